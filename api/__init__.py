@@ -1,0 +1,1 @@
+"""The Flask application, the Python client and the command line."""

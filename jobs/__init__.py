@@ -1,0 +1,1 @@
+"""The job: its record, states and rules, and its store in Redis."""

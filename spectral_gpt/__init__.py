@@ -1,0 +1,1 @@
+"""Spectral GPT: the built-in workload."""
