@@ -1,0 +1,53 @@
+"""What can go wrong with a job, in sentences for the person who submitted it."""
+
+from __future__ import annotations
+
+import redis.exceptions
+
+# What a call to the store raises while Redis is away, restarting or loading its file.
+STORE_AWAY = (
+    redis.exceptions.ConnectionError,
+    redis.exceptions.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+)
+
+
+class SpectrainError(Exception):
+    """Base of everything that Spectrain raises on purpose."""
+
+
+class JobNotFoundError(SpectrainError):
+    """There is no job of that id."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id!r}.")
+        self.job_id = job_id
+
+
+class IllegalMoveError(SpectrainError):
+    """The job's state forbids what was asked."""
+
+    def __init__(self, job_id: str, action: str, state: str, detail: str = "") -> None:
+        super().__init__(f"Cannot {action} job {job_id}: it is {state}{detail}.")
+        self.job_id = job_id
+        self.action = action
+        self.state = state
+
+
+class StaleAttemptError(SpectrainError):
+    """The attempt that wrote is not the job's current one; nothing was written."""
+
+    def __init__(self, job_id: str, attempt: int) -> None:
+        super().__init__(f"Attempt {attempt} of job {job_id} has been overtaken.")
+        self.job_id = job_id
+        self.attempt = attempt
+
+
+class IdempotencyConflictError(SpectrainError):
+    """The same Idempotency-Key came with another specification."""
+
+    def __init__(self, key: str, job_id: str) -> None:
+        super().__init__(
+            f"Idempotency-Key {key!r} was used for job {job_id}, which has another specification."
+        )
+        self.job_id = job_id

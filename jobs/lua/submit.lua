@@ -1,0 +1,31 @@
+-- Accepts a job: record, indexes, event and outbox in one step.
+-- ARGV[2] id   ARGV[3] pool   ARGV[4] priority   ARGV[5] specification (JSON)
+-- ARGV[6] Idempotency-Key or ''   ARGV[7] digest of the specification   ARGV[8] its life, seconds
+-- Answers ok with the id; the first job's id when the key was used before; changed with that
+-- job's id when the key came with another specification.
+local id, pool, priority, spec = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local idempotency, digest, life = ARGV[6], ARGV[7], ARGV[8]
+if idempotency ~= '' then
+  local seen = redis.call('HMGET', key('idempotency:' .. idempotency), 'id', 'digest')
+  if seen[1] then
+    return {seen[2] == digest and 'ok' or 'changed', seen[1]}
+  end
+  redis.call('HSET', key('idempotency:' .. idempotency), 'id', id, 'digest', digest)
+  redis.call('EXPIRE', key('idempotency:' .. idempotency), life)
+end
+-- The client library sends a call again when the answer was lost on the way.
+if redis.call('EXISTS', job_key(id)) == 1 then return {'ok', id} end
+
+local sequence = redis.call('INCR', key('sequence'))
+-- Priority first, then first in, first out. It stays with the job for life, which puts one that
+-- was preempted at the head of its priority. 2^40 submissions fit below the next priority.
+local order = (9 - priority) * 2 ^ 40 + sequence
+redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 'spec', spec,
+  'state', 'queued', 'sequence', sequence, 'order', string.format('%.0f', order), 'attempt', 0,
+  'submitted_at', stamp(NOW))
+redis.call('ZADD', key('jobs:all'), sequence, id)
+redis.call('ZADD', key('jobs:state:queued'), sequence, id)
+redis.call('SADD', key('pools'), pool)
+enqueue(id, NOW)
+event(id, 'submitted', '{}')
+return {'ok', id}

@@ -1,0 +1,76 @@
+"""Celery messages: a message wakes a pool, and the claim decides which job runs.
+
+So a message that is lost, doubled or old does no harm: a claim that finds nothing drops it, and
+`jobs.reaper` sends again what waits without one.
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from jobs.settings import Settings
+from jobs.store import JobStore
+
+TASK = "spectrain.run"
+
+
+def celery_app(settings: Settings) -> Celery:
+    """The Celery application, for those who send and for the worker."""
+    app = Celery("spectrain", broker=settings.redis_url, set_as_current=False)
+    app.conf.update(
+        # A late acknowledgement is restored, and so runs twice, after any reconnect.
+        task_acks_late=False,
+        # A busy worker leaves the next message where an idle one can take it.
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_concurrency=1,
+        worker_pool="threads",
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        task_ignore_result=True,
+        task_default_queue=queue_name(settings, settings.pool),
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"socket_connect_timeout": 5, "socket_keepalive": True},
+    )
+    return app
+
+
+def queue_name(settings: Settings, pool: str) -> str:
+    """The Redis list that holds a pool's messages."""
+    return f"{settings.redis_prefix}queue:{pool}"
+
+
+class Messenger:
+    """Sends what the outbox holds."""
+
+    def __init__(self, settings: Settings, store: JobStore) -> None:
+        self._settings = settings
+        self._store = store
+        self._app = celery_app(settings)
+
+    def announce(self, pool: str, job_id: str) -> None:
+        """Wakes a worker of the pool; what fails here is sent by the reaper a moment later."""
+        self._app.send_task(
+            TASK, args=[job_id], queue=queue_name(self._settings, pool), ignore_result=True
+        )
+        self._store.message_sent(job_id)
+
+    def flush(self, now: float) -> int:
+        """Sends every message that is due by `now`; returns how many."""
+        due = self._store.due_messages(now)
+        for pool, job_id in due:
+            self.announce(pool, job_id)
+        return len(due)
+
+    def sweep(self) -> int:
+        """Sends again for the jobs that wait in a pool whose messages are gone."""
+        sent = 0
+        for pool, ids in self._store.waiting().items():
+            if self._store.redis.llen(queue_name(self._settings, pool)) == 0:
+                for job_id in ids:
+                    self.announce(pool, job_id)
+                sent += len(ids)
+        return sent

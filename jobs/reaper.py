@@ -1,0 +1,97 @@
+"""The reaper: finds what was lost, by the lease and by signs of life, and queues it again."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobs.errors import JobNotFoundError, StaleAttemptError
+from jobs.messages import Messenger
+from jobs.record import Job
+from jobs.rules import lost_attempt
+from jobs.store import ExpiredLease, JobStore
+
+log = logging.getLogger(__name__)
+
+# Seconds since the epoch of the newest sign of life that the job's run left in storage, or None.
+SignOfLife = Callable[[Job], float | None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Since when those who judge have been watching, by the clock of Redis."""
+
+    redis_since: float
+    reaper_since: float
+
+
+def is_lost(
+    lease: ExpiredLease, sign: float | None, now: float, period: float, watch: Watch
+) -> bool:
+    """Whether the attempt behind an expired lease is gone.
+
+    Two signs have to agree: the lease ran out, and storage has seen nothing new of the run for a
+    whole period either. And nobody is declared dead because the judge was away: Redis and the
+    reaper must have been there for a whole period themselves.
+    """
+    watched = now - max(watch.redis_since, watch.reaper_since) >= period
+    moved = sign is not None and now - sign < period
+    return watched and not moved and lease.expired_at <= now
+
+
+class Reaper:
+    """Works in any number of processes, in one at a time by a lock in Redis that expires."""
+
+    def __init__(self, store: JobStore, messenger: Messenger, sign_of_life: SignOfLife) -> None:
+        self._store = store
+        self._messenger = messenger
+        self._sign_of_life = sign_of_life
+        self._name = secrets.token_hex(8)
+        self._since: float | None = None
+        self._last_pass = 0.0
+
+    def run_once(self) -> list[str]:
+        """The ids of the jobs found lost in one pass; nothing where another reaper is at work."""
+        now = self._store.now()
+        period = self._store.lease_seconds
+        # A reaper that was stopped for a while has seen nothing meanwhile.
+        if self._since is None or now - self._last_pass > period:
+            self._since = now
+        self._last_pass = now
+        if not self._hold_lock(period):
+            return []
+        self._messenger.flush(now)
+        self._messenger.sweep()
+        watch = Watch(redis_since=now - self._store.uptime(), reaper_since=self._since)
+        return [
+            lease.job_id
+            for lease in self._store.expired_leases(now)
+            if self._judge(lease, now, period, watch)
+        ]
+
+    def _judge(self, lease: ExpiredLease, now: float, period: float, watch: Watch) -> bool:
+        try:
+            job = self._store.get(lease.job_id)
+            if not is_lost(lease, self._sign_of_life(job), now, period, watch):
+                return False
+            silent = now - lease.expired_at + period
+            after = self._store.finish(job.id, lost_attempt(job, now, silent), lease=lease)
+        except (JobNotFoundError, StaleAttemptError):
+            return False
+        if after is None:
+            return False
+        log.warning("job %s: %s; it is %s now", job.id, after.message, after.state)
+        self._messenger.flush(now)
+        return True
+
+    def _hold_lock(self, period: float) -> bool:
+        key = f"{self._store.prefix}reaper"
+        life = max(1, round(period * 1000))
+        if self._store.redis.set(key, self._name, nx=True, px=life):
+            return True
+        if self._store.redis.get(key) != self._name:
+            return False
+        self._store.redis.pexpire(key, life)
+        return True

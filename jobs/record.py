@@ -1,0 +1,127 @@
+"""The record of a job: a frozen value without I/O."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.spec import JobSpec
+from jobs.states import Reason, Request, State
+
+# No vowels and nothing that looks like something else: an id is read aloud and spells no word.
+_ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Attempt(_Value):
+    """The receipt of one attempt; times are seconds since the epoch, by the clock of Redis."""
+
+    number: int = Field(description="1, 2, … : also the fencing number of its writes.")
+    worker: str
+    started_at: float
+    ended_at: float | None = None
+    reason: Reason | None = None
+    message: str = Field("", description="Why it ended, for a person.")
+    exit_code: int | None = None
+    resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
+    resumed_checksum: str | None = None
+    first_step: int | None = None
+    last_step: int | None = None
+    steps_recomputed: int = Field(0, description="Steps that an earlier attempt had done already.")
+    checkpoint_step: int | None = Field(None, description="Its newest committed checkpoint.")
+    log_tail: list[str] = Field(
+        default_factory=list, description="Last lines of output of an attempt that went wrong."
+    )
+
+
+class Progress(_Value):
+    """How far the current attempt is."""
+
+    step: int | None = Field(None, description="The last step done.")
+    first_step: int | None = Field(None, description="The first step of this attempt.")
+    resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
+    resumed_checksum: str | None = None
+    total_steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    checkpoint_step: int | None = None
+
+
+class Job(_Value):
+    """A job as Redis has it."""
+
+    id: str
+    spec: JobSpec
+    state: State
+    sequence: int = Field(description="Place in the order of submission.")
+    attempt: int = Field(0, description="Number of the newest attempt; 0 before it.")
+    priority: int
+    reason: Reason | None = Field(None, description="Why the last attempt ended.")
+    message: str = ""
+    request: Request | None = Field(None, description="What was asked of the running attempt.")
+    worker: str | None = None
+    failures: int = Field(0, description="Failures since the last progress.")
+    no_progress: int = Field(0, description="Attempts in a row that were lost without progress.")
+    checkpoint_step: int | None = Field(None, description="Newest committed checkpoint.")
+    run_seconds: float = Field(0.0, description="Run time of the ended attempts together.")
+    progress: Progress | None = None
+    submitted_at: float
+    queued_at: float
+    not_before: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt under way, or the last one."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def last_step(self) -> int | None:
+        """The highest step that any ended attempt is known to have done."""
+        steps = [a.last_step for a in self.attempts if a.last_step is not None]
+        return max(steps, default=None)
+
+
+class Event(_Value):
+    """Something that happened to a job."""
+
+    id: str
+    at: float
+    type: str
+    data: dict[str, str | int | float | None] = Field(default_factory=dict)
+
+
+def new_job_id(name: str) -> str:
+    """A fresh id that says whose it is: the job's name and eight random characters."""
+    return f"{name}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
+
+
+def job_from_hash(fields: Mapping[str, str]) -> Job:
+    """The job that a Redis hash holds.
+
+    Scalars are plain fields, so that scripts can read them; `spec`, `progress` and each
+    `attempt:N` are JSON; an empty string stands for none.
+    """
+    attempts = sorted(
+        (Attempt.model_validate_json(v) for k, v in fields.items() if k.startswith("attempt:")),
+        key=lambda attempt: attempt.number,
+    )
+    # `order` and `pool` are there for the scripts; the specification says both.
+    plain = {k: v for k, v in fields.items() if k in Job.model_fields and v != ""}
+    spec = JobSpec.model_validate_json(plain.pop("spec"))
+    progress = plain.pop("progress", None)
+    return Job.model_validate(
+        {
+            **plain,
+            "spec": spec,
+            "attempts": attempts,
+            "progress": Progress.model_validate_json(progress) if progress else None,
+        }
+    )

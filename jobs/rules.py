@@ -1,0 +1,111 @@
+"""What becomes of a job when an attempt ends: decided here, purely, and written elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.record import Attempt, Job, Progress
+from jobs.states import RULES, Budget, Reason, Request, State
+
+MAX_BACKOFF_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The job after an attempt."""
+
+    state: State
+    message: str
+    failures: int
+    no_progress: int
+    checkpoint_step: int | None
+    delay_seconds: float = 0.0
+
+
+def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = True) -> Decision:
+    """The decision for `job` whose current attempt ended as `ended` says.
+
+    `jitter` in [0, 1) stretches a back-off by up to a quarter, so that jobs which failed together
+    do not come back together. `retryable=False` marks an error that no further attempt can mend.
+
+    The progress rule: an attempt that moved the newest committed checkpoint forward gives both
+    budgets back, so that a healthy job may be interrupted for ever and a poisoned one may not.
+    """
+    if ended.reason is None:
+        raise ValueError("an attempt that has ended has a reason")
+    rule = RULES[ended.reason]
+    before = -1 if job.checkpoint_step is None else job.checkpoint_step
+    after = before if ended.checkpoint_step is None else max(before, ended.checkpoint_step)
+    progressed = after > before
+    failures = 0 if progressed else job.failures
+    no_progress = 0 if progressed else job.no_progress
+    state, delay, message = rule.then, 0.0, ended.message
+    retry = job.spec.retry
+
+    if rule.budget is Budget.FAILURES:
+        failures += 1
+        if not retryable:
+            state = State.FAILED
+        elif failures > retry.max_failures:
+            state = State.FAILED
+            message = f"{ended.message} (failed {_times(failures)}, {retry.max_failures} retries)"
+        elif state is State.QUEUED:
+            backoff = retry.backoff_seconds * 2 ** min(failures - 1, 32)
+            delay = min(backoff, MAX_BACKOFF_SECONDS) * (1 + jitter / 4)
+    elif rule.budget is Budget.PROGRESS and not progressed:
+        no_progress += 1
+        if no_progress >= retry.max_no_progress:
+            state = State.FAILED
+            message = f"no new checkpoint in {no_progress} attempts: {_history(job, ended)}"
+
+    # A cancel that came while the attempt was ending: only a finished run outruns it.
+    if job.request is Request.CANCEL and state in {State.QUEUED, State.PAUSED}:
+        state, delay, message = State.CANCELLED, 0.0, "cancelled on request"
+
+    return Decision(
+        state=state,
+        message=message,
+        failures=failures,
+        no_progress=no_progress,
+        checkpoint_step=after if after >= 0 else None,
+        delay_seconds=delay,
+    )
+
+
+def steps_recomputed(job: Job, resumed_from: int | None, last_step: int | None) -> int:
+    """How many of the attempt's steps an earlier attempt had done already."""
+    done = job.last_step
+    if done is None or last_step is None:
+        return 0
+    start = 0 if resumed_from is None else resumed_from + 1
+    return max(0, min(done, last_step) - start + 1)
+
+
+def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
+    """The receipt of a running attempt whose worker fell silent."""
+    current = job.current
+    if current is None:
+        raise ValueError(f"job {job.id} has no attempt that could be lost")
+    seen = job.progress or Progress()
+    return current.model_copy(
+        update={
+            "ended_at": at,
+            "reason": Reason.LOST,
+            "message": f"worker {current.worker} was not heard of for {silent_seconds:.0f} s",
+            "resumed_from": seen.resumed_from,
+            "resumed_checksum": seen.resumed_checksum,
+            "first_step": seen.first_step,
+            "last_step": seen.step,
+            "steps_recomputed": steps_recomputed(job, seen.resumed_from, seen.step),
+            "checkpoint_step": seen.checkpoint_step,
+        }
+    )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _history(job: Job, ended: Attempt) -> str:
+    recent = [*job.attempts[-job.spec.retry.max_no_progress : -1], ended]
+    return "; ".join(f"attempt {a.number}: {a.message or a.reason}" for a in recent)

@@ -1,0 +1,57 @@
+"""The settings: environment variables with the prefix `SPECTRAIN_`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis import Redis
+
+
+class Settings(BaseSettings):
+    """What each process of the service reads when it starts."""
+
+    model_config = SettingsConfigDict(env_prefix="SPECTRAIN_", extra="ignore", frozen=True)
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("SPECTRAIN_REDIS_URL", "REDIS_URL", "redis_url"),
+        description="Where the records and the queue are.",
+    )
+    redis_prefix: str = Field("spectrain:", description="Prefix of every key in Redis.")
+    storage_url: str = Field(
+        "file:///experiments", description="Where runs are kept: a directory that all share."
+    )
+    api_tokens: str = Field(
+        "",
+        description="Bearer tokens, separated by commas; without one the API serves loopback only.",
+    )
+    api_host: str = Field("127.0.0.1", description="Address on which the API listens.")
+    api_port: int = Field(8080, ge=0, le=65535, description="Port on which the API listens.")
+    pool: str = Field("default", description="The pool whose jobs a worker takes.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="What training runs on; auto takes a GPU where there is one."
+    )
+    lease_seconds: float = Field(
+        15.0, gt=0, description="A worker that is silent for so long has lost its job."
+    )
+    grace_seconds: float = Field(
+        60.0, gt=0, description="Time from a stop request to the kill; less than the platform's."
+    )
+    scratch_dir: Path = Field(
+        Path("/tmp/spectrain"),  # noqa: S108 - a local disk of the worker, one directory an attempt
+        description="Local disk where attempts write before publication.",
+    )
+
+
+def connect(settings: Settings) -> Redis:
+    """A client of the settings' Redis that answers in `str` and notices a dead peer."""
+    return Redis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_connect_timeout=5,
+        socket_timeout=10,
+        health_check_interval=15,
+    )

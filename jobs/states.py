@@ -1,0 +1,96 @@
+"""The states of a job, the legal moves between them, and what each end of an attempt means.
+
+Status and reason are two things: an attempt ends for one of twelve reasons, and one table says
+what becomes of the job. The Lua scripts receive `MOVES` and refuse every other move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can happen to the job any more."""
+        return not MOVES[self]
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
+    State.RUNNING: frozenset(
+        {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED, State.PAUSED}
+    ),
+    State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+
+
+class Request(StrEnum):
+    """What a person asked of a running job, weakest first."""
+
+    PREEMPT = "preempt"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class Reason(StrEnum):
+    """Why an attempt ended."""
+
+    COMPLETED = "completed"
+    PREEMPTED = "preempted"
+    EVICTED = "evicted"
+    PAUSED = "paused"
+    LOST = "lost"
+    ERROR = "error"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    DIVERGED = "diverged"
+    STORAGE = "storage"
+    CANCELLED = "cancelled"
+
+
+class Budget(StrEnum):
+    """What an attempt's end counts against."""
+
+    NOTHING = "nothing"
+    FAILURES = "failures"
+    PROGRESS = "progress"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of the job: `then`, unless the budget is used up; then it fails."""
+
+    then: State
+    budget: Budget = Budget.NOTHING
+
+
+RULES: Mapping[Reason, Rule] = {
+    Reason.COMPLETED: Rule(State.SUCCEEDED),
+    Reason.PREEMPTED: Rule(State.QUEUED),
+    Reason.EVICTED: Rule(State.QUEUED),
+    Reason.PAUSED: Rule(State.PAUSED),
+    Reason.LOST: Rule(State.QUEUED, Budget.PROGRESS),
+    Reason.ERROR: Rule(State.QUEUED, Budget.FAILURES),
+    Reason.OUT_OF_MEMORY: Rule(State.FAILED, Budget.FAILURES),
+    Reason.TIMEOUT: Rule(State.FAILED),
+    Reason.STALLED: Rule(State.QUEUED, Budget.FAILURES),
+    Reason.DIVERGED: Rule(State.FAILED),
+    Reason.STORAGE: Rule(State.QUEUED, Budget.PROGRESS),
+    Reason.CANCELLED: Rule(State.CANCELLED),
+}

@@ -1,0 +1,258 @@
+"""The jobs in Redis: the one truth about what happens to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from jobs.errors import (
+    IdempotencyConflictError,
+    IllegalMoveError,
+    JobNotFoundError,
+    StaleAttemptError,
+)
+from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
+from jobs.rules import decide
+from jobs.scripts import Scripts
+from jobs.spec import JobSpec
+from jobs.states import Request, State
+
+IDEMPOTENCY_SECONDS = 7 * 24 * 3600
+_PAGE = 200
+
+
+@dataclass(frozen=True)
+class ExpiredLease:
+    """A running job whose lease ran out at `expired_at` (seconds, the clock of Redis)."""
+
+    job_id: str
+    expired_at: float
+
+
+class JobStore:
+    """Reads and changes jobs; every change is refused when state or fencing number forbid it.
+
+    All methods raise one of `jobs.errors.STORE_AWAY` while Redis cannot be reached, and may be
+    called again then: each gives the same answer twice.
+    """
+
+    def __init__(self, redis: Redis, *, prefix: str = "spectrain:", lease_seconds: float) -> None:
+        # Any: the library's types cannot know that this client answers in `str`.
+        self.redis: Any = redis
+        self.prefix = prefix
+        self.lease_seconds = lease_seconds
+        self._run = Scripts(redis, prefix)
+
+    # -- submit and read ------------------------------------------------------------------
+
+    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
+        """The accepted job, `queued`; the first one again for the same `idempotency_key`.
+
+        Raises `IdempotencyConflictError` when the key came with another specification.
+        """
+        text = spec.model_dump_json()
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        status, job_id = self._run(
+            "submit",
+            new_job_id(spec.name),
+            spec.resources.pool,
+            spec.priority,
+            text,
+            idempotency_key or "",
+            digest,
+            IDEMPOTENCY_SECONDS,
+        )
+        if status == "changed":
+            raise IdempotencyConflictError(idempotency_key or "", job_id)
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """The job; raises `JobNotFoundError`."""
+        fields = self.redis.hgetall(self._key("job", job_id))
+        if not fields:
+            raise JobNotFoundError(job_id)
+        return job_from_hash(fields)
+
+    def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
+        """Jobs by sequence, newest first, those submitted before sequence `before`."""
+        index = self._key("jobs", "state", state) if state else self._key("jobs", "all")
+        bound = "+inf" if before is None else f"({before}"
+        while ids := self.redis.zrevrangebyscore(index, bound, "-inf", start=0, num=_PAGE):
+            with self.redis.pipeline(transaction=False) as pipe:
+                for job_id in ids:
+                    pipe.hgetall(self._key("job", job_id))
+                jobs = [job_from_hash(fields) for fields in pipe.execute() if fields]
+            yield from (job for job in jobs if state is None or job.state is state)
+            if not jobs:
+                return
+            bound = f"({jobs[-1].sequence}"
+
+    def queue_position(self, job: Job) -> int | None:
+        """How many jobs of its pool go before it; None unless it waits for a worker now."""
+        rank = self.redis.zrank(self._pool_key(job.spec.resources.pool, "queued"), job.id)
+        return None if rank is None else int(rank)
+
+    def events(self, job_id: str, *, after: str = "-", limit: int = 1000) -> list[Event]:
+        """The job's events, oldest first, those after the event id `after`."""
+        start = after if after == "-" else f"({after}"
+        entries = self.redis.xrange(self._key("job", job_id, "events"), start, "+", count=limit)
+        return [
+            Event(
+                id=entry,
+                at=float(fields["at"]),
+                type=fields["type"],
+                data=json.loads(fields["data"]),
+            )
+            for entry, fields in entries
+        ]
+
+    # -- what a person asks ---------------------------------------------------------------
+
+    def request(self, job_id: str, request: Request) -> Job:
+        """The job, asked to stop; one that does not run is cancelled at once.
+
+        Raises `JobNotFoundError`, and `IllegalMoveError` when its state forbids it.
+        """
+        answer = self._run("request", job_id, request, json.dumps(list(Request)))
+        return self._after(answer, job_id, request.value)
+
+    def resume(self, job_id: str) -> Job:
+        """The paused job, queued again; raises like `request`."""
+        return self._after(self._run("resume", job_id), job_id, "resume")
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job in a final state; raises like `request`."""
+        status, detail = self._run("delete", job_id)
+        self._refuse(status, detail, job_id, "delete")
+
+    # -- what an attempt does -------------------------------------------------------------
+
+    def claim(self, pool: str, worker: str) -> Job | None:
+        """The pool's next job, with a new attempt and its lease; None when nothing waits.
+
+        `worker` names one incarnation of a worker: it runs one job at a time.
+        """
+        status, job_id = self._run("claim", pool, worker, self.lease_seconds)
+        return self.get(job_id) if status == "ok" else None
+
+    def renew(self, job_id: str, attempt: int, progress: Progress | None = None) -> Request | None:
+        """What was asked of the attempt, whose lease now lasts another period.
+
+        Raises `StaleAttemptError` when it is no longer the job's attempt.
+        """
+        text = progress.model_dump_json() if progress else ""
+        status, detail = self._run("renew", job_id, attempt, self.lease_seconds, text)
+        if status != "ok":
+            raise StaleAttemptError(job_id, attempt)
+        return Request(detail) if detail else None
+
+    def finish(
+        self,
+        job_id: str,
+        ended: Attempt,
+        *,
+        retryable: bool = True,
+        lease: ExpiredLease | None = None,
+    ) -> Job | None:
+        """The job after the attempt `ended`, as `jobs.rules.decide` has it.
+
+        With `lease` it is the reaper who ends it, and only while that lease is the last one:
+        None when it was renewed meanwhile. Raises `StaleAttemptError` when the attempt is not the
+        job's current one, and `JobNotFoundError`.
+        """
+        while True:
+            job = self.get(job_id)
+            decision = decide(job, ended, jitter=random.random(), retryable=retryable)
+            receipt = ended.model_copy(update={"message": ended.message or decision.message})
+            seconds = max(0.0, (ended.ended_at or ended.started_at) - ended.started_at)
+            fields = {
+                "reason": ended.reason,
+                "message": decision.message,
+                "failures": decision.failures,
+                "no_progress": decision.no_progress,
+                "checkpoint_step": decision.checkpoint_step,
+                "run_seconds": job.run_seconds + seconds,
+            }
+            event = {"attempt": ended.number, "reason": ended.reason, "message": decision.message}
+            status, detail = self._run(
+                "finish",
+                job_id,
+                ended.number,
+                decision.state,
+                job.request or "",
+                repr(lease.expired_at) if lease else "",
+                decision.delay_seconds,
+                json.dumps({k: "" if v is None else str(v) for k, v in fields.items()}),
+                receipt.model_dump_json(),
+                json.dumps(event),
+            )
+            if status == "stale":
+                raise StaleAttemptError(job_id, ended.number)
+            if (status, detail) == ("changed", "lease"):
+                return None
+            if status != "changed":
+                self._refuse(status, detail, job_id, "finish")
+                return self.get(job_id)
+
+    # -- what the reaper does -------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds since the epoch by the clock of Redis."""
+        seconds, microseconds = self.redis.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def uptime(self) -> float:
+        """Seconds for which Redis has been up."""
+        return float(self.redis.info("server")["uptime_in_seconds"])
+
+    def expired_leases(self, now: float) -> list[ExpiredLease]:
+        """The running jobs whose lease had run out by `now`."""
+        found = self.redis.zrangebyscore(self._key("leases"), "-inf", now, withscores=True)
+        return [ExpiredLease(job_id, expired_at) for job_id, expired_at in found]
+
+    def due_messages(self, now: float) -> list[tuple[str, str]]:
+        """(pool, job id) of the queued jobs for which a message is due and was not sent."""
+        ids = self.redis.zrangebyscore(self._key("outbox"), "-inf", now)
+        pools = self._pools_of(ids)
+        return [(pool, job_id) for pool, job_id in zip(pools, ids, strict=True) if pool]
+
+    def message_sent(self, job_id: str) -> None:
+        """Notes that the job's message is on its way."""
+        self.redis.zrem(self._key("outbox"), job_id)
+
+    def waiting(self) -> dict[str, list[str]]:
+        """The ids of the jobs that could run now, by pool, the next one first."""
+        pools = sorted(self.redis.smembers(self._key("pools")))
+        queues = {p: self.redis.zrange(self._pool_key(p, "queued"), 0, -1) for p in pools}
+        return {pool: ids for pool, ids in queues.items() if ids}
+
+    # -- the rest -------------------------------------------------------------------------
+
+    def _after(self, answer: tuple[str, str], job_id: str, action: str) -> Job:
+        self._refuse(*answer, job_id, action)
+        return self.get(job_id)
+
+    @staticmethod
+    def _refuse(status: str, detail: str, job_id: str, action: str) -> None:
+        if status == "missing":
+            raise JobNotFoundError(job_id)
+        if status != "ok":
+            raise IllegalMoveError(job_id, action, detail)
+
+    def _pools_of(self, ids: Sequence[str]) -> list[str | None]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hget(self._key("job", job_id), "pool")
+            return list(pipe.execute())
+
+    def _key(self, *parts: str) -> str:
+        return self.prefix + ":".join(parts)
+
+    def _pool_key(self, pool: str, index: str) -> str:
+        return self._key("jobs", "pool", pool, index)
