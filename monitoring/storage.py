@@ -1,0 +1,261 @@
+"""Where runs are kept: one small interface for a shared volume and an object store.
+
+Keys are relative paths with `/`; the first part is the run's id. Writers of one run carry a
+`Fence`: a write is refused when a newer attempt has taken the run over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+_LOCK_SECONDS = 10.0
+_FENCE = ".fence"
+_TEMPORARY = ".tmp-"
+
+
+class StorageError(Exception):
+    """The storage cannot do what was asked; the message says what to change."""
+
+
+class OvertakenError(StorageError):
+    """A newer attempt has taken the run over; nothing was written."""
+
+    def __init__(self, run: str, attempt: int, newer: int) -> None:
+        super().__init__(f"attempt {attempt} of {run} has been overtaken by attempt {newer}")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """In whose name a write is made: a run and the number of one of its attempts."""
+
+    run: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in storage: its key, size in bytes and time of change (seconds since the epoch)."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class Storage(Protocol):
+    """What a store of runs can do. Every method may raise `OSError` or `StorageError`."""
+
+    def seize(self, fence: Fence) -> None:
+        """Takes the run over: from now on writes of older attempts are refused."""
+
+    def put(
+        self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
+    ) -> None:
+        """Stores a file, whole or not at all; `immutable` promises that nobody changes it."""
+
+    def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
+        """Puts bytes at `offset`, which must not lie beyond the file's end; cuts what follows."""
+
+    def point(self, key: str, target: str, fence: Fence | None = None) -> None:
+        """Makes `key` a link to the file `target` beside it, in one step."""
+
+    def delete(self, key: str, fence: Fence | None = None) -> None:
+        """Removes a file; one that does not exist is no error."""
+
+    def delete_run(self, run: str) -> None:
+        """Removes all files of a run."""
+
+    def get(self, key: str, target: Path) -> None:
+        """Fetches a file; raises `FileNotFoundError`."""
+
+    def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
+        """Bytes of a file from `start`, to its end for -1; raises `FileNotFoundError`."""
+
+    def stat(self, key: str) -> StoredFile | None:
+        """What is stored under `key`, None for nothing."""
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """The files below a folder by key, links left out."""
+
+    def local_path(self, key: str) -> Path | None:
+        """The file itself where this process can open it, else None."""
+
+
+def open_storage(url: str) -> Storage:
+    """The storage behind a URL such as `file:///experiments`; raises `StorageError`."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
+        return FileStorage(Path(unquote(parts.path)))
+    raise StorageError(f"storage URL {url!r} is not of the form file:///directory")
+
+
+class FileStorage:
+    """Runs below a directory that all machines share.
+
+    The fencing number of a run lies in a file of its own and is compared under a lock that is
+    held for the last step of a write only: data is copied beside its place first.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def seize(self, fence: Fence) -> None:
+        """Takes the run over; see `Storage`."""
+        with self._guarded(fence):
+            pass
+
+    def put(
+        self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
+    ) -> None:
+        """Stores a file; an immutable one on the same file system by a hard link."""
+
+        def write(temporary: Path) -> None:
+            if not (immutable and _link(source, temporary)):
+                shutil.copyfile(source, temporary)
+                _sync(temporary)
+
+        self._replace(key, write, fence)
+
+    def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
+        """Puts bytes at `offset`; see `Storage`."""
+        path = self._path(key)
+        with self._guarded(fence):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+                size = os.fstat(file.fileno()).st_size
+                if offset > size:
+                    raise StorageError(f"{key} has {size} bytes; cannot append at {offset}")
+                file.truncate(offset)
+                file.seek(offset)
+                file.write(data)
+
+    def point(self, key: str, target: str, fence: Fence | None = None) -> None:
+        """Makes `key` a symbolic link to its neighbour `target`."""
+        self._replace(key, lambda temporary: temporary.symlink_to(target), fence)
+
+    def delete(self, key: str, fence: Fence | None = None) -> None:
+        """Removes a file."""
+        with self._guarded(fence):
+            self._path(key).unlink(missing_ok=True)
+
+    def delete_run(self, run: str) -> None:
+        """Removes all files of a run."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._path(run))
+
+    def get(self, key: str, target: Path) -> None:
+        """Fetches a file; a link is followed."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._path(key), target)
+
+    def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
+        """Bytes of a file."""
+        with self._path(key).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def stat(self, key: str) -> StoredFile | None:
+        """What is stored under `key`."""
+        try:
+            status = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return StoredFile(key, status.st_size, status.st_mtime)
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """The files below a folder."""
+        found = []
+        for path in self._path(prefix).rglob("*"):
+            if path.name == _FENCE or path.name.startswith(_TEMPORARY) or path.is_symlink():
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if path.is_file():
+                    key = path.relative_to(self.root).as_posix()
+                    found.append(StoredFile(key, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file.key)
+
+    def local_path(self, key: str) -> Path | None:
+        """The file's path."""
+        return self._path(key)
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or ".." in parts or "\0" in key:
+            raise StorageError(f"{key!r} is not a key")
+        return self.root.joinpath(*parts)
+
+    def _replace(self, key: str, write: Callable[[Path], None], fence: Fence | None) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+        try:
+            write(temporary)
+            with self._guarded(fence):
+                temporary.replace(path)
+                _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _guarded(self, fence: Fence | None) -> Iterator[None]:
+        if fence is None:
+            yield
+            return
+        path = self._path(fence.run) / _FENCE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(descriptor, path)
+            newest = int(os.pread(descriptor, 32, 0) or b"0")
+            if newest > fence.attempt:
+                raise OvertakenError(fence.run, fence.attempt, newest)
+            if newest < fence.attempt:
+                os.pwrite(descriptor, str(fence.attempt).encode(), 0)
+                os.fsync(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Takes the lock; a holder that was stopped must not stop everybody else for ever."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StorageError(f"{path} has been locked for {_LOCK_SECONDS:.0f} s") from None
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            return False
+        raise
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
