@@ -1,1 +1,59 @@
-"""What a training script imports: checkpoints, metrics, plots, configuration, results."""
+"""What a training script imports: checkpoints, metrics, plots, configuration, results.
+
+Each name is imported when it is first used, so that a process that only reads metrics or
+commit records needs neither torch nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monitoring import preemption as preemption
+    from monitoring.checkpoints import CheckpointManager as CheckpointManager
+    from monitoring.commit import CheckpointCorrupt as CheckpointCorrupt
+    from monitoring.configuration import ConfigTracker as ConfigTracker
+    from monitoring.continuity import verify_loss_continuity as verify_loss_continuity
+    from monitoring.disk import check_disk_space as check_disk_space
+    from monitoring.ids import create_experiment_directory as create_experiment_directory
+    from monitoring.ids import generate_experiment_id as generate_experiment_id
+    from monitoring.ids import get_git_hash as get_git_hash
+    from monitoring.metrics import MetricsLogger as MetricsLogger
+    from monitoring.plots import VisualizationManager as VisualizationManager
+    from monitoring.random_state import restore_rng_state as restore_rng_state
+    from monitoring.results import ResultsAggregator as ResultsAggregator
+    from monitoring.results import ResultsParser as ResultsParser
+
+_HOME = {
+    "CheckpointCorrupt": "monitoring.commit",
+    "CheckpointManager": "monitoring.checkpoints",
+    "ConfigTracker": "monitoring.configuration",
+    "MetricsLogger": "monitoring.metrics",
+    "ResultsAggregator": "monitoring.results",
+    "ResultsParser": "monitoring.results",
+    "VisualizationManager": "monitoring.plots",
+    "check_disk_space": "monitoring.disk",
+    "create_experiment_directory": "monitoring.ids",
+    "generate_experiment_id": "monitoring.ids",
+    "get_git_hash": "monitoring.ids",
+    "restore_rng_state": "monitoring.random_state",
+    "verify_loss_continuity": "monitoring.continuity",
+}
+_MODULES = ("commit", "heartbeat", "paths", "preemption", "reader", "storage")
+
+__all__ = [*sorted(_HOME), *_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"monitoring.{name}")
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -49,6 +49,11 @@ class RunPaths:
         return self.checkpoints / "checkpoint_latest.pt"
 
     @property
+    def best_checkpoint(self) -> Path:
+        """The symbolic link to the checkpoint marked best."""
+        return self.checkpoints / "checkpoint_best.pt"
+
+    @property
     def metrics(self) -> Path:
         """One JSON object per logged step."""
         return self.logs / "metrics.jsonl"
@@ -57,6 +62,11 @@ class RunPaths:
     def superseded_metrics(self) -> Path:
         """Rows of steps that a resume computed again."""
         return self.logs / "metrics.superseded.jsonl"
+
+    @property
+    def resumes(self) -> Path:
+        """One JSON object per resume: the step it went on from, and when."""
+        return self.logs / "resumes.jsonl"
 
     @property
     def training_log(self) -> Path:

@@ -1,0 +1,186 @@
+"""The commit record of a checkpoint: what its file must be for it to exist.
+
+A checkpoint is written under a temporary name and counts once its record stands beside it.
+The order on disk is: the data (temporary name, synced), the intent (`….pt.json.next`), the
+data under its name, the record under its name. A process killed anywhere in between leaves
+either the checkpoint that was there before or the new one, also when both have the same step:
+data that differs from the record is compared with the intent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from monitoring.files import sync_directory, write_atomically
+from monitoring.paths import commit_record, step_of
+
+_BLOCK = 1 << 20
+
+
+class CheckpointCorrupt(Exception):  # noqa: N818
+    """A checkpoint whose file is not what its commit record promises."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"{path}: {cause}")
+        self.path = path
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class CommitRecord:
+    """What a committed checkpoint is: its step, bytes, checksum, attempt and time."""
+
+    step: int
+    size: int  # bytes
+    checksum: str  # "crc32:0123abcd" or "sha256:…"
+    attempt: int  # the fencing number, 0 outside the service
+    time: float  # seconds since the epoch, later than that of every checkpoint before it
+
+
+def write(checkpoint: Path, record: CommitRecord) -> None:
+    """Commit a checkpoint that is in place. Raises OSError."""
+    write_atomically(commit_record(checkpoint), _encode(record))
+
+
+def publish(draft: Path, checkpoint: Path, record: CommitRecord) -> None:
+    """Move a synced draft to its name and commit it; safe at every instant. Raises OSError."""
+    write_atomically(_intent(checkpoint), _encode(record))
+    draft.replace(checkpoint)
+    sync_directory(checkpoint.parent)
+    _intent(checkpoint).replace(commit_record(checkpoint))
+    sync_directory(checkpoint.parent)
+
+
+def read(checkpoint: Path) -> CommitRecord:
+    """The commit record of a checkpoint.
+
+    Raises FileNotFoundError where there is none and CheckpointCorrupt where it is unreadable.
+    """
+    return _decode(commit_record(checkpoint))
+
+
+def verify(checkpoint: Path) -> CommitRecord:
+    """The record of a checkpoint whose every byte was compared with it.
+
+    Raises CheckpointCorrupt with the cause, FileNotFoundError where there is no such file.
+    """
+    cause = "it has no commit record"
+    for candidate in (commit_record(checkpoint), _intent(checkpoint)):
+        try:
+            record = _decode(candidate)
+        except FileNotFoundError:
+            continue
+        except CheckpointCorrupt as corrupt:
+            cause = corrupt.cause
+            continue
+        mismatch = _mismatch(checkpoint, record)
+        if mismatch is None:
+            return record
+        cause = mismatch
+    checkpoint.stat()  # A file that is gone was retired, not damaged.
+    raise CheckpointCorrupt(checkpoint, cause)
+
+
+def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
+    """The committed checkpoints of a run by step, lowest first; their bytes are not read.
+
+    The newest is the one with the latest `record.time`: a run that was started again from an
+    early step commits lower steps after higher ones.
+    """
+    found = []
+    for path in checkpoints_dir.glob("checkpoint_step_*.pt"):
+        if step_of(path) is None:
+            continue
+        for candidate in (commit_record(path), _intent(path)):
+            try:
+                record = _decode(candidate)
+                if record.size == path.stat().st_size:
+                    found.append((record, path))
+                    break
+            except (CheckpointCorrupt, FileNotFoundError):
+                continue
+    return sorted(found, key=lambda item: item[0].step)
+
+
+def discard(checkpoint: Path) -> None:
+    """Remove a checkpoint and what belongs to it. Raises OSError."""
+    checkpoint.unlink(missing_ok=True)
+    commit_record(checkpoint).unlink(missing_ok=True)
+    _intent(checkpoint).unlink(missing_ok=True)
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint and its record to `….corrupt`; its new name. Raises OSError."""
+    aside = checkpoint.with_name(checkpoint.name + ".corrupt")
+    record = commit_record(checkpoint)
+    checkpoint.replace(aside)
+    if record.exists():
+        record.replace(record.with_name(record.name + ".corrupt"))
+    _intent(checkpoint).unlink(missing_ok=True)
+    return aside
+
+
+def checksum(path: Path, algorithm: str) -> str:
+    """A file's checksum as records spell it: "crc32:…" or "sha256:…". Raises OSError."""
+    update, digest = _hasher(algorithm)
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        block = bytearray(_BLOCK)
+        view = memoryview(block)
+        while count := file.readinto(block):
+            update(view[:count])
+    return digest()
+
+
+def _hasher(algorithm: str) -> tuple[Callable[[memoryview], None], Callable[[], str]]:
+    if algorithm == "sha256":
+        sha = hashlib.sha256()
+        return sha.update, lambda: f"sha256:{sha.hexdigest()}"
+    crc = 0
+
+    def update(data: memoryview) -> None:
+        nonlocal crc
+        crc = zlib.crc32(data, crc)
+
+    return update, lambda: crc32_text(crc)
+
+
+def crc32_text(crc: int) -> str:
+    """A CRC-32 as records spell it."""
+    return f"crc32:{crc:08x}"
+
+
+def _mismatch(checkpoint: Path, record: CommitRecord) -> str | None:
+    size = checkpoint.stat().st_size
+    if size != record.size:
+        return f"it has {size} bytes, its commit record says {record.size}"
+    found = checksum(checkpoint, record.checksum.partition(":")[0])
+    if found != record.checksum:
+        return f"its checksum is {found}, its commit record says {record.checksum}"
+    return None
+
+
+def _intent(checkpoint: Path) -> Path:
+    record = commit_record(checkpoint)
+    return record.with_name(record.name + ".next")
+
+
+def _encode(record: CommitRecord) -> bytes:
+    return json.dumps(asdict(record)).encode()
+
+
+def _decode(path: Path) -> CommitRecord:
+    try:
+        values = json.loads(path.read_bytes())
+        record = CommitRecord(**{field.name: values[field.name] for field in fields(CommitRecord)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error})") from error
+    if record.checksum.partition(":")[0] not in ("crc32", "sha256"):
+        raise CheckpointCorrupt(path, f"its checksum {record.checksum!r} is of no known kind")
+    return record

@@ -1,0 +1,310 @@
+"""The figures of a run, drawn in a dark theme without touching matplotlib's settings.
+
+Every function takes numpy arrays and gives a figure; nothing here needs a display, torch or
+pyplot. The figures of a model show every `stride`-th token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from monitoring.curves import Array, Curve
+from monitoring.files import temporary
+
+BACKGROUND, PANEL, GRID, TEXT, MUTED = "#0f141b", "#151c26", "#2a3442", "#e6edf3", "#8b98a9"
+COLORS = ("#4cc9f0", "#f9a03f", "#80ed99", "#f72585", "#b692f6", "#ffd166", "#5e9cff", "#ff7b72")
+
+THEME: Any = {
+    "figure.facecolor": BACKGROUND,
+    "savefig.facecolor": BACKGROUND,
+    "axes.facecolor": PANEL,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": TEXT,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "text.color": TEXT,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+}
+_DRAWN_POINTS = 4000  # per curve: more than pixels across
+_SMOOTHED = 16  # values; a shorter curve is drawn as it is
+_NOISE = 1e-3  # of the curve's span; less is no noise
+_LOG_SPAN = 8.0  # a positive curve that spans more than this factor gets a log axis
+
+
+def training_dynamics(
+    step: int, curves: Sequence[Curve], resumes: Sequence[int], title: str
+) -> Figure:
+    """Every curve in a panel of its own, the loss first and large, resumes marked."""
+    head, *rest = curves
+    columns = min(3, max(1, len(rest)))
+    rows = -(-len(rest) // columns)
+    figure = Figure(figsize=(12, 4.6 + 2.7 * rows), layout="constrained")
+    grid = figure.add_gridspec(
+        1 + rows, columns, height_ratios=[1.75, *[1.0] * rows], hspace=0.06, wspace=0.04
+    )
+    main = figure.add_subplot(grid[0, :])
+    _draw_curve(main, head, COLORS[0], resumes, name_resumes=True)
+    for index, curve in enumerate(rest):
+        axes = figure.add_subplot(grid[1 + index // columns, index % columns])
+        _draw_curve(axes, curve, COLORS[(index + 1) % len(COLORS)], resumes, name_resumes=False)
+    _headline(figure, title, f"step {step:,}")
+    return figure
+
+
+def comparison(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
+    """The same metric of several runs in one panel each, the loss first and large."""
+    names: list[str] = []
+    for _, curves in experiments:
+        names += [curve.name for curve in curves if curve.name not in names]
+    rest = names[1:]
+    columns = min(3, max(1, len(rest)))
+    rows = -(-len(rest) // columns)
+    figure = Figure(figsize=(12, 5.2 + 2.9 * rows), layout="constrained")
+    grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.75, *[1.0] * rows])
+    for index, name in enumerate(names):
+        place = (
+            grid[0, :] if index == 0 else grid[1 + (index - 1) // columns, (index - 1) % columns]
+        )
+        axes = figure.add_subplot(place)
+        drawn = []
+        for number, (experiment, curves) in enumerate(experiments):
+            for curve in curves:
+                if curve.name == name and np.isfinite(curve.values).any():
+                    color = COLORS[number % len(COLORS)]
+                    label = f"{experiment}  {_short(_last(curve.values))}" if index == 0 else None
+                    _plot_smoothed(axes, curve, color, label)
+                    drawn.append(curve.values)
+        _dress(axes, name, drawn)
+        if index == 0 and drawn:
+            axes.legend(loc="upper right", labelcolor=TEXT)
+    _headline(figure, "Experiment comparison", f"{len(experiments)} runs")
+    return figure
+
+
+def frequencies(step: int, stride: int, base: Array) -> Figure:
+    """Where the base frequencies lie, and those of single tokens. `base`: (tokens, waves)."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
+    left.hist(base.ravel(), bins=80, color=COLORS[0], alpha=0.9)
+    left.axvline(float(np.median(base)), color=COLORS[1], linewidth=1.2)
+    left.set(xlabel="frequency", ylabel="waves")
+    left.set_title(f"Distribution, median {_short(float(np.median(base)))}")
+    _heatmap(figure, right, np.sort(base, axis=1), "viridis", "frequency", stride=stride)
+    right.set(xlabel="wave, by frequency", ylabel="token")
+    right.set_title("Frequencies of each token")
+    _headline(figure, "Base frequencies", f"step {step:,}")
+    return figure
+
+
+def phases(step: int, stride: int, phi: Array) -> Figure:
+    """The phases on their circle, and those of single tokens. `phi`: (tokens, waves), radians."""
+    turned = np.mod(phi, 2 * np.pi)
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    grid = figure.add_gridspec(1, 2, width_ratios=[1, 1.25])
+    circle = figure.add_subplot(grid[0], projection="polar")
+    counts, edges = np.histogram(turned, bins=48, range=(0, 2 * np.pi))
+    circle.bar(
+        (edges[:-1] + edges[1:]) / 2, counts, width=np.diff(edges), color=COLORS[4], alpha=0.85
+    )
+    circle.set_yticklabels([])
+    order = abs(np.exp(1j * turned).mean())
+    circle.set_title(f"Phases around the circle, order {order:.3f}")
+    right = figure.add_subplot(grid[1])
+    _heatmap(figure, right, turned, "twilight", "phase (rad)", limits=(0, 2 * np.pi), stride=stride)
+    right.set(xlabel="wave", ylabel="token")
+    right.set_title("Phases of each token")
+    _headline(figure, "Phases", f"step {step:,}")
+    return figure
+
+
+def harmonics(step: int, stride: int, amplitudes: Array) -> Figure:
+    """How strong each harmonic is. `amplitudes`: (tokens, waves, harmonics)."""
+    strength = np.abs(amplitudes)
+    numbers = np.arange(1, strength.shape[2] + 1)
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.25])
+    flat = strength.reshape(-1, strength.shape[2])
+    low, middle, high = np.percentile(flat, [10, 50, 90], axis=0)
+    left.bar(numbers, flat.mean(axis=0), color=COLORS[2], alpha=0.55, width=0.7, label="mean")
+    left.errorbar(
+        numbers, middle, yerr=[middle - low, high - middle], fmt="o", color=COLORS[1],
+        capsize=3, linewidth=1.2, label="median, 10 to 90 %",
+    )  # fmt: skip
+    left.set(xlabel="harmonic", ylabel="|amplitude|", xticks=numbers)
+    left.set_title("Strength of each harmonic")
+    left.set_ylim(top=float(high.max()) * 1.2)
+    left.legend(loc="upper center", ncols=2, labelcolor=TEXT)
+    _heatmap(figure, right, strength.mean(axis=0), "magma", "mean |amplitude|")
+    right.set(xlabel="harmonic", ylabel="wave")
+    right.set_xticks(numbers - 1, labels=[str(number) for number in numbers])
+    right.set_title("By wave")
+    _headline(figure, "Harmonic amplitudes", f"step {step:,}")
+    return figure
+
+
+def wave_packets(step: int, stride: int, base: Array, phi: Array, amplitudes: Array) -> Figure:
+    """The packets of a few tokens over two periods of the unit wave.
+
+    ψ(x) = Σ_w Σ_h a[w, h] · sin(2π · h · f[w] · x + φ[w]), the embedding's wave at position 0.
+    """
+    shown = min(6, len(base))
+    tokens = np.linspace(0, len(base) - 1, shown).astype(int)
+    x = np.linspace(0, 2, 800)
+    order = np.arange(1, amplitudes.shape[2] + 1)
+    figure = Figure(figsize=(12, 1.5 + 1.25 * shown), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(shown, 1, sharex=True))
+    for number, (axes, token) in enumerate(zip(panels, tokens, strict=True)):
+        angle = 2 * np.pi * base[token][:, None] * order  # (W, H)
+        angle = angle[..., None] * x + phi[token][:, None, None]  # (W, H, X)
+        psi = (amplitudes[token][..., None] * np.sin(angle)).sum(axis=(0, 1))
+        color = COLORS[number % len(COLORS)]
+        axes.plot(x, psi, color=color, linewidth=1.3)
+        axes.fill_between(x, psi, color=color, alpha=0.15, linewidth=0)
+        axes.set_ylabel(f"#{token * stride}", rotation=0, labelpad=22, va="center")
+        axes.margins(x=0)
+    panels[-1].set_xlabel("position in units of the unit wave's period")
+    _headline(figure, "Wave packets of single tokens", f"step {step:,}")
+    return figure
+
+
+def save(draw: Callable[..., Figure], path: Path, arguments: Mapping[str, Any]) -> None:
+    """Draw a figure in the theme and put its PNG in place in one step. Raises OSError."""
+    with rc_context(THEME):
+        figure = draw(**arguments)
+        FigureCanvasAgg(figure)
+        draft = temporary(path)
+        try:
+            figure.savefig(draft, format="png", dpi=110)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def smooth(values: Array) -> Array:
+    """The mean around each value, over a window that grows with the curve and narrows at its ends.
+
+    Holes (NaN and infinities) are left out. A curve without noise stays as it is.
+    """
+    finite = np.isfinite(values)
+    known = values[finite]
+    span = np.ptp(known) if known.size else 0.0
+    if known.size < _SMOOTHED or np.median(np.abs(np.diff(known, 2))) < _NOISE * span:
+        return values
+    index = np.arange(len(values))
+    reach = np.minimum(np.minimum(index, index[::-1]), max(1, len(values) // 120))
+    first, last = index - reach, index + reach + 1
+    for _ in range(2):  # a mean of means has no corners
+        total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+        count = np.concatenate([[0], np.cumsum(finite)])
+        seen = count[last] - count[first]
+        values = (total[last] - total[first]) / np.where(seen == 0, np.nan, seen)
+        finite = np.isfinite(values)
+    return values
+
+
+def _draw_curve(
+    axes: Axes, curve: Curve, color: str, resumes: Sequence[int], *, name_resumes: bool
+) -> None:
+    _plot_smoothed(axes, curve, color, None)
+    _dress(axes, curve.name, [curve.values])
+    finite = np.flatnonzero(np.isfinite(curve.values))
+    if finite.size:
+        axes.annotate(
+            _short(float(curve.values[finite[-1]])), xy=(1, 1), xycoords="axes fraction",
+            ha="right", va="bottom", xytext=(0, 6), textcoords="offset points",
+            color=color, fontweight="bold",
+        )  # fmt: skip
+    for number, resumed in enumerate(sorted(set(resumes)), start=1):
+        axes.axvline(resumed, color=COLORS[3], linestyle=(0, (2, 3)), linewidth=1.1, alpha=0.9)
+        if name_resumes:
+            axes.annotate(
+                f"resume {number}", xy=(resumed, 1), xycoords=("data", "axes fraction"),
+                xytext=(4, -4), textcoords="offset points", rotation=90, va="top",
+                fontsize=8, color=COLORS[3],
+            )  # fmt: skip
+    broken = ~np.isfinite(curve.values)
+    if broken.any():
+        axes.plot(
+            curve.steps[broken], np.full(broken.sum(), 0.02), "x", color=COLORS[7],
+            transform=axes.get_xaxis_transform(), markersize=5, clip_on=False,
+        )  # fmt: skip
+
+
+def _plot_smoothed(axes: Axes, curve: Curve, color: str, label: str | None) -> None:
+    """The curve's range in a pale tone, its average as a line over it."""
+    line = smooth(curve.values)
+    if line is curve.values:
+        mark = "o" if len(line) < _SMOOTHED else None
+        axes.plot(curve.steps, line, color=color, marker=mark, markersize=4, label=label)
+        return
+    stride = -(-len(line) // _DRAWN_POINTS)
+    axes.plot(curve.steps[::stride], curve.values[::stride], color=color, alpha=0.28, linewidth=0.8)
+    axes.plot(curve.steps[::stride], line[::stride], color=color, label=label)
+
+
+def _dress(axes: Axes, name: str, drawn: Sequence[Array]) -> None:
+    axes.set_title(name.replace("_", " "))
+    axes.set_xlabel("step")
+    axes.margins(x=0.01)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    values = np.concatenate([part[np.isfinite(part)] for part in drawn]) if drawn else np.empty(0)
+    if values.size and values.min() > 0 and values.max() / values.min() > _LOG_SPAN:
+        axes.set_yscale("log")
+        wide = values.max() / values.min() > 300
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _heatmap(
+    figure: Figure, axes: Axes, table: Array, colors: str, label: str, *,
+    limits: tuple[float, float] | None = None, stride: int = 1,
+) -> None:  # fmt: skip
+    low, high = limits or (float(table.min()), float(table.max()))
+    rows, columns = table.shape
+    image = axes.imshow(
+        table, aspect="auto", cmap=colors, vmin=low, vmax=high, interpolation="nearest",
+        extent=(-0.5, columns - 0.5, rows * stride - 0.5, -0.5),
+    )  # fmt: skip
+    axes.grid(visible=False)
+    figure.colorbar(image, ax=axes, label=label, pad=0.02).outline.set_visible(False)
+
+
+def _headline(figure: Figure, title: str, note: str) -> None:
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    figure.suptitle(f"{title}   ·   {note}", x=0.01, ha="left", fontsize=14, fontweight="bold")
+
+
+def _last(values: Array) -> float:
+    return float(values[np.isfinite(values)][-1])
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,87 @@
+"""The machine and the software that a run ran on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def describe_hardware() -> dict[str, Any]:
+    """GPU (model, count, memory in GB, driver, CUDA) and CPU; None for what is not there.
+
+    The GPU is described only where torch is imported already: a process that does not train
+    has no business waking it.
+    """
+    return {
+        **_describe_gpu(),
+        "cpu": _cpu_model(),
+        "cpu_count": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "platform": platform.platform(),
+        "hostname": platform.node(),
+    }
+
+
+def describe_software() -> dict[str, Any]:
+    """Versions of Python, torch and every installed package."""
+    packages = {
+        distribution.name: distribution.version
+        for distribution in importlib.metadata.distributions()
+        if distribution.name
+    }
+    return {
+        "python": platform.python_version(),
+        "torch": packages.get("torch"),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def _describe_gpu() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {
+            "gpu_model": None,
+            "gpu_count": 0,
+            "gpu_memory_gb": None,
+            "gpu_driver": None,
+            "cuda_version": None,
+        }
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "gpu_model": properties.name,
+        "gpu_count": torch.cuda.device_count(),
+        "gpu_memory_gb": round(properties.total_memory / 1e9, 1),
+        "gpu_driver": _driver_version(),
+        "cuda_version": torch.version.cuda,
+    }
+
+
+def _driver_version() -> str | None:
+    question = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(question, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.split("\n")[0].strip() or None
+
+
+def _cpu_model() -> str | None:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or None
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    except (OSError, ValueError):
+        return None

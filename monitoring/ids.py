@@ -1,0 +1,70 @@
+"""Names of experiments and the directories that hold them."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from monitoring.paths import RunPaths
+
+UNKNOWN = "unknown"
+
+
+def generate_experiment_id(name: str) -> str:
+    """`{name}_{YYYYmmdd_HHMMSS}_{git hash}_{random}`: sorts by time, never the same twice.
+
+    Raises ValueError for a name that is no single directory name.
+    """
+    _require_single_name(name)
+    moment = time.strftime("%Y%m%d_%H%M%S")
+    return f"{name}_{moment}_{get_git_hash()}_{secrets.token_hex(3)}"
+
+
+def create_experiment_directory(base_dir: str | Path, experiment_id: str) -> dict[str, Path]:
+    """The directories of an experiment, made: `root`, `checkpoints`, `logs`, `visualizations`.
+
+    One that exists is kept as it is. Raises ValueError for an id that would leave `base_dir`.
+    """
+    _require_single_name(experiment_id)
+    paths = RunPaths(Path(base_dir) / experiment_id)
+    directories = {
+        "root": paths.root,
+        "checkpoints": paths.checkpoints,
+        "logs": paths.logs,
+        "visualizations": paths.visualizations,
+    }
+    for directory in directories.values():
+        directory.mkdir(parents=True, exist_ok=True)
+    return directories
+
+
+def get_git_hash() -> str:
+    """The short hash of the commit checked out here, "unknown" outside a repository."""
+    return git("rev-parse", "--short=8", "HEAD", directory=str(Path.cwd())) or UNKNOWN
+
+
+@lru_cache(maxsize=64)
+def git(*arguments: str, directory: str) -> str | None:
+    """What git answers to a question about a directory; None where it cannot. Asked once."""
+    try:
+        answer = subprocess.run(
+            ["git", *arguments],
+            check=False,
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _require_single_name(name: str) -> None:
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(
+            f"{name!r} cannot name an experiment: it must be one directory name, without / or \\"
+        )

@@ -1,0 +1,193 @@
+"""Metrics of a run, one row per logged step, on the disk before `log_metrics` returns."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monitoring import heartbeat, rows
+from monitoring.appending import AppendLog
+from monitoring.files import write_atomically
+from monitoring.paths import RunPaths
+from monitoring.rows import RowFormat
+
+logger = logging.getLogger(__name__)
+
+_TAIL = 1 << 16  # bytes from the end in which the last row is looked for first
+
+
+class MetricsLogger:
+    """Logs metrics as JSON lines (`metrics_file`) and as text for people (`training_log`).
+
+    Args:
+        log_dir: directory of both files, made with the first row.
+        log_interval: steps between rows.
+    """
+
+    def __init__(self, log_dir: str | Path, log_interval: int = 10) -> None:
+        if log_interval < 1:
+            raise ValueError(f"log_interval must be at least 1, not {log_interval}")
+        self.log_dir = Path(log_dir)
+        paths = RunPaths(self.log_dir.parent)
+        self.metrics_file = self.log_dir / paths.metrics.name
+        self.training_log = self.log_dir / paths.training_log.name
+        self._superseded = self.log_dir / paths.superseded_metrics.name
+        self._resumes = self.log_dir / paths.resumes.name
+        self.log_interval = log_interval
+        self._rows = AppendLog(self.metrics_file)
+        self._text = AppendLog(self.training_log)
+        self._formats: dict[tuple[str, ...], RowFormat] = {}
+        self._second = 0
+        self._clock = ""
+
+    def should_log(self, step: int) -> bool:
+        """Whether this step's metrics are to be logged."""
+        heartbeat.beat(step)
+        return step % self.log_interval == 0
+
+    def log_metrics(self, step: int, metrics: Mapping[str, Any], flush: bool = True) -> None:
+        """Append a row. With `flush` it survives whatever happens to this process from now on.
+
+        Values may be numbers, tensors, numpy scalars, NaN or infinite. Without `flush` rows
+        are written some kilobytes at a time. Raises ValueError for a metric named `step` or
+        `timestamp`.
+        """
+        names = tuple(metrics)
+        form = self._formats.get(names)
+        if form is None:
+            form = self._formats[names] = RowFormat(names)
+        moment = time.time()
+        if int(moment) != self._second:
+            self._second = int(moment)
+            self._clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+        row, text = form.lines(step, moment, self._clock, tuple(metrics.values()))
+        if flush:
+            self._rows.append(row)
+            self._text.append(text)
+        else:
+            self._rows.hold(row)
+            self._text.hold(text)
+
+    def flush(self) -> None:
+        """Write the rows that were logged with `flush=False`."""
+        self._rows.flush()
+        self._text.flush()
+
+    def close(self) -> None:
+        """Write everything, wait for the disk and close both files."""
+        self._rows.close()
+        self._text.close()
+
+    def load_metrics(self) -> list[dict[str, Any]]:
+        """Every row, in the order of the file; invalid lines are skipped with a warning."""
+        self.flush()
+        if not self.metrics_file.exists():
+            return []
+        found = []
+        for number, row in rows.read(self.metrics_file):
+            if isinstance(row, ValueError):
+                logger.warning(
+                    "%s line %d is invalid and skipped: %s", self.metrics_file, number, row
+                )
+            else:
+                found.append(row)
+        return found
+
+    def get_latest_step(self) -> int | None:
+        """The step of the last row, read from the file's end; None where there is no row."""
+        self.flush()
+        return latest_step(self.metrics_file)
+
+    def get_metrics_summary(self) -> dict[str, Any]:
+        """`total_steps` (rows), `first_step`, `last_step`, and for each numeric metric its
+        `_min`, `_max`, `_mean` (all over the finite values) and `_final`.
+        """
+        table = self.load_metrics()
+        summary: dict[str, Any] = {
+            "total_steps": len(table),
+            "first_step": table[0]["step"] if table else None,
+            "last_step": table[-1]["step"] if table else None,
+        }
+        columns: dict[str, list[float]] = {}
+        for row in table:
+            for name, value in row.items():
+                if name not in rows.RESERVED and type(value) in (int, float):
+                    columns.setdefault(name, []).append(value)
+        for name, values in columns.items():
+            finite = [value for value in values if math.isfinite(value)] or [math.nan]
+            summary[f"{name}_min"] = min(finite)
+            summary[f"{name}_max"] = max(finite)
+            summary[f"{name}_mean"] = math.fsum(finite) / len(finite)
+            summary[f"{name}_final"] = values[-1]
+        return summary
+
+    def rewind(self, step: int) -> int:
+        """Move the rows beyond `step` to `metrics.superseded.jsonl`; how many there were.
+
+        Call it after loading the checkpoint of `step`, with -1 to start afresh: the steps that
+        are computed again then give one curve. Both files change in one step each, and a kill
+        in between repeats nothing. Invalid lines go along. Raises OSError.
+        """
+        self.close()
+        if not self.metrics_file.exists():
+            return 0
+        kept: list[bytes] = []
+        superseded: list[bytes] = []
+        with self.metrics_file.open("rb") as file:
+            for line in file:
+                (kept if _within(line, step) else superseded).append(line)
+        resumed = bool(kept or superseded)
+        if superseded:
+            moved = b"".join(superseded)
+            before = self._superseded.read_bytes() if self._superseded.exists() else b""
+            if not before.endswith(moved):
+                write_atomically(self._superseded, before + moved)
+            write_atomically(self.metrics_file, b"".join(kept))
+        if resumed:
+            self._note_resume(step, len(superseded))
+        return len(superseded)
+
+    def _note_resume(self, step: int, superseded: int) -> None:
+        attempt = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0)
+        note = {"step": step, "timestamp": round(time.time(), 3), "attempt": attempt}
+        resumes = AppendLog(self._resumes)
+        resumes.append(json.dumps(note) + "\n")
+        resumes.close()
+        clock = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._text.append(f"{clock} resumed after step {step}, {superseded} rows superseded\n")
+
+
+def latest_step(metrics_file: Path) -> int | None:
+    """The step of the last valid row of a file; None where there is none."""
+    try:
+        file = metrics_file.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        span = _TAIL
+        while True:
+            start = max(0, size - span)
+            file.seek(start)
+            lines = file.read(size - start).split(b"\n")
+            for line in reversed(lines if start == 0 else lines[1:]):
+                try:
+                    return int(rows.decode(line)["step"])
+                except ValueError:
+                    continue
+            if start == 0:
+                return None
+            span *= 8
+
+
+def _within(line: bytes, step: int) -> bool:
+    try:
+        return bool(rows.decode(line)["step"] <= step)
+    except ValueError:
+        return False

@@ -1,0 +1,45 @@
+"""Whether this process was asked to stop: SIGTERM, noticed at the next step boundary.
+
+    if monitoring.preemption.stop_requested():
+        checkpoint_mgr.save_checkpoint(step, model, optimizer, loss_history, config)
+        sys.exit(143)
+
+The first SIGTERM asks. A second one ends the process at once, as if nobody had asked.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+_installed = False
+_requested = False
+
+
+def install() -> None:
+    """Let SIGTERM ask for a stop in place of ending the process.
+
+    Raises ValueError outside the main thread: Python delivers signals to that one only.
+    """
+    global _installed  # noqa: PLW0603
+    if threading.current_thread() is not threading.main_thread():
+        raise ValueError(
+            "monitoring.preemption.install() must be called in the main thread: "
+            "Python can set signal handlers only there"
+        )
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    _installed = True
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM came. The first call in the main thread installs the handler."""
+    if not _installed and threading.current_thread() is threading.main_thread():
+        install()
+    return _requested
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    global _requested  # noqa: PLW0603
+    _requested = True
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

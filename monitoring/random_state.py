@@ -1,0 +1,54 @@
+"""The state of every random generator a training run draws from, to save and to put back.
+
+The state holds nothing but numbers, text and tensors, so that a safe load (`weights_only`)
+takes it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def capture_rng_state() -> dict[str, Any]:
+    """The states of Python's, numpy's, torch's CPU and every initialised CUDA generator."""
+    kind, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": {
+            "kind": str(kind),
+            "key": torch.from_numpy(np.asarray(key, dtype=np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "gauss": float(gauss),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": _cuda_states(),
+    }
+
+
+def _cuda_states() -> list[torch.Tensor]:
+    # Asking an untouched CUDA would initialise it, and cost its memory.
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return []
+    return torch.cuda.get_rng_state_all()
+
+
+def restore_rng_state(state: dict[str, Any]) -> None:
+    """Put back what `capture_rng_state` found: `restore_rng_state(checkpoint['rng_state'])`.
+
+    Call it after everything that draws random numbers and before the first batch. States of
+    CUDA devices that this machine lacks are left out.
+    """
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    numpy = state["numpy"]
+    key = numpy["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state((numpy["kind"], key, numpy["position"], numpy["has_gauss"], numpy["gauss"]))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        for device, generator in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(generator.cpu(), device)

@@ -1,0 +1,121 @@
+"""A copy of a training state in memory that is used again for the next one.
+
+Fresh memory costs ten times as much as the copy itself, because the kernel hands it out page
+by page. So all copies lie in one block that is kept from save to save: of huge pages where the
+kernel has them, and pinned where the state comes from CUDA.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monitoring.cuda_copy import CudaCopy
+from monitoring.plain import plain
+
+_ALIGNMENT = 64  # bytes: a cache line
+
+
+class Snapshot:
+    """Copies of state trees, one at a time, always into the same memory."""
+
+    def __init__(self, allowed: Collection[type] = ()) -> None:
+        self._allowed = allowed
+        self._buffers: list[Tensor] = []
+        self._cuda: CudaCopy | None = None
+
+    def take(self, state: dict[str, Any], weights: Collection[Tensor] = ()) -> dict[str, Any]:
+        """A copy of the tree that stays what it is until the next call.
+
+        Tensors on the CPU are copied when it returns; copies from CUDA are complete when
+        `wait()` returns. Those of the `weights`, which only an optimizer's step changes, run
+        beside the next forward pass.
+        """
+        match = _Matcher(self._buffers)
+        tree = plain(state, match, self._allowed)
+        if match.misfit:
+            self.release()
+            self._allocate(match.sources)
+            match = _Matcher(self._buffers)
+            tree = plain(state, match, self._allowed)
+        pairs = list(zip(self._buffers, match.sources, strict=True))
+        with torch.no_grad():
+            for buffer, source in pairs:
+                if not source.is_cuda:
+                    buffer.copy_(source)
+        if self._cuda is not None:
+            pointers = {weight.data_ptr() for weight in weights}
+            self._cuda.start([pair for pair in pairs if pair[1].is_cuda], pointers)
+        assert isinstance(tree, dict)  # noqa: S101
+        return tree
+
+    def wait(self) -> None:
+        """Return when the copies are complete."""
+        if self._cuda is not None:
+            self._cuda.wait()
+
+    def release(self) -> None:
+        """Give the memory back."""
+        if self._cuda is not None:
+            self._cuda.close()
+            self._cuda = None
+        self._buffers = []
+
+    def _allocate(self, sources: list[Tensor]) -> None:
+        """Make a buffer for each source, side by side in one block."""
+        sizes = [-(-source.nbytes // _ALIGNMENT) * _ALIGNMENT for source in sources]
+        block = mmap.mmap(-1, max(sum(sizes), mmap.PAGESIZE))
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            block.madvise(mmap.MADV_HUGEPAGE)
+        if any(source.is_cuda for source in sources):
+            self._cuda = CudaCopy(torch.frombuffer(block, dtype=torch.uint8))
+        offset = 0
+        for source, size in zip(sources, sizes, strict=True):
+            self._buffers.append(_carve(block, offset, source))
+            offset += size
+
+
+class _Matcher:
+    """Hands out the buffers of the last copy in order, as long as the tensors are alike."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._buffers = buffers
+        self._placed: dict[tuple[Any, ...], Tensor] = {}
+        self.sources: list[Tensor] = []
+
+    @property
+    def misfit(self) -> bool:
+        """Whether the tensors are not those that the buffers were made for."""
+        return [_signature(source) for source in self.sources] != [
+            _signature(buffer) for buffer in self._buffers
+        ]
+
+    def __call__(self, source: Tensor) -> Tensor:
+        if source.layout != torch.strided:
+            return source.clone().cpu()
+        # Tied weights are one tensor under two names, and stay so.
+        identity = (source.device, source.data_ptr(), source.stride(), *_signature(source))
+        if source.numel() and identity in self._placed:
+            return self._placed[identity]
+        index = len(self.sources)
+        self.sources.append(source)
+        placed = self._buffers[index] if index < len(self._buffers) else source
+        self._placed[identity] = placed
+        return placed
+
+
+def _signature(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
+    return tensor.dtype, tensor.shape
+
+
+def _carve(block: mmap.mmap, offset: int, source: Tensor) -> Tensor:
+    """A tensor like `source` with a storage of its own inside the block."""
+    if source.numel() == 0:
+        return torch.empty_like(source, device="cpu")
+    raw = torch.frombuffer(block, dtype=torch.uint8, count=source.nbytes, offset=offset)
+    strides = torch.empty_like(source, device="meta").stride()
+    return raw.view(source.dtype).as_strided(source.shape, strides)

@@ -1,0 +1,56 @@
+"""SIGTERM asks for a stop; the loop decides when."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from monitoring import preemption
+
+
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    head = "import os, signal\nfrom monitoring import preemption\n"
+    return subprocess.run(
+        [sys.executable, "-c", head + script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_sigterm_is_noticed_and_the_process_goes_on() -> None:
+    child = run(
+        "print(preemption.stop_requested())\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print(preemption.stop_requested())\n"
+    )
+    assert child.stdout.split() == ["False", "True"]
+    assert child.returncode == 0
+
+
+def test_a_second_sigterm_ends_the_process() -> None:
+    child = run(
+        "preemption.install()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('still here')\n"
+    )
+    assert child.returncode == -signal.SIGTERM
+    assert child.stdout == ""
+
+
+def test_installing_outside_the_main_thread_says_why_not() -> None:
+    caught: list[ValueError] = []
+
+    def install() -> None:
+        with pytest.raises(ValueError, match="main thread") as error:
+            preemption.install()
+        caught.append(error.value)
+
+    thread = threading.Thread(target=install)
+    thread.start()
+    thread.join()
+    assert caught
