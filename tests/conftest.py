@@ -1,0 +1,80 @@
+"""Servers that tests share: each is started once, on a free port, and stopped by its handle."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from api.redis_server import RedisConfig, find_redis_server
+from jobs.settings import Settings, connect
+from jobs.store import JobStore
+
+Condition = Callable[[], Any]
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., Any]:
+    """Waits for a condition and returns its value; fails with `what` after `seconds`."""
+
+    def wait(condition: Condition, *, what: str = "the condition", seconds: float = 60) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            value = condition()
+            if value:
+                return value
+            time.sleep(0.02)
+        return pytest.fail(f"{what} did not come about within {seconds} s")
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]
+) -> Iterator[str]:
+    """The URL of a Redis server that lives as long as the tests."""
+    config = RedisConfig(tmp_path_factory.mktemp("redis"))
+    process = subprocess.Popen(
+        [find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_until(config.answers, what="Redis")
+        yield config.url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> Iterator[str]:
+    """The URL of an empty Redis."""
+    with Redis.from_url(redis_server) as redis:
+        redis.flushall()
+    yield redis_server
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    """Settings of a service of the test's own, with a short lease."""
+    return Settings(
+        redis_url=redis_url,
+        storage_url=(tmp_path / "experiments").as_uri(),
+        scratch_dir=tmp_path / "scratch",
+        device="cpu",
+        lease_seconds=3,
+        grace_seconds=30,
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[JobStore]:
+    """The job store of those settings."""
+    redis = connect(settings)
+    yield JobStore(redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds)
+    redis.close()

@@ -1,0 +1,110 @@
+"""The Celery worker: a message wakes it, the claim says which job it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+
+from celery import Celery
+from celery.signals import worker_shutting_down
+from redis import Redis
+
+from jobs.errors import STORE_AWAY
+from jobs.messages import TASK, Messenger, celery_app, queue_name
+from jobs.settings import Settings, connect
+from jobs.store import JobStore
+from monitoring.storage import open_storage
+from worker.launch import Slot
+from worker.supervisor import Attendance, Service, supervise
+
+log = logging.getLogger("worker")
+
+_RETRY_SECONDS = 2.0
+
+
+def create_worker(settings: Settings, store: JobStore) -> Celery:
+    """The Celery application whose one task runs the next job of the settings' pool."""
+    attendance = Attendance()
+    service = Service(
+        settings,
+        store,
+        Messenger(settings, store),
+        open_storage(settings.storage_url),
+        Slot.of_this_process(settings.device),
+        attendance,
+    )
+    # One incarnation of this worker: a process that is started again is another one.
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    app = celery_app(settings)
+
+    @app.task(name=TASK)  # type: ignore[untyped-decorator]
+    def run(job_id: str) -> None:
+        """Runs the job that is next in the pool, which may be another than `job_id`."""
+        if attendance.stop_since is not None:
+            return
+        try:
+            job = store.claim(settings.pool, name)
+        except STORE_AWAY as error:
+            log.warning("cannot claim a job, the message is dropped and sent again: %s", error)
+            return
+        if job is None:
+            log.debug("nothing waits in pool %s any more (woken for %s)", settings.pool, job_id)
+            return
+        supervise(service, job)
+
+    def on_shutdown(**_: object) -> None:
+        attendance.stop()
+
+    worker_shutting_down.connect(on_shutdown, weak=False)
+    log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
+             ", ".join(service.slot.gpus) or "none, on the CPU")  # fmt: skip
+    return app
+
+
+def wait_for_redis(redis: Redis) -> None:
+    """Returns when Redis answers; says what it waits for."""
+    pool = redis.connection_pool.connection_kwargs
+    where = pool.get("path") or f"{pool.get('host')}:{pool.get('port')}"
+    told = False
+    while True:
+        try:
+            redis.ping()
+        except STORE_AWAY as error:
+            if not told:
+                log.warning("cannot reach Redis at %s, waiting for it: %s", where, error)
+            told = True
+            time.sleep(_RETRY_SECONDS)
+        else:
+            if told:
+                log.info("Redis at %s answers", where)
+            return
+
+
+def main() -> None:
+    """Runs the worker process until it is told to stop."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    settings = Settings()
+    redis = connect(settings)
+    wait_for_redis(redis)
+    app = create_worker(settings, JobStore(redis, prefix=settings.redis_prefix,
+                                           lease_seconds=settings.lease_seconds))  # fmt: skip
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            "--concurrency=1",
+            f"--queues={queue_name(settings, settings.pool)}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=WARNING",
+        ]
+    )

@@ -1,0 +1,103 @@
+"""What a training process is started with: command, environment, working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.errors import SpectrainError
+from jobs.gpus import usable_gpus
+from jobs.record import Job
+from jobs.settings import Settings
+from worker.scratch import Scratch
+
+SECRET_PREFIX = "SPECTRAIN_SECRET_"  # noqa: S105 - the prefix of a name
+# What belongs to the service is no business of a job.
+_KEPT_FROM_CHILD = ("SPECTRAIN_", "REDIS_URL", "AWS_", "CELERY_")
+
+
+class CannotLaunchError(SpectrainError):
+    """This worker can never run the job; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one worker owns: GPUs by the names that CUDA_VISIBLE_DEVICES takes, or none."""
+
+    gpus: tuple[str, ...]
+
+    @classmethod
+    def of_this_process(cls, device: str) -> Slot:
+        """The GPUs that this process may use; raises `CannotLaunchError` for `cuda` without."""
+        gpus = () if device == "cpu" else usable_gpus()
+        if device == "cuda" and not gpus:
+            raise CannotLaunchError("SPECTRAIN_DEVICE is cuda, but there is no GPU on this machine")
+        return cls(gpus)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start an attempt's child."""
+
+    command: list[str]
+    env: dict[str, str]
+    cwd: Path
+
+
+def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launch:
+    """The launch of the job's current attempt; writes the built-in workload's settings.
+
+    Raises `CannotLaunchError`.
+    """
+    wanted, pool = job.spec.resources.gpus, job.spec.resources.pool
+    if wanted > len(slot.gpus):
+        raise CannotLaunchError(
+            f"the job asks for {wanted} GPUs, and a worker of pool {pool!r} owns "
+            f"{len(slot.gpus)}; change resources.gpus or resources.pool"
+        )
+    env = {
+        **_inherited(os.environ),
+        **job.spec.env,
+        **_secrets(job.spec.secrets, os.environ),
+        "SPECTRAIN_JOB_ID": job.id,
+        "SPECTRAIN_ATTEMPT": str(job.attempt),
+        "SPECTRAIN_RUN_DIR": str(scratch.run.root),
+        "SPECTRAIN_STEP_FILE": str(scratch.steps),
+        "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
+        "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
+        "CUDA_VISIBLE_DEVICES": ",".join(slot.gpus),
+        "PYTHONUNBUFFERED": "1",
+        # A command's `python` is the one that has torch and the monitoring library.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+    return Launch(_command(job, scratch), env, scratch.workspace)
+
+
+def _command(job: Job, scratch: Scratch) -> list[str]:
+    if job.spec.command is not None:
+        return job.spec.command
+    if job.spec.train is None:
+        raise CannotLaunchError("the job has neither `train` nor `command`")
+    config = job.spec.train.model_dump(mode="json")
+    config["checkpoint"] = job.spec.checkpoint.model_dump(mode="json")
+    scratch.train_config.write_text(json.dumps(config))
+    module = [sys.executable, "-m", "spectral_gpt"]
+    return [*module, "--config", str(scratch.train_config), "--run-dir", str(scratch.run.root)]
+
+
+def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in environment.items() if not k.startswith(_KEPT_FROM_CHILD)}
+
+
+def _secrets(names: list[str], environment: Mapping[str, str]) -> dict[str, str]:
+    missing = [name for name in names if SECRET_PREFIX + name not in environment]
+    if missing:
+        raise CannotLaunchError(
+            f"this worker holds no secret named {', '.join(missing)}; "
+            f"set {SECRET_PREFIX}{missing[0]} in the worker's environment"
+        )
+    return {name: environment[SECRET_PREFIX + name] for name in names}

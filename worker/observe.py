@@ -1,0 +1,106 @@
+"""How far a training process is, seen from outside: its step counter and its metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from pathlib import Path
+
+from jobs.record import Progress
+from jobs.spec import JobSpec
+from monitoring import commit, heartbeat
+from monitoring.rows import decode
+from worker.outcome import Intent
+from worker.scratch import Restored, Scratch
+
+
+class Observer:
+    """Reads what the child leaves in its scratch directory; never asks the child anything."""
+
+    def __init__(self, spec: JobSpec, scratch: Scratch, restored: Restored) -> None:
+        self._spec = spec
+        self._scratch = scratch
+        self._restored = restored
+        self._rows = _Tail(scratch.run.metrics)
+        self._loss: float | None = None
+        self._tokens_per_second: float | None = None
+        self._beats = 0
+        self._moved_at: float | None = None
+        self._diverged = False
+
+    def progress(self) -> Progress:
+        """The attempt's progress now."""
+        for line in self._rows.new_lines():
+            with contextlib.suppress(ValueError):  # a script may write rows of its own kind
+                self._take(decode(line))
+        steps = heartbeat.read_steps(self._scratch.steps)
+        if steps is not None and steps.beats != self._beats:
+            self._beats = steps.beats
+            self._moved_at = time.monotonic()
+        start = self._restored.checkpoint
+        newest = max(commit.committed(self._scratch.run.checkpoints), default=None, key=_age)
+        return Progress(
+            step=steps.last if steps else None,
+            first_step=steps.first if steps else None,
+            resumed_from=start.step if start else None,
+            resumed_checksum=start.checksum if start else None,
+            total_steps=self._spec.train.steps if self._spec.train else None,
+            loss=self._loss,
+            tokens_per_second=self._tokens_per_second,
+            checkpoint_step=newest[0].step if newest else None,
+        )
+
+    def violation(self, run_seconds: float) -> Intent | None:
+        """The limit that the attempt has passed, given the job's run time so far in seconds."""
+        limits = self._spec.limits
+        if limits.stop_on_nan and self._diverged:
+            return Intent.DIVERGED
+        if limits.run_seconds is not None and run_seconds > limits.run_seconds:
+            return Intent.TIMEOUT
+        # A program that never counts a step cannot stall.
+        still = 0.0 if self._moved_at is None else time.monotonic() - self._moved_at
+        if limits.stall_seconds is not None and still > limits.stall_seconds:
+            return Intent.STALL
+        return None
+
+    def _take(self, row: dict[str, object]) -> None:
+        loss, speed = row.get("loss"), row.get("tokens_per_sec")
+        if isinstance(loss, float | int):
+            self._diverged = self._diverged or not math.isfinite(loss)
+            self._loss = float(loss) if math.isfinite(loss) else None
+        if isinstance(speed, float | int) and math.isfinite(speed):
+            self._tokens_per_second = float(speed)
+
+
+def _age(found: tuple[commit.CommitRecord, Path]) -> float:
+    return found[0].time
+
+
+class _Tail:
+    """The lines that were added to a file since the last look, those it began with left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._offset = self._state()
+
+    def new_lines(self) -> list[bytes]:
+        """The whole new lines. A file that was replaced is taken from its new end on."""
+        inode, size = self._state()
+        if inode != self._inode or size < self._offset:
+            self._inode, self._offset = inode, size if self._inode else 0
+        if size == self._offset:
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read(size - self._offset)
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        return data[:whole].splitlines()
+
+    def _state(self) -> tuple[int, int]:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_ino, status.st_size

@@ -1,0 +1,91 @@
+"""What the end of a training process means."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from jobs.states import Reason, Request
+from worker.guard import NOT_STARTED
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory")
+_TAIL_LINES = 50
+
+
+class Intent(Enum):
+    """Why the supervisor stopped the child; the later one wins."""
+
+    SHUTDOWN = auto()
+    PREEMPT = auto()
+    PAUSE = auto()
+    STALL = auto()
+    TIMEOUT = auto()
+    DIVERGED = auto()
+    CANCEL = auto()
+
+
+BY_REQUEST = {
+    Request.PREEMPT: Intent.PREEMPT,
+    Request.PAUSE: Intent.PAUSE,
+    Request.CANCEL: Intent.CANCEL,
+}
+
+_MEANING = {
+    Intent.SHUTDOWN: (Reason.PREEMPTED, "the worker was told to stop"),
+    Intent.PREEMPT: (Reason.PREEMPTED, "preempted on request"),
+    Intent.PAUSE: (Reason.PAUSED, "paused on request"),
+    Intent.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),
+    Intent.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
+    Intent.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
+    Intent.CANCEL: (Reason.CANCELLED, "cancelled on request"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Why an attempt ended, for the record and for a person."""
+
+    reason: Reason
+    message: str
+    exit_code: int | None = None
+    retryable: bool = True
+    log_tail: tuple[str, ...] = ()
+
+
+def outcome(
+    exit_code: int, intent: Intent | None, output: Sequence[str], *, says_when_done: bool
+) -> Outcome:
+    """The outcome of a child that exited with `exit_code` after the lines `output`.
+
+    `says_when_done`: it exits with 0 only when it has finished, also after it was asked to stop.
+    Of any other program an exit with 0 after SIGTERM may mean either; it runs once more, for
+    work done twice is better than work not done.
+    """
+    if exit_code == 0 and (intent is None or says_when_done):
+        return Outcome(Reason.COMPLETED, "", exit_code)
+    if intent is not None:
+        reason, message = _MEANING[intent]
+        return Outcome(reason, message, exit_code)
+    tail = tuple(output[-_TAIL_LINES:])
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
+    if any(_OUT_OF_MEMORY.search(line) for line in tail):
+        return Outcome(Reason.OUT_OF_MEMORY, last, exit_code, log_tail=tail)
+    return Outcome(
+        Reason.ERROR,
+        f"{_describe(exit_code)}: {last}",
+        exit_code,
+        retryable=exit_code != NOT_STARTED,
+        log_tail=tail,
+    )
+
+
+def _describe(exit_code: int) -> str:
+    if exit_code > 128:
+        try:
+            return f"killed by {signal.Signals(exit_code - 128).name}"
+        except ValueError:
+            pass
+    return f"exit code {exit_code}"

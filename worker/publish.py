@@ -1,0 +1,187 @@
+"""Publishes what an attempt wrote: from its scratch directory to storage, only what is new.
+
+The order makes every instant a good one to die at. A pass first lists what there is, then
+sends logs and metrics as far as they reach by then, then the listed checkpoints (data before
+commit record before `latest`), and removes what the child retired last. So a checkpoint in
+storage always has its metrics rows beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from monitoring.paths import commit_record, step_of
+from monitoring.storage import Fence, Storage
+from worker.scratch import Scratch, Version
+
+_GROWING = {".jsonl", ".log"}
+_READ_BYTES = 8 << 20
+
+
+class Publisher:
+    """Publishes one attempt; each write carries the attempt's fencing number.
+
+    Its methods raise `OvertakenError` when a newer attempt has the run, and other
+    `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
+    this one stopped.
+    """
+
+    def __init__(
+        self, storage: Storage, scratch: Scratch, fence: Fence, restored: Mapping[Path, Version]
+    ) -> None:
+        self._storage = storage
+        self._scratch = scratch
+        self._fence = fence
+        self._log_key = self._key(scratch.run.output_log)
+        self._log_size: int | None = None  # bytes in storage; None when it must be asked
+        self._output_read = 0  # bytes of the child's output that are in the log
+        self._published = dict(restored)
+        self._latest: str | None = None
+        self._lines: list[bytes] = []
+        self._last_line: str | None = None
+        self.last_seconds = 0.0
+
+    def say(self, line: str) -> None:
+        """Adds a line of the supervisor's to the run's output log, with the next pass."""
+        self._lines.append(f"[{self._fence.attempt}] --- {line}\n".encode())
+
+    def close(self, line: str) -> None:
+        """Ends the run's output log with a line, after all that the child printed."""
+        self._last_line = line
+
+    def publish(self) -> None:
+        """One pass over the scratch directory."""
+        start = time.monotonic()
+        listed = self._files()
+        checkpoints = self._scratch.run.checkpoints
+        data = [path for path in listed if path.parent == checkpoints and path.suffix != ".json"]
+        records = [path for path in listed if path.parent == checkpoints and path.suffix == ".json"]
+        others = [path for path in listed if path.parent != checkpoints]
+        # A checkpoint without its record does not exist yet.
+        whole = [path for path in data if step_of(path) is None or commit_record(path) in records]
+
+        self._publish_log()
+        for path in (*others, *whole, *records):
+            self._publish_file(path)
+        self._publish_latest()
+        self._retire(listed)
+        self.last_seconds = time.monotonic() - start
+
+    # -- one kind of file each --------------------------------------------------------------
+
+    def _publish_log(self) -> None:
+        self._publish_lines()
+        self._publish_output(final=self._last_line is not None)
+        if self._last_line is not None:
+            self.say(self._last_line)
+            self._last_line = None
+            self._publish_lines()
+
+    def _publish_lines(self) -> None:
+        while self._lines:
+            self._append_to_log(self._lines[0])
+            del self._lines[0]
+
+    def _publish_output(self, *, final: bool) -> None:
+        """Sends the child's new lines, each marked with its attempt."""
+        while True:
+            try:
+                with self._scratch.output.open("rb") as file:
+                    file.seek(self._output_read)
+                    block = file.read(_READ_BYTES)
+            except FileNotFoundError:
+                return
+            at_end = len(block) < _READ_BYTES
+            whole = block.rfind(b"\n") + 1
+            if (final and at_end) or (whole == 0 and not at_end):
+                whole = len(block)
+            if whole == 0:
+                return
+            mark = b"[%d] " % self._fence.attempt
+            lines = block[:whole].removesuffix(b"\n").split(b"\n")
+            self._append_to_log(b"".join(mark + line + b"\n" for line in lines))
+            self._output_read += whole
+
+    def _append_to_log(self, data: bytes) -> None:
+        if self._log_size is None:
+            found = self._storage.stat(self._log_key)
+            self._log_size = found.size if found else 0
+        try:
+            self._storage.append(self._log_key, self._log_size, data, self._fence)
+        except Exception:
+            self._log_size = None
+            raise
+        self._log_size += len(data)
+
+    def _publish_file(self, path: Path) -> None:
+        try:
+            version = Version.of(path)
+            before = self._published.get(path)
+            if version == before:
+                return
+            grown = before is not None and before.inode == version.inode
+            if path.suffix in _GROWING and (before is None or grown):
+                self._append(path, before.size if before else 0, version)
+            else:
+                committed = path.suffix == ".pt" and step_of(path) is not None
+                self._storage.put(self._key(path), path, self._fence, immutable=committed)
+        except FileNotFoundError:
+            return  # retired or replaced by the child in this moment; the next pass sees it
+        self._published[path] = version
+
+    def _append(self, path: Path, offset: int, version: Version) -> None:
+        key = self._key(path)
+        if version.size < offset:
+            self._storage.put(key, path, self._fence)
+            return
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_ino != version.inode:
+                return
+            while offset < version.size:
+                file.seek(offset)
+                data = file.read(min(_READ_BYTES, version.size - offset))
+                if not data:
+                    return
+                self._storage.append(key, offset, data, self._fence)
+                offset += len(data)
+
+    def _publish_latest(self) -> None:
+        link = self._scratch.run.latest_checkpoint
+        if not link.is_symlink():
+            return
+        target = str(link.readlink())
+        published = link.with_name(target) in self._published
+        if target != self._latest and published:
+            self._storage.point(self._key(link), target, self._fence)
+            self._latest = target
+
+    def _retire(self, listed: list[Path]) -> None:
+        """Removes the checkpoints that the child removed; nothing else is thrown away.
+
+        The record goes first, so that no reader takes the file for a checkpoint meanwhile.
+        """
+        gone = set(self._published) - set(listed)
+        for path in sorted(gone, key=lambda path: path.suffix != ".json"):
+            if path.parent == self._scratch.run.checkpoints:
+                self._storage.delete(self._key(path), self._fence)
+                del self._published[path]
+
+    # -- names ------------------------------------------------------------------------------
+
+    def _files(self) -> list[Path]:
+        """The files of the run directory, without hidden and unfinished ones and links."""
+        root = self._scratch.run.root
+        return [
+            path
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+            and not path.is_symlink()
+            and path.suffix != ".next"
+            and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        ]
+
+    def _key(self, path: Path) -> str:
+        return f"{self._fence.run}/{path.relative_to(self._scratch.run.root).as_posix()}"
