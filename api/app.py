@@ -1,0 +1,73 @@
+"""The Flask application: the one place where the rooms are wired together."""
+
+from __future__ import annotations
+
+import json
+
+from flask import Flask
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from werkzeug.routing import BaseConverter
+
+from api.auth import require_token
+from api.openapi import describe_api
+from api.problems import handle_problems
+from api.service import EXTENSION, Service
+from api.views import health, jobs, runs
+from api.wire import JOB_ID
+from jobs.messages import Messenger
+from jobs.settings import Settings
+from jobs.store import JobStore
+from monitoring.storage import open_storage
+
+MAX_BODY_BYTES = 1 << 20
+# Somebody waits for the answer: a Redis that does not come back in this time (seconds) is away.
+_REDIS_TIMEOUT = 2.0
+
+
+class JobIdConverter(BaseConverter):
+    """A part of a path that has the form of a job's id; anything else is no such page."""
+
+    regex = JOB_ID
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application for `settings`, by default those of the environment.
+
+    Raises `pydantic.ValidationError` and `StorageError` for settings that cannot be.
+    """
+    settings = settings or Settings()
+    store = JobStore(
+        _connect(settings), prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+    )
+    app = Flask("api", static_folder=None)
+    app.extensions[EXTENSION] = Service(
+        settings=settings,
+        store=store,
+        messenger=Messenger(settings, store),
+        storage=open_storage(settings.storage_url),
+    )
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.converters["job_id"] = JobIdConverter
+    app.url_map.merge_slashes = False
+    groups = (jobs.routes, runs.routes, health.routes)
+    for routes in groups:
+        app.register_blueprint(routes.blueprint)
+    calls = [call for routes in groups for call in routes.calls]
+    app.config[health.OPENAPI] = json.dumps(describe_api(calls))
+    require_token(app, settings, public={call.rule for call in calls if call.public})
+    handle_problems(app)
+    return app
+
+
+def _connect(settings: Settings) -> Redis:
+    """A client that fails sooner than a worker's; one retry mends a connection that went stale."""
+    return Redis.from_url(
+        settings.redis_url,
+        decode_responses=True,
+        socket_connect_timeout=_REDIS_TIMEOUT,
+        socket_timeout=_REDIS_TIMEOUT,
+        retry=Retry(NoBackoff(), 1),
+        health_check_interval=15,
+    )

@@ -1,0 +1,179 @@
+"""Jobs for the eyes of a person: tables in a terminal, plain columns in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from api.wire import JobView
+from jobs.record import Attempt, Job
+from jobs.states import State
+
+_STYLES = {
+    State.QUEUED: "yellow",
+    State.RUNNING: "cyan",
+    State.PAUSED: "magenta",
+    State.SUCCEEDED: "green",
+    State.FAILED: "red",
+    State.CANCELLED: "bright_black",
+}
+# Wide enough that no column of a pipe is cut.
+_PIPE_WIDTH = 400
+# Unit, the one below it, its seconds, and how many of the one below it are one.
+_UNITS = (("d", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60))
+
+
+def console() -> Console:
+    """Where to print: the terminal, or standard output without colours and line breaks."""
+    plain = Console(highlight=False)
+    return plain if plain.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+
+
+def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
+    """One line a job."""
+    now = time.time() if now is None else now
+    table = _table("job", "state", "step", "loss", "attempts", "pool", "submitted")
+    for job in jobs:
+        table.add_row(
+            job.id,
+            Text(job.state, style=_STYLES[job.state]),
+            _steps(job),
+            _number(job.progress.loss if job.progress else None),
+            str(job.attempt),
+            job.spec.resources.pool,
+            f"{duration(now - job.submitted_at)} ago",
+        )
+    return table
+
+
+def story(job: JobView, *, now: float | None = None) -> RenderableType:
+    """What became of a job: state and why, progress, attempts, where its files are."""
+    now = time.time() if now is None else now
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _facts(job, now):
+        facts.add_row(Text(name, style="bold"), value)
+    parts: list[RenderableType] = [facts]
+    if job.attempts:
+        parts.append(_attempt_table(job.attempts, now))
+    for attempt in job.attempts[-1:]:
+        if attempt.log_tail and job.state is State.FAILED:
+            parts.append(Text("last lines of output", style="bold"))
+            parts.append(Padding(Text("\n".join(attempt.log_tail)), (0, 0, 0, 2)))
+    return Group(*parts)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 7 min`, `2 d 3 h`."""
+    whole = max(0, round(seconds))
+    for large, small, size, ratio in _UNITS:
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            rest //= size // ratio
+            return f"{count} {large} {rest} {small}" if rest else f"{count} {large}"
+    return f"{whole} s"
+
+
+def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
+    yield "job", job.id
+    yield "state", _state(job)
+    if job.state is State.QUEUED:
+        yield "waits", _waits(job, now)
+    if job.request is not None:
+        yield "asked to", str(job.request)
+    if job.progress is not None and job.progress.step is not None:
+        yield "progress", _progress(job)
+    if job.checkpoint_step is not None:
+        yield "checkpoint", f"of step {job.checkpoint_step}"
+    if job.spec.labels:
+        yield "labels", ", ".join(f"{key}:{value}" for key, value in job.spec.labels.items())
+    end = job.finished_at or now
+    yield (
+        "submitted",
+        f"{_clock(job.submitted_at)}, {duration(end - job.submitted_at)} "
+        + ("from then to the end" if job.finished_at else "ago"),
+    )
+    if job.attempts:
+        yield "files", job.files.removeprefix("file://")
+
+
+def _state(job: JobView) -> Text:
+    text = Text(job.state, style=f"bold {_STYLES[job.state]}")
+    why = job.message or (str(job.reason) if job.reason else "")
+    return text.append(f": {why}", style="not bold default") if why else text
+
+
+def _waits(job: JobView, now: float) -> str:
+    pool = job.spec.resources.pool
+    if job.not_before > now:
+        return f"for its next try, in {duration(job.not_before - now)}"
+    if not job.queue_position:
+        return f"for a free worker of pool {pool}; it is next"
+    before = "1 job goes" if job.queue_position == 1 else f"{job.queue_position} jobs go"
+    return f"for a free worker of pool {pool}; {before} before it"
+
+
+def _progress(job: JobView) -> str:
+    progress = job.progress
+    if progress is None:
+        return ""
+    parts = [f"step {_steps(job)}"]
+    if progress.loss is not None:
+        parts.append(f"loss {_number(progress.loss)}")
+    if progress.tokens_per_second is not None:
+        parts.append(f"{progress.tokens_per_second:,.0f} tokens per second")
+    return ", ".join(parts)
+
+
+def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
+    table = _table(
+        "attempt", "worker", "resumed from", "steps", "computed twice", "ended", "took", "why"
+    )
+    for attempt in attempts:
+        running = attempt.ended_at is None
+        table.add_row(
+            str(attempt.number),
+            attempt.worker,
+            "the start" if attempt.resumed_from is None else f"step {attempt.resumed_from}",
+            _span(attempt.first_step, attempt.last_step),
+            str(attempt.steps_recomputed),
+            "" if running else str(attempt.reason),
+            duration((now if running else attempt.ended_at or now) - attempt.started_at),
+            attempt.message,
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    return table
+
+
+def _steps(job: Job) -> str:
+    step = job.progress.step if job.progress else job.last_step
+    if step is None:
+        return ""
+    total = (job.progress.total_steps if job.progress else None) or (
+        job.spec.train.steps if job.spec.train else None
+    )
+    # Steps count from 0: after step 99 of 100, all are done.
+    return f"{step + 1}/{total}" if total else str(step + 1)
+
+
+def _span(first: int | None, last: int | None) -> str:
+    return "" if first is None or last is None else f"{first} to {last}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

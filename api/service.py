@@ -1,0 +1,44 @@
+"""What the views work with, made once in `api.app.create_app`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from jobs.messages import Messenger
+from jobs.record import Job
+from jobs.settings import Settings
+from jobs.store import JobStore
+from monitoring.storage import Storage
+
+EXTENSION = "spectrain"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The rooms behind the HTTP calls."""
+
+    settings: Settings
+    store: JobStore
+    messenger: Messenger
+    storage: Storage
+
+    def announce(self, job: Job) -> None:
+        """Wakes a worker for a queued job.
+
+        The job is accepted already and the outbox holds its message, so that whatever goes wrong
+        here costs the time until the reaper's next pass and must not fail the request.
+        """
+        try:
+            self.messenger.announce(job.spec.resources.pool, job.id)
+        except Exception as error:
+            log.warning("job %s waits for the reaper to announce it: %s", job.id, error)
+
+
+def service() -> Service:
+    """The service of the application that handles this request."""
+    return cast(Service, current_app.extensions[EXTENSION])

@@ -1,0 +1,45 @@
+"""The calls on the service itself: is it alive, is it ready, what can it do."""
+
+from __future__ import annotations
+
+from flask import Response, current_app
+
+from api.problems import unavailable
+from api.routes import Routes
+from api.service import service
+from api.wire import Health
+from jobs.errors import STORE_AWAY
+from monitoring.storage import StorageError
+
+OPENAPI = "SPECTRAIN_OPENAPI"
+
+routes = Routes("health")
+
+
+@routes.call("GET", "/healthz", answer=Health, public=True)
+def get_health() -> Health:
+    """Ask whether the process answers; nothing else is looked at."""
+    return Health()
+
+
+@routes.call("GET", "/readyz", answer=Health, problems=(503,), public=True)
+def get_readiness() -> Health | Response:
+    """Ask whether jobs can be taken and read: Redis and storage answer."""
+    away = {}
+    try:
+        service().store.redis.ping()
+    except STORE_AWAY:
+        away["Redis"] = "cannot be reached"
+    try:
+        service().storage.stat("readyz")
+    except (OSError, StorageError) as error:
+        away["storage"] = f"does not answer ({error})"
+    if away:
+        return unavailable("; ".join(f"{name} {what}" for name, what in away.items()) + ".")
+    return Health(checks={"redis": "ok", "storage": "ok"})
+
+
+@routes.call("GET", "/v1/openapi.json", answer="application/json")
+def get_openapi() -> Response:
+    """Read this description."""
+    return Response(current_app.config[OPENAPI], content_type="application/json")

@@ -1,0 +1,25 @@
+"""What importing a part of the API costs, in a fresh interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def loaded_by(module: str) -> set[str]:
+    code = f"import sys, {module}; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(answer.stdout.split())
+
+
+def test_the_application_loads_neither_torch_nor_numpy_nor_matplotlib() -> None:
+    assert not {"torch", "numpy", "matplotlib"} & loaded_by("api.app")
+
+
+@pytest.mark.parametrize("module", ["api.client", "api.cli"])
+def test_client_and_command_line_load_no_part_of_the_service(module: str) -> None:
+    assert not {"flask", "redis", "celery", "torch", "numpy"} & loaded_by(module)

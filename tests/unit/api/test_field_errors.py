@@ -1,0 +1,118 @@
+"""What a person reads who got a specification wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from api import wire
+from api.field_errors import MAX_ERRORS, field_errors
+from api.schema_words import PATTERNS
+from jobs.spec import JobSpec
+
+GOOD: dict[str, Any] = {"name": "wave", "train": {}}
+
+
+def refused(model: type[BaseModel], value: object) -> list[tuple[str, str, str]]:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate_json(json.dumps(value))
+    return [(e.field, e.given, e.allowed) for e in field_errors(model, caught.value)]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "given", "allowed"),
+    [
+        ({"name": "a/b"}, "name", '"a/b"', "1 to 63 lower-case letters, digits, - or _"),
+        ({"train": {"steps": "9"}}, "train.steps", '"9"', "a whole number from 1 to 1000000000"),
+        (
+            {"train": {"model": {"d_model": 0}}},
+            "train.model.d_model",
+            "0",
+            "a whole number from 1 to 65536",
+        ),
+        (
+            {"train": {"model": {"type": "rnn"}}},
+            "train.model.type",
+            '"rnn"',
+            '"wave" or "standard"',
+        ),
+        (
+            {"train": {"optimizer": {"betas": [1, "x"]}}},
+            "train.optimizer.betas[1]",
+            '"x"',
+            "a number",
+        ),
+        (
+            {"train": {"optimizer": {"lr": 0}}},
+            "train.optimizer.lr",
+            "0",
+            "a number above 0 and of at most 100",
+        ),
+        ({"train": {"stepz": 1}}, "train.stepz", "1", "no such field; did you mean steps?"),
+        ({"zzz": 1}, "zzz", "1", "no such field; there are name, train, command"),
+        ({"resources": {"gpus": -1}}, "resources.gpus", "-1", "a whole number from 0 to 64"),
+        ({"env": {"1A": "x"}}, "env.1A", '"1A"', "letters, digits and _, not beginning"),
+        ({"labels": {"a": 3}}, "labels.a", "3", "text (at most 128 characters)"),
+        ({"limits": {"run_seconds": 0}}, "limits.run_seconds", "0", "a number above 0, or null"),
+        ({"preemptible": 1}, "preemptible", "1", "true or false"),
+        (
+            {"train": {"model": {"num_heads": 3}}},
+            "train.model",
+            '{"num_heads": 3}',
+            "d_model (256) must be a multiple of num_heads (3)",
+        ),
+    ],
+)
+def test_an_error_names_the_field_what_was_given_and_what_is_allowed(
+    change: dict[str, Any], field: str, given: str, allowed: str
+) -> None:
+    ((its_field, its_given, its_allowed),) = refused(JobSpec, GOOD | change)
+    assert (its_field, its_given) == (field, given)
+    assert its_allowed.startswith(allowed)
+
+
+def test_a_missing_field_was_given_nothing() -> None:
+    assert refused(JobSpec, {"train": {}})[0][:2] == ("name", "nothing")
+
+
+def test_both_or_neither_kind_of_work_is_named() -> None:
+    neither = refused(JobSpec, {"name": "a"})
+    both = refused(JobSpec, GOOD | {"command": ["true"]})
+    assert "exactly one of `train` and `command`; neither" in neither[0][2]
+    assert "exactly one of `train` and `command`; both" in both[0][2]
+
+
+def test_every_error_is_told_at_once() -> None:
+    wrong = GOOD | {"priority": 11, "resources": {"gpus": -1, "pool": ""}}
+    assert {e[0] for e in refused(JobSpec, wrong)} == {
+        "priority",
+        "resources.gpus",
+        "resources.pool",
+    }
+
+
+def test_a_flood_of_errors_and_a_long_value_are_cut() -> None:
+    errors = refused(JobSpec, GOOD | {f"x{i}": "y" * 10_000 for i in range(1000)})
+    assert len(errors) == MAX_ERRORS
+    assert all(len(given) <= 80 for _, given, _ in errors)
+
+
+def patterns_in(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield schema["pattern"]
+        yield from schema.get("patternProperties", {})
+    for value in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(value, dict | list):
+            yield from patterns_in(value)
+
+
+@pytest.mark.parametrize(
+    "model", [JobSpec, wire.JobQuery, wire.EventQuery, wire.LogQuery, wire.MetricsQuery]
+)
+def test_every_pattern_has_words(model: type[BaseModel]) -> None:
+    assert set(patterns_in(model.model_json_schema())) <= set(PATTERNS)

@@ -1,0 +1,78 @@
+"""The service's description of itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.app import create_app
+from jobs.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def app_and_description(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, Any]]:
+    app = create_app(Settings(storage_url=Path(tmp_path_factory.mktemp("runs")).as_uri()))
+    return app, app.test_client().get("/v1/openapi.json").get_json()
+
+
+def test_every_call_of_the_service_is_described_and_no_other(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    app, description = app_and_description
+    served = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    described = {
+        (path, method.upper())
+        for path, methods in description["paths"].items()
+        for method in methods
+    }
+    assert served == described
+
+
+def test_every_reference_leads_somewhere_and_every_operation_has_its_own_name(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    _, description = app_and_description
+    schemas = description["components"]["schemas"]
+    for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(description)):
+        assert reference.removeprefix("#/components/schemas/") in schemas
+    operations = [call for path in description["paths"].values() for call in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    assert all(operation["summary"] for operation in operations)
+
+
+def test_fields_and_parameters_carry_their_descriptions(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    _, description = app_and_description
+    spec = description["components"]["schemas"]["JobSpec"]["properties"]
+    assert spec["command"]["description"] == "Program and arguments; no shell."
+    parameters = description["paths"]["/v1/jobs"]["get"]["parameters"]
+    assert {p["name"]: p["schema"].get("type") for p in parameters}["label"] == "array"
+    assert all(p["description"] for p in parameters)
+
+
+def test_errors_are_described_as_problems(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    _, description = app_and_description
+    responses = description["paths"]["/v1/jobs"]["post"]["responses"]
+    assert {"201", "400", "401", "409", "413", "415", "422", "503"} <= set(responses)
+    assert set(responses["422"]["content"]) == {"application/problem+json"}
+    assert set(responses["201"]["headers"]) == {"Location"}
+
+
+def test_probes_are_open_and_the_rest_may_ask_for_a_token(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    _, description = app_and_description
+    assert description["paths"]["/healthz"]["get"]["security"] == []
+    assert {"token": []} in description["paths"]["/v1/jobs"]["get"]["security"]

@@ -1,0 +1,92 @@
+"""What a person sees of a job."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console, RenderableType
+
+from api.render import duration, job_table, story
+from api.wire import JobView
+from jobs.record import Attempt, Progress
+from jobs.spec import JobSpec
+from jobs.states import Reason, State
+
+SPEC = JobSpec.model_validate({"name": "wave", "train": {"steps": 2000}})
+JOB = JobView(
+    id="wave-23456789",
+    spec=SPEC,
+    state=State.RUNNING,
+    sequence=1,
+    attempt=2,
+    priority=5,
+    submitted_at=1000.0,
+    queued_at=1000.0,
+    progress=Progress(step=699, total_steps=2000, loss=2.5, tokens_per_second=5321.4),
+    files="file:///data/experiments/wave-23456789",
+    attempts=[
+        Attempt(
+            number=1,
+            worker="w1",
+            started_at=1001.0,
+            ended_at=1061.0,
+            reason=Reason.PREEMPTED,
+            message="the worker was told to stop",
+            first_step=0,
+            last_step=510,
+            checkpoint_step=500,
+        ),
+        Attempt(
+            number=2,
+            worker="w2",
+            started_at=1100.0,
+            resumed_from=500,
+            steps_recomputed=10,
+        ),
+    ],
+)
+
+
+def text_of(thing: RenderableType) -> str:
+    console = Console(file=io.StringIO(), width=400)
+    console.print(thing)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_durations_are_said_in_their_two_largest_units() -> None:
+    seconds = (-1, 42, 60, 200, 3660, 18420, 86400, 183000)
+    assert [duration(s) for s in seconds] == [
+        *("0 s", "42 s", "1 min", "3 min 20 s"),
+        *("1 h 1 min", "5 h 7 min", "1 d", "2 d 2 h"),
+    ]
+
+
+def test_the_story_tells_how_far_and_why_each_attempt_ended() -> None:
+    text = text_of(story(JOB, now=1130.0))
+    for told in (
+        "running",
+        "step 700/2000, loss 2.5, 5,321 tokens per second",
+        "preempted",
+        "the worker was told to stop",
+        "0 to 510",
+        "step 500",
+        "/data/experiments/wave-23456789",
+    ):
+        assert told in text
+
+
+def test_the_story_of_a_waiting_job_tells_what_it_waits_for() -> None:
+    waiting = JOB.model_copy(update={"state": State.QUEUED, "queue_position": 3})
+    assert "3 jobs go before it" in text_of(story(waiting))
+    delayed = waiting.model_copy(update={"not_before": 1250.0})
+    assert "next try, in 2 min" in text_of(story(delayed, now=1130.0))
+
+
+def test_the_story_of_a_failed_job_ends_with_its_last_words() -> None:
+    last = JOB.attempts[1].model_copy(update={"log_tail": ["Traceback", "ValueError: [x]"]})
+    failed = JOB.model_copy(update={"state": State.FAILED, "attempts": [last]})
+    assert "ValueError: [x]" in text_of(story(failed))
+
+
+def test_a_list_has_a_line_for_each_job() -> None:
+    assert text_of(job_table([JOB, JOB], now=1130.0)).count("wave-23456789") == 2
