@@ -40,9 +40,7 @@ def redis_server(
 ) -> Iterator[str]:
     """The URL of a Redis server that lives as long as the tests."""
     config = RedisConfig(tmp_path_factory.mktemp("redis"))
-    process = subprocess.Popen(
-        [find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL)
     try:
         wait_until(config.answers, what="Redis")
         yield config.url
@@ -52,11 +50,11 @@ def redis_server(
 
 
 @pytest.fixture
-def redis_url(redis_server: str) -> Iterator[str]:
+def redis_url(redis_server: str) -> str:
     """The URL of an empty Redis."""
     with Redis.from_url(redis_server) as redis:
         redis.flushall()
-    yield redis_server
+    return redis_server
 
 
 @pytest.fixture

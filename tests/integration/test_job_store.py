@@ -1,0 +1,314 @@
+"""The store under any sequence of calls, by workers old and new, against a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from redis import Redis
+
+from jobs.errors import (
+    IdempotencyConflictError,
+    IllegalMoveError,
+    JobNotFoundError,
+    StaleAttemptError,
+)
+from jobs.record import Attempt, Job, Progress
+from jobs.rules import lost_attempt
+from jobs.spec import JobSpec, Retry
+from jobs.states import MOVES, Reason, Request, State
+from jobs.store import ExpiredLease, JobStore
+
+WORKERS = ["w1", "w2", "w3"]
+SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
+
+
+def ended(job: Job, reason: Reason, at: float, **changes: object) -> Attempt:
+    current = job.current
+    assert current is not None
+    return current.model_copy(
+        update={"reason": reason, "ended_at": at, "message": "said so", **changes}
+    )
+
+
+class Lifecycle(RuleBasedStateMachine):
+    """Every call at every moment; `held` attempts are never forgotten, so most become stale."""
+
+    store: JobStore  # set by the test
+
+    jobs: Bundle[str] = Bundle("jobs")
+    attempts: Bundle[Job] = Bundle("attempts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store.redis.flushall()
+        self.seen: dict[str, tuple[State, int]] = {}
+        self.ends: dict[tuple[str, int], Reason] = {}
+
+    @rule(target=jobs, priority=st.integers(0, 9))
+    def submit(self, priority: int) -> str:
+        job = self.store.submit(SPEC.model_copy(update={"priority": priority}))
+        self.seen[job.id] = (job.state, 0)
+        return job.id
+
+    @rule(target=attempts, worker=st.sampled_from(WORKERS))
+    def claim(self, worker: str) -> Job:
+        waiting = self.store.waiting().get("default", [])
+        busy = [j for j in self.store.newest(state=State.RUNNING) if j.worker == worker]
+        job = self.store.claim("default", worker)
+        if busy:
+            assert job is not None, "a worker with a job is given that job again"
+            assert (job.id, job.attempt) == (busy[0].id, busy[0].attempt)
+        elif not waiting:
+            assert job is None
+            return multiple()
+        else:
+            assert job is not None
+            assert job.id == waiting[0], "the first in the order is the next"
+            assert job.attempt == self.seen[job.id][1] + 1, "each attempt has a new number"
+        return job
+
+    @rule(job=attempts, step=st.integers(0, 100))
+    def renew(self, job: Job, step: int) -> None:
+        current = self.is_current(job)
+        try:
+            self.store.renew(job.id, job.attempt, Progress(step=step))
+        except StaleAttemptError:
+            assert not current
+        else:
+            assert current
+
+    @rule(job=attempts, reason=st.sampled_from(Reason), saved=st.none() | st.integers(0, 100))
+    def finish(self, job: Job, reason: Reason, saved: int | None) -> None:
+        current = self.is_current(job)
+        receipt = ended(job, reason, at=1.0, checkpoint_step=saved)
+        try:
+            self.store.finish(job.id, receipt)
+        except (StaleAttemptError, JobNotFoundError):
+            assert not current
+            return
+        if not current:
+            assert self.ends[job.id, job.attempt] == reason, "only the same end may be told twice"
+        self.ends[job.id, job.attempt] = reason
+
+    @rule(job_id=jobs, request=st.sampled_from(Request))
+    def request(self, job_id: str, request: Request) -> None:
+        try:
+            before = self.store.get(job_id)
+            self.store.request(job_id, request)
+        except JobNotFoundError:
+            assert job_id not in self.seen
+        except IllegalMoveError:
+            stronger = before.request is not None and list(Request).index(before.request) > list(
+                Request
+            ).index(request)
+            assert before.state is not State.RUNNING or stronger
+
+    @rule(job_id=jobs)
+    def resume(self, job_id: str) -> None:
+        try:
+            before = self.store.get(job_id)
+            self.store.resume(job_id)
+        except JobNotFoundError:
+            assert job_id not in self.seen
+        except IllegalMoveError:
+            assert before.state is not State.PAUSED
+
+    @rule(job_id=jobs)
+    def lose(self, job_id: str) -> None:
+        """The reaper comes upon an expired lease; and upon one that was renewed meanwhile."""
+        if self.state_of(job_id) is not State.RUNNING:
+            return
+        job = self.store.get(job_id)
+        receipt = lost_attempt(job, at=1.0, silent_seconds=15)
+        assert self.store.finish(job_id, receipt, lease=ExpiredLease(job_id, 0.5)) is None
+        self.store.redis.zadd("spectrain:leases", {job_id: 0.25})
+        (lease,) = self.store.expired_leases(self.store.now())
+        after = self.store.finish(job_id, receipt, lease=lease)
+        assert after is not None
+        assert after.state in {State.QUEUED, State.FAILED, State.CANCELLED}
+        self.ends[job_id, job.attempt] = Reason.LOST
+
+    @rule(job_id=consumes(jobs))
+    def delete(self, job_id: str) -> None:
+        state = self.state_of(job_id)
+        try:
+            self.store.delete(job_id)
+        except IllegalMoveError:
+            assert state is not None
+            assert not state.is_final
+        except JobNotFoundError:
+            assert state is None
+        else:
+            del self.seen[job_id]
+
+    @invariant()
+    def every_move_was_legal_and_every_index_agrees(self) -> None:
+        redis = self.store.redis
+        for job_id, (state, attempt) in list(self.seen.items()):
+            job = self.store.get(job_id)
+            moved = job.state is not state or job.attempt != attempt
+            legal = job.state in MOVES[state] or any(
+                job.state in MOVES[middle] for middle in MOVES[state]
+            )
+            assert not moved or legal, f"{state} became {job.state}"
+            assert job.attempt - attempt in {0, 1}
+            assert [a.number for a in job.attempts] == list(range(1, job.attempt + 1))
+            assert (job.finished_at is not None) is job.state.is_final
+            assert (job.worker is not None) is (job.state is State.RUNNING)
+            indexes = {s for s in State if redis.zscore(f"spectrain:jobs:state:{s}", job_id)}
+            assert indexes == {job.state}
+            queued = redis.zscore("spectrain:jobs:pool:default:queued", job_id) is not None
+            assert queued is (job.state is State.QUEUED)
+            leased = redis.zscore("spectrain:leases", job_id) is not None
+            assert leased is (job.state is State.RUNNING)
+            if job.state is not State.QUEUED:
+                assert redis.zscore("spectrain:outbox", job_id) is None
+            self.seen[job_id] = (job.state, job.attempt)
+        running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
+        assert redis.hgetall("spectrain:claims") == running
+        assert redis.zcard("spectrain:jobs:all") == len(self.seen)
+
+    def state_of(self, job_id: str) -> State | None:
+        return self.seen[job_id][0] if job_id in self.seen else None
+
+    def is_current(self, job: Job) -> bool:
+        return self.seen.get(job.id) == (State.RUNNING, job.attempt)
+
+
+def test_no_sequence_of_calls_reaches_an_illegal_state_or_lets_an_old_attempt_write(
+    store: JobStore,
+) -> None:
+    machine = type("LifecycleHere", (Lifecycle,), {"store": store})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
+
+
+@pytest.fixture
+def running(store: JobStore) -> Job:
+    store.submit(SPEC)
+    job = store.claim("default", "w1")
+    assert job is not None
+    return job
+
+
+def test_a_cancel_between_the_decision_and_the_write_is_not_lost(
+    store: JobStore, running: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = store.get
+    asked: list[Request] = []
+
+    def get(job_id: str) -> Job:
+        job = original(job_id)
+        if not asked:
+            asked.append(Request.CANCEL)
+            store.request(job_id, Request.CANCEL)
+        return job
+
+    monkeypatch.setattr(store, "get", get)
+    after = store.finish(running.id, ended(running, Reason.PREEMPTED, at=2.0))
+    assert after is not None
+    assert after.state is State.CANCELLED
+
+
+def test_an_answer_that_was_lost_on_the_way_is_given_again(store: JobStore, running: Job) -> None:
+    again = store.claim("default", "w1")
+    assert again is not None
+    assert (again.id, again.attempt) == (running.id, 1)
+    receipt = ended(running, Reason.PREEMPTED, at=2.0)
+    first = store.finish(running.id, receipt)
+    second = store.finish(running.id, receipt)
+    assert first is not None
+    assert second is not None
+    assert second.attempt == first.attempt == 1
+    assert [event.type for event in store.events(running.id)] == [
+        "submitted", "started", "requeued",
+    ]  # fmt: skip
+
+
+def test_workers_that_claim_at_once_never_get_the_same_job(store: JobStore) -> None:
+    submitted = [store.submit(SPEC).id for _ in range(50)]
+    with ThreadPoolExecutor(8) as threads:
+        claimed = list(threads.map(lambda n: store.claim("default", f"w{n}"), range(60)))
+    ids = [job.id for job in claimed if job is not None]
+    assert sorted(ids) == sorted(submitted)
+
+
+def test_jobs_run_by_priority_and_first_in_first_out_and_a_preempted_one_goes_first(
+    store: JobStore,
+) -> None:
+    low, first, second, high = (
+        store.submit(SPEC.model_copy(update={"priority": p})).id for p in (2, 5, 5, 8)
+    )
+    order = []
+    for number in range(2):
+        job = store.claim("default", f"w{number}")
+        assert job is not None
+        order.append(job.id)
+    assert order == [high, first]
+    preempted = store.get(first)
+    store.finish(first, ended(preempted, Reason.PREEMPTED, at=2.0))
+    late = store.submit(SPEC).id
+    assert store.waiting()["default"] == [first, second, late, low]
+
+
+def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
+    spec = SPEC.model_copy(update={"retry": Retry(backoff_seconds=3600)})
+    job_id = store.submit(spec).id
+    job = store.claim("default", "w1")
+    assert job is not None
+    store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
+    assert store.claim("default", "w2") is None
+    assert store.due_messages(store.now()) == []
+    store.redis.zadd("spectrain:jobs:pool:default:delayed", {job_id: 1})
+    again = store.claim("default", "w2")
+    assert again is not None
+    assert again.attempt == 2
+
+
+def test_an_idempotency_key_returns_the_first_job(store: JobStore) -> None:
+    first = store.submit(SPEC, idempotency_key="k")
+    assert store.submit(SPEC, idempotency_key="k").id == first.id
+    with pytest.raises(IdempotencyConflictError, match=first.id):
+        store.submit(SPEC.model_copy(update={"priority": 1}), idempotency_key="k")
+    assert len(list(store.newest())) == 1
+
+
+def test_pages_are_stable_while_jobs_are_submitted(store: JobStore) -> None:
+    ids = [store.submit(SPEC).id for _ in range(450)]
+    seen: list[str] = []
+    pages: Iterator[Job] = store.newest()
+    for job in pages:
+        seen.append(job.id)
+        if len(seen) % 100 == 1:
+            store.submit(SPEC)
+    assert seen == ids[::-1]
+
+
+def test_the_scripts_answer_clients_of_both_protocols(redis_url: str) -> None:
+    for protocol in (2, 3):
+        with Redis.from_url(redis_url, decode_responses=True, protocol=protocol) as redis:
+            store = JobStore(redis, prefix=f"p{protocol}:", lease_seconds=0.001)
+            job = store.submit(SPEC)
+            assert store.claim("default", "w") is not None
+            assert store.due_messages(store.now()) == []
+            assert [lease.job_id for lease in store.expired_leases(store.now() + 1)] == [job.id]

@@ -1,0 +1,153 @@
+"""What becomes of a job when an attempt ends."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.record import Attempt, Job, Progress
+from jobs.rules import MAX_BACKOFF_SECONDS, decide, lost_attempt, steps_recomputed
+from jobs.spec import JobSpec, Retry
+from jobs.states import MOVES, RULES, Budget, Reason, Request, State
+
+
+def job(**changes: object) -> Job:
+    record = Job(
+        id="a-1",
+        spec=JobSpec(name="a", command=["true"]),
+        state=State.RUNNING,
+        sequence=1,
+        attempt=1,
+        priority=5,
+        submitted_at=0.0,
+        queued_at=0.0,
+        attempts=[Attempt(number=1, worker="w", started_at=0.0)],
+    )
+    return record.model_copy(update=changes)
+
+
+def ended(reason: Reason, **changes: object) -> Attempt:
+    attempt = Attempt(number=1, worker="w", started_at=0.0, ended_at=1.0, reason=reason)
+    return attempt.model_copy(update=changes)
+
+
+steps = st.none() | st.integers(0, 1000)
+
+
+@given(
+    reason=st.sampled_from(Reason),
+    request=st.none() | st.sampled_from(Request),
+    failures=st.integers(0, 5),
+    no_progress=st.integers(0, 10),
+    before=steps,
+    after=steps,
+    retryable=st.booleans(),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+def test_every_end_leads_to_a_legal_state_within_the_budgets(
+    reason: Reason,
+    request: Request | None,
+    failures: int,
+    no_progress: int,
+    before: int | None,
+    after: int | None,
+    retryable: bool,
+    jitter: float,
+) -> None:
+    record = job(
+        request=request, failures=failures, no_progress=no_progress, checkpoint_step=before
+    )
+    decision = decide(
+        record, ended(reason, checkpoint_step=after), jitter=jitter, retryable=retryable
+    )
+    assert decision.state in MOVES[State.RUNNING]
+    assert 0 <= decision.delay_seconds <= MAX_BACKOFF_SECONDS * 1.25
+    assert (decision.checkpoint_step or 0) >= (before or 0), "the newest checkpoint never goes back"
+    if decision.state is State.QUEUED:
+        assert request is not Request.CANCEL, "what was cancelled does not run again"
+        if RULES[reason].budget is Budget.FAILURES:
+            assert decision.failures <= record.spec.retry.max_failures
+            assert retryable
+        if RULES[reason].budget is Budget.PROGRESS:
+            assert decision.no_progress < record.spec.retry.max_no_progress
+    if RULES[reason].budget is Budget.NOTHING:
+        assert decision.failures <= failures
+        assert decision.no_progress <= no_progress
+
+
+def test_endless_preemption_of_a_healthy_job_counts_against_nothing() -> None:
+    record = job()
+    for number in range(1, 200):
+        decision = decide(record, ended(Reason.PREEMPTED, number=number))
+        assert decision.state is State.QUEUED
+        assert decision.delay_seconds == 0
+        record = record.model_copy(
+            update={"failures": decision.failures, "no_progress": decision.no_progress}
+        )
+    assert (record.failures, record.no_progress) == (0, 0)
+
+
+def test_a_poison_checkpoint_ends_after_max_no_progress_lost_attempts() -> None:
+    record = job(checkpoint_step=400)
+    states = []
+    while not states or states[-1] is State.QUEUED:
+        decision = decide(record, ended(Reason.LOST, checkpoint_step=400, message="silent"))
+        states.append(decision.state)
+        record = record.model_copy(update={"no_progress": decision.no_progress})
+    assert states == [State.QUEUED] * 4 + [State.FAILED]
+    assert "no new checkpoint in 5 attempts" in decision.message
+
+
+def test_progress_gives_both_budgets_back() -> None:
+    record = job(checkpoint_step=400, failures=2, no_progress=4)
+    decision = decide(record, ended(Reason.ERROR, checkpoint_step=500))
+    assert (decision.state, decision.failures, decision.no_progress) == (State.QUEUED, 1, 0)
+
+
+def test_back_off_doubles_up_to_a_ceiling() -> None:
+    retry = Retry(max_failures=100, backoff_seconds=10)
+    spec = JobSpec(name="a", command=["true"], retry=retry)
+    delays = [
+        decide(job(spec=spec, failures=n), ended(Reason.ERROR)).delay_seconds for n in range(10)
+    ]
+    assert delays[:4] == [10, 20, 40, 80]
+    assert delays[-1] == MAX_BACKOFF_SECONDS
+
+
+def test_a_finished_run_outruns_a_cancel() -> None:
+    decision = decide(job(request=Request.CANCEL), ended(Reason.COMPLETED))
+    assert decision.state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("earlier", "resumed_from", "last_step", "expected"),
+    [
+        ([437], 400, 600, 37),
+        ([437], 437, 600, 0),
+        ([437], None, 600, 438),
+        ([437], None, 100, 101),
+        ([437, 300], 400, 600, 37),
+        ([], None, 600, 0),
+        ([437], 400, None, 0),
+    ],
+)
+def test_steps_computed_twice_are_counted(
+    earlier: list[int], resumed_from: int | None, last_step: int | None, expected: int
+) -> None:
+    attempts = [
+        Attempt(number=n, worker="w", started_at=0.0, last_step=step)
+        for n, step in enumerate(earlier, start=1)
+    ]
+    assert steps_recomputed(job(attempts=attempts), resumed_from, last_step) == expected
+
+
+def test_a_lost_attempt_keeps_what_was_last_heard_of_it() -> None:
+    progress = Progress(step=437, first_step=301, resumed_from=300, checkpoint_step=400)
+    earlier = Attempt(number=1, worker="v", started_at=0.0, last_step=320)
+    current = Attempt(number=2, worker="w", started_at=5.0)
+    receipt = lost_attempt(job(progress=progress, attempts=[earlier, current]), 30.0, 16.0)
+    assert receipt.reason is Reason.LOST
+    assert (receipt.first_step, receipt.last_step, receipt.checkpoint_step) == (301, 437, 400)
+    assert receipt.steps_recomputed == 20
+    assert "worker w was not heard of for 16 s" in receipt.message

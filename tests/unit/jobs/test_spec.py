@@ -1,0 +1,63 @@
+"""What a job may look like."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.record import new_job_id
+from jobs.spec import Checkpoint, JobSpec
+from jobs.workload import TrainSpec
+from spectral_gpt.config import TrainConfig
+
+
+def test_the_workload_and_the_door_know_the_same_settings() -> None:
+    known = dataclasses.asdict(TrainConfig())
+    known.pop("checkpoint")
+    at_the_door = TrainSpec().model_dump()
+    at_the_door["optimizer"]["betas"] = list(at_the_door["optimizer"]["betas"])
+    known["optimizer"]["betas"] = list(known["optimizer"]["betas"])
+    assert at_the_door == known
+
+
+def test_the_workload_takes_what_the_worker_hands_it() -> None:
+    spec = TrainSpec().model_dump(mode="json")
+    spec["checkpoint"] = Checkpoint().model_dump(mode="json")
+    config = TrainConfig.from_dict(spec)
+    assert dataclasses.asdict(config.checkpoint) == Checkpoint().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "text"),
+    [
+        ({"colour": "red"}, ("colour",), "Extra inputs"),
+        ({"train": {}}, (), "exactly one"),
+        ({"command": None}, (), "exactly one"),
+        ({"command": []}, ("command",), "at least 1"),
+        ({"name": "a/b"}, ("name",), "pattern"),
+        ({"name": "A"}, ("name",), "pattern"),
+        ({"name": "a" * 64}, ("name",), "pattern"),
+        ({"resources": {"gpus": -1}}, ("resources", "gpus"), "greater than or equal to 0"),
+        ({"resources": {"gpus": "1"}}, ("resources", "gpus"), "valid integer"),
+        ({"priority": 10}, ("priority",), "less than or equal to 9"),
+        ({"env": {"SPECTRAIN_ATTEMPT": "7"}}, (), "the worker does"),
+        ({"env": {"A=B": "7"}}, ("env", "A=B", "[key]"), "pattern"),
+        ({"command": ["a\0b"]}, ("command", 0), "pattern"),
+    ],
+)
+def test_impossible_jobs_are_refused_with_the_path_of_the_field(
+    change: dict[str, object], where: tuple[str | int, ...], text: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate({"name": "a", "command": ["true"], **change})
+    (error,) = caught.value.errors()
+    assert error["loc"] == where
+    assert text in error["msg"]
+
+
+def test_ids_say_whose_they_are_and_differ() -> None:
+    ids = {new_job_id("wave") for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(job_id.startswith("wave-") for job_id in ids)
