@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     rule,
@@ -56,6 +58,22 @@ class Lifecycle(RuleBasedStateMachine):
         self.store.redis.flushall()
         self.seen: dict[str, tuple[State, int]] = {}
         self.ends: dict[tuple[str, int], Reason] = {}
+
+    @initialize(target=jobs)
+    def two_jobs(self) -> Any:
+        return multiple(self.submit(5), self.submit(5))
+
+    @rule(target=attempts, job=attempts, reason=st.sampled_from([Reason.LOST, Reason.PREEMPTED]))
+    def overtake(self, job: Job, reason: Reason) -> Any:
+        """What makes an attempt stale: another one, of the same job, on another worker."""
+        if not self.is_current(job) or self.store.get(job.id).request is Request.CANCEL:
+            return multiple()
+        self.finish(job, reason, saved=self.store.get(job.id).sequence + job.attempt)
+        for worker in WORKERS:
+            newer = self.store.claim("default", worker)
+            if newer is not None and newer.id == job.id:
+                return newer
+        return multiple()
 
     @rule(target=jobs, priority=st.integers(0, 9))
     def submit(self, priority: int) -> str:
@@ -195,7 +213,7 @@ def test_no_sequence_of_calls_reaches_an_illegal_state_or_lets_an_old_attempt_wr
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=50,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
