@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from spectral_gpt.config import ModelConfig
 
 INIT_DEVIATION = 0.02  # GPT-2's
+TAU_GAIN = 16
 
 
 class GPT(nn.Module):
@@ -158,8 +159,9 @@ class InterferenceAttention(nn.Module):
     """Attention by the cosine of phase-shifted waves: (B, T, C) to (B, T, C).
 
     score = (q̂ · k̂) / τ with q̂ = normalise(q + φ_q), k̂ = normalise(k + φ_k), each of W numbers
-    per head, is what scaled dot-product attention computes on q̂/τ and k̂. τ is learned as its
-    logarithm, which keeps it positive.
+    per head, is what scaled dot-product attention computes on q̂/τ and k̂. τ = √W · exp(gain · s)
+    with s learned is always positive, and with a large gain quick to fall: a cosine is at most 1,
+    so that attention can choose one position only when τ is some ten times smaller than at first.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -169,15 +171,20 @@ class InterferenceAttention(nn.Module):
         self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=False)
         self.phase_q = nn.Parameter(torch.zeros(self.heads, self.waves))
         self.phase_k = nn.Parameter(torch.zeros(self.heads, self.waves))
-        self.log_tau = nn.Parameter(torch.tensor(0.5 * math.log(self.waves)))  # τ = √W
+        self.slack = nn.Parameter(torch.zeros(()))  # s
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
+
+    @property
+    def tau(self) -> Tensor:
+        """The temperature τ, a scalar."""
+        return math.sqrt(self.waves) * torch.exp(TAU_GAIN * self.slack)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix each position with those before it."""
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x).split(self.widths, dim=-1)
         )  # 2 × (B, T, n, W), (B, T, n, C/n)
-        q = F.normalize(q + self.phase_q, dim=-1) * torch.exp(-self.log_tau)
+        q = F.normalize(q + self.phase_q, dim=-1) / self.tau
         k = F.normalize(k + self.phase_k, dim=-1)
 
         # The kernels that never hold T×T scores want one width: zeros change no dot product.

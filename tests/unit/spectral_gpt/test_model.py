@@ -90,9 +90,9 @@ def test_interference_attention_equals_the_literal_formula(num_waves: int) -> No
     k = heads(k, 3) + attention.phase_k[:, None]
     q = q / q.square().sum(-1, keepdim=True).sqrt()
     k = k / k.square().sum(-1, keepdim=True).sqrt()
-    literal = attention.out(literal_attention(q, k, heads(v, 3), 1 / attention.log_tau.exp()))
+    literal = attention.out(literal_attention(q, k, heads(v, 3), 1 / attention.tau))
     torch.testing.assert_close(attention(x), literal, rtol=1e-9, atol=1e-12)
-    assert attention.log_tau.exp().item() == pytest.approx(math.sqrt(num_waves))
+    assert attention.tau.item() == pytest.approx(math.sqrt(num_waves))
 
 
 def test_standard_model_equals_a_plain_gpt2_decoder() -> None:
