@@ -60,7 +60,7 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
         facts.add_row(Text(name, style="bold"), value)
     parts: list[RenderableType] = [facts]
     if job.attempts:
-        parts.append(_attempt_table(job.attempts, now))
+        parts.append(_attempt_table(_attempts(job), now))
     for attempt in job.attempts[-1:]:
         if attempt.log_tail and job.state is State.FAILED:
             parts.append(Text("last lines of output", style="bold"))
@@ -130,6 +130,19 @@ def _progress(job: JobView) -> str:
     return ", ".join(parts)
 
 
+def _attempts(job: JobView) -> list[Attempt]:
+    """The attempts; of the one under way, the progress tells what its receipt will say."""
+    current = job.attempts[-1]
+    if current.ended_at is not None or job.progress is None:
+        return job.attempts
+    so_far = {
+        "resumed_from": job.progress.resumed_from,
+        "first_step": job.progress.first_step,
+        "last_step": job.progress.step,
+    }
+    return [*job.attempts[:-1], current.model_copy(update=so_far)]
+
+
 def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
     table = _table(
         "attempt", "worker", "resumed from", "steps", "computed twice", "ended", "took", "why"
@@ -139,7 +152,7 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
         table.add_row(
             str(attempt.number),
             attempt.worker,
-            "the start" if attempt.resumed_from is None else f"step {attempt.resumed_from}",
+            _origin(attempt),
             _span(attempt.first_step, attempt.last_step),
             str(attempt.steps_recomputed),
             "" if running else str(attempt.reason),
@@ -147,6 +160,12 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
             attempt.message,
         )
     return table
+
+
+def _origin(attempt: Attempt) -> str:
+    if attempt.resumed_from is not None:
+        return f"step {attempt.resumed_from}"
+    return "" if attempt.first_step is None else "the start"
 
 
 def _table(*columns: str) -> Table:

@@ -22,7 +22,14 @@ JOB = JobView(
     priority=5,
     submitted_at=1000.0,
     queued_at=1000.0,
-    progress=Progress(step=699, total_steps=2000, loss=2.5, tokens_per_second=5321.4),
+    progress=Progress(
+        step=699,
+        first_step=501,
+        resumed_from=500,
+        total_steps=2000,
+        loss=2.5,
+        tokens_per_second=5321.4,
+    ),
     files="file:///data/experiments/wave-23456789",
     attempts=[
         Attempt(
@@ -36,13 +43,7 @@ JOB = JobView(
             last_step=510,
             checkpoint_step=500,
         ),
-        Attempt(
-            number=2,
-            worker="w2",
-            started_at=1100.0,
-            resumed_from=500,
-            steps_recomputed=10,
-        ),
+        Attempt(number=2, worker="w2", started_at=1100.0),
     ],
 )
 
@@ -70,6 +71,7 @@ def test_the_story_tells_how_far_and_why_each_attempt_ended() -> None:
         "the worker was told to stop",
         "0 to 510",
         "step 500",
+        "501 to 699",
         "/data/experiments/wave-23456789",
     ):
         assert told in text
