@@ -33,7 +33,11 @@ def celery_app(settings: Settings) -> Celery:
         task_default_queue=queue_name(settings, settings.pool),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"socket_connect_timeout": 5, "socket_keepalive": True},
+        broker_transport_options={
+            "socket_connect_timeout": 5,
+            "socket_timeout": 10,
+            "socket_keepalive": True,
+        },
     )
     return app
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from redis import Redis
 
 from jobs.errors import (
@@ -23,8 +25,19 @@ from jobs.scripts import Scripts
 from jobs.spec import JobSpec
 from jobs.states import Request, State
 
+log = logging.getLogger(__name__)
+
 IDEMPOTENCY_SECONDS = 7 * 24 * 3600
 _PAGE = 200
+
+
+def _readable(fields: Mapping[str, str]) -> Job | None:
+    """The job, or None with a warning: one record that cannot be read hides no other."""
+    try:
+        return job_from_hash(fields) if fields else None
+    except ValidationError as error:
+        log.warning("the record of job %s cannot be read: %s", fields.get("id"), error)
+        return None
 
 
 @dataclass(frozen=True)
@@ -83,15 +96,15 @@ class JobStore:
         """Jobs by sequence, newest first, those submitted before sequence `before`."""
         index = self._key("jobs", "state", state) if state else self._key("jobs", "all")
         bound = "+inf" if before is None else f"({before}"
-        while ids := self.redis.zrevrangebyscore(index, bound, "-inf", start=0, num=_PAGE):
+        while found := self.redis.zrevrangebyscore(
+            index, bound, "-inf", start=0, num=_PAGE, withscores=True
+        ):
             with self.redis.pipeline(transaction=False) as pipe:
-                for job_id in ids:
+                for job_id, _ in found:
                     pipe.hgetall(self._key("job", job_id))
-                jobs = [job_from_hash(fields) for fields in pipe.execute() if fields]
-            yield from (job for job in jobs if state is None or job.state is state)
-            if not jobs:
-                return
-            bound = f"({jobs[-1].sequence}"
+                jobs = [_readable(fields) for fields in pipe.execute()]
+            yield from (job for job in jobs if job and (state is None or job.state is state))
+            bound = f"({found[-1][1]:.0f}"
 
     def queue_position(self, job: Job) -> int | None:
         """How many jobs of its pool go before it; None unless it waits for a worker now."""

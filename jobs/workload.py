@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Strict(BaseModel):
     """A frozen value that takes no unknown key and converts no type."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # JSON's 1e999 is infinite, and no record could hold it.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSpec(Strict):

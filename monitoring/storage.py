@@ -75,8 +75,8 @@ class Storage(Protocol):
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
 
-    def get(self, key: str, target: Path) -> None:
-        """Fetches a file; raises `FileNotFoundError`."""
+    def get(self, key: str, target: Path, *, immutable: bool = False) -> None:
+        """Fetches a file, which nobody will change if `immutable`; raises `FileNotFoundError`."""
 
     def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
         """Bytes of a file from `start`, to its end for -1; raises `FileNotFoundError`."""
@@ -154,10 +154,12 @@ class FileStorage:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._path(run))
 
-    def get(self, key: str, target: Path) -> None:
-        """Fetches a file; a link is followed."""
+    def get(self, key: str, target: Path, *, immutable: bool = False) -> None:
+        """Fetches a file; an immutable one on the same file system by a hard link."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self._path(key), target)
+        source = self._path(key)
+        if not (immutable and _link(source, target)):
+            shutil.copyfile(source, target)
 
     def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
         """Bytes of a file."""

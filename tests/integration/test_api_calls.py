@@ -153,6 +153,16 @@ def test_a_wrong_specification_is_refused_by_field_and_leaves_nothing(
     assert nothing_left(settings, redis_url)
 
 
+def test_a_number_that_no_record_could_hold_is_refused(
+    http: FlaskClient, settings: Settings, redis_url: str
+) -> None:
+    body = b'{"name": "a", "train": {"optimizer": {"weight_decay": 1e999}}}'
+    answer = http.post("/v1/jobs", data=body, content_type="application/json")
+    (error,) = problem(answer, 422)["errors"]
+    assert error["field"] == "train.optimizer.weight_decay"
+    assert nothing_left(settings, redis_url)
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [

@@ -322,6 +322,12 @@ def test_pages_are_stable_while_jobs_are_submitted(store: JobStore) -> None:
     assert seen == ids[::-1]
 
 
+def test_a_record_that_cannot_be_read_hides_no_other(store: JobStore) -> None:
+    ids = [store.submit(SPEC).id for _ in range(3)]
+    store.redis.hset(f"spectrain:job:{ids[1]}", "spec", '{"name": 7}')
+    assert [job.id for job in store.newest()] == [ids[2], ids[0]]
+
+
 def test_the_scripts_answer_clients_of_both_protocols(redis_url: str) -> None:
     for protocol in (2, 3):
         with Redis.from_url(redis_url, decode_responses=True, protocol=protocol) as redis:
