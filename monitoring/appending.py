@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class AppendLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+        self._close: Callable[[], object] = _nothing
         self._waiting = b""
         self._failing = False
         self._dirty = False
@@ -50,6 +52,7 @@ class AppendLog:
     def hold(self, lines: str) -> None:
         """Keep whole lines in memory for a while: until `append`, `flush`, `close` or the exit."""
         self._waiting += lines.encode()
+        _unwritten.add(self)
         if len(self._waiting) > _HOLD:
             self.flush()
 
@@ -73,16 +76,17 @@ class AppendLog:
         self.flush()
         self.sync()
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
+            self._descriptor = None
+            self._close()
 
     def _catch_up(self, data: bytes) -> None:
         with self._lock:
             data, self._waiting = self._waiting + data, b""
+            _unwritten.discard(self)
             try:
                 if self._descriptor is None:
                     self._descriptor, mend = _open(self._path)
+                    self._close = weakref.finalize(self, os.close, self._descriptor)
                     data = mend + data
                     _sync_every_second(self)
                 written = os.write(self._descriptor, data)
@@ -102,6 +106,7 @@ class AppendLog:
         # A part of a line gets an end of its own, so that it spoils no other.
         mend = b"\n" if whole < written else b""
         self._waiting = mend + data[whole:] + self._waiting
+        _unwritten.add(self)
         if not self._failing:
             self._failing = True
             logger.warning(
@@ -118,7 +123,12 @@ def _open(path: Path) -> tuple[int, bytes]:
     return descriptor, b"\n" if torn else b""
 
 
+def _nothing() -> None:
+    """A log that was not opened needs no closing."""
+
+
 _open_logs: weakref.WeakSet[AppendLog] = weakref.WeakSet()
+_unwritten: set[AppendLog] = set()  # kept alive until their lines are written
 _syncing_process: int | None = None
 
 
@@ -139,5 +149,5 @@ def _sync_forever() -> None:
 
 @atexit.register
 def _close_logs() -> None:
-    for log in list(_open_logs):
+    for log in [*_open_logs, *_unwritten]:
         log.close()

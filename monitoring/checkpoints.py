@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,7 @@ from monitoring.ids import get_git_hash
 from monitoring.paths import RunPaths, step_of
 from monitoring.plain import on_cpu, plain
 from monitoring.random_state import capture_rng_state
-from monitoring.saving import ChecksummedFile, Save
+from monitoring.saving import ChecksummedFile, Save, writer
 from monitoring.snapshot import Snapshot
 from monitoring.wrappers import plain_state
 
@@ -102,7 +102,6 @@ class CheckpointManager:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             logger.warning("Cannot make %s: %s", self.checkpoint_dir, error)
-        atexit.register(self.close)
 
     # --- saving ---------------------------------------------------------------------------
 
@@ -158,17 +157,15 @@ class CheckpointManager:
         if extra is not None:
             state["extra"] = dict(extra)
 
-        def ready() -> None: ...
-
+        path = self.paths.checkpoint(step)
+        commit_it = partial(self._commit, path, step)
         if self._async:
             weights = [*model.parameters(), *_tensors(state["optimizer_state_dict"])]
-            state = self._snapshot.take(state, weights)
-            ready = self._snapshot.wait
+            copy = self._snapshot.take(state, weights)
+            self._save = Save(path, copy, self._snapshot.wait, commit_it)
         else:
-            state = plain(state, on_cpu, self._allowed)
-        path = self.paths.checkpoint(step)
-        self._save = Save(state, path, ready=ready, commit=self._commit)
-        self._save.start()
+            self._save = Save(path, plain(state, on_cpu, self._allowed), _nothing, commit_it)
+        writer.submit(self._save)
         self._last_save = time.monotonic()
         if self._async and not preemption.stop_requested():
             return path
@@ -179,13 +176,14 @@ class CheckpointManager:
         save = self._save
         if save is None:
             return True
-        if save.stalls(self._stall_seconds):
+        if not save.wait(self._stall_seconds):
             # A synchronous save reads the live weights: it must not commit them later.
             save.abandoned = not self._async
             logger.warning(
                 "Checkpoint %s skipped: the storage took no byte for %g s; training goes on",
-                save.path, self._stall_seconds,
-            )  # fmt: skip
+                save.path,
+                self._stall_seconds,
+            )
             return False
         self._save = None
         if isinstance(save.error, OSError):
@@ -197,7 +195,6 @@ class CheckpointManager:
 
     def close(self) -> None:
         """Finish the save under way and give the memory for copies back."""
-        atexit.unregister(self.close)
         if self.wait():
             self._snapshot.release()
 
@@ -206,25 +203,19 @@ class CheckpointManager:
         link_atomically(self.paths.best_checkpoint, self.paths.checkpoint(step).name)
 
     def _finish_previous(self) -> bool:
-        """Whether the next save may begin."""
+        """Whether the next save may begin: at most one is under way."""
         save = self._save
-        if save is not None and save.is_alive():
-            if save.abandoned:
+        if save is not None and not save.done:
+            if save.stalled:  # said once, when it was noticed
                 return False
             if self._when_busy == "skip" and not preemption.stop_requested():
                 logger.warning("Checkpoint skipped: %s is still being written", save.path)
                 return False
-            self.wait()
-            return self._save is None
         self.wait()
-        return True
+        return self._save is None
 
-    def _commit(self, draft: Path, file: ChecksummedFile) -> None:
+    def _commit(self, path: Path, step: int, draft: Path, file: ChecksummedFile) -> None:
         """Publish a synced draft, point `latest` at it and retire old checkpoints."""
-        assert self._save is not None  # noqa: S101
-        path = self._save.path
-        step = step_of(path)
-        assert step is not None  # noqa: S101
         known = commit.committed(self.checkpoint_dir)
         newest = max((record.time for record, _ in known), default=0.0)
         # Later than all before it, whatever the clock of this machine says.
@@ -318,6 +309,10 @@ class CheckpointManager:
         except OSError as error:
             aside = f"where it is ({error})"
         logger.warning("Failed to load checkpoint from %s: %s; kept as %s", path, cause, aside)
+
+
+def _nothing() -> None:
+    """A state that was not copied is complete at once."""
 
 
 def _tensors(optimizer_state: dict[str, Any]) -> Iterator[torch.Tensor]:

@@ -15,7 +15,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from monitoring.curves import Array, Curve
 from monitoring.files import temporary
@@ -52,6 +52,7 @@ THEME: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
 }
+_THOUSANDS = EngFormatter(sep="")
 _DRAWN_POINTS = 4000  # per curve: more than pixels across
 _SMOOTHED = 16  # values; a shorter curve is drawn as it is
 _NOISE = 1e-3  # of the curve's span; less is no noise
@@ -218,8 +219,9 @@ def smooth(values: Array) -> Array:
     if known.size < _SMOOTHED or np.median(np.abs(np.diff(known, 2))) < _NOISE * span:
         return values
     index = np.arange(len(values))
-    reach = np.minimum(np.minimum(index, index[::-1]), max(1, len(values) // 120))
-    first, last = index - reach, index + reach + 1
+    widest = max(4, len(values) // 120)
+    reach = np.clip(np.minimum(index, index[::-1]), widest // 4, widest)
+    first, last = np.maximum(index - reach, 0), np.minimum(index + reach, index[-1]) + 1
     for _ in range(2):  # a mean of means has no corners
         total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
         count = np.concatenate([[0], np.cumsum(finite)])
@@ -279,7 +281,7 @@ def _dress(axes: Axes, name: str, drawn: Sequence[Array]) -> None:
         axes.set_yscale("log")
         wide = values.max() / values.min() > 300
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_formatter(FuncFormatter(_tick))
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -304,6 +306,10 @@ def _headline(figure: Figure, title: str, note: str) -> None:
 
 def _last(values: Array) -> float:
     return float(values[np.isfinite(values)][-1])
+
+
+def _tick(value: float, _position: float) -> str:
+    return f"{value:g}" if value < 1000 else _THOUSANDS(value)
 
 
 def _short(value: float) -> str:

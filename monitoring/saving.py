@@ -1,8 +1,11 @@
-"""Writing a checkpoint: serialise, checksum, sync and commit, in a thread of its own."""
+"""Writing a checkpoint: serialise, checksum, sync and commit, in a thread beside the training."""
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
+import queue
 import threading
 import zlib
 from collections.abc import Callable
@@ -16,6 +19,9 @@ from torch.utils.serialization import config as serialization
 from monitoring.commit import crc32_text
 from monitoring.files import temporary
 
+logger = logging.getLogger(__name__)
+
+_AT_EXIT = 60.0  # seconds without a byte moving after which a program ends all the same
 _CHUNK = 4 << 20  # bytes: written while they are still in the processor's cache
 
 
@@ -27,6 +33,7 @@ class ChecksummedFile:
         self._descriptor = os.open(path, flags, 0o644)
         self._crc = 0
         self.size = 0
+        self.error: OSError | None = None
 
     def __enter__(self) -> ChecksummedFile:
         return self
@@ -45,12 +52,16 @@ class ChecksummedFile:
         return crc32_text(self._crc)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of it. Raises OSError."""
+        """Write all of it. Raises OSError, which `error` keeps."""
         view = memoryview(data)
         start = 0
         while start < len(view):
             # Both calls leave the interpreter to the training loop while they work.
-            count = os.write(self._descriptor, view[start : start + _CHUNK])
+            try:
+                count = os.write(self._descriptor, view[start : start + _CHUNK])
+            except OSError as error:
+                self.error = self.error or error
+                raise
             self._crc = zlib.crc32(view[start : start + count], self._crc)
             start += count
             self.size += count
@@ -64,7 +75,7 @@ class ChecksummedFile:
         os.fsync(self._descriptor)
 
 
-class Save(threading.Thread):
+class Save:
     """One checkpoint on its way to the disk.
 
     `error` is what stopped it, if anything did. An abandoned save commits nothing, however
@@ -73,20 +84,36 @@ class Save(threading.Thread):
 
     def __init__(
         self,
-        state: dict[str, Any],
         path: Path,
-        *,
+        state: dict[str, Any],
         ready: Callable[[], object],
         commit: Callable[[Path, ChecksummedFile], object],
     ) -> None:
-        super().__init__(name=f"save {path.name}", daemon=True)
         self.path = path
         self.error: BaseException | None = None
         self.abandoned = False
+        self.stalled = False
         self._state = state
         self._ready = ready
         self._commit = commit
         self._file: ChecksummedFile | None = None
+        self._done = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end, a good or a bad one."""
+        return self._done.is_set()
+
+    def wait(self, stall_seconds: float) -> bool:
+        """Wait for the end; False (and `stalled`) when for that long not a byte moved."""
+        before = -1
+        while not self._done.wait(0 if before < 0 else stall_seconds):
+            written = self._file.size if self._file else 0
+            if written == before:
+                self.stalled = True
+                return False
+            before = written
+        return True
 
     def run(self) -> None:
         """Write, sync and commit; leave no temporary file behind."""
@@ -101,23 +128,49 @@ class Save(threading.Thread):
             self.error = error
         finally:
             self._state = {}
-
-    def stalls(self, seconds: float) -> bool:
-        """Wait for the end; True when for that long not a byte moved."""
-        before = -1
-        while self.is_alive():
-            written = self._file.size if self._file else 0
-            if written == before:
-                return True
-            before = written
-            self.join(seconds)
-        return False
+            self._done.set()
 
     def _write(self, draft: Path) -> None:
         with ChecksummedFile(draft) as self._file:
-            # torch's own checksums only repeat ours, and it does not look at them on loading.
-            with serialization.patch("save.compute_crc32", False):  # type: ignore[attr-defined]
-                torch.save(self._state, self._file)  # type: ignore[arg-type]
+            # torch's own checksums would only repeat ours: it ignores them when it loads.
+            try:
+                with serialization.patch("save.compute_crc32", False):  # type: ignore[attr-defined]
+                    torch.save(self._state, self._file)  # type: ignore[arg-type]
+            except RuntimeError as failure:
+                # torch reports its own bookkeeping in place of what the disk said.
+                raise self._file.error or failure from None
             self._file.sync()
         if not self.abandoned:
             self._commit(draft, self._file)
+
+
+class Writer:
+    """One thread that carries out the saves of a process, one after the other."""
+
+    def __init__(self) -> None:
+        self._saves: queue.SimpleQueue[Save] = queue.SimpleQueue()
+        self._process: int | None = None
+        self._last: Save | None = None
+
+    def submit(self, save: Save) -> None:
+        """Have a save carried out; returns at once."""
+        if self._process != os.getpid():  # a forked child has no threads but its own
+            self._process = os.getpid()
+            self._saves = queue.SimpleQueue()
+            threading.Thread(target=self._work, name="checkpoints", daemon=True).start()
+        self._last = save
+        self._saves.put(save)
+
+    def finish(self) -> None:
+        """Let a program that ends wait for its last checkpoint."""
+        save = self._last
+        if save is not None and self._process == os.getpid() and not save.wait(_AT_EXIT):
+            logger.warning("Checkpoint %s was not finished at the end", save.path)
+
+    def _work(self) -> None:
+        while True:
+            self._saves.get().run()
+
+
+writer = Writer()
+atexit.register(writer.finish)

@@ -68,7 +68,8 @@ class Snapshot:
     def _allocate(self, sources: list[Tensor]) -> None:
         """Make a buffer for each source, side by side in one block."""
         sizes = [-(-source.nbytes // _ALIGNMENT) * _ALIGNMENT for source in sources]
-        block = mmap.mmap(-1, max(sum(sizes), mmap.PAGESIZE))
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages
+        block = mmap.mmap(-1, max(sum(sizes), mmap.PAGESIZE), flags=private)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)
         if any(source.is_cuda for source in sources):

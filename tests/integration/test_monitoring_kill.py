@@ -1,0 +1,140 @@
+"""What survives when the training process is killed at a random instant."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from monitoring import CheckpointManager, MetricsLogger
+
+# Saves as fast as it can: every checkpoint holds its step in every number of a tensor.
+SAVER = """
+import os, sys, torch
+from monitoring import CheckpointManager
+torch.set_num_threads(1)
+root, asynchronous, (keep, again) = sys.argv[1], sys.argv[2] == "async", map(int, sys.argv[3:])
+model = torch.nn.Linear(200, 200)
+optimizer = torch.optim.SGD(model.parameters())
+manager = CheckpointManager(root, keep_last_n=keep, async_save=asynchronous)
+latest = manager.load_latest_checkpoint()
+step = 0 if latest is None else latest["step"]
+said = False
+while True:
+    step += 0 if again else 1
+    with torch.no_grad():
+        model.weight.fill_(step)
+    manager.save_checkpoint(step, model, optimizer, [float(step)], {})
+    if not said:
+        manager.wait()
+        said = os.write(1, b"saved")
+"""
+
+KILLS = 100
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("mode", "keep", "again"),
+    [("sync", 3, 0), ("async", 3, 0), ("sync", 1, 1)],
+    ids=["sync", "async", "the same step again, and nothing else kept"],
+)
+def test_a_kill_at_any_instant_of_a_save_leaves_a_loadable_latest_checkpoint(
+    tmp_path: Path, mode: str, keep: int, again: int
+) -> None:
+    # What is slow the first time is done before the children are forked from here.
+    torch.optim.SGD(torch.nn.Linear(1, 1).parameters())
+    reached, caught_in_the_middle = -1, 0
+    dice = random.Random(7)
+    for _ in range(KILLS):
+        child, saved = fork_saver(tmp_path, [mode, str(keep), str(again)])
+        assert os.read(saved, 5) == b"saved"
+        time.sleep(dice.uniform(0, 0.03))  # no wait for something: the random instant
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(saved)
+        checkpoints = tmp_path / "checkpoints"
+        caught_in_the_middle += any(path.name.startswith(".") for path in checkpoints.iterdir())
+        checkpoint = CheckpointManager(tmp_path).load_latest_checkpoint()
+        assert checkpoint is not None
+        assert not list(checkpoints.glob("*.corrupt"))
+        assert checkpoint["step"] >= reached
+        reached = checkpoint["step"]
+        assert bool((checkpoint["model_state_dict"]["weight"] == reached).all())
+        assert (checkpoints / "checkpoint_latest.pt").resolve().exists()
+    assert caught_in_the_middle > KILLS // 10  # many did hit a save
+
+
+def fork_saver(root: Path, arguments: list[str]) -> tuple[int, int]:
+    """The process id of a saver and the pipe on which it says that it has saved."""
+    saved, say = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(say)
+        return child, saved
+    try:
+        os.dup2(say, 1)
+        sys.argv = ["saver", str(root), *arguments]
+        exec(compile(SAVER, "saver", "exec"), {})  # noqa: S102
+    finally:
+        os._exit(1)
+
+
+LOGGER = """
+import os, sys
+from monitoring import MetricsLogger
+logger = MetricsLogger(sys.argv[1])
+for step in range(10**9):
+    logger.log_metrics(step, {"loss": step / 7, "writer": int(sys.argv[2])})
+    os.write(1, b"%d\\n" % step)
+"""
+
+
+def test_a_killed_process_loses_no_metric_row(tmp_path: Path) -> None:
+    for _ in range(10):
+        logs = tmp_path / str(_)
+        child = start(LOGGER, logs, 0)
+        assert child.stdout is not None
+        for _line in range(random.Random(_).randint(1, 3000)):
+            child.stdout.readline()
+        child.kill()
+        said = child.stdout.read().split(b"\n")[:-1]
+        child.wait()
+        child.stdout.close()
+        rows = MetricsLogger(logs).load_metrics()
+        assert [row["step"] for row in rows] == list(range(len(rows)))
+        assert len(rows) > int(said[-1]) if said else rows  # every row it said it had logged
+        assert all(row["loss"] == row["step"] / 7 for row in rows)
+        text = (logs / "training.log").read_text().splitlines()
+        assert len(rows) - len(text) in (0, 1)
+
+
+def test_several_writers_lose_and_tear_no_row(tmp_path: Path) -> None:
+    children = [start(LOGGER, tmp_path, number) for number in range(4)]
+    reached = []
+    for child in children:
+        assert child.stdout is not None
+        for _ in range(2000):
+            line = child.stdout.readline()
+        reached.append(int(line))
+    for child in children:
+        child.kill()
+        child.communicate()
+    steps: dict[int, list[int]] = {}
+    for line in (tmp_path / "metrics.jsonl").read_bytes().splitlines():
+        row = json.loads(line)
+        steps.setdefault(row["writer"], []).append(row["step"])
+    for writer, last in enumerate(reached):
+        assert steps[writer][: last + 1] == list(range(last + 1))
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], stdout=subprocess.PIPE
+    )

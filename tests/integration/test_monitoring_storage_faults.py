@@ -1,0 +1,227 @@
+"""Full disks, forbidden directories and storage that hangs: training goes on."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+PRELUDE = """
+import json, logging, os, resource, sys, threading
+from pathlib import Path
+import torch
+from monitoring import CheckpointManager, MetricsLogger
+torch.set_num_threads(1)
+root = Path(sys.argv[1])
+model = torch.nn.Linear(100, 100)
+optimizer = torch.optim.SGD(model.parameters())
+warnings = []
+class Keep(logging.Handler):
+    def emit(self, record):
+        warnings.append(record.getMessage())
+logging.getLogger("monitoring").addHandler(Keep())
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+def files():
+    return sorted(path.name for path in (root / "checkpoints").iterdir())
+def tell(**facts):
+    print(json.dumps({**facts, "warnings": warnings}))
+"""
+
+
+def run(script: str, root: Path) -> dict[str, object]:
+    """What the script tells, run in a process of its own."""
+    child = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + script, str(root)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert child.returncode == 0, child.stderr
+    facts = json.loads(child.stdout.splitlines()[-1])
+    assert isinstance(facts, dict)
+    return facts
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_full_disk_skips_the_checkpoint_with_one_warning_and_the_next_tries_again(
+    tmp_path: Path, mode: str
+) -> None:
+    facts = run(
+        f"manager = CheckpointManager(root, async_save={mode == 'async'})\n"
+        "def save(step):\n"
+        "    path = manager.save_checkpoint(step, model, optimizer, [], {})\n"
+        "    return path is not None and manager.wait()\n"
+        "first = save(1)\n"
+        "limit(10_000)\n"
+        "second = save(2)\n"
+        "after = files()\n"
+        "limit(resource.RLIM_INFINITY)\n"
+        "third = save(3)\n"
+        "latest = manager.load_latest_checkpoint()['step']\n"
+        "tell(saved=[first, second, third], after=after, latest=latest)\n",
+        tmp_path,
+    )
+    assert facts["saved"] == [True, False, True]
+    assert facts["after"] == [
+        "checkpoint_latest.pt",
+        "checkpoint_step_1.pt",
+        "checkpoint_step_1.pt.json",
+    ]  # the temporary file is gone
+    assert facts["latest"] == 3
+    [warning] = facts["warnings"]  # type: ignore[misc]
+    assert "checkpoint_step_2.pt" in warning
+    assert "File too large" in warning
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 kB, which only root can mount."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)]
+    if subprocess.run(command, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_training_outlives_a_disk_that_fills_up(small_disk: Path) -> None:
+    facts = run(
+        "manager = CheckpointManager(root, keep_last_n=10)\n"
+        "logger = MetricsLogger(root / 'logs')\n"
+        "saved = []\n"
+        "for step in range(1, 15):\n"
+        "    saved.append(manager.save_checkpoint(step, model, optimizer, [], {}) is not None)\n"
+        "    logger.log_metrics(step, {'loss': 1.0})\n"
+        "full = not saved[-1]\n"
+        "left = [name for name in files() if name.startswith('.')]\n"
+        "latest = manager.load_latest_checkpoint()['step']\n"
+        "ballast = root / 'ballast'\n"
+        "tell(saved=saved, full=full, left=left, latest=latest)\n",
+        small_disk,
+    )
+    assert facts["full"] is True
+    assert facts["left"] == []
+    saved = facts["saved"]
+    assert isinstance(saved, list)
+    assert facts["latest"] == saved.count(True)
+
+
+def test_no_metric_row_is_lost_when_the_disk_was_full_for_a_while(tmp_path: Path) -> None:
+    facts = run(
+        "logger = MetricsLogger(root / 'logs')\n"
+        "for step in range(300):\n"
+        "    if step == 100: limit(os.path.getsize(logger.metrics_file) + 30)\n"
+        "    if step == 200: limit(resource.RLIM_INFINITY)\n"
+        "    logger.log_metrics(step, {'loss': step / 3})\n"
+        "logger.close()\n"
+        "before = list(warnings)\n"
+        "rows = [(row['step'], row['loss']) for row in logger.load_metrics()]\n"
+        "tell(complete=rows == [(step, step / 3) for step in range(300)], before=before,\n"
+        "     text=len(logger.training_log.read_text().splitlines()))\n",
+        tmp_path,
+    )
+    assert facts["complete"] is True
+    before = facts["before"]
+    assert isinstance(before, list)
+    assert sum("Cannot write" in w and "metrics.jsonl" in w for w in before) == 1
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_directory_without_permission_skips_the_checkpoint(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    tmp_path.chmod(0o755)
+    (tmp_path / "checkpoints").chmod(0o555)
+    for parent in tmp_path.parents:
+        with suppress(OSError):
+            if parent.owner() and parent.name.startswith("pytest"):
+                parent.chmod(0o755)
+    facts = run(
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        f"manager = CheckpointManager(root, async_save={mode == 'async'})\n"
+        "manager.save_checkpoint(1, model, optimizer, [], {})\n"
+        "manager.wait()\n"
+        "MetricsLogger(root / 'logs').log_metrics(1, {'loss': 1.0})\n"
+        "tell(files=files())\n",
+        tmp_path,
+    )
+    assert facts["files"] == []
+    warnings = facts["warnings"]
+    assert isinstance(warnings, list)
+    assert sum("checkpoint_step_1.pt skipped" in w and "Permission" in w for w in warnings) == 1
+    assert sum("metrics.jsonl" in w for w in warnings) == 1
+
+
+# A named pipe that nobody reads hangs whoever opens it for writing, as a dead network mount does.
+HANG = """
+import monitoring.files
+manager = CheckpointManager(root, async_save=MODE, stall_seconds=0.2)
+def save(step):
+    path = manager.save_checkpoint(step, model, optimizer, [], {})
+    return path is not None and manager.wait()
+first = save(1)
+draft = monitoring.files.temporary(manager.paths.checkpoint(2))
+os.mkfifo(draft)
+second = save(2)
+third = save(3)
+said = list(warnings)
+reader = os.open(draft, os.O_RDONLY | os.O_NONBLOCK)  # the storage is back
+os.set_blocking(reader, True)
+while os.read(reader, 1 << 20): pass
+manager.wait()
+fourth = save(4)
+latest = manager.load_latest_checkpoint()["step"]
+saved = [first, second, third, fourth]
+tell(saved=saved, said=said, latest=latest, steps=[item["step"] for item in manager.list_checkpoints()])
+"""
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_storage_that_hangs_skips_the_checkpoint_and_is_tried_again(
+    tmp_path: Path, mode: str
+) -> None:
+    facts = run(HANG.replace("MODE", str(mode == "async")), tmp_path)
+    assert facts["saved"] == [True, False, False, True]
+    said = facts["said"]
+    assert isinstance(said, list)
+    assert len(said) == 1
+    assert "took no byte for 0.2 s" in said[0]
+    assert facts["latest"] == 4
+    assert facts["steps"] == [1, 4]
+
+
+def test_a_stop_request_makes_an_asynchronous_save_wait(tmp_path: Path) -> None:
+    facts = run(
+        "import signal\n"
+        "from monitoring import preemption\n"
+        "preemption.install()\n"
+        "manager = CheckpointManager(root, async_save=True)\n"
+        "ballast = {'ballast': torch.zeros(5_000_000)}\n"
+        "path = manager.save_checkpoint(1, model, optimizer, [], {}, extra=ballast)\n"
+        "at_once = path.exists()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "path = manager.save_checkpoint(2, model, optimizer, [], {}, extra=ballast)\n"
+        "tell(at_once=at_once, waited=path.exists(), steps=[item['step'] for item in\n"
+        "     manager.list_checkpoints()])\n",
+        tmp_path,
+    )
+    assert facts["waited"] is True
+    assert facts["steps"] == [1, 2]
+
+
+def test_a_program_that_ends_finishes_its_last_save(tmp_path: Path) -> None:
+    run(
+        "manager = CheckpointManager(root, async_save=True)\n"
+        "ballast = {'ballast': torch.zeros(5_000_000)}\n"
+        "manager.save_checkpoint(1, model, optimizer, [], {}, extra=ballast)\n"
+        "MetricsLogger(root / 'logs').log_metrics(1, {'loss': 2.0}, flush=False)\n"
+        "tell()\n",
+        tmp_path,
+    )
+    assert (tmp_path / "checkpoints" / "checkpoint_step_1.pt.json").exists()
+    assert len((tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()) == 1
