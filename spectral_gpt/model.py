@@ -167,10 +167,9 @@ class InterferenceAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.waves, self.p = config.num_heads, config.num_waves, config.dropout
-        self.widths = (config.num_heads * config.num_waves,) * 2 + (config.d_model,)
+        self.widths = (2 * config.num_heads * config.num_waves, config.d_model)
         self.qkv = nn.Linear(config.d_model, sum(self.widths), bias=False)
-        self.phase_q = nn.Parameter(torch.zeros(self.heads, self.waves))
-        self.phase_k = nn.Parameter(torch.zeros(self.heads, self.waves))
+        self.phase = nn.Parameter(torch.zeros(2, self.heads, self.waves))  # φ_q and φ_k
         self.slack = nn.Parameter(torch.zeros(()))  # s
         self.out = nn.Linear(config.d_model, config.d_model, bias=False)
 
@@ -181,20 +180,22 @@ class InterferenceAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix each position with those before it."""
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)) for part in self.qkv(x).split(self.widths, dim=-1)
-        )  # 2 × (B, T, n, W), (B, T, n, C/n)
-        q = F.normalize(q + self.phase_q, dim=-1) / self.tau
-        k = F.normalize(k + self.phase_k, dim=-1)
+        qk, v = self.qkv(x).split(self.widths, dim=-1)  # (B, T, 2nW), (B, T, C)
+        v = v.unflatten(-1, (self.heads, -1))  # (B, T, n, C/n)
+        qk = qk.unflatten(-1, (2, self.heads, self.waves)) + self.phase  # (B, T, 2, n, W)
+        qk = F.normalize(qk, dim=-1)
 
         # The kernels that never hold T×T scores want one width: zeros change no dot product.
         width = max(self.waves, v.shape[-1])
-        q, k, v_padded = (
-            F.pad(part, (0, width - part.shape[-1])).transpose(1, 2) for part in (q, k, v)
-        )  # (B, n, T, width)
+        q, k = F.pad(qk, (0, width - self.waves)).unbind(2)  # 2 × (B, T, n, width)
         y = F.scaled_dot_product_attention(
-            q, k, v_padded, dropout_p=self.p if self.training else 0.0, is_causal=True, scale=1.0
-        )
+            (q / self.tau).transpose(1, 2),
+            k.transpose(1, 2),
+            F.pad(v, (0, width - v.shape[-1])).transpose(1, 2),
+            dropout_p=self.p if self.training else 0.0,
+            is_causal=True,
+            scale=1.0,
+        )  # (B, n, T, width)
         y = y[..., : v.shape[-1]].transpose(1, 2).flatten(2)  # (B, T, C)
         mixed: Tensor = self.out(y)
         return mixed

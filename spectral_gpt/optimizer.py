@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from spectral_gpt.config import OptimizerConfig
 
 # Means and angles rather than maps: pulling these towards zero has no sense as regularisation.
-UNDECAYED = ("base_freqs", "phases", "harmonic_amps", "phase_q", "phase_k")
+UNDECAYED = ("base_freqs", "phases", "harmonic_amps", "phase")
 
 
 class RGD(Optimizer):
@@ -107,27 +107,25 @@ def resonate(params: list[Tensor], updates: list[Tensor], alpha: float) -> list[
             same_shape[p.shape].append(i)
     filtered = list(updates)
     for shape, members in same_shape.items():
-        w = torch.stack([params[i].flatten(1) for i in members])  # (k, rows, columns)
-        u = torch.stack([updates[i].flatten(1) for i in members])
-        for i, matrix in zip(members, resonant_update(w, u, alpha), strict=True):
+        both = torch.stack(
+            [tensors[i].flatten(1) for tensors in (params, updates) for i in members]
+        )
+        for i, matrix in zip(members, resonant_updates(both, alpha), strict=True):
             filtered[i] = matrix.view(shape)
     return filtered
 
 
-def resonant_update(w: Tensor, u: Tensor, alpha: float) -> Tensor:
-    """IFFT2(Û·ρ) for a stack of matrices (k, rows, columns); see RGD."""
-    u_hat = torch.fft.rfft2(u)  # (k, rows, columns//2 + 1)
-    power = _relative_power(torch.fft.rfft2(w)).mul_(_relative_power(u_hat))
-    rho = power.sqrt_().sqrt_().mul_(alpha).add_(1 - alpha)  # √(|Ŵ|·|Û|) = (|Ŵ|²·|Û|²)^¼
-    filtered: Tensor = torch.fft.irfft2(u_hat.mul_(rho), s=u.shape[-2:])
-    return filtered
-
-
-def _relative_power(spectrum: Tensor) -> Tensor:
-    """|spectrum|² over its maximum in each matrix; a spectrum that is all zeros stays so."""
-    power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+def resonant_updates(both: Tensor, alpha: float) -> Tensor:
+    """IFFT2(Û·ρ) for k matrices, after whose weights come their updates: (2k, rows, columns)."""
+    spectra = torch.fft.rfft2(both)  # (2k, rows, columns//2 + 1)
+    power = torch.addcmul(spectra.real.square(), spectra.imag, spectra.imag)
     peak = power.amax(dim=(-2, -1), keepdim=True)
-    return power.div_(peak.clamp_min(torch.finfo(peak.dtype).tiny))
+    power /= peak.clamp_min(torch.finfo(peak.dtype).tiny)  # a matrix of zeros stays so
+    (w_power, u_power), u_hat = power.chunk(2), spectra.chunk(2)[1]
+    # √(|Ŵ|·|Û|) = (|Ŵ|²·|Û|²)^¼
+    rho = w_power.mul_(u_power).sqrt_().sqrt_().mul_(alpha).add_(1 - alpha)
+    filtered: Tensor = torch.fft.irfft2(u_hat.mul_(rho), s=both.shape[-2:])  # (k, rows, columns)
+    return filtered
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:

@@ -82,12 +82,10 @@ def test_wave_embedding_and_its_gradients_equal_the_literal_formula() -> None:
 @pytest.mark.parametrize("num_waves", [5, 8, 13])  # narrower, as wide and wider than C/n = 8
 def test_interference_attention_equals_the_literal_formula(num_waves: int) -> None:
     attention = InterferenceAttention(tiny("wave", num_waves=num_waves))
-    torch.nn.init.normal_(attention.phase_q)
-    torch.nn.init.normal_(attention.phase_k)
+    torch.nn.init.normal_(attention.phase)
     x = torch.randn(B, T, 24)
-    q, k, v = attention.qkv(x).split(attention.widths, dim=-1)
-    q = heads(q, 3) + attention.phase_q[:, None]
-    k = heads(k, 3) + attention.phase_k[:, None]
+    q, k, v = attention.qkv(x).split([3 * num_waves, 3 * num_waves, 24], dim=-1)
+    q, k = heads(q, 3) + attention.phase[0][:, None], heads(k, 3) + attention.phase[1][:, None]
     q = q / q.square().sum(-1, keepdim=True).sqrt()
     k = k / k.square().sum(-1, keepdim=True).sqrt()
     literal = attention.out(literal_attention(q, k, heads(v, 3), 1 / attention.tau))
