@@ -62,14 +62,15 @@ class Reaper:
         self._last_pass = now
         if not self._hold_lock(period):
             return []
-        self._messenger.flush(now)
-        self._messenger.sweep()
         watch = Watch(redis_since=now - self._store.uptime(), reaper_since=self._since)
-        return [
+        lost = [
             lease.job_id
             for lease in self._store.expired_leases(now)
             if self._judge(lease, now, period, watch)
         ]
+        self._messenger.flush(self._store.now())
+        self._messenger.sweep()
+        return lost
 
     def _judge(self, lease: ExpiredLease, now: float, period: float, watch: Watch) -> bool:
         try:
@@ -83,7 +84,6 @@ class Reaper:
         if after is None:
             return False
         log.warning("job %s: %s; it is %s now", job.id, after.message, after.state)
-        self._messenger.flush(now)
         return True
 
     def _hold_lock(self, period: float) -> bool:

@@ -87,6 +87,9 @@ class Storage(Protocol):
     def list(self, prefix: str) -> list[StoredFile]:
         """The files below a folder by key, links left out."""
 
+    def links(self, prefix: str) -> dict[str, str]:
+        """The links below a folder: key and the neighbour that each points to."""
+
     def local_path(self, key: str) -> Path | None:
         """The file itself where this process can open it, else None."""
 
@@ -187,6 +190,14 @@ class FileStorage:
                     key = path.relative_to(self.root).as_posix()
                     found.append(StoredFile(key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file.key)
+
+    def links(self, prefix: str) -> dict[str, str]:
+        """The links below a folder."""
+        return {
+            path.relative_to(self.root).as_posix(): str(path.readlink())
+            for path in sorted(self._path(prefix).rglob("*"))
+            if path.is_symlink() and not path.name.startswith(_TEMPORARY)
+        }
 
     def local_path(self, key: str) -> Path | None:
         """The file's path."""

@@ -19,6 +19,7 @@ from jobs.settings import Settings, connect
 from jobs.store import JobStore
 from monitoring.storage import open_storage
 from worker.launch import Slot
+from worker.scratch import remove_left_behind
 from worker.supervisor import Attendance, Service, supervise
 
 log = logging.getLogger("worker")
@@ -28,6 +29,7 @@ _RETRY_SECONDS = 2.0
 
 def create_worker(settings: Settings, store: JobStore) -> Celery:
     """The Celery application whose one task runs the next job of the settings' pool."""
+    remove_left_behind(settings.scratch_dir)
     attendance = Attendance()
     service = Service(
         settings,

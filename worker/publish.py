@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from monitoring.paths import commit_record, step_of
 from monitoring.storage import Fence, Storage
-from worker.scratch import Scratch, Version
+from worker.scratch import Restored, Scratch, Version
 
 _GROWING = {".jsonl", ".log"}
 _READ_BYTES = 8 << 20
@@ -30,7 +29,7 @@ class Publisher:
     """
 
     def __init__(
-        self, storage: Storage, scratch: Scratch, fence: Fence, restored: Mapping[Path, Version]
+        self, storage: Storage, scratch: Scratch, fence: Fence, restored: Restored
     ) -> None:
         self._storage = storage
         self._scratch = scratch
@@ -38,8 +37,8 @@ class Publisher:
         self._log_key = self._key(scratch.run.output_log)
         self._log_size: int | None = None  # bytes in storage; None when it must be asked
         self._output_read = 0  # bytes of the child's output that are in the log
-        self._published = dict(restored)
-        self._latest: str | None = None
+        self._published = dict(restored.files)
+        self._links = dict(restored.links)
         self._lines: list[bytes] = []
         self._last_line: str | None = None
         self.last_seconds = 0.0
@@ -66,7 +65,7 @@ class Publisher:
         self._publish_log()
         for path in (*others, *whole, *records):
             self._publish_file(path)
-        self._publish_latest()
+        self._publish_links()
         self._retire(listed)
         self.last_seconds = time.monotonic() - start
 
@@ -148,15 +147,15 @@ class Publisher:
                 self._storage.append(key, offset, data, self._fence)
                 offset += len(data)
 
-    def _publish_latest(self) -> None:
-        link = self._scratch.run.latest_checkpoint
-        if not link.is_symlink():
-            return
-        target = str(link.readlink())
-        published = link.with_name(target) in self._published
-        if target != self._latest and published:
-            self._storage.point(self._key(link), target, self._fence)
-            self._latest = target
+    def _publish_links(self) -> None:
+        """Sends the links among the checkpoints whose target is there already."""
+        for link in self._scratch.run.checkpoints.iterdir():
+            if not link.is_symlink() or link.name.startswith("."):
+                continue
+            target = str(link.readlink())
+            if self._links.get(link) != target and link.with_name(target) in self._published:
+                self._storage.point(self._key(link), target, self._fence)
+                self._links[link] = target
 
     def _retire(self, listed: list[Path]) -> None:
         """Removes the checkpoints that the child removed; nothing else is thrown away.

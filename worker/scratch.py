@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,20 +46,53 @@ class Scratch:
         """The settings of the built-in workload."""
         return self.root / "train.json"
 
-    def create(self) -> None:
-        """Makes the directories, empty; raises OSError."""
-        self.remove()
-        for directory in (
-            self.workspace,
-            self.run.checkpoints,
-            self.run.logs,
-            self.run.visualizations,
-        ):
-            directory.mkdir(parents=True)
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The empty directories, for as long as this process works in them; raises `OSError`.
 
-    def remove(self) -> None:
-        """Removes everything, if it is there."""
+        They are locked meanwhile, so that nobody takes them for what a killed worker left.
+        """
         shutil.rmtree(self.root, ignore_errors=True)
+        lock = _make_locked(self.root)
+        try:
+            run = self.run
+            for directory in (self.workspace, run.checkpoints, run.logs, run.visualizations):
+                directory.mkdir(parents=True)
+            yield
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
+            os.close(lock)
+
+
+def _make_locked(root: Path) -> int:
+    """A descriptor that locks the directory `root`, made just now.
+
+    Another worker that tidies up may remove it before it is locked; then it is made again.
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            root.mkdir(parents=True, exist_ok=True)
+            lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if root.exists() and os.fstat(lock).st_ino == root.stat().st_ino:
+                return lock
+            os.close(lock)
+
+
+def remove_left_behind(scratch_dir: Path) -> None:
+    """Removes the scratch directories of workers that were killed on this machine."""
+    for root in scratch_dir.glob("*/*/"):
+        lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(root, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)
+    for job in scratch_dir.glob("*/"):
+        with contextlib.suppress(OSError):  # another attempt is in it
+            job.rmdir()
 
 
 @dataclass(frozen=True)
@@ -75,10 +112,11 @@ class Version:
 
 @dataclass(frozen=True)
 class Restored:
-    """What an attempt starts from: its checkpoint's record, and every file as storage has it."""
+    """What an attempt starts from: its checkpoint's record, and all files as storage has them."""
 
     checkpoint: commit.CommitRecord | None
     files: dict[Path, Version]
+    links: dict[Path, str]
 
 
 def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
@@ -97,6 +135,18 @@ def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
         storage.get(file.key, target, immutable=immutable)
         files[target] = Version.of(target)
 
+    links = {
+        run.root / Path(key).relative_to(job_id): target
+        for key, target in storage.links(job_id).items()
+    }
+    for link, neighbour in links.items():
+        link.symlink_to(neighbour)
+    return Restored(_newest_whole(run), files, links)
+
+
+def _newest_whole(run: RunPaths) -> commit.CommitRecord | None:
+    """The newest checkpoint that is what its record says; `latest` points to it."""
+    run.latest_checkpoint.unlink(missing_ok=True)
     newest_first = sorted(commit.committed(run.checkpoints), key=lambda found: -found[0].time)
     for record, path in newest_first:
         try:
@@ -105,5 +155,5 @@ def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
             commit.set_aside(path)
         else:
             run.latest_checkpoint.symlink_to(path.name)
-            return Restored(record, files)
-    return Restored(None, files)
+            return record
+    return None

@@ -75,13 +75,11 @@ def supervise(service: Service, job: Job) -> None:
     """Runs the job's current attempt to its end."""
     log.info("job %s: attempt %d starts", job.id, job.attempt)
     scratch = Scratch(service.settings.scratch_dir / job.id / str(job.attempt))
-    attempt = _Attempt(service, job, scratch)
     try:
-        attempt.run()
+        with scratch.held():
+            _Attempt(service, job, scratch).run()
     except (Overtaken, OvertakenError, StaleAttemptError, JobNotFoundError):
         log.warning("job %s: attempt %d was overtaken", job.id, job.attempt)
-    finally:
-        scratch.remove()
 
 
 class _Attempt:
@@ -117,7 +115,7 @@ class _Attempt:
         except (OSError, StorageError) as error:
             return Outcome(Reason.STORAGE, f"could not restore the run: {error}")
         fence = Fence(self._job.id, self._job.attempt)
-        publisher = Publisher(self._service.storage, self._scratch, fence, restored.files)
+        publisher = Publisher(self._service.storage, self._scratch, fence, restored)
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish)
         child = Child(
@@ -144,7 +142,6 @@ class _Attempt:
     def _restore(self) -> Restored:
         storage, run = self._service.storage, self._scratch.run
         storage.seize(Fence(self._job.id, self._job.attempt))
-        self._scratch.create()
         restored = restore(storage, self._job.id, run)
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)

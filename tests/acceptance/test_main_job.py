@@ -240,4 +240,7 @@ def test_a_cancelled_job_ends_at_once_and_says_so(up: Up) -> None:
     up.client.cancel(job.id)
     job = up.ends(job)
     assert (job.state, job.reason) == (State.CANCELLED, Reason.CANCELLED)
-    assert not list((up.data / "scratch").rglob("*.pt"))
+
+
+def test_nothing_is_left_on_the_workers_disk(up: Up, wait_until: Callable[..., Any]) -> None:
+    wait_until(lambda: not list((up.data / "scratch").rglob("*.pt")), what="an empty scratch disk")

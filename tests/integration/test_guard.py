@@ -1,0 +1,132 @@
+"""Nothing of a job outlives the process that looks after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from worker.child import Child
+
+Wait = Callable[..., Any]
+
+# A tree: the program, a child of its own, and one that left the session and lost its parent.
+TREE = """
+import os, subprocess, sys, time
+sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(sleep)
+if os.fork() == 0:
+    os.setsid()
+    daemon = subprocess.Popen(sleep)
+    print(daemon.pid, flush=True)
+    os._exit(0)
+print(os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def start(command: list[str], tmp_path: Path, on_exit: Callable[[], None] = lambda: None) -> Child:
+    output = tmp_path / "output"
+    return Child(command, env=dict(os.environ), cwd=tmp_path, output=output, on_exit=on_exit)
+
+
+def pids(tmp_path: Path, wait_until: Wait) -> list[psutil.Process]:
+    output = tmp_path / "output"
+    wait_until(lambda: output.exists() and len(output.read_text().split()) == 3, what="the tree")
+    return [psutil.Process(int(word)) for word in output.read_text().split()]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not psutil.wait_procs(processes, timeout=10)[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)],
+)
+def test_the_guard_ends_as_its_command_did(tmp_path: Path, script: str, code: int) -> None:
+    ended = threading.Event()
+    child = start(["sh", "-c", script], tmp_path, ended.set)
+    assert ended.wait(30)
+    assert child.exit_code == code
+
+
+def test_sigterm_reaches_the_program_and_only_it(tmp_path: Path) -> None:
+    script = 'trap "echo saved; exit 5" TERM; echo ready; while true; do sleep 0.05; done'
+    child = start(["sh", "-c", script], tmp_path)
+    while "ready" not in (tmp_path / "output").read_text():
+        assert child.exit_code is None
+    child.terminate()
+    child.wait()
+    assert child.exit_code == 5
+    assert (tmp_path / "output").read_text() == "ready\nsaved\n"
+
+
+def test_a_kill_takes_the_whole_tree(tmp_path: Path, wait_until: Wait) -> None:
+    child = start([sys.executable, "-c", TREE], tmp_path)
+    tree = pids(tmp_path, wait_until)
+    child.kill()
+    child.wait()
+    assert child.exit_code == 137
+    assert gone(tree)
+
+
+def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path, wait_until: Wait) -> None:
+    child = start([sys.executable, "-c", TREE], tmp_path)
+    tree = pids(tmp_path, wait_until)
+    main = psutil.Process(int((tmp_path / "output").read_text().split()[-2]))
+    tree_of_main = [p for p in tree if p.ppid() not in {main.pid}]
+    assert tree_of_main
+    max(tree, key=lambda p: len(p.children())).kill()
+    child.wait()
+    assert gone(tree)
+
+
+def test_the_tree_dies_with_a_killed_supervisor(tmp_path: Path, wait_until: Wait) -> None:
+    supervisor = f"""
+import os, sys, time
+from pathlib import Path
+from worker.child import Child
+Child([sys.executable, "-c", {TREE!r}], env=dict(os.environ), cwd=Path({str(tmp_path)!r}),
+      output=Path({str(tmp_path / "output")!r}), on_exit=lambda: None)
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", supervisor])
+    try:
+        tree = pids(tmp_path, wait_until)
+        process.kill()
+        assert gone(tree)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_program_dies_with_a_killed_guard(tmp_path: Path, wait_until: Wait) -> None:
+    child = start([sys.executable, "-c", "import os; print(1, 2, os.getpid(), flush=True); "
+                   "import time; time.sleep(600)"], tmp_path)  # fmt: skip
+    wait_until(lambda: len((tmp_path / "output").read_text().split()) == 3, what="the program")
+    program = psutil.Process(int((tmp_path / "output").read_text().split()[2]))
+    guard = program.parent()
+    assert guard is not None
+    guard.send_signal(signal.SIGKILL)
+    child.wait()
+    assert gone([program])
+
+
+def test_a_thread_that_ends_takes_no_child_with_it(tmp_path: Path) -> None:
+    children: list[Child] = []
+    thread = threading.Thread(
+        target=lambda: children.append(start(["sh", "-c", "sleep 0.5; exit 3"], tmp_path))
+    )
+    thread.start()
+    thread.join()
+    children[0].wait()
+    assert children[0].exit_code == 3

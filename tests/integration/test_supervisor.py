@@ -1,0 +1,325 @@
+"""Attempts of real programs, with a real Redis and a real directory to keep them in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.redis_server import RedisConfig, find_redis_server
+from jobs.messages import Messenger
+from jobs.reaper import Reaper
+from jobs.record import Job
+from jobs.settings import Settings, connect
+from jobs.spec import JobSpec
+from jobs.states import Reason, Request, State
+from jobs.store import JobStore
+from monitoring.paths import RunPaths
+from monitoring.storage import FileStorage, open_storage
+from worker.launch import Slot
+from worker.supervisor import Attendance, Service, supervise
+
+Wait = Callable[..., Any]
+
+STUBBORN = (
+    "import signal, time; signal.signal(15, signal.SIG_IGN); "
+    "print('up', flush=True); time.sleep(600)"
+)
+BEATS = "from monitoring import heartbeat; import time\n"
+
+
+def python(script: str, **spec: object) -> JobSpec:
+    fields = {"name": "a", "command": ["python", "-c", script], "retry": {"backoff_seconds": 0}}
+    return JobSpec.model_validate({**fields, **spec})
+
+
+class Bench:
+    """One worker without its Celery."""
+
+    def __init__(self, settings: Settings, store: JobStore) -> None:
+        self.settings = settings
+        self.store = store
+        self.attendance = Attendance()
+        storage = open_storage(settings.storage_url)
+        assert isinstance(storage, FileStorage)
+        self.storage = storage
+        messenger = Messenger(settings, store)
+        self.service = Service(settings, store, messenger, storage, Slot(()), self.attendance)
+
+    def claim(self, spec: JobSpec) -> Job:
+        self.store.submit(spec)
+        job = self.store.claim("default", "w")
+        assert job is not None
+        return job
+
+    def run(self, spec: JobSpec) -> Job:
+        job = self.claim(spec)
+        supervise(self.service, job)
+        return self.store.get(job.id)
+
+    def begin(self, job: Job) -> threading.Thread:
+        thread = threading.Thread(target=supervise, args=(self.service, job))
+        thread.start()
+        return thread
+
+    def files(self, job: Job) -> RunPaths:
+        return RunPaths(self.storage.root / job.id)
+
+    def output(self, job: Job) -> str:
+        log = self.files(job).output_log
+        return log.read_text() if log.exists() else ""
+
+
+@pytest.fixture
+def bench(settings: Settings, store: JobStore) -> Bench:
+    return Bench(settings.model_copy(update={"grace_seconds": 4}), store)
+
+
+def test_a_program_that_knows_nothing_of_us_is_run_and_its_log_kept(bench: Bench) -> None:
+    job = bench.run(JobSpec(name="a", command=["sh", "-c", "echo hello; pwd; echo oops >&2"]))
+    assert (job.state, job.reason) == (State.SUCCEEDED, Reason.COMPLETED)
+    lines = bench.output(job).splitlines()
+    assert lines[1] == "[1] hello"
+    assert lines[2].endswith(f"{job.id}/1/workspace")
+    assert lines[3] == "[1] oops"
+    assert "ended: completed" in lines[4]
+    kept = json.loads(bench.files(job).job.read_text())
+    assert JobSpec.model_validate_json(json.dumps(kept["spec"])) == job.spec
+    assert not list(bench.settings.scratch_dir.rglob("*.*"))
+
+
+def test_files_below_the_run_directory_are_kept(bench: Bench) -> None:
+    script = (
+        "import os, pathlib; d = pathlib.Path(os.environ['SPECTRAIN_RUN_DIR']); "
+        "(d / 'mine').mkdir(); (d / 'mine' / 'x.txt').write_text('kept')"
+    )
+    job = bench.run(python(script))
+    assert (bench.files(job).root / "mine" / "x.txt").read_text() == "kept"
+
+
+def test_a_failing_program_is_tried_again_and_then_fails_with_its_last_words(bench: Bench) -> None:
+    retry = {"max_failures": 1, "backoff_seconds": 0}
+    job = bench.run(python("raise ValueError('no way')", retry=retry))
+    assert (job.state, job.attempts[0].exit_code) == (State.QUEUED, 1)
+    again = bench.store.claim("default", "w")
+    assert again is not None
+    supervise(bench.service, again)
+    job = bench.store.get(job.id)
+    assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
+    assert job.message == "exit code 1: ValueError: no way (failed 2 times, 1 retries)"
+    assert job.attempts[-1].log_tail[0].startswith("Traceback")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (JobSpec(name="a", command=["no-such-program"]), "cannot start no-such-program"),
+        (python("", secrets=["HF_TOKEN"]), "holds no secret named HF_TOKEN"),
+        (python("", resources={"gpus": 8}), "asks for 8 GPUs"),
+    ],
+)
+def test_what_can_never_run_fails_at_once_and_says_why(
+    bench: Bench, spec: JobSpec, message: str
+) -> None:
+    job = bench.run(spec)
+    assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
+    assert message in job.message
+
+
+def test_a_program_that_ignores_sigterm_is_killed_within_the_grace(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = bench.claim(python(STUBBORN))
+    thread = bench.begin(job)
+    wait_until(lambda: "up" in bench.output(job), what="the program")
+    bench.attendance.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+    job = bench.store.get(job.id)
+    assert (job.state, job.reason) == (State.QUEUED, Reason.PREEMPTED)
+    assert job.attempts[0].exit_code == 137
+    assert bench.store.redis.llen("spectrain:queue:default") == 1, "a worker is woken for it"
+
+
+def test_a_request_reaches_the_program(bench: Bench, wait_until: Wait) -> None:
+    job = bench.claim(python("import time; print('up', flush=True); time.sleep(600)"))
+    thread = bench.begin(job)
+    wait_until(lambda: "up" in bench.output(job), what="the program")
+    bench.store.request(job.id, Request.CANCEL)
+    thread.join(30)
+    assert bench.store.get(job.id).state is State.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "reason", "state"),
+    [
+        ("import time; time.sleep(600)", {"run_seconds": 1}, Reason.TIMEOUT, State.FAILED),
+        (BEATS + "heartbeat.beat(0); time.sleep(600)", {"stall_seconds": 1}, Reason.STALLED,
+         State.QUEUED),
+        ("import os, time; from pathlib import Path; from monitoring import MetricsLogger\n"
+         "log = MetricsLogger(os.environ['SPECTRAIN_RUN_DIR'] + '/logs')\n"
+         "log.log_metrics(0, {'loss': 1.0}); log.log_metrics(1, {'loss': float('nan')})\n"
+         "time.sleep(600)", {}, Reason.DIVERGED, State.FAILED),
+    ],
+)  # fmt: skip
+def test_a_limit_that_is_passed_ends_the_attempt(
+    bench: Bench, script: str, limits: dict[str, float], reason: Reason, state: State
+) -> None:
+    job = bench.run(python(script, limits=limits))
+    assert (job.state, job.reason) == (state, reason)
+
+
+def test_steps_are_counted_exactly_without_asking_the_program(bench: Bench) -> None:
+    job = bench.run(python(BEATS + "for step in range(5, 43): heartbeat.beat(step)"))
+    assert (job.attempts[0].first_step, job.attempts[0].last_step) == (5, 42)
+
+
+def test_an_overtaken_attempt_is_killed_and_leaves_no_trace(bench: Bench, wait_until: Wait) -> None:
+    job = bench.claim(python(STUBBORN))
+    thread = bench.begin(job)
+    wait_until(lambda: "up" in bench.output(job), what="the program")
+    attempt = job.attempts[-1].model_copy(update={"reason": Reason.LOST, "ended_at": 1.0})
+    leases = bench.store.expired_leases(bench.store.now() + 60)
+    while bench.store.finish(job.id, attempt, lease=leases[0]) is None:
+        leases = bench.store.expired_leases(bench.store.now() + 60)
+    newer = bench.store.claim("default", "other")
+    assert newer is not None
+    before = bench.output(job)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert bench.output(job) == before
+    assert not list(bench.settings.scratch_dir.rglob("*.*"))
+    job = bench.store.get(job.id)
+    assert (job.state, job.attempt, job.worker) == (State.RUNNING, 2, "other")
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[RedisConfig, Callable[[], Any]]]:
+    """A Redis that a test may take away: its configuration, and what starts it again."""
+    config = RedisConfig(tmp_path / "own-redis")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL
+        )
+        running.append(process)
+        wait_until(config.answers, what="Redis")
+        return process
+
+    yield config, start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_redis_away_longer_than_the_lease_costs_no_step_and_no_attempt(
+    settings: Settings, own_redis: tuple[RedisConfig, Callable[[], Any]], wait_until: Wait
+) -> None:
+    config, start = own_redis
+    redis = start()
+    settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
+    client = connect(settings)
+    bench = Bench(settings, JobStore(client, lease_seconds=1))
+    script = BEATS + "for step in range(100): heartbeat.beat(step); print(step, flush=True); "
+    job = bench.claim(python(script + "time.sleep(0.1)"))
+    thread = bench.begin(job)
+    wait_until(lambda: "[1] 9\n" in bench.output(job), what="some steps")
+    redis.kill()
+    redis.wait()
+    wait_until(lambda: "[1] 50\n" in bench.output(job), what="steps without Redis")
+    start()
+    thread.join(60)
+    job = bench.store.get(job.id)
+    assert (job.state, job.attempt, job.attempts[0].last_step) == (State.SUCCEEDED, 1, 99)
+    client.close()
+
+
+def test_storage_away_costs_no_step_and_no_line(
+    bench: Bench, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory's disk is full: every write to it fails, for a while."""
+    job = bench.claim(python(
+        "import time\nfor n in range(60): print(n, flush=True); time.sleep(0.1)"
+    ))  # fmt: skip
+    thread = bench.begin(job)
+    wait_until(lambda: "[1] 9\n" in bench.output(job), what="some lines")
+    away = bench.storage.root.with_name("away")
+    bench.storage.root.rename(away)
+    bench.storage.root.write_text("not a directory")
+    wait_until(lambda: not thread.is_alive() or _printed(bench, job, 40), what="lines meanwhile")
+    bench.storage.root.unlink()
+    away.rename(bench.storage.root)
+    thread.join(60)
+    job = bench.store.get(job.id)
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
+    lines = [line for line in bench.output(job).splitlines() if "---" not in line]
+    assert lines == [f"[1] {n}" for n in range(60)]
+
+
+def _printed(bench: Bench, job: Job, line: int) -> bool:
+    output = bench.settings.scratch_dir / job.id / "1" / "output"
+    return output.exists() and f"{line}\n" in output.read_text()
+
+
+def test_a_worker_without_redis_waits_and_says_so_and_then_works(
+    settings: Settings,
+    own_redis: tuple[RedisConfig, Callable[[], Any]],
+    wait_until: Wait,
+    tmp_path: Path,
+) -> None:
+    config, start = own_redis
+    log = tmp_path / "worker.log"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SPECTRAIN_REDIS_URL": config.url,
+        "SPECTRAIN_STORAGE_URL": settings.storage_url,
+        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
+        "SPECTRAIN_DEVICE": "cpu",
+    }
+    with log.open("wb") as file:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "worker"], env=environment, stderr=file, stdout=file
+        )
+    try:
+        where = f"cannot reach Redis at 127.0.0.1:{config.port}, waiting for it"
+        wait_until(lambda: where in log.read_text(), what="the worker's word")
+        assert worker.poll() is None
+        start()
+        settings = settings.model_copy(update={"redis_url": config.url})
+        client = connect(settings)
+        store = JobStore(client, lease_seconds=3)
+        job = store.submit(JobSpec(name="a", command=["true"]))
+        Messenger(settings, store).flush(store.now())
+        wait_until(lambda: store.get(job.id).state is State.SUCCEEDED, what="the job")
+        client.close()
+        assert "Traceback" not in log.read_text()
+        assert ":".join(config.url.split(":")[2:3]).split("@")[0] not in log.read_text()
+    finally:
+        worker.terminate()
+        worker.wait(30)
+    assert worker.returncode == 0
+
+
+def test_the_reaper_finds_a_lost_attempt_and_a_lost_message(bench: Bench, wait_until: Wait) -> None:
+    store = JobStore(bench.store.redis, lease_seconds=0.2)
+    job = store.submit(python(""))
+    assert store.claim("default", "silent") is not None
+    reaper = Reaper(store, bench.service.messenger, lambda _: None)
+    wait_until(lambda: reaper.run_once() == [job.id], what="the verdict")
+    after = store.get(job.id)
+    assert (after.state, after.attempts[0].reason) == (State.QUEUED, Reason.LOST)
+    assert store.redis.llen("spectrain:queue:default") == 1
+    store.redis.delete("spectrain:queue:default")
+    reaper.run_once()
+    assert store.redis.llen("spectrain:queue:default") == 1
+    second = Reaper(store, bench.service.messenger, lambda _: None)
+    store.redis.delete("spectrain:queue:default")
+    assert second.run_once() == []
+    assert store.redis.llen("spectrain:queue:default") == 0, "only one reaper is at work"

@@ -1,0 +1,90 @@
+"""What a training process is started with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.record import Attempt, Job
+from jobs.settings import Settings
+from jobs.spec import JobSpec
+from jobs.states import State
+from worker.launch import CannotLaunchError, Slot, prepare
+from worker.scratch import Scratch
+
+SETTINGS = Settings(redis_url="redis://x", grace_seconds=45)
+
+
+def job(**spec: object) -> Job:
+    return Job(
+        id="a-1",
+        spec=JobSpec.model_validate({"name": "a", "command": ["python", "x.py"], **spec}),
+        state=State.RUNNING,
+        sequence=1,
+        attempt=3,
+        priority=5,
+        submitted_at=0.0,
+        queued_at=0.0,
+        attempts=[Attempt(number=3, worker="w", started_at=0.0)],
+    )
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Scratch]:
+    scratch = Scratch(tmp_path / "scratch")
+    with scratch.held():
+        yield scratch
+
+
+def test_a_job_sees_its_contract_and_nothing_of_the_service(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "SPECTRAIN_API_TOKENS",
+        "SPECTRAIN_REDIS_URL",
+        "REDIS_URL",
+        "AWS_SECRET_ACCESS_KEY",
+    ):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("SPECTRAIN_SECRET_OTHER", "secret")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    launch = prepare(job(env={"WANDB_MODE": "offline"}), scratch, Slot(("3",)), SETTINGS)
+    assert "secret" not in launch.env.values()
+    assert launch.env["HOME"] == "/home/somebody"
+    assert launch.env["WANDB_MODE"] == "offline"
+    assert launch.env["SPECTRAIN_JOB_ID"] == "a-1"
+    assert launch.env["SPECTRAIN_ATTEMPT"] == "3"
+    assert launch.env["SPECTRAIN_RUN_DIR"] == str(scratch.run.root)
+    assert launch.env["SPECTRAIN_GRACE_SECONDS"] == "45"
+    assert launch.env["CUDA_VISIBLE_DEVICES"] == "3"
+    assert launch.env["PATH"].startswith(str(Path(sys.executable).parent))
+    assert launch.cwd == scratch.workspace
+    assert not list(launch.cwd.iterdir())
+
+
+def test_secrets_come_from_the_worker_by_name(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CannotLaunchError, match="SPECTRAIN_SECRET_HF_TOKEN"):
+        prepare(job(secrets=["HF_TOKEN"]), scratch, Slot(()), SETTINGS)
+    monkeypatch.setenv("SPECTRAIN_SECRET_HF_TOKEN", "value")
+    assert (
+        prepare(job(secrets=["HF_TOKEN"]), scratch, Slot(()), SETTINGS).env["HF_TOKEN"] == "value"
+    )
+
+
+def test_a_job_that_asks_for_more_gpus_than_the_slot_has_is_told_so(scratch: Scratch) -> None:
+    with pytest.raises(CannotLaunchError, match=r"asks for 2 GPUs.* owns 1"):
+        prepare(job(resources={"gpus": 2}), scratch, Slot(("0",)), SETTINGS)
+
+
+def test_the_workload_gets_its_settings_with_the_jobs_checkpoint_rule(scratch: Scratch) -> None:
+    spec = {"command": None, "train": {"steps": 7}, "checkpoint": {"every_steps": 3}}
+    launch = prepare(job(**spec), scratch, Slot(()), SETTINGS)
+    assert launch.command[:3] == [sys.executable, "-m", "spectral_gpt"]
+    config = json.loads(Path(launch.command[4]).read_text())
+    assert (config["steps"], config["checkpoint"]["every_steps"]) == (7, 3)

@@ -1,0 +1,59 @@
+"""What the end of a training process means."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.states import Reason
+from worker.outcome import Intent, outcome
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "intent", "says_when_done", "reason"),
+    [
+        (0, None, False, Reason.COMPLETED),
+        (0, Intent.SHUTDOWN, True, Reason.COMPLETED),
+        # A script that saves and exits with 0 on SIGTERM has not finished.
+        (0, Intent.SHUTDOWN, False, Reason.PREEMPTED),
+        (143, Intent.SHUTDOWN, True, Reason.PREEMPTED),
+        (137, Intent.PREEMPT, True, Reason.PREEMPTED),
+        (143, Intent.PAUSE, True, Reason.PAUSED),
+        (143, Intent.CANCEL, False, Reason.CANCELLED),
+        (143, Intent.STALL, True, Reason.STALLED),
+        (143, Intent.TIMEOUT, True, Reason.TIMEOUT),
+        (143, Intent.DIVERGED, True, Reason.DIVERGED),
+        (143, None, True, Reason.ERROR),
+        (1, None, True, Reason.ERROR),
+    ],
+)
+def test_exit_code_and_intent_make_the_reason(
+    exit_code: int, intent: Intent | None, says_when_done: bool, reason: Reason
+) -> None:
+    assert outcome(exit_code, intent, [], says_when_done=says_when_done).reason is reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't "
+        "allocate memory: Error code 12 (Cannot allocate memory)",
+        "MemoryError",
+    ],
+)
+def test_running_out_of_memory_is_told_from_a_bug(line: str) -> None:
+    ended = outcome(1, None, ["Traceback ...", line], says_when_done=True)
+    assert ended.reason is Reason.OUT_OF_MEMORY
+    assert ended.message == line.strip()
+
+
+def test_an_error_says_how_it_ended_and_its_last_words() -> None:
+    lines = [f"line {n}" for n in range(100)] + ["ValueError: no", ""]
+    ended = outcome(1, None, lines, says_when_done=True)
+    assert ended.message == "exit code 1: ValueError: no"
+    assert len(ended.log_tail) == 50
+    assert outcome(139, None, [], says_when_done=True).message == "killed by SIGSEGV: no output"
+
+
+def test_a_program_that_does_not_exist_is_not_tried_again() -> None:
+    assert not outcome(127, None, [], says_when_done=False).retryable

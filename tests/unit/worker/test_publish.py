@@ -1,0 +1,273 @@
+"""From the scratch directory of one attempt to storage, and into that of the next."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from monitoring import commit
+from monitoring.paths import RunPaths, commit_record
+from monitoring.storage import Fence, FileStorage, OvertakenError
+from worker.publish import Publisher
+from worker.scratch import Scratch, remove_left_behind, restore
+
+
+class Attempt:
+    """One attempt of the run `job` on this machine."""
+
+    def __init__(self, tmp_path: Path, number: int) -> None:
+        self.fence = Fence("job", number)
+        self.storage = FileStorage(tmp_path / "store")
+        self.stored = RunPaths(tmp_path / "store" / "job")
+        self.scratch = Scratch(tmp_path / f"scratch-{number}")
+        self.run = self.scratch.run
+        self.storage.seize(self.fence)
+        self._held = self.scratch.held()
+        self._held.__enter__()
+        self.restored = restore(self.storage, "job", self.run)
+        self.publisher = Publisher(self.storage, self.scratch, self.fence, self.restored)
+
+    def save(self, step: int, data: bytes = b"weights") -> Path:
+        path = self.run.checkpoint(step)
+        path.write_bytes(data)
+        crc = commit.checksum(path, "crc32")
+        commit.write(path, commit.CommitRecord(step, len(data), crc, self.fence.attempt, step))
+        self.run.latest_checkpoint.unlink(missing_ok=True)
+        self.run.latest_checkpoint.symlink_to(path.name)
+        return path
+
+    def log(self, *steps: int) -> None:
+        with self.run.metrics.open("a") as file:
+            file.writelines(json.dumps({"step": step}) + "\n" for step in steps)
+
+    def prints(self, text: str) -> None:
+        with self.scratch.output.open("a") as file:
+            file.write(text)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Attempt:
+    return Attempt(tmp_path, 1)
+
+
+def test_the_next_attempt_finds_what_the_first_published(first: Attempt, tmp_path: Path) -> None:
+    first.log(0, 10)
+    first.save(10)
+    first.run.config.write_text("{}")
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    assert second.restored.checkpoint is not None
+    assert second.restored.checkpoint.step == 10
+    assert second.run.latest_checkpoint.resolve() == second.run.checkpoint(10).resolve()
+    assert second.run.metrics.read_text() == '{"step": 0}\n{"step": 10}\n'
+    second.publisher.publish()
+    assert second.stored.metrics.read_text() == '{"step": 0}\n{"step": 10}\n'
+
+
+def test_only_new_bytes_are_sent(first: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, int, bytes]] = []
+    append = FileStorage.append
+
+    def spy(self: FileStorage, key: str, offset: int, data: bytes, fence: Fence | None) -> None:
+        sent.append((key, offset, data))
+        append(self, key, offset, data, fence)
+
+    monkeypatch.setattr(FileStorage, "append", spy)
+    first.log(0)
+    first.publisher.publish()
+    first.publisher.publish()
+    first.log(10)
+    first.publisher.publish()
+    assert sent == [
+        ("job/logs/metrics.jsonl", 0, b'{"step": 0}\n'),
+        ("job/logs/metrics.jsonl", 12, b'{"step": 10}\n'),
+    ]
+
+
+def test_a_rewound_curve_replaces_the_published_one(first: Attempt, tmp_path: Path) -> None:
+    first.log(0, 10, 20)
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    rewound = second.run.metrics.with_name("new")
+    rewound.write_text('{"step": 0}\n')
+    rewound.replace(second.run.metrics)
+    second.log(10, 20, 30)
+    second.publisher.publish()
+    steps = [json.loads(line)["step"] for line in second.stored.metrics.read_text().splitlines()]
+    assert steps == [0, 10, 20, 30]
+
+
+def test_a_checkpoint_in_storage_always_has_its_metrics_beside_it(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child goes on while a pass is under way: log a row, save, at every write of the pass."""
+    steps = iter(range(1000))
+    put, append = FileStorage.put, FileStorage.append
+    seen = []
+
+    def child_goes_on() -> None:
+        step = next(steps)
+        first.log(step)
+        first.save(step)
+
+    def check() -> None:
+        rows = (
+            first.stored.metrics.read_text().splitlines() if first.stored.metrics.exists() else []
+        )
+        logged = {json.loads(row)["step"] for row in rows}
+        for record, _ in commit.committed(first.stored.checkpoints):
+            assert record.step in logged, "a checkpoint came before its metrics"
+            seen.append(record.step)
+
+    def spy_put(self: FileStorage, *args: object, **options: object) -> None:
+        child_goes_on()
+        put(self, *args, **options)  # type: ignore[arg-type]
+        check()
+
+    def spy_append(self: FileStorage, *args: object) -> None:
+        child_goes_on()
+        append(self, *args)  # type: ignore[arg-type]
+        check()
+
+    monkeypatch.setattr(FileStorage, "put", spy_put)
+    monkeypatch.setattr(FileStorage, "append", spy_append)
+    child_goes_on()
+    for _ in range(5):
+        first.publisher.publish()
+    assert len(set(seen)) > 5
+
+
+def test_data_goes_before_its_record_and_an_uncommitted_checkpoint_does_not_go(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    put = FileStorage.put
+
+    def spy(self: FileStorage, key: str, *args: object, **options: object) -> None:
+        order.append(key.rsplit("/", 1)[1])
+        put(self, key, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileStorage, "put", spy)
+    first.run.checkpoint(20).write_bytes(b"half")
+    first.save(10)
+    first.run.checkpoints.joinpath(".checkpoint_step_30.pt.1.tmp").write_bytes(b"draft")
+    first.publisher.publish()
+    assert order == ["checkpoint_step_10.pt", "checkpoint_step_10.pt.json"]
+    assert first.stored.latest_checkpoint.readlink().name == "checkpoint_step_10.pt"
+
+
+def test_what_the_child_retired_is_retired_in_storage_too(first: Attempt, tmp_path: Path) -> None:
+    first.save(10)
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    second.save(20)
+    commit.discard(second.run.checkpoint(10))
+    second.publisher.publish()
+    assert [record.step for record, _ in commit.committed(second.stored.checkpoints)] == [20]
+    assert sorted(p.name for p in second.stored.checkpoints.iterdir()) == [
+        "checkpoint_latest.pt", "checkpoint_step_20.pt", "checkpoint_step_20.pt.json",
+    ]  # fmt: skip
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(
+    first: Attempt, tmp_path: Path
+) -> None:
+    first.save(10)
+    first.save(20)
+    first.publisher.publish()
+    damaged = first.stored.checkpoint(20)
+    damaged.unlink()
+    damaged.write_bytes(b"weighty")
+    second = Attempt(tmp_path, 2)
+    assert second.restored.checkpoint is not None
+    assert second.restored.checkpoint.step == 10
+    assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_10.pt"
+    second.publisher.publish()
+    assert not second.stored.checkpoint(20).exists()
+    assert not commit_record(second.stored.checkpoint(20)).exists()
+    assert second.stored.checkpoint(20).with_suffix(".pt.corrupt").read_bytes() == b"weighty"
+
+
+def test_the_checkpoint_marked_best_stays_marked(first: Attempt, tmp_path: Path) -> None:
+    first.save(10)
+    first.run.best_checkpoint.symlink_to("checkpoint_step_10.pt")
+    first.save(20)
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    assert second.run.best_checkpoint.readlink().name == "checkpoint_step_10.pt"
+    assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_20.pt"
+
+
+def test_every_line_is_marked_with_its_attempt_and_none_is_torn(
+    first: Attempt, tmp_path: Path
+) -> None:
+    first.publisher.say("starts")
+    first.prints("one\ntw")
+    first.publisher.publish()
+    first.prints("o\n\nthree")
+    first.publisher.publish()
+    first.publisher.close("ended")
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    second.prints("four\n")
+    second.publisher.publish()
+    assert second.stored.output_log.read_text().splitlines() == [
+        "[1] --- starts", "[1] one", "[1] two", "[1] ", "[1] three", "[1] --- ended", "[2] four",
+    ]  # fmt: skip
+
+
+def test_an_outage_of_storage_loses_no_line(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("away")
+
+    first.publisher.say("starts")
+    first.prints("one\n")
+    with monkeypatch.context() as away:
+        away.setattr(FileStorage, "append", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="away"):
+                first.publisher.publish()
+    first.prints("two\n")
+    first.publisher.publish()
+    assert first.stored.output_log.read_text() == "[1] --- starts\n[1] one\n[1] two\n"
+
+
+def test_an_overtaken_attempt_publishes_nothing(first: Attempt, tmp_path: Path) -> None:
+    first.log(0)
+    first.publisher.publish()
+    Attempt(tmp_path, 2)
+    before = {p: p.stat().st_mtime_ns for p in first.stored.root.rglob("*") if p.is_file()}
+    first.log(10)
+    first.save(10)
+    first.prints("zombie\n")
+    with pytest.raises(OvertakenError):
+        first.publisher.publish()
+    after = {p: p.stat().st_mtime_ns for p in first.stored.root.rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
+    tmp_path: Path,
+) -> None:
+    left, live = (Scratch(tmp_path / "scratch" / "job" / name) for name in ("1", "2"))
+    left.run.checkpoints.mkdir(parents=True)
+    with live.held():
+        remove_left_behind(tmp_path / "scratch")
+        assert not left.root.exists()
+        assert live.run.checkpoints.is_dir()
+    remove_left_behind(tmp_path / "scratch")
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_pass_over_an_unchanged_run_writes_nothing(first: Attempt) -> None:
+    first.log(0)
+    first.save(0)
+    first.publisher.publish()
+    moment = time.time_ns()
+    first.publisher.publish()
+    assert all(p.stat().st_mtime_ns < moment for p in first.stored.root.rglob("*"))
