@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
+import torch._dynamo  # takes a second, and the first optimiser imports it: better with the rest
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 

@@ -146,7 +146,7 @@ class Trainer:
             update = self.update(step, rate)
 
             last = step == config.steps - 1
-            if last or (step and step % config.eval_every == 0):
+            if last or step % config.eval_every == 0:
                 self.validate(step)
             if self.metrics.should_log(step) or self.validated == step:
                 self.log(step, rate, update)

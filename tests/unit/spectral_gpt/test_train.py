@@ -69,10 +69,10 @@ def test_rows_have_the_metrics_and_the_interval_that_were_asked_for(
     assert [row["step"] for row in rows] == [0, 5, 10, 15, 20, 25, 29]
     names = {"loss", "learning_rate", "grad_norm", "tokens_per_sec", "perplexity", "wave_ratio"}
     assert all(row.keys() >= names for row in rows)
-    assert [row["step"] for row in rows if "val_loss" in row] == [10, 20, 29]
+    assert [row["step"] for row in rows if "val_loss" in row] == [0, 10, 20, 29]
     # QFE: the loss is the cross-entropy, whose exponential is the perplexity, and some more.
     assert all(math.log(row["perplexity"]) < row["loss"] + 1e-6 for row in rows)
-    assert rows[-1]["val_loss"] < rows[0]["loss"] - 0.5
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"] - 0.5
 
 
 def test_checkpoints_come_at_their_interval_and_at_the_end(
