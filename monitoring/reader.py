@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,24 +80,23 @@ class _Table:
         skeleton = block.translate(None, _NUMERIC)
         usual = skeleton[: skeleton.index(b"\n") + 1]
         count = len(skeleton) // len(usual)
-        others: list[tuple[int, bytes]] = []
+        alike, others = block, []
         if skeleton != usual * count:
             lines, shapes = block.split(b"\n")[:-1], skeleton.split(b"\n")[:-1]
             count = len(lines)
             usual = Counter(shapes).most_common(1)[0][0]
             others = [(n, line) for n, line in enumerate(lines) if shapes[n] != usual]
-            alike = [line for n, line in enumerate(lines) if shapes[n] == usual]
-            block = b"\n".join([*alike, b""])
-        fast = _read_alike(block)
-        if fast is not None:
+            same = [line for n, line in enumerate(lines) if shapes[n] == usual]
+            alike = b"\n".join([*same, b""])
+        if (fast := _read_alike(alike)) is not None:
             yield fast
             yield from self._read_slowly(others)
         else:
-            yield from self._read_slowly([*enumerate(block.split(b"\n")[:-1]), *others])
+            yield from self._read_slowly(enumerate(block.split(b"\n")[:-1]))
         self._line += count
 
     def _read_slowly(
-        self, lines: list[tuple[int, bytes]]
+        self, lines: Iterable[tuple[int, bytes]]
     ) -> Iterator[tuple[tuple[str, ...], Array]]:
         tables: dict[tuple[str, ...], list[list[float]]] = {}
         for number, line in lines:

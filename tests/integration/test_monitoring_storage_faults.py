@@ -177,7 +177,8 @@ manager.wait()
 fourth = save(4)
 latest = manager.load_latest_checkpoint()["step"]
 saved = [first, second, third, fourth]
-tell(saved=saved, said=said, latest=latest, steps=[item["step"] for item in manager.list_checkpoints()])
+steps = [item["step"] for item in manager.list_checkpoints()]
+tell(saved=saved, said=said, latest=latest, steps=steps)
 """
 
 
