@@ -34,9 +34,8 @@ class AppendLog:
         self._dirty = False
         self._lock = threading.Lock()
 
-    def append(self, lines: str) -> None:
+    def append(self, data: bytes) -> None:
         """Write whole lines now, after those that wait."""
-        data = lines.encode()
         if self._waiting or self._descriptor is None:
             self._catch_up(data)
             return
@@ -49,9 +48,9 @@ class AppendLog:
         if written != len(data):
             self._keep(data, written, "the disk took only a part")
 
-    def hold(self, lines: str) -> None:
+    def hold(self, data: bytes) -> None:
         """Keep whole lines in memory for a while: until `append`, `flush`, `close` or the exit."""
-        self._waiting += lines.encode()
+        self._waiting += data
         _unwritten.add(self)
         if len(self._waiting) > _HOLD:
             self.flush()

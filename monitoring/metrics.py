@@ -44,7 +44,7 @@ class MetricsLogger:
         self._text = AppendLog(self.training_log)
         self._formats: dict[tuple[str, ...], RowFormat] = {}
         self._second = 0
-        self._clock = ""
+        self._clock = b""
 
     def should_log(self, step: int) -> bool:
         """Whether this step's metrics are to be logged."""
@@ -65,7 +65,7 @@ class MetricsLogger:
         moment = time.time()
         if int(moment) != self._second:
             self._second = int(moment)
-            self._clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+            self._clock = _clock(moment)
         row, text = form.lines(step, moment, self._clock, tuple(metrics.values()))
         if flush:
             self._rows.append(row)
@@ -78,6 +78,12 @@ class MetricsLogger:
         """Write the rows that were logged with `flush=False`."""
         self._rows.flush()
         self._text.flush()
+
+    def sync(self) -> None:
+        """Wait until the disk has every row; without it that takes about a second."""
+        self.flush()
+        self._rows.sync()
+        self._text.sync()
 
     def close(self) -> None:
         """Write everything, wait for the disk and close both files."""
@@ -157,10 +163,12 @@ class MetricsLogger:
         attempt = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0)
         note = {"step": step, "timestamp": round(time.time(), 3), "attempt": attempt}
         resumes = AppendLog(self._resumes)
-        resumes.append(json.dumps(note) + "\n")
+        resumes.append(json.dumps(note).encode() + b"\n")
         resumes.close()
-        clock = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._text.append(f"{clock} resumed after step {step}, {superseded} rows superseded\n")
+        clock = _clock(time.time())
+        self._text.append(
+            b"%b resumed after step %d, %d rows superseded\n" % (clock, step, superseded)
+        )
 
 
 def latest_step(metrics_file: Path) -> int | None:
@@ -184,6 +192,11 @@ def latest_step(metrics_file: Path) -> int | None:
             if start == 0:
                 return None
             span *= 8
+
+
+def _clock(moment: float) -> bytes:
+    """Local time to the second, for people."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)).encode()
 
 
 def _within(line: bytes, step: int) -> bool:

@@ -21,7 +21,7 @@ _PLAIN = frozenset({float, int})
 class RowFormat:
     """Turns metrics of the same names into lines: JSON for machines and text for people.
 
-    Numbers are set into a template by one `%` operation: a quarter of the time that
+    Numbers are set into a template of bytes by one `%` operation: a quarter of the time that
     `json.dumps` takes, with the same digits (`repr`, which reads back as the same float).
     """
 
@@ -29,19 +29,19 @@ class RowFormat:
         for name in names:
             if name in RESERVED:
                 raise ValueError(f"{name!r} is a column that every row has; name the metric else")
-        fields = [f", {json.dumps(str(name))}: ".replace("%", "%%") for name in names]
-        self._json = '{"step": %d, "timestamp": %.3f' + "".join(f"{f}%r" for f in fields) + "}\n"
-        self._json_mixed = self._json.replace("%r", "%s")
-        self._text = "%s step %d" + "".join(
-            f" | {str(name).replace('%', '%%')} %.6g" for name in names
-        ) + "\n"  # fmt: skip
-        self._text_mixed = self._text.replace("%.6g", "%s")
+        keys = [json.dumps(str(name)).encode().replace(b"%", b"%%") for name in names]
+        row = b"".join(b", %b: %%r" % key for key in keys)
+        self._json = b'{"step": %d, "timestamp": %.3f' + row + b"}\n"
+        self._json_mixed = self._json.replace(b": %r", b": %b")
+        labels = [key.strip(b'"') for key in keys]
+        self._text = b"%b step %d" + b"".join(b" | %b %%.6g" % label for label in labels) + b"\n"
+        self._text_mixed = self._text.replace(b" %.6g", b" %b")
 
     def lines(
-        self, step: int, moment: float, clock: str, values: tuple[Any, ...]
-    ) -> tuple[str, str]:
+        self, step: int, moment: float, clock: bytes, values: tuple[Any, ...]
+    ) -> tuple[bytes, bytes]:
         """The JSON line and the text line of one row."""
-        if _PLAIN.issuperset(map(type, values)) and math.isfinite(sum(values)):
+        if _PLAIN.issuperset(map(type, values)) and _all_finite(values):
             return (
                 self._json % (step, moment, *values),
                 self._text % (clock, step, *values),
@@ -51,6 +51,13 @@ class RowFormat:
             self._json_mixed % (step, moment, *map(_encode, plain)),
             self._text_mixed % (clock, step, *map(_readable, plain)),
         )
+
+
+def _all_finite(numbers: tuple[float, ...]) -> bool:
+    try:
+        return math.isfinite(sum(numbers))
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def plain_number(value: Any) -> Any:
@@ -97,9 +104,9 @@ def jsonable(value: Any) -> Any:
     return str(value)
 
 
-def _encode(value: Any) -> str:
-    return json.dumps(jsonable(value))
+def _encode(value: Any) -> bytes:
+    return json.dumps(jsonable(value)).encode()
 
 
-def _readable(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _readable(value: Any) -> bytes:
+    return (f"{value:.6g}" if isinstance(value, float) else str(value)).encode()

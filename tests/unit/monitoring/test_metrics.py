@@ -35,8 +35,8 @@ def test_rows_are_in_the_file_when_the_call_returns(logger: MetricsLogger) -> No
 
 @given(metrics=st.dictionaries(st.text().filter(lambda n: n not in ("step", "timestamp")), NUMBERS))
 def test_every_finite_number_reads_back_in_all_digits(metrics: dict[str, Any]) -> None:
-    line, _ = RowFormat(tuple(metrics)).lines(3, 1.0, "now", tuple(metrics.values()))
-    assert line.count("\n") == 1
+    line, _ = RowFormat(tuple(metrics)).lines(3, 1.0, b"now", tuple(metrics.values()))
+    assert line.count(b"\n") == 1
     row = decode(line)
     del row["step"], row["timestamp"]
     assert row == metrics

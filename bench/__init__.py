@@ -1,0 +1,1 @@
+"""What the monitoring library costs, measured beside what else there is, in one run."""

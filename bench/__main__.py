@@ -1,0 +1,31 @@
+"""`python -m bench NAME`: measure, print a table and one JSON line, keep the result if asked."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = {
+    "metrics": "one log_metrics call beside other loggers",
+    "checkpoint": "time held, time lost and memory of a checkpoint on the CPU",
+    "plots": "time the loop is held by plots at an interval",
+    "reader": "a long metrics.jsonl brought down to 2,000 points per metric",
+    "model": "time per step of the wave variant against the standard one",
+    "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
+}
+
+
+def main() -> int:
+    """Run the benchmark that the command line names; the exit status."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in NAMES:
+        print("usage: python -m bench NAME [--help]\n")
+        for known, about in NAMES.items():
+            print(f"  {known:12}{about}")
+        return 2
+    status: int = importlib.import_module(f"bench.{name}").main(sys.argv[2:])
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""A checkpoint of an AdamW state on the CPU: time held, time lost, memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict_saver import async_save
+
+from bench.report import PeakMemory, Report, options, timed
+from monitoring import CheckpointManager
+
+_WIDTH = 1024
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure every way of saving in turns; 1 when a bar is broken."""
+    parser = options("checkpoint", mb=360, rounds=7)
+    parser.add_argument("--dir", default=None, help="where to write; a temporary directory")
+    arguments = parser.parse_args(argv)
+    model, optimizer = adamw_state(arguments.mb)
+    size = state_bytes(model, optimizer)
+    cores = len(os.sched_getaffinity(0))
+    report = Report(
+        "checkpoint",
+        {"state_mb": round(size / 2**20), "rounds": arguments.rounds, "cores": cores},
+    )
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
+        saver = Saver(Path(directory), model, optimizer)
+        peak = PeakMemory()
+        report.add("held, our first save (makes the buffers)", "ms", [timed(saver.ours)])
+        saver.manager.wait()
+        report.bar("peak extra memory / state", peak.extra() / size, 1.1)
+        _measure_held(report, saver, size, arguments.rounds)
+        for threads in sorted({1, cores}):
+            _measure_lost(report, saver, threads, max(3, arguments.rounds // 2))
+        saver.manager.close()
+    return report.show(keep=arguments.keep)
+
+
+def adamw_state(megabytes: float, device: str = "cpu") -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A float32 model whose weights and AdamW moments together have this size."""
+    layers = max(1, round(megabytes * 2**20 / 12 / (_WIDTH * (_WIDTH + 1))))
+    model = nn.Sequential(*[nn.Linear(_WIDTH, _WIDTH, device=device) for _ in range(layers)])
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return model, optimizer
+
+
+def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of all tensors that a checkpoint holds."""
+    moments = [
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    return sum(parameter.nbytes for parameter in model.parameters()) + sum(moments)
+
+
+class Saver:
+    """The ways to save the same state."""
+
+    def __init__(self, directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.directory = directory
+        self.model = model
+        self.optimizer = optimizer
+        self.manager = CheckpointManager(directory / "ours", keep_last_n=1, async_save=True)
+        self._step = 0
+        self._files = 0
+
+    def ours(self) -> None:
+        """Begin an asynchronous save."""
+        self._step += 1
+        self.manager.save_checkpoint(self._step, self.model, self.optimizer, [0.5] * 15_000, {})
+
+    def plain(self) -> None:
+        """`torch.save`, with nothing that makes it survive a power cut."""
+        torch.save(self._state(), self._new_file())
+
+    def synchronous(self) -> None:
+        """`torch.save`, synced to the disk."""
+        with self._new_file().open("wb") as file:
+            torch.save(self._state(), file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def distributed(self) -> Any:
+        """Begin a save by `torch.distributed.checkpoint`; its future."""
+        place = self.directory / "dcp"
+        shutil.rmtree(place, ignore_errors=True)
+        return async_save(self._state(), checkpoint_id=str(place))
+
+    def forget(self) -> None:
+        """Remove the files of `plain` and `synchronous`."""
+        for path in self.directory.glob("*.pt"):
+            path.unlink()
+
+    def _state(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def _new_file(self) -> Path:
+        # Writing onto an old name is slower: the comparison must not suffer from that.
+        self._files += 1
+        return self.directory / f"{self._files}.pt"
+
+
+def _measure_held(report: Report, saver: Saver, size: int, rounds: int) -> None:
+    source = torch.rand(size // 4)
+    target = torch.empty_like(source).copy_(source)
+    held: dict[str, list[float]] = {}
+    distributed: list[float] = []
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    for _ in range(rounds):
+        held.setdefault("memory copy", []).append(timed(lambda: target.copy_(source)))
+        held.setdefault("torch.save", []).append(timed(saver.plain))
+        held.setdefault("torch.save and fsync", []).append(timed(saver.synchronous))
+        saver.forget()
+        held.setdefault("ours", []).append(timed(saver.ours))
+        saver.manager.wait()
+        start = perf_counter()
+        future = saver.distributed()
+        distributed.append((perf_counter() - start) * 1e3)
+        future.result()
+    medians = {name: report.add(f"held, {name}", "ms", taken) for name, taken in held.items()}
+    dcp_median = report.add("held, dcp.async_save", "ms", distributed)
+    ours = medians["ours"]
+    report.bar("held, ms against torch.save / 15", ours, medians["torch.save"] / 15)
+    report.bar("held, ms against 1.5 memory copies", ours, 1.5 * medians["memory copy"])
+    report.bar("held, ms against dcp.async_save", ours, dcp_median)
+
+
+def _measure_lost(report: Report, saver: Saver, threads: int, rounds: int) -> None:
+    """Training time lost until the file is committed: held and slowed together."""
+    lost: dict[str, list[float]] = {"ours": [], "synchronous": []}
+    with _threads(threads):
+        step = _training()
+        for _ in range(rounds):
+            lost["ours"].append(_lost(step, saver.ours, lambda: _done(saver)))
+            saver.manager.wait()
+            lost["synchronous"].append(_lost(step, saver.synchronous, lambda: True))
+            saver.forget()
+    label = f"lost, trainer on {threads} of {len(os.sched_getaffinity(0))} cores"
+    medians = {name: report.add(f"{label}, {name}", "ms", taken) for name, taken in lost.items()}
+    part = 5 if threads == 1 else 1
+    limit = medians["synchronous"] / part
+    report.bar(f"{label}, ms against synchronous / {part}", medians["ours"], limit)
+
+
+def _done(saver: Saver) -> bool:
+    save = saver.manager._save
+    return save is None or save.done
+
+
+def _lost(
+    step: Callable[[], object], save: Callable[[], object], done: Callable[[], bool]
+) -> float:
+    """Milliseconds beyond those that the same steps take without a save."""
+    usual = sorted(timed(step) for _ in range(60))[30]
+    start = perf_counter()
+    save()
+    steps = 0
+    while not done() or steps < 10:
+        step()
+        steps += 1
+    return (perf_counter() - start) * 1e3 - steps * usual
+
+
+def _training() -> Callable[[], object]:
+    """A step of about ten milliseconds that keeps the processor busy as training does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    batch = torch.randn(64, 512)
+
+    def step() -> None:
+        loss = (model(batch) - batch).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    for _ in range(5):
+        step()
+    return step
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

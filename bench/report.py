@@ -1,0 +1,119 @@
+"""The table, the JSON line and the kept result of a measurement."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from monitoring.hardware import describe_hardware, describe_software
+from monitoring.ids import get_git_hash
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass
+class Report:
+    """Measures by name, each with its unit, and the bars that they are held against."""
+
+    name: str
+    setting: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    bars: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, measure: str, unit: str, values: Sequence[float]) -> float:
+        """Add a measure with its single values; its median."""
+        median = statistics.median(values)
+        self.rows.append(
+            {
+                "measure": measure,
+                "unit": unit,
+                "median": median,
+                "min": min(values),
+                "max": max(values),
+                "count": len(values),
+            }
+        )
+        return median
+
+    def bar(self, promise: str, value: float, limit: float) -> None:
+        """Hold a number against what it may be at most."""
+        self.bars.append(
+            {"promise": promise, "value": value, "limit": limit, "kept": value <= limit}
+        )
+
+    def show(self, *, keep: bool) -> int:
+        """Print everything, keep it where asked; 0 when every bar is kept."""
+        width = max(len(row["measure"]) for row in self.rows)
+        print(f"{self.name}   {self.setting}")
+        print(f"{'':{width}}  {'median':>12} {'min':>12} {'max':>12}")
+        for row in self.rows:
+            numbers = " ".join(f"{row[key]:12.4g}" for key in ("median", "min", "max"))
+            print(f"{row['measure']:{width}}  {numbers}  {row['unit']}")
+        for bar in self.bars:
+            verdict = "kept  " if bar["kept"] else "BROKEN"
+            print(f"{verdict} {bar['promise']}: {bar['value']:.4g}, at most {bar['limit']:.4g}")
+        for note in self.notes:
+            print(note)
+        document = {
+            "benchmark": self.name,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "git_hash": get_git_hash(),
+            "load_average": os.getloadavg(),
+            "setting": self.setting,
+            "hardware": {k: v for k, v in describe_hardware().items() if k != "hostname"},
+            "software": {k: v for k, v in describe_software().items() if k != "packages"},
+            "rows": self.rows,
+            "bars": self.bars,
+            "notes": self.notes,
+        }
+        line = json.dumps(document)
+        print(line)
+        if keep:
+            RESULTS.mkdir(exist_ok=True)
+            moment = datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
+            (RESULTS / f"{moment}_{self.name}.json").write_text(line + "\n")
+        return 0 if all(bar["kept"] for bar in self.bars) else 1
+
+
+def options(name: str, **numbers: float) -> argparse.ArgumentParser:
+    """The command line of a benchmark: one option for each number, with its default."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench {name}")
+    for option, default in numbers.items():
+        parser.add_argument(f"--{option}", type=type(default), default=default)
+    parser.add_argument("--keep", action="store_true", help=f"keep the result in {RESULTS.name}/")
+    return parser
+
+
+def timed(call: Callable[[], object]) -> float:
+    """How many milliseconds a call takes."""
+    start = perf_counter()
+    call()
+    return (perf_counter() - start) * 1e3
+
+
+class PeakMemory:
+    """The most resident memory that the process has between two points, in bytes (Linux)."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel starts a new high-water mark
+        self._before = self._read("VmRSS")
+
+    def extra(self) -> int:
+        """How much more than at the beginning was resident at the highest point."""
+        return self._read("VmHWM") - self._before
+
+    @staticmethod
+    def _read(name: str) -> int:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError(f"/proc/self/status has no {name}")
