@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.client import Client
@@ -49,7 +50,7 @@ class DemoFailedError(Exception):
 
 def demo(directory: Path) -> int:
     """Runs the demonstration below `directory`; the exit code, 0 only when all of it happened."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     service = LocalService(directory, say=lambda line: console.print(f"  {line}", style="dim"))
     try:
@@ -134,8 +135,10 @@ class _Watch:
 
     def _words(self) -> str:
         progress = self._job.progress
-        if progress is None or progress.loss is None:
-            return str(self._job.state)
+        if progress is None or progress.step is None:
+            return "starting" if self._job.state is State.RUNNING else str(self._job.state)
+        if progress.loss is None:
+            return ""
         words = f"loss {progress.loss:.4f}"
         if progress.tokens_per_second:
             words += f"  {progress.tokens_per_second:,.0f} tokens/s"
@@ -174,7 +177,7 @@ class _Watch:
 
 def _report(console: Console, service: LocalService, client: Client, job: JobView) -> None:
     console.print("[bold]4.[/] What became of it")
-    console.print(story(job))
+    console.print(Padding(story(job), (0, 0, 1, 3)), soft_wrap=False)
     if job.state is not State.SUCCEEDED:
         return
     run = RunPaths(service.data / "fetched" / job.id)
@@ -216,4 +219,5 @@ def _steps_done(job: JobView) -> int:
     if job.state is State.SUCCEEDED:
         return _total_steps(job)
     step = job.progress.step if job.progress else None
+    step = job.checkpoint_step if step is None else step
     return 0 if step is None else step + 1

@@ -61,6 +61,7 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
     parts: list[RenderableType] = [facts]
     if job.attempts:
         parts.append(_attempt_table(_attempts(job), now))
+        parts.extend(_whys(job.attempts))
     for attempt in job.attempts[-1:]:
         if attempt.log_tail and job.state is State.FAILED:
             parts.append(Text("last lines of output", style="bold"))
@@ -104,7 +105,8 @@ def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
 
 def _state(job: JobView) -> Text:
     text = Text(job.state, style=f"bold {_STYLES[job.state]}")
-    why = job.message or (str(job.reason) if job.reason else "")
+    said = job.reason is None or job.state is State.SUCCEEDED
+    why = job.message or ("" if said else str(job.reason))
     return text.append(f": {why}", style="not bold default") if why else text
 
 
@@ -144,22 +146,27 @@ def _attempts(job: JobView) -> list[Attempt]:
 
 
 def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
-    table = _table(
-        "attempt", "worker", "resumed from", "steps", "computed twice", "ended", "took", "why"
-    )
+    """Narrow enough for 80 columns, the reasons apart."""
+    table = _table("attempt", "resumed from", "steps", "computed twice", "took", "ended")
     for attempt in attempts:
         running = attempt.ended_at is None
         table.add_row(
             str(attempt.number),
-            attempt.worker,
             _origin(attempt),
             _span(attempt.first_step, attempt.last_step),
             str(attempt.steps_recomputed),
-            "" if running else str(attempt.reason),
             duration((now if running else attempt.ended_at or now) - attempt.started_at),
-            attempt.message,
+            "" if running else str(attempt.reason),
         )
     return table
+
+
+def _whys(attempts: Iterable[Attempt]) -> Iterable[RenderableType]:
+    """Why each attempt ended, where there is more to say than its reason."""
+    for attempt in attempts:
+        if attempt.message:
+            why = Text(f"attempt {attempt.number} on {attempt.worker}: ", style="bright_black")
+            yield why.append(attempt.message)
 
 
 def _origin(attempt: Attempt) -> str:

@@ -140,7 +140,7 @@ class LocalService:
         for process in self._processes:
             if not process.running and time.monotonic() - process.started > _CALM_SECONDS:
                 code = process.popen.returncode if process.popen else None
-                self._say(f"{process.name} ended ({code}), starting it again")
+                self._say(f"{process.name} has ended (exit code {code}); starting a new one")
                 process.start()
 
     def stop(self) -> None:

@@ -17,14 +17,21 @@ from monitoring.storage import Storage
 
 @dataclass(frozen=True)
 class Scratch:
-    """The places of an attempt's files; `run` has the layout of a run."""
+    """The places of an attempt's files below `base`."""
 
-    root: Path
+    base: Path
+    job_id: str
+    attempt: int
+
+    @property
+    def root(self) -> Path:
+        """All of them."""
+        return self.base / self.job_id / str(self.attempt)
 
     @property
     def run(self) -> RunPaths:
-        """The run directory that the child sees."""
-        return RunPaths(self.root / "run")
+        """The run directory that the child sees, named as in storage: plots show its name."""
+        return RunPaths(self.root / self.job_id)
 
     @property
     def workspace(self) -> Path:

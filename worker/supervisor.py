@@ -74,7 +74,7 @@ class Service:
 def supervise(service: Service, job: Job) -> None:
     """Runs the job's current attempt to its end."""
     log.info("job %s: attempt %d starts", job.id, job.attempt)
-    scratch = Scratch(service.settings.scratch_dir / job.id / str(job.attempt))
+    scratch = Scratch(service.settings.scratch_dir, job.id, job.attempt)
     try:
         with scratch.held():
             _Attempt(service, job, scratch).run()
@@ -211,8 +211,8 @@ class _Attempt:
     def _publish_last(self, publisher: Publisher, ended: Outcome) -> Outcome:
         """Publishes what is left and how it ended, waiting for a store that is away."""
         self._write_receipt(self._receipt(ended, time.time()))
-        why = f"{ended.reason} {ended.message}".rstrip()
-        publisher.close(f"{_now()} attempt {self._job.attempt} ended: {why}")
+        why = f" ({ended.message})" if ended.message else ""
+        publisher.close(f"{_now()} attempt {self._job.attempt} ended: {ended.reason}{why}")
         last = self._background("storage", publisher.publish)
         deadline = time.monotonic() + _STORAGE_PATIENCE_SECONDS
         while not last.call():

@@ -35,7 +35,7 @@ def job(**spec: object) -> Job:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Iterator[Scratch]:
-    scratch = Scratch(tmp_path / "scratch")
+    scratch = Scratch(tmp_path / "scratch", "a-1", 3)
     with scratch.held():
         yield scratch
 

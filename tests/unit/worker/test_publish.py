@@ -22,7 +22,7 @@ class Attempt:
         self.fence = Fence("job", number)
         self.storage = FileStorage(tmp_path / "store")
         self.stored = RunPaths(tmp_path / "store" / "job")
-        self.scratch = Scratch(tmp_path / f"scratch-{number}")
+        self.scratch = Scratch(tmp_path / "scratch", "job", number)
         self.run = self.scratch.run
         self.storage.seize(self.fence)
         self._held = self.scratch.held()
@@ -254,7 +254,7 @@ def test_an_overtaken_attempt_publishes_nothing(first: Attempt, tmp_path: Path) 
 def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
     tmp_path: Path,
 ) -> None:
-    left, live = (Scratch(tmp_path / "scratch" / "job" / name) for name in ("1", "2"))
+    left, live = (Scratch(tmp_path / "scratch", "job", n) for n in (1, 2))
     left.run.checkpoints.mkdir(parents=True)
     with live.held():
         remove_left_behind(tmp_path / "scratch")

@@ -1,0 +1,72 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from api.cli import cli
+from jobs.settings import Settings
+from jobs.spec import JobSpec
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language in all documents."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.M | re.S)
+    return [block for path in DOCUMENTS for block in pattern.findall(path.read_text())]
+
+
+def setting_rows() -> dict[str, str]:
+    return {
+        f"SPECTRAIN_{name.upper()}": f"| `SPECTRAIN_{name.upper()}` | "
+        f"{f'`{field.default}`' if str(field.default) else 'none'} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    }
+
+
+@pytest.mark.parametrize("name", setting_rows())
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    assert setting_rows()[name] in (ROOT / "docs/settings.md").read_text().splitlines()
+
+
+def test_every_documented_setting_exists() -> None:
+    text = (ROOT / "docs/settings.md").read_text()
+    named = set(re.findall(r"^\| `(SPECTRAIN_\w+)`", text, re.M))
+    assert named == {*setting_rows(), "SPECTRAIN_URL", "SPECTRAIN_API_TOKEN"}
+
+
+def test_every_job_in_the_documents_is_one() -> None:
+    jobs = blocks("yaml")
+    assert jobs
+    for text in jobs:
+        JobSpec.model_validate(yaml.safe_load(text))
+
+
+def test_every_python_block_compiles() -> None:
+    for text in blocks("python"):
+        compile(text, "document", "exec")
+
+
+def test_every_command_in_the_documents_exists() -> None:
+    lines = [line for block in blocks("(?:sh|bash)") for line in block.splitlines()]
+    names = {words[1] for line in lines if (words := line.split())[:1] == ["spectrain"]}
+    targets = {words[1] for line in lines if (words := line.split())[:1] == ["make"]}
+    assert names
+    assert names <= set(cli.commands)
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for name in names:
+        assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
