@@ -88,7 +88,7 @@ class _Watch:
         self._service = service
         self._client = client
         self._job = job
-        self._drained = False
+        self._drained_at: float | None = None
         self._last_line = 0.0
         self._pace: tuple[int, float, int] | None = None  # attempt, time and step of its first look
 
@@ -131,6 +131,8 @@ class _Watch:
         if started and (seen is None or seen.step is None or before.attempt < self._job.attempt):
             start = progress.resumed_from if progress else None
             how = "from the beginning" if start is None else f"from the checkpoint of step {start}"
+            if self._drained_at is not None:
+                how += f", {time.monotonic() - self._drained_at:.1f} s after the drain"
             self._console.print(f"   Attempt {self._job.attempt} trains {how}")
 
     def _words(self) -> str:
@@ -164,7 +166,8 @@ class _Watch:
         self._console.print(f"   step {_steps_done(self._job)}/{_total_steps(self._job)}  {words}")
 
     def _drain_in_the_middle(self) -> None:
-        if self._drained or _steps_done(self._job) < _PREEMPT_AT * _total_steps(self._job):
+        middle = _PREEMPT_AT * _total_steps(self._job)
+        if self._drained_at is not None or _steps_done(self._job) < middle:
             return
         (worker,) = self._service.workers
         self._console.print(
@@ -172,7 +175,7 @@ class _Watch:
             f"of step {_steps_done(self._job)}"
         )
         os.kill(worker, signal.SIGTERM)
-        self._drained = True
+        self._drained_at = time.monotonic()
 
 
 def _report(console: Console, service: LocalService, client: Client, job: JobView) -> None:
