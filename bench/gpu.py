@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -49,9 +49,8 @@ def _measure(report: Report, directory: Path, gigabytes: float, rounds: int) -> 
 
     for _ in range(3):
         step()
-    alone = [_synchronised(step) for _ in range(10)]
-    usual = report.add(f"{name}: a training step", "ms", alone)
-    held, stalled, total = [], [], []
+    usual = report.add(f"{name}: a training step", "ms", [_synchronised(step) for _ in range(10)])
+    held, longer, total = [], [], []
     for number in range(1, rounds + 2):
         torch.cuda.synchronize()
         expected = [parameter.detach().clone() for parameter in _some(model)]
@@ -60,28 +59,29 @@ def _measure(report: Report, directory: Path, gigabytes: float, rounds: int) -> 
         manager.save_checkpoint(number, model, optimizer, [0.5] * 15_000, {})
         held.append((perf_counter() - start) * 1e3)
         # The next forward and backward pass run beside the copy; the step waits for it.
-        stalled.append(_synchronised(step))
+        longer.append(_synchronised(step) - usual)
         manager.wait()
         total.append((perf_counter() - start) * 1e3)
         _compare(manager, number, model, expected)
     report.add(f"{name}: held, the first save (pins the memory)", "ms", held[:1])
     ours = report.add(f"{name}: held, each further save", "ms", held[1:])
-    report.add(
-        f"{name}: the step beside the copy, longer by", "ms", [t - usual for t in stalled[1:]]
-    )
+    report.add(f"{name}: the step beside the copy, longer by", "ms", longer[1:])
     report.add(f"{name}: until committed", "ms", total[1:])
-    pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    source = torch.empty(size, dtype=torch.uint8, device="cuda")
-    copies = [_synchronised(lambda: pinned.copy_(source, non_blocking=True)) for _ in range(5)]
-    copy = report.add(f"{name}: plain copy to pinned memory", "ms", copies)
+    copy = report.add(f"{name}: plain copy to pinned memory", "ms", _plain_copies(size))
     report.notes.append(f"{name}: the copy runs at {size / copy / 1e6:.1f} GB/s")
-    del pinned, source
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    saved = [timed(lambda: torch.save(state, directory / f"{n}.pt")) for n in range(2)]
+    path = directory / "plain.pt"
+    saved = [timed(lambda: torch.save(state, path)) for _ in range(2)]
     report.add(f"{name}: held, torch.save", "ms", saved)
     if gigabytes <= 2:
         report.bar(f"{name}: ms held, the copy beside the next forward pass", ours, 10.0)
     manager.close()
+
+
+def _plain_copies(size: int) -> list[float]:
+    pinned = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    source = torch.empty(size, dtype=torch.uint8, device="cuda")
+    return [_synchronised(lambda: pinned.copy_(source, non_blocking=True)) for _ in range(5)]
 
 
 def _some(model: nn.Module) -> list[nn.Parameter]:
@@ -100,9 +100,9 @@ def _compare(
         assert torch.equal(checkpoint["model_state_dict"][names[parameter]], tensor.cpu())
 
 
-def _synchronised(call: object) -> float:
+def _synchronised(call: Callable[[], object]) -> float:
     torch.cuda.synchronize()
     start = perf_counter()
-    call()  # type: ignore[operator]
+    call()
     torch.cuda.synchronize()
     return (perf_counter() - start) * 1e3

@@ -43,7 +43,7 @@ class MetricsLogger:
         self._rows = AppendLog(self.metrics_file)
         self._text = AppendLog(self.training_log)
         self._formats: dict[tuple[str, ...], RowFormat] = {}
-        self._second = 0
+        self._next_second = 0.0
         self._clock = b""
 
     def should_log(self, step: int) -> bool:
@@ -63,8 +63,8 @@ class MetricsLogger:
         if form is None:
             form = self._formats[names] = RowFormat(names)
         moment = time.time()
-        if int(moment) != self._second:
-            self._second = int(moment)
+        if moment >= self._next_second:
+            self._next_second = int(moment) + 1.0
             self._clock = _clock(moment)
         row, text = form.lines(step, moment, self._clock, tuple(metrics.values()))
         if flush:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 RESERVED = ("step", "timestamp")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PLAIN = frozenset({float, int})
+_LARGEST = sys.float_info.max
 
 
 class RowFormat:
@@ -41,7 +43,8 @@ class RowFormat:
         self, step: int, moment: float, clock: bytes, values: tuple[Any, ...]
     ) -> tuple[bytes, bytes]:
         """The JSON line and the text line of one row."""
-        if _PLAIN.issuperset(map(type, values)) and _all_finite(values):
+        # A sum is finite only if every number is (and where it overflows, the long way is right).
+        if _PLAIN.issuperset(map(type, values)) and -_LARGEST <= sum(values) <= _LARGEST:
             return (
                 self._json % (step, moment, *values),
                 self._text % (clock, step, *values),
@@ -51,13 +54,6 @@ class RowFormat:
             self._json_mixed % (step, moment, *map(_encode, plain)),
             self._text_mixed % (clock, step, *map(_readable, plain)),
         )
-
-
-def _all_finite(numbers: tuple[float, ...]) -> bool:
-    try:
-        return math.isfinite(sum(numbers))
-    except OverflowError:  # an integer beyond every float
-        return False
 
 
 def plain_number(value: Any) -> Any:
