@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.client import Client
@@ -20,23 +19,23 @@ from api.up import CannotStartError, LocalService
 from api.wire import JobView
 from jobs.spec import Checkpoint, JobSpec
 from jobs.states import Reason, State
-from jobs.workload import ModelSpec, TrainSpec
+from jobs.workload import ModelSpec, OptimizerSpec, TrainSpec
 from monitoring.paths import RunPaths
 
 # The wave variant with RGD and QFE on the standard library's source: 60 to 90 s on two CPU cores.
 SPEC = JobSpec(
     name="demo",
     train=TrainSpec(
-        model=ModelSpec(
-            d_model=128, num_layers=4, num_heads=4, num_waves=16, num_harmonics=2, block_size=128
-        ),
-        steps=600,
+        model=ModelSpec(d_model=128, num_layers=2, num_heads=4, block_size=64),
+        optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=200),
+        steps=2100,
         batch_size=16,
-        eval_every=100,
-        plot_every=200,
-        sample_tokens=240,
+        eval_every=300,
+        eval_batches=4,
+        plot_every=700,
+        sample_tokens=300,
     ),
-    checkpoint=Checkpoint(every_steps=100),
+    checkpoint=Checkpoint(every_steps=300),
 )
 _PREEMPT_AT = 0.45
 _TICK_SECONDS = 0.5
@@ -180,7 +179,8 @@ class _Watch:
 
 def _report(console: Console, service: LocalService, client: Client, job: JobView) -> None:
     console.print("[bold]4.[/] What became of it")
-    console.print(Padding(story(job), (0, 0, 1, 3)), soft_wrap=False)
+    console.print(story(job), soft_wrap=False)
+    console.print()
     if job.state is not State.SUCCEEDED:
         return
     run = RunPaths(service.data / "fetched" / job.id)

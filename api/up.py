@@ -217,7 +217,11 @@ def _slots(device: str, workers: int | None) -> list[dict[str, str]]:
     count = workers if workers is not None else max(1, len(gpus))
     if gpus:
         return [{"SPECTRAIN_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:count]]
-    return [{"SPECTRAIN_DEVICE": "cpu"}] * count
+    slot = {"SPECTRAIN_DEVICE": "cpu"}
+    if count > 1:  # two trainers that each take all cores slow each other far more than twofold
+        threads = max(1, (os.cpu_count() or 1) // count)
+        slot["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+    return [slot] * count
 
 
 def up(data: Path, host: str, port: int, workers: int | None, device: str) -> int:

@@ -15,7 +15,7 @@ Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]
 LabelValue = Annotated[str, Field(max_length=128)]
 
 # Names that the worker sets or keeps from the child, so that a job cannot.
-_RESERVED = re.compile(r"SPECTRAIN_|CUDA_VISIBLE_DEVICES$")
+_RESERVED = re.compile(r"SPECTRAIN_(?!DETERMINISTIC$)|CUDA_VISIBLE_DEVICES$")
 
 
 class Resources(Strict):
