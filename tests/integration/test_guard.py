@@ -121,11 +121,16 @@ def test_the_program_dies_with_a_killed_guard(tmp_path: Path, wait_until: Wait) 
     assert gone([program])
 
 
-def test_a_thread_that_ends_takes_no_child_with_it(tmp_path: Path) -> None:
+def test_a_thread_that_ends_takes_no_child_with_it(tmp_path: Path, wait_until: Wait) -> None:
+    """The kernel takes the end of the thread that started the guard for the end of its parent."""
     children: list[Child] = []
-    thread = threading.Thread(
-        target=lambda: children.append(start(["sh", "-c", "sleep 0.5; exit 3"], tmp_path))
-    )
+    output = tmp_path / "output"
+
+    def begin() -> None:
+        children.append(start(["sh", "-c", "echo ready; sleep 1; exit 3"], tmp_path))
+        wait_until(lambda: "ready" in output.read_text(), what="the program")
+
+    thread = threading.Thread(target=begin)
     thread.start()
     thread.join()
     children[0].wait()
