@@ -28,11 +28,11 @@ SPEC = JobSpec(
     train=TrainSpec(
         model=ModelSpec(d_model=128, num_layers=2, num_heads=4, block_size=64),
         optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=200),
-        steps=2100,
+        steps=1800,
         batch_size=16,
         eval_every=300,
         eval_batches=4,
-        plot_every=700,
+        plot_every=600,
         sample_tokens=300,
     ),
     checkpoint=Checkpoint(every_steps=300),
@@ -136,8 +136,10 @@ class _Watch:
 
     def _words(self) -> str:
         progress = self._job.progress
+        if self._job.state is State.QUEUED:
+            return "queued"
         if progress is None or progress.step is None:
-            return "starting" if self._job.state is State.RUNNING else str(self._job.state)
+            return "starting"
         if progress.loss is None:
             return ""
         words = f"loss {progress.loss:.4f}"
