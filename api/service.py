@@ -27,6 +27,11 @@ class Service:
     messenger: Messenger
     storage: Storage
 
+    def close(self) -> None:
+        """Closes the connections."""
+        self.messenger.close()
+        self.store.redis.close()
+
     def announce(self, job: Job) -> None:
         """Wakes a worker for a queued job.
 

@@ -7,6 +7,7 @@ So a message that is lost, doubled or old does no harm: a claim that finds nothi
 from __future__ import annotations
 
 from celery import Celery
+from kombu import pools
 
 from jobs.settings import Settings
 from jobs.store import JobStore
@@ -61,6 +62,11 @@ class Messenger:
             TASK, args=[job_id], queue=queue_name(self._settings, pool), ignore_result=True
         )
         self._store.message_sent(job_id)
+
+    def close(self) -> None:
+        """Closes this process's connections to the broker; Celery shares them between apps."""
+        pools.reset()  # type: ignore[no-untyped-call]
+        self._app.close()
 
     def flush(self, now: float) -> int:
         """Sends every message that is due by `now`; returns how many."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
 from werkzeug.test import TestResponse
@@ -18,13 +19,29 @@ from jobs.settings import Settings
 from jobs.states import Reason
 from jobs.store import JobStore
 
+MakeApp = Callable[[Settings], Flask]
+
 GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
 UNKNOWN = "wave-23456789"
 
 
 @pytest.fixture
-def http(settings: Settings) -> FlaskClient:
-    return create_app(settings).test_client()
+def make_app() -> Iterator[MakeApp]:
+    """Makes applications whose connections are closed after the test."""
+    made: list[Flask] = []
+
+    def make(settings: Settings) -> Flask:
+        made.append(create_app(settings))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.extensions["spectrain"].close()
+
+
+@pytest.fixture
+def http(settings: Settings, make_app: MakeApp) -> FlaskClient:
+    return make_app(settings).test_client()
 
 
 @pytest.fixture
@@ -88,9 +105,9 @@ def test_a_submitted_job_wakes_a_worker(http: FlaskClient, job_id: str, redis_ur
 
 
 def test_a_job_whose_message_cannot_be_sent_is_accepted_all_the_same(
-    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch, make_app: MakeApp
 ) -> None:
-    app = create_app(settings)
+    app = make_app(settings)
     messenger = app.extensions["spectrain"].messenger
 
     def fail(*_: object) -> None:
@@ -258,9 +275,9 @@ def test_every_error_is_a_problem(http: FlaskClient, method: str, path: str, sta
 
 
 def test_a_bug_is_a_problem_that_tells_nothing_of_the_inside(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, make_app: MakeApp
 ) -> None:
-    app = create_app(settings)
+    app = make_app(settings)
 
     def fail(_: object) -> None:
         raise RuntimeError("secret detail")
@@ -493,8 +510,8 @@ def test_a_page_that_a_run_wrote_cannot_act_in_the_services_name(
 
 
 @pytest.fixture
-def guarded(settings: Settings) -> FlaskClient:
-    return create_app(settings.model_copy(update={"api_tokens": "one, two"})).test_client()
+def guarded(settings: Settings, make_app: MakeApp) -> FlaskClient:
+    return make_app(settings.model_copy(update={"api_tokens": "one, two"})).test_client()
 
 
 @pytest.mark.parametrize("header", [None, "Bearer", "Bearer three", "Basic one", "Bearer onetwo"])
@@ -543,9 +560,9 @@ def test_without_tokens_no_web_page_of_somebody_else_calls(
     ],
 )
 def test_without_redis_the_answer_is_503_and_when_to_ask_again(
-    settings: Settings, method: str, path: str
+    settings: Settings, method: str, path: str, make_app: MakeApp
 ) -> None:
-    app = create_app(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+    app = make_app(settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
     http = app.test_client()
     answer = http.open(path, method=method, json=GOOD if path == "/v1/jobs" else None)
     assert "Redis" in problem(answer, 503)["detail"]

@@ -20,8 +20,9 @@ from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
+from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
-from monitoring.storage import FileStorage, open_storage
+from monitoring.storage import open_storage
 from worker.launch import Slot
 from worker.supervisor import Attendance, Service, supervise
 
@@ -77,8 +78,10 @@ class Bench:
 
 
 @pytest.fixture
-def bench(settings: Settings, store: JobStore) -> Bench:
-    return Bench(settings.model_copy(update={"grace_seconds": 4}), store)
+def bench(settings: Settings, store: JobStore) -> Iterator[Bench]:
+    bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store)
+    yield bench
+    bench.service.messenger.close()
 
 
 def test_a_program_that_knows_nothing_of_us_is_run_and_its_log_kept(bench: Bench) -> None:
@@ -227,17 +230,18 @@ def test_redis_away_longer_than_the_lease_costs_no_step_and_no_attempt(
     settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
     client = connect(settings)
     bench = Bench(settings, JobStore(client, lease_seconds=1))
-    script = BEATS + "for step in range(100): heartbeat.beat(step); print(step, flush=True); "
+    script = BEATS + "for step in range(60): heartbeat.beat(step); print(step, flush=True); "
     job = bench.claim(python(script + "time.sleep(0.1)"))
     thread = bench.begin(job)
     wait_until(lambda: "[1] 9\n" in bench.output(job), what="some steps")
     redis.kill()
     redis.wait()
-    wait_until(lambda: "[1] 50\n" in bench.output(job), what="steps without Redis")
+    wait_until(lambda: "[1] 40\n" in bench.output(job), what="steps without Redis")
     start()
     thread.join(60)
     job = bench.store.get(job.id)
-    assert (job.state, job.attempt, job.attempts[0].last_step) == (State.SUCCEEDED, 1, 99)
+    assert (job.state, job.attempt, job.attempts[0].last_step) == (State.SUCCEEDED, 1, 59)
+    bench.service.messenger.close()
     client.close()
 
 
@@ -296,8 +300,10 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         client = connect(settings)
         store = JobStore(client, lease_seconds=3)
         job = store.submit(JobSpec(name="a", command=["true"]))
-        Messenger(settings, store).flush(store.now())
+        messenger = Messenger(settings, store)
+        messenger.flush(store.now())
         wait_until(lambda: store.get(job.id).state is State.SUCCEEDED, what="the job")
+        messenger.close()
         client.close()
         assert "Traceback" not in log.read_text()
         assert ":".join(config.url.split(":")[2:3]).split("@")[0] not in log.read_text()
