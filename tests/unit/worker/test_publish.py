@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from monitoring import commit
+from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths, commit_record
-from monitoring.storage import Fence, FileStorage, OvertakenError
+from monitoring.storage import Fence, OvertakenError
 from worker.publish import Publisher
 from worker.scratch import Scratch, remove_left_behind, restore
 
