@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings=settings,
         store=store,
         messenger=Messenger(settings, store),
-        storage=open_storage(settings.storage_url),
+        storage=open_storage(settings.storage_url, settings.s3_endpoint_url),
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["job_id"] = JobIdConverter

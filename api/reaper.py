@@ -42,7 +42,7 @@ def main() -> None:
     store = JobStore(
         connect(settings), prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
     )
-    storage = open_storage(settings.storage_url)
+    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
     reaper = Reaper(store, Messenger(settings, store), lambda job: sign_of_life(storage, job))
     away = False
     while not stop.wait(_PASS_SECONDS):

@@ -22,7 +22,11 @@ class Settings(BaseSettings):
     )
     redis_prefix: str = Field("spectrain:", description="Prefix of every key in Redis.")
     storage_url: str = Field(
-        "file:///experiments", description="Where runs are kept: a directory that all share."
+        "file:///experiments",
+        description="Where runs are kept: a directory that all share, or s3://bucket/prefix.",
+    )
+    s3_endpoint_url: str = Field(
+        "", description="Address of the object store, where that is not Amazon's."
     )
     api_tokens: str = Field(
         "",

@@ -35,7 +35,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
         settings,
         store,
         Messenger(settings, store),
-        open_storage(settings.storage_url),
+        open_storage(settings.storage_url, settings.s3_endpoint_url),
         Slot.of_this_process(settings.device),
         attendance,
     )

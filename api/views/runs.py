@@ -26,6 +26,8 @@ from monitoring.paths import RunPaths
 
 routes = Routes("runs")
 
+_URL_SECONDS = 900
+
 # A file name that can be, and is not one of those that storage keeps for itself.
 _NAME = re.compile(rb"[^./\0][^/\0]{0,254}")
 
@@ -91,8 +93,16 @@ def list_artifacts(job_id: str) -> ArtifactList:
     problems=(416,),
 )
 def get_artifact(job_id: str, path: str) -> Response:
-    """Fetch a file of a run, or a part of it (Range)."""
+    """Fetch a file of a run, or a part of it (Range).
+
+    An object store sends it itself: the answer is a redirect (302) to a URL of the store's that
+    needs no token and is good for a quarter of an hour.
+    """
     service().store.get(job_id)
+    if not all(map(_NAME.fullmatch, path.encode(errors="replace").split(b"/"))):
+        raise _no_file(job_id, path)
+    if (url := _url(job_id, path)) is not None:
+        return Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
     file = _file(job_id, path)
     answer = send_file(file, conditional=True, etag=True, max_age=0)
     # What a run wrote is data: no page of it may act in the service's name.
@@ -101,15 +111,26 @@ def get_artifact(job_id: str, path: str) -> Response:
     return answer
 
 
+def _url(job_id: str, path: str) -> str | None:
+    """Where an object store sends the file from, None for a directory; raises `NotFound`."""
+    try:
+        return service().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
+    except FileNotFoundError:
+        raise _no_file(job_id, path) from None
+
+
 def _file(job_id: str, path: str) -> Path:
     """The file behind a path; raises `NotFound`.
 
-    A training program chooses names and may make links: neither leads out of its run.
+    A training program may make links: they do not lead out of its run.
     """
     storage = service().storage
-    if all(map(_NAME.fullmatch, path.encode(errors="replace").split(b"/"))):
-        root, file = storage.local_path(job_id), storage.local_path(f"{job_id}/{path}")
-        inside = root and file and file.resolve().is_relative_to(root.resolve())
-        if file and inside and file.is_file():
-            return file
-    raise NotFound(f"The run of job {job_id} has no file {path!r}.")
+    root, file = storage.local_path(job_id), storage.local_path(f"{job_id}/{path}")
+    inside = root and file and file.resolve().is_relative_to(root.resolve())
+    if file and inside and file.is_file():
+        return file
+    raise _no_file(job_id, path)
+
+
+def _no_file(job_id: str, path: str) -> NotFound:
+    return NotFound(f"The run of job {job_id} has no file {path!r}.")
