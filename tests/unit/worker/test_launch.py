@@ -66,6 +66,16 @@ def test_a_job_sees_its_contract_and_nothing_of_the_service(
     assert not list(launch.cwd.iterdir())
 
 
+def test_threads_on_the_cpu_do_not_spin_unless_told_to(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert prepare(job(), scratch, Slot(()), SETTINGS).env["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in prepare(job(), scratch, Slot(("0",)), SETTINGS).env
+    active = prepare(job(env={"OMP_WAIT_POLICY": "ACTIVE"}), scratch, Slot(()), SETTINGS)
+    assert active.env["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_secrets_come_from_the_worker_by_name(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
