@@ -29,10 +29,11 @@ Options = dict[str, Any]
 
 @dataclass(frozen=True)
 class Written:
-    """What a write left: the object's ETag and its size in bytes."""
+    """What a write left: ETag and size in bytes, and the bytes where they are worth keeping."""
 
     etag: str
     size: int
+    body: bytes | None = None
 
 
 class Bucket:

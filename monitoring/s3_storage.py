@@ -4,7 +4,8 @@ A growing file stays one object, so that any S3 tool and any presigned URL sees 
 here sees; hidden segments that only this class could put together were the alternative. S3
 cannot append. Up to 5 MiB, the least that a store takes as a part, the file is put again as a
 whole from a copy in memory. A larger one is composed by the store itself of what it holds
-(UploadPartCopy) and the new bytes: three requests more, and no byte sent twice.
+(UploadPartCopy) and the new bytes: four requests more, and the store copies the file, but no
+byte is sent twice.
 
 Fencing: an object per run holds the number of its newest attempt and is only ever changed by
 compare-and-set. A fenced write first learns the ETag of what it is to replace, then looks at
@@ -23,6 +24,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -71,7 +73,6 @@ class S3Storage:
         # What this process last knew of the run that it writes; only ever a guess.
         self._seized = ""
         self._known: dict[str, Written] = {}
-        self._bodies: dict[str, bytes] = {}  # of the small files that grow
         self._conditional = True
 
     # -- writing ----------------------------------------------------------------------------
@@ -83,7 +84,6 @@ class S3Storage:
             self._bucket.abort_uploads(f"{self._name(fence.run)}/")
         self._seized = fence.run
         self._known.clear()
-        self._bodies.clear()
 
     @_explained
     def put(
@@ -91,13 +91,17 @@ class S3Storage:
     ) -> None:
         """Stores a file, a large one in parts."""
         name = self._name(key)
+        if source.stat().st_size < WHOLE:
+            data = source.read_bytes()
+            self._write(name, fence, lambda condition: self._bucket.put(name, data, condition))
+            return
 
-        def send(condition: Options) -> Written | None:
-            if source.stat().st_size < WHOLE:
-                return self._bucket.put(name, source.read_bytes(), condition)
+        def send(condition: Options) -> None:
             self._bucket.upload(name, source, lambda: self._checked(fence, condition))
-            return None
 
+        if name not in self._known:
+            # The condition is looked at after the last part: a wrong guess would cost them all.
+            self._remember(name, self._look(name))
         self._write(name, fence, send)
 
     @_explained
@@ -106,20 +110,20 @@ class S3Storage:
         name = self._name(key)
 
         def send(condition: Options) -> Written:
+            # What is remembered is what is stored, if the write depends on it.
+            known = self._known.get(name) if "IfMatch" in condition else None
             if offset >= _MIN_PART:
-                self._bodies.pop(name, None)
-                known = self._known.get(name) or self._look(name)
+                known = known or self._look(name)
                 _refuse_gap(key, known.size if known else 0, offset)
                 return self._bucket.compose(
                     name, offset, data, condition, lambda: self._checked(fence, condition)
                 )
-            # What is in memory is what is stored if the write depends on it.
-            body = self._bodies.get(name) if "IfMatch" in condition else None
+            body = known.body if known else None
             body = (self._beginning(name, offset) if body is None else body)[:offset]
             _refuse_gap(key, len(body), offset)
-            written = self._bucket.put(name, body + data, condition)
-            self._bodies[name] = body + data
-            return written
+            body += data
+            written = self._bucket.put(name, body, condition)
+            return replace(written, body=body) if condition and len(body) < _MIN_PART else written
 
         self._write(name, fence, send)
 
@@ -136,7 +140,7 @@ class S3Storage:
         """Removes a file."""
         self._checked(fence, {})
         self._bucket.delete(self._name(key))
-        self._forget(self._name(key))
+        self._known.pop(self._name(key), None)
 
     @_explained
     def delete_run(self, run: str) -> None:
@@ -208,15 +212,13 @@ class S3Storage:
             try:
                 written = send(condition)
             except ClientError as error:
-                self._forget(name)
                 # A newer attempt ends our uploads: then whatever the store says means that.
                 self._checked(fence, condition)
                 if not self._may_try_again(error, condition):
                     raise
-                if (there := self._look(name)) is not None:
-                    self._known[name] = there
+                self._remember(name, self._look(name))
             else:
-                self._forget(name) if written is None else self._known.update({name: written})
+                self._remember(name, written)
                 return
         raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
 
@@ -233,7 +235,7 @@ class S3Storage:
             newest, condition = 0, {"IfNoneMatch": "*"}
             try:
                 text, etag = self._bucket.get(name)
-                newest, condition = int(text), {"IfMatch": etag}
+                newest, condition = int(text or b"0"), {"IfMatch": etag}
             except ClientError as error:
                 if not is_missing(error):
                     raise
@@ -257,6 +259,7 @@ class S3Storage:
         return is_conflict(error, conditional="IfMatch" in condition)
 
     def _look(self, name: str) -> Written | None:
+        """What is stored under a name by now."""
         try:
             head = self._bucket.head(name)
         except ClientError as error:
@@ -265,9 +268,10 @@ class S3Storage:
             raise
         return Written(head["ETag"], head["ContentLength"])
 
-    def _forget(self, name: str) -> None:
+    def _remember(self, name: str, written: Written | None) -> None:
         self._known.pop(name, None)
-        self._bodies.pop(name, None)
+        if written is not None:
+            self._known[name] = written
 
     # -- objects ----------------------------------------------------------------------------
 

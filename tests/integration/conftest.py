@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import httpx
 import pytest
+from botocore.loaders import create_loader
 
 from api.redis_server import free_port
 
@@ -46,8 +49,16 @@ def s3_server(wait_until: Callable[..., Any]) -> Iterator[str]:
         process.wait()
 
 
+@pytest.fixture(scope="session")
+def read_once() -> Iterator[None]:
+    """botocore parses its description of S3 once, not in each of a hundred clients."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(create_loader))
+        yield
+
+
 @pytest.fixture
-def s3_url(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_url(s3_server: str, read_once: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty prefix; the environment holds what is needed to open it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

@@ -95,6 +95,17 @@ def test_a_large_file_goes_in_parts_and_comes_back_in_bounded_memory(
     assert head["ETag"].strip('"').endswith("-13"), "thirteen parts of 8 MiB"
 
 
+def test_a_large_file_that_is_replaced_is_sent_once(storage: S3Storage, tmp_path: Path) -> None:
+    source = file_of(tmp_path / "a", b"x" * 9 * MB)
+    storage.put("run/a", source, FIRST)
+    parts: list[Any] = []
+    storage._bucket._client.meta.events.register(
+        "before-send.s3.UploadPart", lambda request, **_: parts.append(request.url)
+    )
+    storage.put("run/a", source, FIRST)
+    assert len(parts) == 2
+
+
 def test_an_upload_that_fails_leaves_what_was_there_and_no_part(
     storage: S3Storage, tmp_path: Path
 ) -> None:
@@ -143,24 +154,33 @@ def test_a_write_that_was_under_way_never_replaces_what_a_newer_attempt_wrote(
     assert newer.read("run/a") == b"newer"
 
 
+# A newer attempt ends the uploads of older ones; where it cannot, they end themselves.
+OVERTAKE: list[Callable[[S3Storage], None]] = [
+    lambda newer: newer.seize(SECOND),
+    lambda newer: newer.append("run/other", 0, b"x", SECOND),
+]
+
+
+@pytest.mark.parametrize("overtake", OVERTAKE)
 def test_an_attempt_overtaken_in_the_middle_of_an_upload_leaves_nothing(
-    s3_url: str, storage: S3Storage, tmp_path: Path
+    s3_url: str, storage: S3Storage, tmp_path: Path, overtake: Callable[[S3Storage], None]
 ) -> None:
     newer = opened(s3_url)
     storage.seize(FIRST)
-    on_request(storage, "UploadPart", lambda **_: newer.seize(SECOND))
+    on_request(storage, "UploadPart", lambda **_: overtake(newer))
     with pytest.raises(OvertakenError):
         storage.put("run/a", file_of(tmp_path / "a", b"x" * 20 * MB), FIRST)
-    assert newer.list("run") == []
+    assert newer.stat("run/a") is None
     assert uploads(newer) == []
 
 
+@pytest.mark.parametrize("overtake", OVERTAKE)
 def test_an_attempt_overtaken_in_the_middle_of_an_append_adds_nothing(
-    s3_url: str, storage: S3Storage
+    s3_url: str, storage: S3Storage, overtake: Callable[[S3Storage], None]
 ) -> None:
     storage.append("run/log", 0, b"x" * 6 * MB, FIRST)
     newer = opened(s3_url)
-    on_request(storage, "UploadPartCopy", lambda **_: newer.seize(SECOND))
+    on_request(storage, "UploadPartCopy", lambda **_: overtake(newer))
     with pytest.raises(OvertakenError):
         storage.append("run/log", 6 * MB, b"late", FIRST)
     found = newer.stat("run/log")

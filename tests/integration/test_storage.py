@@ -135,6 +135,19 @@ def test_a_file_grows_past_every_limit_and_readers_see_one_file(
     assert [(file.key, file.size) for file in storage.list("run")] == [("run/log", len(expected))]
 
 
+def test_a_file_that_was_replaced_is_appended_to_as_it_is_now(
+    storage: Storage, source: Path
+) -> None:
+    storage.append("run/log", 0, b"0\n1\n2\n", FIRST)
+    storage.put("run/log", source, FIRST)
+    storage.append("run/log", 4, b"!", FIRST)
+    assert storage.read("run/log") == b"data!"
+    storage.delete("run/log", FIRST)
+    storage.append("run/log", 0, b"new", FIRST)
+    storage.append("run/log", 3, b"er", FIRST)
+    assert storage.read("run/log") == b"newer"
+
+
 @pytest.mark.parametrize("size", [10, 6 * MB])
 def test_the_next_attempt_goes_on_appending_where_it_finds_the_end(
     url: str, storage: Storage, size: int
