@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from api.client import Client
 from api.redis_server import NoRedisServerError
 from api.render import duration, story
-from api.up import CannotStartError, LocalService
+from api.up import CannotStartError, LocalService, running
 from api.wire import JobView
 from jobs.spec import Checkpoint, JobSpec
 from jobs.states import Reason, State
@@ -28,11 +28,11 @@ SPEC = JobSpec(
     train=TrainSpec(
         model=ModelSpec(d_model=128, num_layers=2, num_heads=4, block_size=64),
         optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=200),
-        steps=1800,
+        steps=1500,
         batch_size=16,
         eval_every=300,
         eval_batches=4,
-        plot_every=600,
+        plot_every=500,
         sample_tokens=300,
     ),
     checkpoint=Checkpoint(every_steps=300),
@@ -50,31 +50,32 @@ class DemoFailedError(Exception):
 def demo(directory: Path) -> int:
     """Runs the demonstration below `directory`; the exit code, 0 only when all of it happened."""
     console = Console(highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    service = LocalService(directory, say=lambda line: console.print(f"  {line}", style="dim"))
     try:
+        service = LocalService(directory, say=lambda line: console.print(f"  {line}", style="dim"))
         console.print(f"[bold]1.[/] Starting Redis, API, reaper and one worker in {service.data}")
-        service.start()
-        console.print(f"   The API answers at {service.url}")
-        with Client(service.url, os.environ.get("SPECTRAIN_API_TOKEN")) as client:
-            job = client.submit(SPEC)
-            console.print(f"[bold]2.[/] Submitted job {job.id}: {SPEC.train and SPEC.train.steps} "
-                          "training steps of a wave GPT (RGD, QFE)")  # fmt: skip
-            job = _Watch(console, service, client, job).to_the_end()
-            _report(console, service, client, job)
-            _check(job)
+        with running(service):
+            console.print(f"   The API answers at {service.url}")
+            _run_the_job(console, service)
     except KeyboardInterrupt:
-        console.print("\nStopping ...")
+        console.print("\nStopped; nothing is left running.")
         return 130
     except (CannotStartError, NoRedisServerError, DemoFailedError) as error:
         print(f"The demonstration failed: {error}", file=sys.stderr)
         return 1
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        service.stop()
     console.print("[bold green]Done:[/] trained, preempted, resumed, finished; nothing was lost.")
     return 0
+
+
+def _run_the_job(console: Console, service: LocalService) -> None:
+    with Client(service.url, os.environ.get("SPECTRAIN_API_TOKEN")) as client:
+        job = client.submit(SPEC)
+        console.print(
+            f"[bold]2.[/] Submitted job {job.id}: {_total_steps(job)} training steps of a wave GPT "
+            "(RGD, QFE)"
+        )
+        job = _Watch(console, service, client, job).to_the_end()
+        _report(console, service, client, job)
+        _check(job)
 
 
 class _Watch:

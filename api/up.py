@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from api.redis_server import RedisConfig, find_redis_server, free_port
+from api.redis_server import NoRedisServerError, RedisConfig, find_redis_server, free_port
 from jobs.gpus import usable_gpus
 from jobs.parent_death import die_with_parent
 from jobs.settings import Settings
@@ -224,30 +225,41 @@ def _slots(device: str, workers: int | None) -> list[dict[str, str]]:
     return [slot] * count
 
 
-def up(data: Path, host: str, port: int, workers: int | None, device: str) -> int:
-    """Runs the service until Ctrl-C or SIGTERM; the exit code."""
+@contextlib.contextmanager
+def running(service: LocalService) -> Iterator[None]:
+    """The service, up for the length of a block; SIGTERM ends the block like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    service = LocalService(data, host=host, port=port, workers=workers, device=device)
     try:
         service.start()
-        print(f"Spectrain is up at {service.url}")
-        print(f"  runs   {service.data / 'experiments'}")
-        print(f"  logs   {service.data / 'logs'}")
-        print(
-            f"  {len(service.workers)} worker(s); Ctrl-C stops, running jobs resume at the next up"
-        )
-        sys.stdout.flush()
-        while True:
-            time.sleep(1.0)
-            service.tend()
-    except KeyboardInterrupt:
-        print("\nStopping; running jobs save and go back into the queue ...", flush=True)
-        return 0
-    except CannotStartError as error:
-        print(f"Cannot start: {error}", file=sys.stderr)
-        return 1
+        yield
     finally:
         # A second Ctrl-C must not leave half of it running.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         service.stop()
+
+
+def up(data: Path, host: str, port: int, workers: int | None, device: str) -> int:
+    """Runs the service until Ctrl-C or SIGTERM; the exit code."""
+    try:
+        service = LocalService(data, host=host, port=port, workers=workers, device=device)
+        with running(service):
+            print(f"Spectrain is up at {service.url}")
+            print(f"  runs     {service.data / 'experiments'}")
+            print(f"  logs     {service.data / 'logs'}")
+            print(f"  workers  {len(service.workers)}")
+            print(
+                "Ctrl-C stops it; running jobs are saved and go on with the next `up`.", flush=True
+            )
+            try:
+                while True:
+                    time.sleep(1.0)
+                    service.tend()
+            except KeyboardInterrupt:
+                print("\nStopping; running jobs save and go back into the queue ...", flush=True)
+    except KeyboardInterrupt:
+        return 130
+    except (CannotStartError, NoRedisServerError) as error:
+        print(f"Cannot start: {error}", file=sys.stderr)
+        return 1
+    return 0

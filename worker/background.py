@@ -54,10 +54,12 @@ class Background:
         except (OvertakenError, StaleAttemptError):
             self.overtaken = True
             self._on_overtaken.set()
-        except AWAY as error:
+        except Exception as error:  # whatever it is, the training must not end for it
             if self._away_since is None:
                 self._away_since = time.monotonic()
-                log.warning("%s is away, training goes on: %s", self._name, error)
+                unexpected = not isinstance(error, AWAY)
+                log.warning("%s is away, training goes on: %s", self._name, error,
+                            exc_info=unexpected)  # fmt: skip
         else:
             if self._away_since is not None:
                 away = time.monotonic() - self._away_since
