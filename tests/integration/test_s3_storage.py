@@ -62,14 +62,15 @@ def uploads(storage: S3Storage) -> list[Any]:
 # -- large files ------------------------------------------------------------------------------
 
 LARGE = """
-import json, resource, sys
+import json, re, sys
 from pathlib import Path
 from monitoring.storage import Fence, open_storage
 storage, source, target = open_storage(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 fence = Fence("run", 1)
 storage.seize(fence)
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this program alone: ru_maxrss begins with that of the process which started it
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
 start = peak()
 storage.put("run/large", source, fence)
 put = peak()
