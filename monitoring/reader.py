@@ -9,6 +9,7 @@ look otherwise go through `json`.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections import Counter
@@ -19,16 +20,20 @@ from pathlib import Path
 import numpy as np
 
 from monitoring import rows
-from monitoring.curves import Array
+from monitoring.decimals import Decimals, Numbers
+from monitoring.extremes import Extremes
 from monitoring.metrics import latest_step
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20  # bytes read at a time: what bounds the memory
+_BLOCK = 1 << 17  # bytes read at a time: the arrays of one stay in the processor's cache
 _NUMERIC = b"0123456789.+-"
 # Exponents are marked by E before names lose their letters, e among them.
-_NUMBERS = bytes.maketrans(b"\n", b",")
+_NUMBERS = bytes.maketrans(b"\nE", b",,")
 _NOT_NUMBERS = bytes(set(range(256)) - set(_NUMERIC + b"E,\n"))
+_PLAIN_KEY = frozenset(_NOT_NUMBERS)  # a key of these characters leaves nothing behind
+_EXPONENT = re.compile(rb"\de")
+_NON_FINITE = re.compile(rb'"-?(NaN|Infinity)"')
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,16 @@ def read_curves(metrics_file: str | Path, points: int = 2000) -> dict[str, Serie
     first, last = _first_step(path), latest_step(path)
     if first is None or last is None:
         return {}
-    collected: dict[str, _Extremes] = {}
+    extremes = Extremes(first, last, max(1, points // 2))
     for names, table in _Table(path).blocks():
-        steps = table[:, names.index("step")]
-        for column, name in enumerate(names):
-            if name not in rows.RESERVED:
-                if name not in collected:
-                    collected[name] = _Extremes(first, last, max(1, points // 2))
-                collected[name].add(steps, table[:, column])
-    return {name: extremes.series() for name, extremes in collected.items()}
+        metrics = [name for name in names if name not in rows.RESERVED]
+        if metrics:
+            columns = [names.index(name) for name in metrics]
+            extremes.add(table.values[:, names.index("step")], metrics, columns, table)
+    return {
+        name: Series([step for step, _ in found], [value for _, value in found])
+        for name, found in extremes.points()
+    }
 
 
 class _Table:
@@ -69,35 +75,36 @@ class _Table:
         self._line = 0
         self._invalid = 0
 
-    def blocks(self) -> Iterator[tuple[tuple[str, ...], Array]]:
+    def blocks(self) -> Iterator[tuple[tuple[str, ...], Numbers]]:
         with self._path.open("rb") as file:
             while block := file.read(_BLOCK) + file.readline():
                 yield from self._parse(block if block.endswith(b"\n") else block + b"\n")
         if self._invalid > 1:
             logger.warning("%s: %d lines are invalid in all", self._path, self._invalid)
 
-    def _parse(self, block: bytes) -> Iterator[tuple[tuple[str, ...], Array]]:
+    def _parse(self, block: bytes) -> Iterator[tuple[tuple[str, ...], Numbers]]:
         skeleton = block.translate(None, _NUMERIC)
         usual = skeleton[: skeleton.index(b"\n") + 1]
         count = len(skeleton) // len(usual)
-        alike, others = block, []
+        alike, alike_count, others = block, count, []
         if skeleton != usual * count:
             lines, shapes = block.split(b"\n")[:-1], skeleton.split(b"\n")[:-1]
             count = len(lines)
             usual = Counter(shapes).most_common(1)[0][0]
             others = [(n, line) for n, line in enumerate(lines) if shapes[n] != usual]
             same = [line for n, line in enumerate(lines) if shapes[n] == usual]
-            alike = b"\n".join([*same, b""])
-        if (fast := _read_alike(alike)) is not None:
-            yield fast
-            yield from self._read_slowly(others)
-        else:
-            yield from self._read_slowly(enumerate(block.split(b"\n")[:-1]))
+            alike, alike_count = b"\n".join([*same, b""]), len(same)
+        try:
+            tables = [_read_alike(alike, alike_count)]
+        except (ValueError, DeprecationWarning):  # the latter of older versions of numpy
+            tables, others = [], list(enumerate(block.split(b"\n")[:-1]))
+        yield from tables
+        yield from self._read_slowly(others)
         self._line += count
 
     def _read_slowly(
         self, lines: Iterable[tuple[int, bytes]]
-    ) -> Iterator[tuple[tuple[str, ...], Array]]:
+    ) -> Iterator[tuple[tuple[str, ...], Numbers]]:
         tables: dict[tuple[str, ...], list[list[float]]] = {}
         for number, line in lines:
             try:
@@ -113,78 +120,33 @@ class _Table:
             numeric = {name: value for name, value in row.items() if type(value) in (int, float)}
             tables.setdefault(tuple(numeric), []).append(list(numeric.values()))
         for names, table in tables.items():
-            yield names, np.array(table, dtype=np.float64)
+            yield names, Numbers(np.array(table, dtype=np.float64))
 
 
-class _Extremes:
-    """The smallest and the largest value in each bucket of steps, and where they are."""
-
-    def __init__(self, first: int, last: int, buckets: int) -> None:
-        self._first = first
-        self._width = (last - first + 1) / buckets
-        self._buckets = buckets
-        # Row 0: the smallest values; row 1: the largest with the sign changed, also smallest.
-        self._values = np.full((2, buckets), np.inf)
-        self._steps = np.zeros((2, buckets))
-
-    def add(self, steps: Array, values: Array) -> None:
-        finite = np.isfinite(values)
-        if not finite.all():
-            steps, values = steps[finite], values[finite]
-        if not len(values):
-            return
-        bucket = ((steps - self._first) / self._width).astype(np.int64)
-        bucket = np.clip(bucket, 0, self._buckets - 1)  # writers may be out of step with the end
-        if (np.diff(bucket) < 0).any():
-            order = np.argsort(bucket, kind="stable")
-            steps, values, bucket = steps[order], values[order], bucket[order]
-        starts = np.flatnonzero(np.diff(bucket, prepend=-1))
-        here = bucket[starts]
-        lengths = np.diff(starts, append=len(bucket))
-        for row, signed in enumerate((values, -values)):
-            least = np.minimum.reduceat(signed, starts)
-            hits = np.flatnonzero(signed == np.repeat(least, lengths))
-            place = hits[np.searchsorted(hits, starts)]  # the first hit in each bucket
-            better = least < self._values[row, here]
-            self._values[row, here[better]] = least[better]
-            self._steps[row, here[better]] = steps[place[better]]
-
-    def series(self) -> Series:
-        """The points by step, one where smallest and largest are the same row."""
-        used = np.isfinite(self._values[0])
-        lowest = zip(self._steps[0, used], self._values[0, used], strict=True)
-        highest = zip(self._steps[1, used], -self._values[1, used], strict=True)
-        points = sorted({(int(step), float(value)) for step, value in [*lowest, *highest]})
-        return Series([step for step, _ in points], [value for _, value in points])
+def _read_alike(block: bytes, count: int) -> tuple[tuple[str, ...], Numbers]:
+    """So many lines of one shape. Raises ValueError where that is not as safe as reading each."""
+    line = block[: block.find(b"\n") + 1]
+    row = rows.decode(line)
+    if {type(value) for value in row.values()} - {int, float} or _NON_FINITE.search(line):
+        raise ValueError("not only numbers")
+    keys = [json.dumps(name).encode() for name in row]
+    if len({key.translate(None, _NUMERIC) for key in keys}) < len(keys):
+        raise ValueError("names that differ in numbers only: their order would not show")
+    for key in keys:
+        if key not in line:
+            raise ValueError("a name is spelt in another way")
+        if not _PLAIN_KEY.issuperset(key):
+            block, line = block.replace(key, b""), line.replace(key, b"")
+    if _EXPONENT.search(line):  # so in every line: they are alike
+        block, line = _mark_exponents(block), _mark_exponents(line)
+    exponents = [b"E" in number for number in line.translate(None, _NOT_NUMBERS).split(b",")]
+    if len(exponents) != len(row) or _EXPONENT.search(line):
+        raise ValueError("a name is there twice, or an exponent has no sign")
+    return tuple(row), Decimals(block.translate(_NUMBERS, _NOT_NUMBERS), count, exponents)
 
 
-def _read_alike(block: bytes) -> tuple[tuple[str, ...], Array] | None:
-    """Lines of one shape as an array; None where that is not as safe as reading each."""
-    line = block[: block.find(b"\n")]
-    try:
-        row = rows.decode(line)
-    except ValueError:
-        return None
-    if {type(value) for value in row.values()} - {int, float} or b'"NaN"' in line:
-        return None
-    names = tuple(row)
-    bare = [name.encode().translate(None, _NUMERIC) for name in names]
-    if len(set(bare)) < len(bare) or b"Infinity" in line:
-        return None  # two names that differ in numbers only: their order would not show
-    for name in names:
-        key = f'"{name}"'.encode()
-        if set(key) & set(_NUMERIC + b"E"):
-            block = block.replace(key, b"")
-    if re.search(rb"\de[-+]\d", line):  # so in every line: they are alike
-        block = block.replace(b"e-", b"E-").replace(b"e+", b"E+")
-    text = block.translate(_NUMBERS, _NOT_NUMBERS)
-    try:
-        numbers = np.fromstring(text, sep=",")
-    except (ValueError, DeprecationWarning):
-        return None
-    if len(numbers) != len(names) * block.count(b"\n"):
-        return None
-    return names, numbers.reshape(-1, len(names))
+def _mark_exponents(text: bytes) -> bytes:
+    return text.replace(b"e-", b"E-").replace(b"e+", b"E+")
 
 
 def _first_step(path: Path) -> int | None:

@@ -87,3 +87,56 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert path.stat().st_size > 13_000_000
     assert peak < 10_000_000
+
+
+def test_values_that_differ_in_the_last_bit_only_are_told_apart(tmp_path: Path) -> None:
+    dice = random.Random(5)
+    values = [0.7]
+    while len(values) < 500:
+        values.append(math.nextafter(values[-1], 1))
+    dice.shuffle(values)
+    rows: list[dict[str, object]] = [{"step": n, "loss": v} for n, v in enumerate(values)]
+    loss = read_curves(write(tmp_path / "m", rows), points=2)["loss"]
+    places = sorted((values.index(value), value) for value in (min(values), max(values)))
+    assert list(zip(loss.steps, loss.values, strict=True)) == places
+
+
+def test_a_constant_metric_is_shown_where_its_buckets_begin(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"step": n, "loss": 0.12345678901234568} for n in range(100)]
+    loss = read_curves(write(tmp_path / "m", rows), points=8)["loss"]
+    assert (loss.steps, loss.values) == ([0, 25, 50, 75], [0.12345678901234568] * 4)
+
+
+@pytest.mark.parametrize("name", ["a,b", "\u00e9", "E2E", 'say "1"', "50%", "e-4", "1\n2"])
+def test_names_that_look_like_numbers_spoil_none(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "m"
+    lines = [json.dumps({"step": step, name: step / 7, "b": 1e-7 * step}) for step in range(300)]
+    path.write_text("\n".join(lines))
+    curves = read_curves(path)
+    assert set(curves) == {name, "b"}
+    assert curves[name].values == [step / 7 for step in range(300)]
+    assert curves["b"].values == [1e-7 * step for step in range(300)]
+
+
+@pytest.mark.parametrize("number", ["1e5", "1E5", "1.5E-5", "-2e300", "1e-310", "1" * 25, "-0.0"])
+def test_every_spelling_of_a_number_is_read(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "m"
+    lines = [f'{{"step": {step}, "loss": {number}, "b": {step}.5}}\n' for step in range(50)]
+    path.write_text("".join(lines))
+    curves = read_curves(path)
+    assert curves["loss"].values == [float(number)] * 50
+    assert curves["b"].values == [step + 0.5 for step in range(50)]
+
+
+@pytest.mark.parametrize("number", ["-", "", "+", ".", "-.", "1-2", "1.2.3", "--1", "1,2"])
+def test_what_is_no_number_makes_its_line_invalid(
+    tmp_path: Path, number: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m"
+    lines = [f'{{"step": {step}, "loss": {step}.25}}\n' for step in range(50)]
+    lines[20] = f'{{"step": 20, "loss": {number}}}\n'
+    path.write_text("".join(lines))
+    good = [step for step in range(50) if step != 20]
+    loss = read_curves(path)["loss"]
+    assert (loss.steps, loss.values) == (good, [step + 0.25 for step in good])
+    assert "line 21 is invalid" in caplog.text
