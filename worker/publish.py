@@ -153,7 +153,7 @@ class Publisher:
             if not link.is_symlink() or link.name.startswith("."):
                 continue
             target = str(link.readlink())
-            if self._links.get(link) != target and link.with_name(target) in self._published:
+            if self._links.get(link) != target and link.parent / target in self._published:
                 self._storage.point(self._key(link), target, self._fence)
                 self._links[link] = target
 

@@ -132,6 +132,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any])
     try:
         yield service
     finally:
+        service.client.close()
         if service.process.poll() is None:
             service.stop()
 

@@ -202,6 +202,14 @@ def test_the_checkpoint_marked_best_stays_marked(first: Attempt, tmp_path: Path)
     assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_20.pt"
 
 
+def test_a_link_of_the_users_own_that_leads_elsewhere_stays_here(first: Attempt) -> None:
+    first.save(10)
+    (first.run.checkpoints / "mine").symlink_to("../../somewhere")
+    first.publisher.publish()
+    assert first.stored.latest_checkpoint.is_symlink()
+    assert not (first.stored.checkpoints / "mine").is_symlink()
+
+
 def test_every_line_is_marked_with_its_attempt_and_none_is_torn(
     first: Attempt, tmp_path: Path
 ) -> None:

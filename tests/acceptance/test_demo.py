@@ -1,0 +1,42 @@
+"""`spectrain demo`, interrupted: who changes their mind has nothing to clean up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    output = tmp_path / "output"
+    environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
+    with output.open("wb") as file:
+        demo = psutil.Popen(
+            [sys.executable, "-m", "api.cli", "demo", "--data", str(tmp_path / "demo")],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        )
+    try:
+        wait_until(lambda: "Attempt 1 trains" in output.read_text(), what="training", seconds=120)
+        family = demo.children(recursive=True)
+        names = {Path(part).name for process in family for part in process.cmdline()[:1]}
+        assert len(family) >= 6, f"Redis, reaper, API, worker, guard, training; not {names}"
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(90) == 130
+        _, alive = psutil.wait_procs(family, timeout=10)
+        assert not alive
+        assert "Stopped; nothing is left running." in output.read_text()
+        assert "Traceback" not in output.read_text()
+    finally:
+        if demo.is_running():
+            demo.send_signal(signal.SIGINT)
+            demo.wait(90)
