@@ -10,7 +10,7 @@ import sys
 import time
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import setup_logging, worker_shutting_down
 from redis import Redis
 
 from jobs.errors import STORE_AWAY
@@ -67,6 +67,10 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     return app
 
 
+def _keep_logging(**_: object) -> None:
+    """Leaves logging as `main` set it up."""
+
+
 def wait_for_redis(redis: Redis) -> None:
     """Returns when Redis answers; says what it waits for."""
     pool = redis.connection_pool.connection_kwargs
@@ -93,6 +97,9 @@ def main() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    # Celery would set up logging anew; its own words are for those who look into Celery.
+    setup_logging.connect(_keep_logging, weak=False)
+    logging.getLogger("celery").setLevel(logging.WARNING)
     settings = Settings()
     redis = connect(settings)
     wait_for_redis(redis)
@@ -100,6 +107,7 @@ def main() -> None:
                                            lease_seconds=settings.lease_seconds))  # fmt: skip
     app.worker_main(
         [
+            "--quiet",
             "worker",
             "--pool=threads",
             "--concurrency=1",
@@ -107,6 +115,5 @@ def main() -> None:
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
-            "--loglevel=WARNING",
         ]
     )
