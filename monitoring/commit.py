@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from monitoring.files import sync_directory, write_atomically
+from monitoring.files import sync, write_atomically
 from monitoring.paths import commit_record, step_of
 
 _BLOCK = 1 << 20
@@ -53,9 +53,9 @@ def publish(draft: Path, checkpoint: Path, record: CommitRecord) -> None:
     _settle(checkpoint)
     write_atomically(_intent(checkpoint), _encode(record))
     draft.replace(checkpoint)
-    sync_directory(checkpoint.parent)
+    sync(checkpoint.parent)
     _intent(checkpoint).replace(commit_record(checkpoint))
-    sync_directory(checkpoint.parent)
+    sync(checkpoint.parent)
 
 
 def read(checkpoint: Path) -> CommitRecord:
@@ -173,7 +173,7 @@ def _settle(checkpoint: Path) -> None:
     try:
         if _mismatch(checkpoint, _decode(intent)) is None:
             intent.replace(commit_record(checkpoint))
-            sync_directory(checkpoint.parent)
+            sync(checkpoint.parent)
     except (CheckpointCorrupt, FileNotFoundError):
         return
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from monitoring.files import sync
 from monitoring.storage import (
     FENCE_NAME,
     Fence,
@@ -48,7 +49,7 @@ class FileStorage:
         def write(temporary: Path) -> None:
             if not (immutable and _link(source, temporary)):
                 shutil.copyfile(source, temporary)
-                _sync(temporary)
+                sync(temporary)
 
         self._replace(key, write, fence)
 
@@ -140,7 +141,7 @@ class FileStorage:
             write(temporary)
             with self._guarded(fence):
                 temporary.replace(path)
-                _sync(path.parent)
+                sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -187,11 +188,3 @@ def _link(source: Path, target: Path) -> bool:
             return False
         raise
     return True
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

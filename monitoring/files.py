@@ -28,7 +28,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def link_atomically(link: Path, target: str) -> None:
@@ -39,9 +39,9 @@ def link_atomically(link: Path, target: str) -> None:
     draft.replace(link)
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a directory, survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
