@@ -10,6 +10,7 @@ NAMES = {
     "checkpoint": "time held, time lost and memory of a checkpoint on the CPU",
     "plots": "time the loop is held by plots at an interval",
     "reader": "a long metrics.jsonl brought down to 2,000 points per metric",
+    "overhead": "the whole library in the built-in training loop, in percent of step time",
     "model": "time per step of the wave variant against the standard one",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }
