@@ -51,7 +51,9 @@ def demo(directory: Path) -> int:
     """Runs the demonstration below `directory`; the exit code, 0 only when all of it happened."""
     console = Console(highlight=False, soft_wrap=True)
     try:
-        service = LocalService(directory, say=lambda line: console.print(f"  {line}", style="dim"))
+        service = LocalService(
+            directory, workers=1, say=lambda line: console.print(f"  {line}", style="dim")
+        )
         console.print(f"[bold]1.[/] Starting Redis, API, reaper and one worker in {service.data}")
         with running(service):
             console.print(f"   The API answers at {service.url}")
@@ -169,9 +171,10 @@ class _Watch:
 
     def _drain_in_the_middle(self) -> None:
         middle = _PREEMPT_AT * _total_steps(self._job)
-        if self._drained_at is not None or _steps_done(self._job) < middle:
+        workers = self._service.workers
+        if self._drained_at is not None or _steps_done(self._job) < middle or not workers:
             return
-        (worker,) = self._service.workers
+        worker = workers[0]
         self._console.print(
             f"[bold]3.[/] Draining the node: SIGTERM to the worker process {worker}, in the middle "
             f"of step {_steps_done(self._job)}"

@@ -52,6 +52,8 @@ def main() -> None:
             if not away:
                 log.warning("cannot reach Redis, waiting for it: %s", error)
             away = True
+        except Exception:  # whatever it is, other jobs are still to be looked after
+            log.exception("a pass failed; the next one follows")
         else:
             if away:
                 log.info("Redis answers again")

@@ -41,7 +41,7 @@ class RedisConfig:
         directory.mkdir(parents=True, exist_ok=True)
         self.path.touch(mode=0o600)
         self.path.write_text(
-            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir {directory}\n"
+            f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{directory}"\n'
             'appendonly yes\nappendfsync always\nsave ""\nmaxmemory-policy noeviction\n'
         )
 

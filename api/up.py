@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class _Process:
     env: dict[str, str]
     log: Path
     grace: float = _STOP_SECONDS
+    keeps: tuple[int, ...] = ()  # descriptors that it inherits
     popen: subprocess.Popen[bytes] | None = None
     started: float = 0.0
 
@@ -52,6 +53,7 @@ class _Process:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self.keeps,
                 preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one thread
             )
         self.started = time.monotonic()
@@ -130,7 +132,7 @@ class LocalService:
             grace = Settings().grace_seconds + _STOP_SECONDS
             for number, slot in enumerate(self._slots, start=1):
                 name = f"worker-{number}"
-                self._start(name, [sys.executable, "-m", "worker"], grace=grace, **slot)
+                self._start(name, [sys.executable, "-m", "worker"], grace=grace, env=slot)
             self._wait(api, self._api_answers)
         except BaseException:
             self.stop()
@@ -174,11 +176,20 @@ class LocalService:
         if "redis_url" in Settings().model_fields_set:
             return
         self._redis = RedisConfig(self.data / "redis")
-        redis = self._start("redis", [find_redis_server(), str(self._redis.path)])
+        # It keeps the lock for as long as it writes, should this process be killed.
+        lock = () if self._lock is None else (self._lock,)
+        command = [find_redis_server(), str(self._redis.path)]
+        redis = self._start("redis", command, keeps=lock)
         self._wait(redis, self._redis.answers)
 
     def _start(
-        self, name: str, command: list[str], *, grace: float = _STOP_SECONDS, **env: str
+        self,
+        name: str,
+        command: list[str],
+        *,
+        grace: float = _STOP_SECONDS,
+        keeps: tuple[int, ...] = (),
+        env: Mapping[str, str] | None = None,
     ) -> _Process:
         settings = {
             "SPECTRAIN_STORAGE_URL": (self.data / "experiments").as_uri(),
@@ -187,7 +198,12 @@ class LocalService:
         if self._redis is not None:
             settings["SPECTRAIN_REDIS_URL"] = self._redis.url
         process = _Process(
-            name, command, {**os.environ, **settings, **env}, self._logs / f"{name}.log", grace
+            name,
+            command,
+            {**os.environ, **settings, **(env or {})},
+            self._logs / f"{name}.log",
+            grace,
+            keeps,
         )
         self._processes.append(process)
         process.start()
@@ -228,14 +244,15 @@ def _slots(device: str, workers: int | None) -> list[dict[str, str]]:
 @contextlib.contextmanager
 def running(service: LocalService) -> Iterator[None]:
     """The service, up for the length of a block; SIGTERM ends the block like Ctrl-C."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         service.start()
         yield
     finally:
         # A second Ctrl-C must not leave half of it running.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         service.stop()
 
 

@@ -58,10 +58,11 @@ class Messenger:
 
     def announce(self, pool: str, job_id: str) -> None:
         """Wakes a worker of the pool; what fails here is sent by the reaper a moment later."""
+        now = self._store.now()
         self._app.send_task(
             TASK, args=[job_id], queue=queue_name(self._settings, pool), ignore_result=True
         )
-        self._store.message_sent(job_id)
+        self._store.message_sent(job_id, now)
 
     def close(self) -> None:
         """Closes this process's connections to the broker; Celery shares them between apps."""

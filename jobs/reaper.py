@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.messages import Messenger
 from jobs.record import Job
@@ -36,9 +38,13 @@ def is_lost(
     whole period either. And nobody is declared dead because the judge was away: Redis and the
     reaper must have been there for a whole period themselves.
     """
-    watched = now - max(watch.redis_since, watch.reaper_since) >= period
     moved = sign is not None and now - sign < period
-    return watched and not moved and lease.expired_at <= now
+    return is_watched(now, period, watch) and not moved and lease.expired_at <= now
+
+
+def is_watched(now: float, period: float, watch: Watch) -> bool:
+    """Whether Redis and the reaper have been there for a whole period."""
+    return now - max(watch.redis_since, watch.reaper_since) >= period
 
 
 class Reaper:
@@ -51,6 +57,7 @@ class Reaper:
         self._name = secrets.token_hex(8)
         self._since: float | None = None
         self._last_pass = 0.0
+        self._from_the_future: dict[tuple[str, int, float], float] = {}
 
     def run_once(self) -> list[str]:
         """The ids of the jobs found lost in one pass; nothing where another reaper is at work."""
@@ -59,32 +66,54 @@ class Reaper:
         # A reaper that was stopped for a while has seen nothing meanwhile.
         if self._since is None or now - self._last_pass > period:
             self._since = now
-        self._last_pass = now
-        if not self._hold_lock(period):
+        try:
+            return self._pass(now, period, self._since) if self._hold_lock(period) else []
+        finally:
+            # The end of a pass: one that took long was no absence.
+            self._last_pass = self._store.now()
+
+    def _pass(self, now: float, period: float, since: float) -> list[str]:
+        self._wake(now)
+        watch = Watch(redis_since=now - self._store.uptime(), reaper_since=since)
+        if not is_watched(now, period, watch):
             return []
-        watch = Watch(redis_since=now - self._store.uptime(), reaper_since=self._since)
         lost = [
             lease.job_id
             for lease in self._store.expired_leases(now)
             if self._judge(lease, now, period, watch)
         ]
-        self._messenger.flush(self._store.now())
-        self._messenger.sweep()
+        if lost:
+            self._wake(self._store.now())
         return lost
+
+    def _wake(self, now: float) -> None:
+        """Sends what is due, and again what waits without a message."""
+        self._messenger.flush(now)
+        self._messenger.sweep()
 
     def _judge(self, lease: ExpiredLease, now: float, period: float, watch: Watch) -> bool:
         try:
             job = self._store.get(lease.job_id)
-            if not is_lost(lease, self._sign_of_life(job), now, period, watch):
+            if not is_lost(lease, self._sign(job, now), now, period, watch):
                 return False
             silent = now - lease.expired_at + period
             after = self._store.finish(job.id, lost_attempt(job, now, silent), lease=lease)
         except (JobNotFoundError, StaleAttemptError):
             return False
+        except ValidationError as error:
+            log.error("the record of job %s cannot be read: %s", lease.job_id, error)
+            return False
         if after is None:
             return False
         log.warning("job %s: %s; it is %s now", job.id, after.message, after.state)
         return True
+
+    def _sign(self, job: Job, now: float) -> float | None:
+        """The job's newest sign of life; one from the future counts from when it was first seen."""
+        sign = self._sign_of_life(job)
+        if sign is None or sign <= now:
+            return sign
+        return self._from_the_future.setdefault((job.id, job.attempt, sign), now)
 
     def _hold_lock(self, period: float) -> bool:
         key = f"{self._store.prefix}reaper"

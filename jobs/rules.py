@@ -50,17 +50,20 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
             state = State.FAILED
             message = f"{ended.message} (failed {_times(failures)}, {retry.max_failures} retries)"
         elif state is State.QUEUED:
-            backoff = retry.backoff_seconds * 2 ** min(failures - 1, 32)
-            delay = min(backoff, MAX_BACKOFF_SECONDS) * (1 + jitter / 4)
+            delay = _backoff(retry.backoff_seconds, failures, jitter)
     elif rule.budget is Budget.PROGRESS and not progressed:
         no_progress += 1
         if no_progress >= retry.max_no_progress:
             state = State.FAILED
             message = f"no new checkpoint in {no_progress} attempts: {_history(job, ended)}"
+        elif ended.reason is Reason.STORAGE:
+            delay = _backoff(retry.backoff_seconds, no_progress, jitter)
 
     # A cancel that came while the attempt was ending: only a finished run outruns it.
     if job.request is Request.CANCEL and state in {State.QUEUED, State.PAUSED}:
         state, delay, message = State.CANCELLED, 0.0, "cancelled on request"
+    elif job.request is Request.PAUSE and state is State.QUEUED:
+        state, delay = State.PAUSED, 0.0
 
     return Decision(
         state=state,
@@ -100,6 +103,10 @@ def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
             "checkpoint_step": seen.checkpoint_step,
         }
     )
+
+
+def _backoff(first: float, times: int, jitter: float) -> float:
+    return min(first * 2.0 ** min(times - 1, 32), MAX_BACKOFF_SECONDS) * (1 + jitter / 4)
 
 
 def _times(count: int) -> str:

@@ -23,7 +23,7 @@ from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
 from jobs.rules import decide
 from jobs.scripts import Scripts
 from jobs.spec import JobSpec
-from jobs.states import Request, State
+from jobs.states import Reason, Request, State
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,15 @@ class JobStore:
         `worker` names one incarnation of a worker: it runs one job at a time.
         """
         status, job_id = self._run("claim", pool, worker, self.lease_seconds)
-        return self.get(job_id) if status == "ok" else None
+        if status != "ok":
+            return None
+        try:
+            job = self.get(job_id)
+        except ValidationError as error:
+            self._fail_unreadable(job_id, worker, error)
+            return None
+        # Between the two calls the worker may have been away for longer than its lease.
+        return job if job.state is State.RUNNING and job.worker == worker else None
 
     def renew(self, job_id: str, attempt: int, progress: Progress | None = None) -> Request | None:
         """What was asked of the attempt, whose lease now lasts another period.
@@ -235,17 +243,39 @@ class JobStore:
         pools = self._pools_of(ids)
         return [(pool, job_id) for pool, job_id in zip(pools, ids, strict=True) if pool]
 
-    def message_sent(self, job_id: str) -> None:
-        """Notes that the job's message is on its way."""
-        self.redis.zrem(self._key("outbox"), job_id)
+    def message_sent(self, job_id: str, now: float) -> None:
+        """Notes that the message which the job was due by `now` is on its way."""
+        self._run("sent", job_id, repr(now))
 
     def waiting(self) -> dict[str, list[str]]:
         """The ids of the jobs that could run now, by pool, the next one first."""
         pools = sorted(self.redis.smembers(self._key("pools")))
-        queues = {p: self.redis.zrange(self._pool_key(p, "queued"), 0, -1) for p in pools}
-        return {pool: ids for pool, ids in queues.items() if ids}
+        now, found = self.now(), {}
+        for pool in pools:
+            ids = self.redis.zrange(self._pool_key(pool, "queued"), 0, -1)
+            # Those whose back-off is over: the next claim puts them into the queue.
+            ids += self.redis.zrangebyscore(self._pool_key(pool, "delayed"), "-inf", now)
+            if ids:
+                found[pool] = ids
+        return found
 
     # -- the rest -------------------------------------------------------------------------
+
+    def _fail_unreadable(self, job_id: str, worker: str, error: ValidationError) -> None:
+        """Ends a claimed job whose record this version cannot read: it must hold up no other."""
+        log.error("the record of job %s cannot be read: %s", job_id, error)
+        attempt = int(self.redis.hget(self._key("job", job_id), "attempt"))
+        now = self.now()
+        message = "this version of Spectrain cannot read the job's record"
+        receipt = Attempt(
+            number=attempt, worker=worker, started_at=now, ended_at=now,
+            reason=Reason.ERROR, message=message,
+        )  # fmt: skip
+        fields = json.dumps({"reason": Reason.ERROR, "message": message})
+        self._run(
+            "finish", job_id, attempt, State.FAILED, "", "", 0, fields,
+            receipt.model_dump_json(), json.dumps({"attempt": attempt, "message": message}),
+        )  # fmt: skip
 
     def _after(self, answer: tuple[str, str], job_id: str, action: str) -> Job:
         self._refuse(*answer, job_id, action)

@@ -104,7 +104,7 @@ def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
                 if record.size == path.stat().st_size:
                     found.append((record, path))
                     break
-            except (CheckpointCorrupt, FileNotFoundError):
+            except (CheckpointCorrupt, OSError):
                 continue
     return sorted(found, key=lambda item: item[0].step)
 
@@ -191,8 +191,8 @@ def _decode(path: Path) -> CommitRecord:
     try:
         values = json.loads(path.read_bytes())
         record = CommitRecord(**{field.name: values[field.name] for field in fields(CommitRecord)})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise CheckpointCorrupt(path, f"its commit record is unreadable ({error})") from error
-    if record.checksum.partition(":")[0] not in ("crc32", "sha256"):
+    if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
         raise CheckpointCorrupt(path, f"its checksum {record.checksum!r} is of no known kind")
     return record

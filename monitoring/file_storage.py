@@ -66,6 +66,8 @@ class FileStorage:
                 file.truncate(offset)
                 file.seek(offset)
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
 
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
         """Makes `key` a symbolic link to its neighbour `target`."""
@@ -155,7 +157,10 @@ class FileStorage:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             _lock(descriptor, path)
-            newest = int(os.pread(descriptor, 32, 0) or b"0")
+            text = os.pread(descriptor, 32, 0)
+            if not text.isdigit() and text:
+                raise StorageError(f"{path} holds no number: {text!r}; remove it to go on")
+            newest = int(text or b"0")
             if newest > fence.attempt:
                 raise OvertakenError(fence.run, fence.attempt, newest)
             if newest < fence.attempt:

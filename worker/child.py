@@ -27,7 +27,9 @@ class Child:
         output: Path,
         on_exit: Callable[[], None],
     ) -> None:
-        guard = [sys.executable, "-P", "-m", "worker.guard", str(os.getpid()), *command]
+        # -P -E -s: the guard's own imports are no business of the job's files and environment.
+        python = [sys.executable, "-P", "-E", "-s"]
+        guard = [*python, "-m", "worker.guard", str(os.getpid()), *command]
         with output.open("ab") as file:
             self._process = subprocess.Popen(
                 guard,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.record import Progress
 from jobs.spec import JobSpec
-from monitoring import commit, heartbeat
+from monitoring import heartbeat
 from monitoring.rows import decode
 from worker.outcome import Intent
 from worker.scratch import Restored, Scratch
@@ -26,7 +26,8 @@ class Observer:
         self._loss: float | None = None
         self._tokens_per_second: float | None = None
         self._beats = 0
-        self._moved_at: float | None = None
+        # The built-in workload counts its steps; of another program the first one tells.
+        self._moved_at: float | None = time.monotonic() if spec.train else None
         self._diverged = False
 
     def progress(self) -> Progress:
@@ -39,7 +40,6 @@ class Observer:
             self._beats = steps.beats
             self._moved_at = time.monotonic()
         start = self._restored.checkpoint
-        newest = max(commit.committed(self._scratch.run.checkpoints), default=None, key=_age)
         return Progress(
             step=steps.last if steps else None,
             first_step=steps.first if steps else None,
@@ -48,7 +48,6 @@ class Observer:
             total_steps=self._spec.train.steps if self._spec.train else None,
             loss=self._loss,
             tokens_per_second=self._tokens_per_second,
-            checkpoint_step=newest[0].step if newest else None,
         )
 
     def violation(self, run_seconds: float) -> Intent | None:
@@ -71,10 +70,6 @@ class Observer:
             self._loss = float(loss) if math.isfinite(loss) else None
         if isinstance(speed, float | int) and math.isfinite(speed):
             self._tokens_per_second = float(speed)
-
-
-def _age(found: tuple[commit.CommitRecord, Path]) -> float:
-    return found[0].time
 
 
 class _Tail:

@@ -13,6 +13,8 @@ from worker.guard import NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory")
 _TAIL_LINES = 50
+# What ending an attempt takes, beside the upload.
+_MARGIN_SECONDS = 2.0
 
 
 class Intent(Enum):
@@ -44,6 +46,17 @@ _MEANING = {
 }
 
 
+def grace(intent: Intent, seconds: float, last_upload: float) -> float:
+    """How long the child has to leave, of the grace of `seconds`.
+
+    Where the machine is about to go, the last upload must fit in too: what the longest one took
+    is kept back, up to half. Where a person or a limit asks, nothing presses.
+    """
+    if intent is not Intent.SHUTDOWN:
+        return seconds
+    return max(seconds - min(last_upload, seconds / 2) - _MARGIN_SECONDS, seconds / 4)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Why an attempt ended, for the record and for a person."""
@@ -53,6 +66,12 @@ class Outcome:
     exit_code: int | None = None
     retryable: bool = True
     log_tail: tuple[str, ...] = ()
+
+
+def not_started(intent: Intent) -> Outcome:
+    """The outcome of an attempt that was asked to stop before it had a child."""
+    reason, message = _MEANING[intent]
+    return Outcome(reason, message)
 
 
 def outcome(

@@ -8,16 +8,20 @@ storage always has its metrics rows beside it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
+from monitoring.commit import CheckpointCorrupt, read
+from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
-from monitoring.storage import Fence, Storage
+from monitoring.storage import Fence, OvertakenError, Storage, StorageError
 from worker.scratch import Restored, Scratch, Version
 
 _GROWING = {".jsonl", ".log"}
 _READ_BYTES = 8 << 20
+_END_BYTES = 1024
 
 
 class Publisher:
@@ -39,9 +43,18 @@ class Publisher:
         self._output_read = 0  # bytes of the child's output that are in the log
         self._published = dict(restored.files)
         self._links = dict(restored.links)
+        # The last bytes that storage has of each growing file.
+        self._ends = {
+            path: _end(path, version.size)
+            for path, version in restored.files.items()
+            if path.suffix in _GROWING and path.is_file()
+        }
         self._lines: list[bytes] = []
         self._last_line: str | None = None
-        self.last_seconds = 0.0
+        self._closing = False
+        self.longest_seconds = 0.0  # of a pass that looked at checkpoints
+        self.refused: dict[Path, str] = {}  # files that storage did not take in the last pass
+        self.checkpoint = restored.checkpoint  # the newest one in storage
 
     def say(self, line: str) -> None:
         """Adds a line of the supervisor's to the run's output log, with the next pass."""
@@ -50,6 +63,7 @@ class Publisher:
     def close(self, line: str) -> None:
         """Ends the run's output log with a line, after all that the child printed."""
         self._last_line = line
+        self._closing = True
 
     def publish(self) -> None:
         """One pass over the scratch directory."""
@@ -62,12 +76,30 @@ class Publisher:
         # A checkpoint without its record does not exist yet.
         whole = [path for path in data if step_of(path) is None or commit_record(path) in records]
 
+        if self._closing:
+            whole = data  # also those of a script that keeps no records
+        run = self._scratch.run
+        curve = [path for path in others if path in {run.metrics, run.superseded_metrics}]
         self._publish_log()
-        for path in (*others, *whole, *records):
+        for path in (*curve, *whole, *records):
             self._publish_file(path)
         self._publish_links()
         self._retire(listed)
-        self.last_seconds = time.monotonic() - start
+        self.refused = {}
+        for path in others:
+            self._publish_or_note(path)
+        seconds = time.monotonic() - start
+        if whole and seconds > self.longest_seconds:
+            self.longest_seconds = seconds
+
+    def _publish_or_note(self, path: Path) -> None:
+        """Publishes a file; one that cannot be stored must not hold up the others."""
+        try:
+            self._publish_file(path)
+        except OvertakenError:
+            raise
+        except (OSError, StorageError) as error:
+            self.refused[path.relative_to(self._scratch.run.root)] = str(error)
 
     # -- one kind of file each --------------------------------------------------------------
 
@@ -124,33 +156,43 @@ class Publisher:
             grown = before is not None and before.inode == version.inode
             if path.suffix in _GROWING and (before is None or grown):
                 self._append(path, before.size if before else 0, version)
+            elif path.suffix in _GROWING:
+                self._storage.put(self._key(path), path, self._fence)
+                self._ends[path] = _end(path, version.size)
             else:
                 committed = path.suffix == ".pt" and step_of(path) is not None
                 self._storage.put(self._key(path), path, self._fence, immutable=committed)
         except FileNotFoundError:
             return  # retired or replaced by the child in this moment; the next pass sees it
         self._published[path] = version
+        if path.suffix == ".json" and path.parent == self._scratch.run.checkpoints:
+            self._note_checkpoint(path)
+
+    def _note_checkpoint(self, record: Path) -> None:
+        with contextlib.suppress(CheckpointCorrupt, OSError):
+            found = read(record.with_suffix(""))
+            if self.checkpoint is None or found.time > self.checkpoint.time:
+                self.checkpoint = found
 
     def _append(self, path: Path, offset: int, version: Version) -> None:
         key = self._key(path)
-        if version.size < offset:
+        if version.size < offset or _end(path, offset) != self._ends.get(path, b""):
+            # Written anew under the same name, as `open(path, "w")` does.
             self._storage.put(key, path, self._fence)
-            return
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_ino != version.inode:
-                return
-            while offset < version.size:
+        else:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_ino != version.inode:
+                    raise FileNotFoundError(path)  # replaced in this moment
                 file.seek(offset)
-                data = file.read(min(_READ_BYTES, version.size - offset))
-                if not data:
-                    return
-                self._storage.append(key, offset, data, self._fence)
-                offset += len(data)
+                while data := file.read(min(_READ_BYTES, version.size - offset)):
+                    self._storage.append(key, offset, data, self._fence)
+                    offset += len(data)
+        self._ends[path] = _end(path, version.size)
 
     def _publish_links(self) -> None:
         """Sends the links among the checkpoints whose target is there already."""
-        for link in self._scratch.run.checkpoints.iterdir():
-            if not link.is_symlink() or link.name.startswith("."):
+        for link in self._scratch.run.checkpoints.glob("[!.]*"):
+            if not link.is_symlink():
                 continue
             target = str(link.readlink())
             if self._links.get(link) != target and link.parent / target in self._published:
@@ -171,16 +213,23 @@ class Publisher:
     # -- names ------------------------------------------------------------------------------
 
     def _files(self) -> list[Path]:
-        """The files of the run directory, without hidden and unfinished ones and links."""
-        root = self._scratch.run.root
+        """The files of the run directory, without links and what the library is about to rename."""
         return [
             path
-            for path in sorted(root.rglob("*"))
+            for path in sorted(self._scratch.run.root.rglob("*"))
             if path.is_file()
             and not path.is_symlink()
-            and path.suffix != ".next"
-            and not any(part.startswith(".") for part in path.relative_to(root).parts)
+            and not (path.name.startswith(".") and path.name.endswith(TEMPORARY))
+            and not path.name.endswith(".pt.json.next")
         ]
 
     def _key(self, path: Path) -> str:
         return f"{self._fence.run}/{path.relative_to(self._scratch.run.root).as_posix()}"
+
+
+def _end(path: Path, size: int) -> bytes:
+    """The last bytes of a file that is `size` bytes long, by which it is known again."""
+    with path.open("rb") as file:
+        start = max(0, size - _END_BYTES)
+        file.seek(start)
+        return file.read(size - start)

@@ -62,13 +62,19 @@ class Scratch:
         shutil.rmtree(self.root, ignore_errors=True)
         lock = _make_locked(self.root)
         try:
-            run = self.run
-            for directory in (self.workspace, run.checkpoints, run.logs, run.visualizations):
-                directory.mkdir(parents=True)
+            self.empty()
             yield
         finally:
             shutil.rmtree(self.root, ignore_errors=True)
             os.close(lock)
+
+    def empty(self) -> None:
+        """Makes the directories anew; raises `OSError`."""
+        for left in self.root.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        run = self.run
+        for directory in (self.workspace, run.checkpoints, run.logs, run.visualizations):
+            directory.mkdir(parents=True)
 
 
 def _make_locked(root: Path) -> int:
@@ -89,14 +95,13 @@ def _make_locked(root: Path) -> int:
 def remove_left_behind(scratch_dir: Path) -> None:
     """Removes the scratch directories of workers that were killed on this machine."""
     for root in scratch_dir.glob("*/*/"):
-        lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(root, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(lock)
+        with contextlib.suppress(OSError):  # in use, somebody else's, or removed by another worker
+            lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(root, ignore_errors=True)
+            finally:
+                os.close(lock)
     for job in scratch_dir.glob("*/"):
         with contextlib.suppress(OSError):  # another attempt is in it
             job.rmdir()

@@ -7,14 +7,18 @@ when a newer attempt exists it kills the child and leaves no trace.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from jobs.errors import STORE_AWAY, JobNotFoundError, StaleAttemptError
+from redis.exceptions import RedisError
+
+from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.messages import Messenger
 from jobs.record import Attempt, Job, Progress
 from jobs.rules import steps_recomputed
@@ -22,12 +26,12 @@ from jobs.settings import Settings
 from jobs.states import Reason, Request
 from jobs.store import JobStore
 from monitoring.files import write_atomically
-from monitoring.storage import Fence, OvertakenError, Storage, StorageError
+from monitoring.storage import Fence, OvertakenError, Storage
 from worker.background import Background
 from worker.child import Child
-from worker.launch import CannotLaunchError, Slot, prepare
+from worker.launch import CannotLaunchError, Launch, Slot, prepare
 from worker.observe import Observer
-from worker.outcome import BY_REQUEST, Intent, Outcome, outcome
+from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
 from worker.scratch import Restored, Scratch, restore
 
@@ -37,8 +41,8 @@ _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 # A store that is away for so long at the end of an attempt fails it.
 _STORAGE_PATIENCE_SECONDS = 900.0
-# The kill leaves so much of the grace for the end of the attempt, besides the last upload.
-_MARGIN_SECONDS = 2.0
+# How often the last files are offered to a store that takes others.
+_OFFERS = 3
 
 
 class Overtaken(Exception):  # noqa: N818 - nothing went wrong with this attempt
@@ -75,9 +79,13 @@ def supervise(service: Service, job: Job) -> None:
     """Runs the job's current attempt to its end."""
     log.info("job %s: attempt %d starts", job.id, job.attempt)
     scratch = Scratch(service.settings.scratch_dir, job.id, job.attempt)
+    attempt = _Attempt(service, job, scratch)
     try:
-        with scratch.held():
-            _Attempt(service, job, scratch).run()
+        try:
+            with scratch.held():
+                attempt.run()
+        except OSError as error:
+            attempt.finish(Outcome(Reason.STORAGE, f"no scratch disk on this worker: {error}"))
     except (Overtaken, OvertakenError, StaleAttemptError, JobNotFoundError):
         log.warning("job %s: attempt %d was overtaken", job.id, job.attempt)
 
@@ -93,27 +101,41 @@ class _Attempt:
         self._request: Request | None = None
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
+        self._puzzled = False
         self._lease = self._background("Redis", self._renew)
 
     def run(self) -> None:
         """Prepares, attends and ends the attempt, its lease kept all the while."""
         self._lease.start()
         try:
-            ended = self._run_child()
-            self._finish(ended)
+            self.finish(self._outcome())
         finally:
             self._lease.stop()
 
-    def _run_child(self) -> Outcome:
+    def _outcome(self) -> Outcome:
         try:
-            restored = self._restore()
+            return self._run_child()
+        except (Overtaken, OvertakenError, StaleAttemptError, JobNotFoundError):
+            raise
+        except Exception as error:  # ours, not the job's: it runs again and says so
+            log.exception(
+                "job %s: attempt %d could not be supervised", self._job.id, self._job.attempt
+            )
+            return Outcome(Reason.ERROR, f"the supervisor failed: {error!r}")
+
+    def _run_child(self) -> Outcome:
+        restored: list[Restored] = []
+        if not self._patiently(lambda: restored.append(self._restore())):
+            return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
+        try:
             launch = prepare(self._job, self._scratch, self._service.slot, self._service.settings)
         except CannotLaunchError as error:
             return Outcome(Reason.ERROR, str(error), retryable=False)
-        except OvertakenError:
-            raise
-        except (OSError, StorageError) as error:
-            return Outcome(Reason.STORAGE, f"could not restore the run: {error}")
+        if (asked := self._asked()) is not None:
+            return not_started(asked)
+        return self._attend_child(launch, restored[0])
+
+    def _attend_child(self, launch: Launch, restored: Restored) -> Outcome:
         fence = Fence(self._job.id, self._job.attempt)
         publisher = Publisher(self._service.storage, self._scratch, fence, restored)
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
@@ -142,6 +164,7 @@ class _Attempt:
     def _restore(self) -> Restored:
         storage, run = self._service.storage, self._scratch.run
         storage.seize(Fence(self._job.id, self._job.attempt))
+        self._scratch.empty()
         restored = restore(storage, self._job.id, run)
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
@@ -163,15 +186,13 @@ class _Attempt:
         started = time.monotonic()
         while True:
             code = child.exit_code
-            self._progress = observer.progress()
+            self._look(observer, publisher)
             if code is not None:
                 return code
             if self._lease.overtaken or publication.overtaken:
                 raise Overtaken
-            if attendance.stop_since is not None:
-                self._stop(child, Intent.SHUTDOWN, publisher, since=attendance.stop_since)
-            if self._request is not None:
-                self._stop(child, BY_REQUEST[self._request], publisher)
+            if (asked := self._asked()) is not None:
+                self._stop(child, asked, publisher)
             ran = self._job.run_seconds + time.monotonic() - started
             if (violation := observer.violation(ran)) is not None:
                 self._stop(child, violation, publisher)
@@ -180,18 +201,33 @@ class _Attempt:
             attendance.wake.wait(_TICK_SECONDS)
             attendance.wake.clear()
 
-    def _stop(
-        self, child: Child, intent: Intent, publisher: Publisher, *, since: float | None = None
-    ) -> None:
+    def _asked(self) -> Intent | None:
+        """What this worker or this attempt was asked for; the weightier of both."""
+        shutdown = Intent.SHUTDOWN if self._service.attendance.stop_since is not None else None
+        return BY_REQUEST[self._request] if self._request is not None else shutdown
+
+    def _look(self, observer: Observer, publisher: Publisher) -> None:
+        """Notes the progress; whatever the job has written there must not end it."""
+        saved = publisher.checkpoint.step if publisher.checkpoint else None
+        try:
+            seen = observer.progress()
+        except Exception as error:  # strange rows, directories in the place of files, …
+            seen = self._progress
+            if not self._puzzled:
+                log.warning("job %s: cannot tell its progress: %r", self._job.id, error)
+            self._puzzled = True
+        self._progress = seen.model_copy(update={"checkpoint_step": saved})
+
+    def _stop(self, child: Child, intent: Intent, publisher: Publisher) -> None:
         """Asks the child to leave, once; the weightiest of several reasons counts."""
         first = self._intent is None
         if self._intent is None or intent.value > self._intent.value:
             self._intent = intent
+        seconds = grace(intent, self._service.settings.grace_seconds, publisher.longest_seconds)
+        stop_since = self._service.attendance.stop_since
+        kill_at = (time.monotonic() if stop_since is None else stop_since) + seconds
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         if first:
-            # The child has what the last upload will leave of the grace.
-            reserve = publisher.last_seconds + _MARGIN_SECONDS
-            grace = max(self._service.settings.grace_seconds - reserve, 0.0)
-            self._kill_at = (time.monotonic() if since is None else since) + grace
             log.info("job %s: asking the child to stop (%s)", self._job.id, intent.name.lower())
             child.terminate()
 
@@ -210,41 +246,70 @@ class _Attempt:
 
     def _publish_last(self, publisher: Publisher, ended: Outcome) -> Outcome:
         """Publishes what is left and how it ended, waiting for a store that is away."""
-        self._write_receipt(self._receipt(ended, time.time()))
+        with contextlib.suppress(OSError):  # the record has it too
+            self._write_receipt(self._receipt(ended, time.time()))
         why = f" ({ended.message})" if ended.message else ""
         publisher.close(f"{_now()} attempt {self._job.attempt} ended: {ended.reason}{why}")
-        last = self._background("storage", publisher.publish)
-        deadline = time.monotonic() + _STORAGE_PATIENCE_SECONDS
-        while not last.call():
-            if self._lease.overtaken or last.overtaken:
-                raise Overtaken
-            stop_since = self._service.attendance.stop_since
-            if stop_since is not None:
-                deadline = min(deadline, stop_since + self._service.settings.grace_seconds)
-            if time.monotonic() > deadline:
-                message = "the last results could not be saved: storage was away"
-                return Outcome(Reason.STORAGE, message, ended.exit_code)
+        if not self._patiently(publisher.publish):
+            message = "the last results could not be saved: storage was away"
+            return Outcome(Reason.STORAGE, message, ended.exit_code)
+        saved = publisher.checkpoint.step if publisher.checkpoint else None
+        self._progress = self._progress.model_copy(update={"checkpoint_step": saved})
+        for _ in range(_OFFERS):
+            if not publisher.refused:
+                break
             time.sleep(_RETRY_SECONDS)
+            self._patiently(publisher.publish)
+        for path, error in publisher.refused.items():
+            publisher.say(f"not kept: {path}: {error}")
+        if publisher.refused:
+            self._patiently(publisher.publish)
         return ended
 
-    def _finish(self, ended: Outcome) -> None:
-        """Writes the end, however long Redis is away, and wakes a worker for what is queued."""
+    def _patiently(self, action: Callable[[], None]) -> bool:
+        """Calls `action` until it comes through; False when a store was away for too long."""
+        call = self._background("storage", action)
+        deadline = time.monotonic() + _STORAGE_PATIENCE_SECONDS
+        while not call.call():
+            if self._lease.overtaken or call.overtaken:
+                raise Overtaken
+            if time.monotonic() > min(deadline, self._grace_ends()):
+                return False
+            time.sleep(_RETRY_SECONDS)
+        return True
+
+    def _grace_ends(self) -> float:
+        """The `time.monotonic` by which this worker must be gone; infinite while it may stay."""
+        since = self._service.attendance.stop_since
+        return math.inf if since is None else since + self._service.settings.grace_seconds
+
+    def finish(self, ended: Outcome) -> None:
+        """Writes the end, however long Redis is away, and wakes a worker for what is queued.
+
+        A worker that was told to stop gives up with its grace: the reaper finds the attempt lost.
+        """
         store, told = self._service.store, False
         while True:
             try:
                 receipt = self._receipt(ended, store.now())
                 job = store.finish(self._job.id, receipt, retryable=ended.retryable)
-                self._service.messenger.flush(store.now())
-            except STORE_AWAY as error:
+            except RedisError as error:  # away, or out of memory or disk
                 if not told:
                     log.warning("job %s: cannot write its end yet: %s", self._job.id, error)
                 told = True
+                if time.monotonic() > self._grace_ends():
+                    log.error("job %s: its end was not written: %s", self._job.id, error)
+                    return
                 time.sleep(_RETRY_SECONDS)
             else:
-                state = job.state if job else "unknown"
-                log.info("job %s: attempt %d %s, the job is %s",
-                         self._job.id, receipt.number, receipt.reason, state)  # fmt: skip
-                return
+                break
+        state = job.state if job else "unknown"
+        log.info("job %s: attempt %d %s, the job is %s",
+                 self._job.id, receipt.number, receipt.reason, state)  # fmt: skip
+        try:
+            self._service.messenger.flush(store.now())
+        except Exception as error:  # the outbox has it: the reaper sends it
+            log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 
     def _receipt(self, ended: Outcome, at: float) -> Attempt:
         seen = self._progress
@@ -266,7 +331,7 @@ class _Attempt:
 
     def _write_receipt(self, attempt: Attempt) -> None:
         path = self._scratch.run.attempt(attempt.number)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, attempt.model_dump_json(indent=2).encode())
 
 
