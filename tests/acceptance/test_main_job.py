@@ -128,7 +128,7 @@ class Up:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]) -> Iterator[Up]:
-    service = Up(tmp_path_factory.mktemp("up") / "data", wait_until)
+    service = Up(tmp_path_factory.mktemp("up") / "my data", wait_until)
     try:
         yield service
     finally:

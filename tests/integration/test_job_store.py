@@ -195,6 +195,9 @@ class Lifecycle(RuleBasedStateMachine):
             if job.state is not State.QUEUED:
                 assert redis.zscore("spectrain:outbox", job_id) is None
             self.seen[job_id] = (job.state, job.attempt)
+        waiting = self.store.waiting().get("default", [])
+        queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
+        assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
         running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
         assert redis.hgetall("spectrain:claims") == running
         assert redis.zcard("spectrain:jobs:all") == len(self.seen)
@@ -301,6 +304,56 @@ def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
     again = store.claim("default", "w2")
     assert again is not None
     assert again.attempt == 2
+
+
+def test_a_message_lost_after_a_back_off_is_found_by_the_sweep(store: JobStore) -> None:
+    job_id = store.submit(SPEC.model_copy(update={"retry": Retry(backoff_seconds=3600)})).id
+    job = store.claim("default", "w1")
+    assert job is not None
+    store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
+    store.redis.zadd("spectrain:jobs:pool:default:delayed", {job_id: 1})
+    store.message_sent(job_id, store.now())
+    assert store.waiting() == {"default": [job_id]}
+
+
+def test_noting_an_old_message_as_sent_leaves_that_of_the_next_turn(store: JobStore) -> None:
+    job_id = store.submit(SPEC.model_copy(update={"retry": Retry(backoff_seconds=3600)})).id
+    read_at = store.now()
+    job = store.claim("default", "w1")
+    assert job is not None
+    store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
+    store.message_sent(job_id, read_at)
+    assert store.due_messages(store.now() + 7200) == [("default", job_id)]
+
+
+def test_a_worker_that_was_away_during_its_claim_is_not_given_anothers_attempt(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.submit(SPEC)
+    get = store.get
+
+    def suspended(job_id: str) -> Job:
+        monkeypatch.setattr(store, "get", get)
+        lease = ExpiredLease(job_id, store.redis.zscore("spectrain:leases", job_id))
+        store.finish(job_id, lost_attempt(get(job_id), 1.0, 15), lease=lease)
+        assert store.claim("default", "w2") is not None
+        return get(job_id)
+
+    monkeypatch.setattr(store, "get", suspended)
+    assert store.claim("default", "w1") is None
+
+
+def test_a_job_that_this_version_cannot_read_fails_and_holds_up_no_other(store: JobStore) -> None:
+    poison, healthy = store.submit(SPEC).id, store.submit(SPEC).id
+    spec = store.redis.hget(f"spectrain:job:{poison}", "spec")
+    store.redis.hset(f"spectrain:job:{poison}", "spec", '{"name": 7}')
+    assert store.claim("default", "w1") is None
+    job = store.claim("default", "w1")
+    assert job is not None
+    assert job.id == healthy
+    store.redis.hset(f"spectrain:job:{poison}", "spec", spec)
+    assert store.get(poison).state is State.FAILED
+    assert "cannot read" in store.get(poison).message
 
 
 def test_an_idempotency_key_returns_the_first_job(store: JobStore) -> None:

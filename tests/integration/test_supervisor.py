@@ -267,6 +267,43 @@ def test_storage_away_costs_no_step_and_no_line(
     assert lines == [f"[1] {n}" for n in range(60)]
 
 
+def test_storage_away_at_the_start_is_waited_for(bench: Bench, wait_until: Wait) -> None:
+    bench.storage.root.parent.mkdir(exist_ok=True)
+    bench.storage.root.write_text("not a directory")
+    job = bench.claim(python("print('up')"))
+    thread = bench.begin(job)
+    thread.join(1)
+    assert thread.is_alive()
+    bench.storage.root.unlink()
+    thread.join(30)
+    job = bench.store.get(job.id)
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import shutil, pathlib, os; d = os.environ['SPECTRAIN_RUN_DIR']; shutil.rmtree(d); "
+        "pathlib.Path(d).mkdir(); (pathlib.Path(d) / 'weights.bin').write_text('kept')",
+        "import pathlib, os; d = pathlib.Path(os.environ['SPECTRAIN_RUN_DIR']); "
+        "(d / 'logs/metrics.jsonl').write_text('{\"step\": 1, \"loss\": 1' + '0' * 400 + '}\\n'"
+        " + '[' * 100000 + '\\n'); (d / 'weights.bin').write_text('kept')",
+        "import pathlib, os; d = pathlib.Path(os.environ['SPECTRAIN_RUN_DIR']); "
+        "(d / 'logs/metrics.jsonl').mkdir(); (d / 'checkpoints/checkpoint_step_5.pt.json').mkdir();"
+        " os.mkfifo(d / 'pipe'); (d / 'weights.bin').write_text('kept')",
+        "import pathlib, os; d = pathlib.Path(os.environ['SPECTRAIN_RUN_DIR']); "
+        "(d / 'attempts').write_text('mine'); (d / 'weights.bin').write_text('kept')",
+    ],
+    ids=["clears its directory", "rows like no other", "a directory for a file", "our names"],
+)
+def test_nothing_that_a_job_does_to_its_directory_costs_its_results(
+    bench: Bench, script: str
+) -> None:
+    job = bench.run(python(script))
+    assert (job.state, job.attempt) == (State.SUCCEEDED, 1), job.message
+    assert (bench.files(job).root / "weights.bin").read_text() == "kept"
+
+
 def _printed(bench: Bench, job: Job, line: int) -> bool:
     output = bench.settings.scratch_dir / job.id / "1" / "output"
     return output.exists() and f"{line}\n" in output.read_text()
@@ -311,6 +348,23 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         worker.terminate()
         worker.wait(30)
     assert worker.returncode == 0
+
+
+@pytest.mark.parametrize("ahead", [0.0, 1e6], ids=["slow storage", "a clock that is ahead"])
+def test_neither_slow_storage_nor_a_clock_that_is_ahead_hides_a_lost_attempt(
+    bench: Bench, wait_until: Wait, ahead: float
+) -> None:
+    store = JobStore(bench.store.redis, lease_seconds=0.2)
+    job = store.submit(python(""))
+    assert store.claim("default", "silent") is not None
+    started = store.now()
+
+    def sign(_: Job) -> float:
+        threading.Event().wait(0.3)
+        return started + ahead
+
+    reaper = Reaper(store, bench.service.messenger, sign)
+    wait_until(lambda: reaper.run_once() == [job.id], what="the verdict", seconds=20)
 
 
 def test_the_reaper_finds_a_lost_attempt_and_a_lost_message(bench: Bench, wait_until: Wait) -> None:

@@ -151,3 +151,13 @@ def test_a_lost_attempt_keeps_what_was_last_heard_of_it() -> None:
     assert (receipt.first_step, receipt.last_step, receipt.checkpoint_step) == (301, 437, 400)
     assert receipt.steps_recomputed == 20
     assert "worker w was not heard of for 16 s" in receipt.message
+
+
+def test_a_pause_that_was_accepted_outlives_the_attempt_it_was_asked_of() -> None:
+    for reason in (Reason.LOST, Reason.ERROR, Reason.PREEMPTED):
+        assert decide(job(request=Request.PAUSE), ended(reason)).state is State.PAUSED
+
+
+def test_a_store_that_is_away_is_not_asked_again_at_once() -> None:
+    decision = decide(job(no_progress=1), ended(Reason.STORAGE))
+    assert (decision.state, decision.delay_seconds) == (State.QUEUED, 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.states import Reason
-from worker.outcome import Intent, outcome
+from worker.outcome import Intent, grace, outcome
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,11 @@ def test_an_error_says_how_it_ended_and_its_last_words() -> None:
 
 def test_a_program_that_does_not_exist_is_not_tried_again() -> None:
     assert not outcome(127, None, [], says_when_done=False).retryable
+
+
+def test_only_a_machine_that_is_about_to_go_cuts_the_grace_for_the_upload() -> None:
+    assert grace(Intent.PAUSE, 60, last_upload=50) == 60
+    assert grace(Intent.SHUTDOWN, 60, last_upload=0) == 58
+    assert grace(Intent.SHUTDOWN, 60, last_upload=20) == 38
+    assert grace(Intent.SHUTDOWN, 60, last_upload=500) == 28, "at least half of it is the child's"
+    assert grace(Intent.SHUTDOWN, 4, last_upload=500) > 0

@@ -228,6 +228,47 @@ def test_every_line_is_marked_with_its_attempt_and_none_is_torn(
     ]  # fmt: skip
 
 
+def test_a_log_that_is_written_anew_under_its_name_replaces_the_published_one(
+    first: Attempt, tmp_path: Path
+) -> None:
+    log = first.run.logs / "mine.log"
+    log.write_text("epoch 1 loss 9\n")
+    first.publisher.publish()
+    log.write_text("epoch 2 loss 8, better\n")
+    first.publisher.publish()
+    stored = first.stored.logs / "mine.log"
+    assert stored.read_text() == "epoch 2 loss 8, better\n"
+    second = Attempt(tmp_path, 2)
+    (second.run.logs / "mine.log").write_text("epoch 3 loss 7, better still\n")
+    second.publisher.publish()
+    assert stored.read_text() == "epoch 3 loss 7, better still\n"
+
+
+def test_a_file_that_storage_does_not_take_holds_up_no_other_and_is_named(first: Attempt) -> None:
+    (first.run.root / "out").write_text("a file")
+    first.publisher.publish()
+    (first.run.root / "out").unlink()
+    (first.run.root / "out").mkdir()
+    (first.run.root / "out" / "x").write_text("now a directory")
+    (first.run.root / "zzz").write_text("after it")
+    first.save(10)
+    first.publisher.publish()
+    assert (first.stored.root / "zzz").read_text() == "after it"
+    assert first.publisher.checkpoint is not None
+    assert first.publisher.checkpoint.step == 10
+    assert list(first.publisher.refused) == [Path("out/x")]
+
+
+def test_hidden_files_and_checkpoints_without_a_record_are_kept_in_the_end(first: Attempt) -> None:
+    (first.run.root / ".hydra").mkdir()
+    (first.run.root / ".hydra" / "config.yaml").write_text("a: 1")
+    first.run.checkpoint(10).write_bytes(b"plain torch.save")
+    first.publisher.close("ended")
+    first.publisher.publish()
+    assert (first.stored.root / ".hydra" / "config.yaml").read_text() == "a: 1"
+    assert first.stored.checkpoint(10).read_bytes() == b"plain torch.save"
+
+
 def test_an_outage_of_storage_loses_no_line(
     first: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
