@@ -36,6 +36,11 @@ demo: $(STAMP)  ## run the whole service here: train, preempt, resume, fetch
 test: lint $(STAMP)  ## what CI runs: lint, types, import contracts, all tests
 	@$(BIN)/pytest -q
 
+.PHONY: bench
+bench: $(STAMP)  ## measure the library on a quiet machine, some 15 minutes; keeps the results
+	@failed=0; for run in metrics plots reader overhead checkpoint "checkpoint --mb 1500"; do \
+		$(BIN)/python -m bench $$run --keep || failed=1; done; exit $$failed
+
 .PHONY: lint
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .
