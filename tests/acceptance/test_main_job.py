@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(400)
 
 LEASE_SECONDS = 3
 # Long enough that no request comes after the end, also on a fast machine.
-STEPS = 900
+STEPS = 700
 TRAIN = {
     "model": {
         "type": "wave", "d_model": 32, "num_layers": 2, "num_heads": 2, "num_waves": 4,
@@ -179,7 +179,7 @@ def test_a_killed_training_process_and_then_a_killed_worker_leave_the_same_curve
     training.kill()
     wait_until(lambda: up.client.get(job.id).attempt == 2, what="the second attempt")
 
-    up.reaches(job, 600)
+    up.reaches(job, 500)
     worker, training = up.worker(), up.training()
     assert worker is not None
     assert training is not None

@@ -216,7 +216,7 @@ def test_no_sequence_of_calls_reaches_an_illegal_state_or_lets_an_old_attempt_wr
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=50,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
