@@ -156,7 +156,7 @@ class Lifecycle(RuleBasedStateMachine):
         (lease,) = self.store.expired_leases(self.store.now())
         after = self.store.finish(job_id, receipt, lease=lease)
         assert after is not None
-        assert after.state in {State.QUEUED, State.FAILED, State.CANCELLED}
+        assert after.state in {State.QUEUED, State.FAILED, State.CANCELLED, State.PAUSED}
         self.ends[job_id, job.attempt] = Reason.LOST
 
     @rule(job_id=consumes(jobs))
