@@ -1,6 +1,8 @@
 """What the library costs the built-in training loop, in percent of its step time.
 
-The loop itself runs in turns with all of the library and with none of it. Rare events are
+The same loop runs in turns with all of the library and with none of it. On a machine whose steps
+vary by some percent that only bounds what every step pays, so its calls are timed as well: what
+counts is their time or what the turns show beyond doubt, whichever is more. Rare events are
 brought about at once and counted at their real rate: a checkpoint and plots every 1000 steps,
 from the step that starts them until the file is committed and the plots are drawn; the
 configuration once in a run.
@@ -16,6 +18,7 @@ from contextlib import redirect_stdout, suppress
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from bench.report import Report, options, timed
 from spectral_gpt.config import CheckpointConfig, ModelConfig, TrainConfig
@@ -40,9 +43,83 @@ class _Pause(Exception):  # noqa: N818
     """Leaves the loop at a step boundary."""
 
 
+class _Timed:
+    """A part of the library whose calls add up how long they held the loop."""
+
+    def __init__(self, part: Any) -> None:
+        self._part = part
+        self.held = 0.0  # milliseconds
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._part, name)
+
+        def timed_call(*arguments: Any, **named: Any) -> Any:
+            start = perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                self.held += (perf_counter() - start) * 1e3
+
+        return timed_call
+
+
+class Loop:
+    """One training loop that runs with the library or without it.
+
+    One, since two loops differ by some percent from each other by where their memory lies.
+    """
+
+    def __init__(self, config: TrainConfig, directory: Path) -> None:
+        self.held = 0.0  # milliseconds in calls of the library, in the last `steps`
+        self.trainer = Trainer(config, directory)
+        self._parts = {
+            name: getattr(self.trainer, name) for name in ("metrics", "checkpoints", "plots")
+        }
+
+    def steps(
+        self, first: int, least: int, *, library: bool, enough: Callable[[], bool] = lambda: True
+    ) -> list[float]:
+        """Milliseconds of each step from `first` on: so many, and more until it is `enough`."""
+        timed_parts = {name: _Timed(part) for name, part in self._parts.items()}
+        for name, part in timed_parts.items():
+            setattr(self.trainer, name, part if library else _Off())
+        moments: list[float] = []
+
+        def boundary() -> bool:
+            moments.append(perf_counter())
+            if len(moments) > least and enough():
+                raise _Pause
+            return False
+
+        self.trainer.start = first
+        with suppress(_Pause):
+            self.trainer.run(boundary)
+        self.held = sum(part.held for part in timed_parts.values())
+        return [(end - start) * 1e3 for start, end in pairwise(moments)]
+
+    def idle(self) -> bool:
+        """Whether nothing goes on in the background."""
+        save = self._parts["checkpoints"]._save
+        drawn: bool = self._parts["plots"].wait(0)
+        return drawn and (save is None or save.done)
+
+    def save_config(self) -> None:
+        """Write `config.json` again."""
+        trainer = self.trainer
+        trainer.tracker.save_config(trainer.config.to_dict(), trainer.model, trainer.corpus.info())
+
+    def close(self) -> None:
+        """Finish what is under way."""
+        for part in self._parts.values():
+            part.close()
+
+
 def main(argv: Sequence[str]) -> int:
     """Train with and without the library in turns; 1 when the bar is broken."""
-    parser = options("overhead", pairs=20, events=4, batch=4, layers=ModelConfig().num_layers)
+    usual = TrainConfig()
+    parser = options(
+        "overhead", pairs=20, events=6, batch=usual.batch_size, layers=usual.model.num_layers
+    )
     arguments = parser.parse_args(argv)
     config = TrainConfig(
         model=ModelConfig(num_layers=arguments.layers),
@@ -55,83 +132,53 @@ def main(argv: Sequence[str]) -> int:
     )
     report = Report("overhead", {**vars(arguments), "model": config.model.type})
     with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()):
-        root = Path(directory)
-        on, off = Trainer(config, root / "on"), Trainer(config, root / "off")
-        for name in ("metrics", "checkpoints", "plots"):
-            setattr(off, name, _Off())
-        saved = [timed(lambda: _save_config(on)) for _ in range(3)]
-        usual, regular = _measure_regular(report, on, off, arguments.pairs)
-        rare = _measure_rare(report, on, off, arguments.events)
-        for part in (on.metrics, on.checkpoints, on.plots):
-            part.close()
+        loop = Loop(config, Path(directory))
+        saved = [timed(loop.save_config) for _ in range(3)]
+        step, regular = _measure_regular(report, loop, arguments.pairs)
+        rare = _measure_rare(report, loop, arguments.events)
+        loop.close()
     once = report.add("configuration, once in a run", "ms", saved)
     shares = {
         f"every step and a row every {_LOG} steps": regular,
         f"a checkpoint and plots every {_RARE} steps": rare / _RARE,
         f"the configuration once in {_RUN} steps": once / _RUN,
     }
-    report.notes += [f"{100 * share / usual:8.3f} %  {name}" for name, share in shares.items()]
+    report.notes += [f"{100 * share / step:8.3f} %  {name}" for name, share in shares.items()]
     # A gain is noise: it must not make up for a loss.
     total = sum(max(share, 0.0) for share in shares.values())
-    report.bar("percent of step time", 100 * total / usual, 1.0)
+    report.bar("percent of step time", 100 * total / step, 1.0)
     return report.show(keep=arguments.keep)
 
 
-def _measure_regular(report: Report, on: Trainer, off: Trainer, pairs: int) -> tuple[float, float]:
-    """Milliseconds of a step without the library, and how many more with it, on average."""
-    without: list[float] = []
-    plain: list[float] = []
-    logged: list[float] = []
-    for turn in range(-1, pairs):  # one turn to warm up
-        first = 1 + (turn + 1) * _LOG
-        bare, full = _steps(off, first, _LOG), _steps(on, first, _LOG)
-        if turn >= 0:
-            without += bare
-            for step, taken in enumerate(full, start=first):
-                (logged if step % _LOG == 0 else plain).append(taken)
-    usual = report.add("a step without the library", "ms", without)
-    ordinary = report.add("a step with it", "ms", plain)
-    with_row = report.add("a step with it and a row", "ms", logged)
-    return usual, ((_LOG - 1) * ordinary + with_row) / _LOG - usual
+def _measure_regular(report: Report, loop: Loop, pairs: int) -> tuple[float, float]:
+    """Milliseconds of a step without the library, and how many more with it."""
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    held: list[float] = []
+    loop.steps(1, _LOG, library=True)  # to warm up
+    for turn in range(pairs):
+        for library in (False, True) if turn % 2 else (True, False):
+            taken[library].append(sum(loop.steps(1 + turn * _LOG, _LOG, library=library)) / _LOG)
+            if library:
+                held.append(loop.held / _LOG)
+    step = report.add(f"a step without the library, mean of {_LOG}", "ms", taken[False])
+    report.add("a step with it, one of them with a row", "ms", taken[True])
+    in_calls = report.add("of that in the library's calls", "ms", held)
+    more = [ours - bare for ours, bare in zip(taken[True], taken[False], strict=True)]
+    mean, error = statistics.fmean(more), statistics.stdev(more) / len(more) ** 0.5
+    report.notes.append(f"turns: {mean:+.3g} ms a step with the library, ± {error:.3g} (one sigma)")
+    return step, max(in_calls, mean - 2 * error)
 
 
-def _measure_rare(report: Report, on: Trainer, off: Trainer, events: int) -> float:
+def _measure_rare(report: Report, loop: Loop, events: int) -> float:
     """Milliseconds lost to a checkpoint and plots until both are finished."""
     lost = []
     for number in range(1, events + 1):
         # As long as they are at this step, whichever steps were left out on the way.
-        on.loss_history = [8 / (1 + step / 100) for step in range(number * _RARE)]
-        bare = _steps(off, number * _RARE, 2 * _LOG)
-        event = _steps(on, number * _RARE, _LOG, lambda: _idle(on))
-        bare += _steps(off, number * _RARE, 2 * _LOG)
+        loop.trainer.loss_history = [8 / (1 + step / 100) for step in range(number * _RARE)]
+        first = number * _RARE
+        bare = loop.steps(first, 2 * _LOG, library=False)
+        event = loop.steps(first, _LOG, library=True, enough=loop.idle)
+        bare += loop.steps(first, 2 * _LOG, library=False)
         lost.append(sum(event) - len(event) * statistics.median(bare))
     report.add("lost to the first checkpoint and plots", "ms", lost[:1])
     return report.add("lost to each further checkpoint and plots", "ms", lost[1:])
-
-
-def _steps(
-    trainer: Trainer, first: int, least: int, enough: Callable[[], bool] = lambda: True
-) -> list[float]:
-    """Milliseconds of each step from `first` on: so many, and more until it is `enough`."""
-    moments: list[float] = []
-
-    def boundary() -> bool:
-        moments.append(perf_counter())
-        if len(moments) > least and enough():
-            raise _Pause
-        return False
-
-    trainer.start = first
-    with suppress(_Pause):
-        trainer.run(boundary)
-    return [(end - start) * 1e3 for start, end in pairwise(moments)]
-
-
-def _idle(trainer: Trainer) -> bool:
-    """Whether nothing goes on in the background."""
-    save = trainer.checkpoints._save
-    return (save is None or save.done) and trainer.plots.wait(0)
-
-
-def _save_config(trainer: Trainer) -> None:
-    trainer.tracker.save_config(trainer.config.to_dict(), trainer.model, trainer.corpus.info())

@@ -20,6 +20,7 @@ from monitoring import commit, heartbeat, preemption
 from monitoring.commit import CheckpointCorrupt, CommitRecord
 from monitoring.files import TEMPORARY, link_atomically
 from monitoring.ids import get_git_hash
+from monitoring.overlap import WeightsChanged
 from monitoring.paths import RunPaths, step_of
 from monitoring.plain import on_cpu, plain
 from monitoring.random_state import capture_rng_state
@@ -57,7 +58,8 @@ class CheckpointManager:
         experiment_dir: root directory of the run.
         save_interval: steps between checkpoints.
         keep_last_n: how many of the newest checkpoints to keep; the one marked best stays too.
-        async_save: hold the loop only while the state is copied, and write it in a thread.
+        async_save: hand the loop on at once: large weights are copied beside the passes up to
+            the optimizer's next step, and everything is written in a thread.
         when_busy: what an asynchronous save does while the one before it is still being
             written: "wait" for it, or "skip" itself with a warning.
         save_seconds: have `should_checkpoint` say yes also when the last save is so long ago.
@@ -160,8 +162,7 @@ class CheckpointManager:
         path = self.paths.checkpoint(step)
         commit_it = partial(self._commit, path, step)
         if self._async:
-            weights = [*model.parameters(), *_tensors(state["optimizer_state_dict"])]
-            copy = self._snapshot.take(state, weights)
+            copy = self._snapshot.take(state, _stepped(optimizer, state["optimizer_state_dict"]))
             self._save = Save(path, copy, self._snapshot.wait, commit_it)
         else:
             self._save = Save(path, plain(state, on_cpu, self._allowed), _nothing, commit_it)
@@ -186,6 +187,14 @@ class CheckpointManager:
             )
             return False
         self._save = None
+        if isinstance(save.error, WeightsChanged):
+            self._snapshot.overlap = False
+            logger.warning(
+                "Checkpoint %s skipped: something other than an optimizer's step changed a weight "
+                "before the next one; from now on the loop is held until the state is copied",
+                save.path,
+            )
+            return False
         if isinstance(save.error, OSError):
             logger.warning("Checkpoint %s skipped: %s; training goes on", save.path, save.error)
             return False
@@ -315,11 +324,20 @@ def _nothing() -> None:
     """A state that was not copied is complete at once."""
 
 
-def _tensors(optimizer_state: dict[str, Any]) -> Iterator[torch.Tensor]:
-    """The moments that an optimizer keeps for each weight."""
-    for moments in optimizer_state.get("state", {}).values():
-        if isinstance(moments, dict):
-            yield from (value for value in moments.values() if isinstance(value, torch.Tensor))
+def _stepped(optimizer: Stateful, its_state: dict[str, Any]) -> list[torch.Tensor]:
+    """What only the optimizer's step changes: its weights and the moments that it keeps of them."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return []  # whose steps nobody hears of
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments = [
+        value
+        for kept in its_state.get("state", {}).values()
+        if isinstance(kept, dict)
+        for value in kept.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    # Tensors of inference mode have no version by which a change could be noticed.
+    return [tensor for tensor in (*weights, *moments) if not tensor.is_inference()]
 
 
 def _target(link: Path) -> str | None:

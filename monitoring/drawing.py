@@ -7,11 +7,14 @@ through a pipe nobody else has. The process ends when that pipe does, whatever e
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
 import struct
 import sys
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,12 +58,17 @@ def main() -> None:
     os.nice(_NICENESS)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    with suppress(ImportError):  # which the first picture says
+        import_module("monitoring.figures")
+    gc.freeze()  # matplotlib stays
+    gc.disable()  # what a picture leaves is collected after it
     while True:
         try:
             function, path, arguments = receive(requests)
             send(answers, draw(function, path, arguments))
         except (EOFError, OSError):
             return
+        gc.collect()
 
 
 if __name__ == "__main__":

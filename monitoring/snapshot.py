@@ -8,32 +8,39 @@ kernel has them, and pinned where the state comes from CUDA.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from monitoring.cpu_copy import CpuCopy, can_copy
 from monitoring.cuda_copy import CudaCopy
+from monitoring.overlap import Overlap, Pair
 from monitoring.plain import plain
 
 _ALIGNMENT = 64  # bytes: a cache line
 
 
 class Snapshot:
-    """Copies of state trees, one at a time, always into the same memory."""
+    """Copies of state trees, one at a time, always into the same memory.
+
+    `overlap` says whether weights may be copied beside the training that follows.
+    """
 
     def __init__(self, allowed: Collection[type] = ()) -> None:
+        self.overlap = True
         self._allowed = allowed
         self._buffers: list[Tensor] = []
+        self._cpu: CpuCopy | None = None
         self._cuda: CudaCopy | None = None
 
     def take(self, state: dict[str, Any], weights: Collection[Tensor] = ()) -> dict[str, Any]:
         """A copy of the tree that stays what it is until the next call.
 
-        Tensors on the CPU are copied when it returns; copies from CUDA are complete when
-        `wait()` returns. Those of the `weights`, which only an optimizer's step changes, run
-        beside the next forward pass.
+        It is complete when `wait()` returns. What may change in the next forward pass is copied
+        first: on the CPU before this returns, on CUDA before that pass. Large `weights`, which
+        only an optimizer's step changes, are copied beside the passes until then.
         """
         match = _Matcher(self._buffers)
         tree = plain(state, match, self._allowed)
@@ -43,27 +50,36 @@ class Snapshot:
             match = _Matcher(self._buffers)
             tree = plain(state, match, self._allowed)
         pairs = list(zip(self._buffers, match.sources, strict=True))
-        with torch.no_grad():
-            for buffer, source in pairs:
-                if not source.is_cuda:
-                    buffer.copy_(source)
+        late = {weight.data_ptr() for weight in weights} if self.overlap else set()
         if self._cuda is not None:
-            pointers = {weight.data_ptr() for weight in weights}
-            self._cuda.start([pair for pair in pairs if pair[1].is_cuda], pointers)
+            self._cuda.start(
+                *_divide([p for p in pairs if p[1].is_cuda], lambda p: p[1].data_ptr() in late)
+            )
+        others = [pair for pair in pairs if not pair[1].is_cuda]
+        now, beside = _divide(others, lambda p: p[1].data_ptr() in late and can_copy(p))
+        with torch.no_grad():
+            for buffer, source in now:
+                buffer.copy_(source)
+        if beside:
+            self._cpu = self._cpu or CpuCopy()
+            self._cpu.start(beside)
         assert isinstance(tree, dict)  # noqa: S101
         return tree
 
     def wait(self) -> None:
-        """Return when the copies are complete."""
-        if self._cuda is not None:
-            self._cuda.wait()
+        """Return when the copies are complete. Raises WeightsChanged when they are void."""
+        for copy in self._copies():
+            copy.wait()
 
     def release(self) -> None:
         """Give the memory back."""
-        if self._cuda is not None:
-            self._cuda.close()
-            self._cuda = None
+        for copy in self._copies():
+            copy.close()
+        self._cpu = self._cuda = None
         self._buffers = []
+
+    def _copies(self) -> Iterator[Overlap]:
+        yield from filter(None, (self._cpu, self._cuda))
 
     def _allocate(self, sources: list[Tensor]) -> None:
         """Make a buffer for each source, side by side in one block."""
@@ -107,6 +123,14 @@ class _Matcher:
         placed = self._buffers[index] if index < len(self._buffers) else source
         self._placed[identity] = placed
         return placed
+
+
+def _divide(pairs: Sequence[Pair], late: Callable[[Pair], bool]) -> tuple[list[Pair], list[Pair]]:
+    """Those to copy now, and those that may be copied late."""
+    divided: tuple[list[Pair], list[Pair]] = ([], [])
+    for pair in pairs:
+        divided[late(pair)].append(pair)
+    return divided
 
 
 def _signature(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
