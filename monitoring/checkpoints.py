@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from monitoring import commit, heartbeat, preemption
+from monitoring.checksummed_file import ChecksummedFile
 from monitoring.commit import CheckpointCorrupt, CommitRecord
 from monitoring.files import TEMPORARY, link_atomically
 from monitoring.ids import get_git_hash
@@ -24,11 +25,13 @@ from monitoring.overlap import WeightsChanged
 from monitoring.paths import RunPaths, step_of
 from monitoring.plain import on_cpu, plain
 from monitoring.random_state import capture_rng_state
-from monitoring.saving import ChecksummedFile, Save, writer
+from monitoring.saving import Save, writer
 from monitoring.snapshot import Snapshot
 from monitoring.wrappers import plain_state
 
 logger = logging.getLogger(__name__)
+
+_LARGE = 32 << 20  # bytes from which a checkpoint is written directly
 
 # What numpy arrays inside a checkpoint need; a safe load refuses every other foreign name.
 _NUMPY_NAMES: list[Any] = [
@@ -163,7 +166,9 @@ class CheckpointManager:
         commit_it = partial(self._commit, path, step)
         if self._async:
             copy = self._snapshot.take(state, _stepped(optimizer, state["optimizer_state_dict"]))
-            self._save = Save(path, copy, self._snapshot.wait, commit_it)
+            # Through the kernel's memory when the loop ends here: it is quicker to read again.
+            direct = self._snapshot.nbytes >= _LARGE and not preemption.stop_requested()
+            self._save = Save(path, copy, self._snapshot.wait, commit_it, direct=direct)
         else:
             self._save = Save(path, plain(state, on_cpu, self._allowed), _nothing, commit_it)
         writer.submit(self._save)

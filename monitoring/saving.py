@@ -7,79 +7,27 @@ import logging
 import os
 import queue
 import threading
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch.utils.serialization import config as serialization
 
-from monitoring.commit import crc32_text
+from monitoring.checksummed_file import BLOCK, ChecksummedFile
 from monitoring.files import temporary
 
 logger = logging.getLogger(__name__)
 
 _AT_EXIT = 60.0  # seconds without a byte moving after which a program ends all the same
-_CHUNK = 4 << 20  # bytes: written while they are still in the processor's cache
-
-
-class ChecksummedFile:
-    """A new file that knows its size and the CRC-32 of what was written into it."""
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o644)
-        self._crc = 0
-        self.size = 0
-        self.error: OSError | None = None
-
-    def __enter__(self) -> ChecksummedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._descriptor)
-
-    @property
-    def checksum(self) -> str:
-        """The checksum of all that was written, as commit records spell it."""
-        return crc32_text(self._crc)
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Write all of it. Raises OSError, which `error` keeps."""
-        view = memoryview(data)
-        start = 0
-        while start < len(view):
-            # Both calls leave the interpreter to the training loop while they work.
-            try:
-                count = os.write(self._descriptor, view[start : start + _CHUNK])
-            except OSError as error:
-                self.error = self.error or error
-                raise
-            self._crc = zlib.crc32(view[start : start + count], self._crc)
-            start += count
-            self.size += count
-        return start
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def sync(self) -> None:
-        """Wait until the disk has it. Raises OSError."""
-        os.fsync(self._descriptor)
 
 
 class Save:
     """One checkpoint on its way to the disk.
 
-    `error` is what stopped it, if anything did. An abandoned save commits nothing, however
-    late its storage wakes up.
+    A `direct` one leaves the kernel's memory and the processors to the training. `error` is what
+    stopped it, if anything did. An abandoned save commits nothing, however late its storage
+    wakes up.
     """
 
     def __init__(
@@ -88,6 +36,8 @@ class Save:
         state: dict[str, Any],
         ready: Callable[[], object],
         commit: Callable[[Path, ChecksummedFile], object],
+        *,
+        direct: bool = False,
     ) -> None:
         self.path = path
         self.error: BaseException | None = None
@@ -96,6 +46,7 @@ class Save:
         self._state = state
         self._ready = ready
         self._commit = commit
+        self._direct = direct
         self._file: ChecksummedFile | None = None
         self._done = threading.Event()
 
@@ -131,10 +82,14 @@ class Save:
             self._done.set()
 
     def _write(self, draft: Path) -> None:
-        with ChecksummedFile(draft) as self._file:
+        settings: dict[str, Any] = {
             # torch's own checksums would only repeat ours: it ignores them when it loads.
+            "save.compute_crc32": False,
+            **({"save.storage_alignment": BLOCK} if self._direct else {}),
+        }
+        with ChecksummedFile(draft, direct=self._direct) as self._file:
             try:
-                with serialization.patch("save.compute_crc32", False):  # type: ignore[attr-defined]
+                with serialization.patch(settings):  # type: ignore[attr-defined]
                     torch.save(self._state, self._file)  # type: ignore[arg-type]
             except RuntimeError as failure:
                 # torch reports its own bookkeeping in place of what the disk said.

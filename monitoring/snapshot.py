@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monitoring.checksummed_file import BLOCK
 from monitoring.cpu_copy import CpuCopy, can_copy
 from monitoring.cuda_copy import CudaCopy
 from monitoring.overlap import Overlap, Pair
 from monitoring.plain import plain
 
-_ALIGNMENT = 64  # bytes: a cache line
+_CACHE_LINE = 64  # bytes
+_LARGE = 64 << 10  # bytes from which a tensor is worth blocks of its own, to be written directly
 
 
 class Snapshot:
@@ -66,6 +68,11 @@ class Snapshot:
         assert isinstance(tree, dict)  # noqa: S101
         return tree
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors of the last copy."""
+        return sum(buffer.nbytes for buffer in self._buffers)
+
     def wait(self) -> None:
         """Return when the copies are complete. Raises WeightsChanged when they are void."""
         for copy in self._copies():
@@ -83,17 +90,20 @@ class Snapshot:
 
     def _allocate(self, sources: list[Tensor]) -> None:
         """Make a buffer for each source, side by side in one block."""
-        sizes = [-(-source.nbytes // _ALIGNMENT) * _ALIGNMENT for source in sources]
+        offsets, end = [], 0
+        for source in sources:
+            alignment = BLOCK if source.nbytes >= _LARGE else _CACHE_LINE
+            offsets.append(-(-end // alignment) * alignment)
+            end = offsets[-1] + source.nbytes
         private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages
-        block = mmap.mmap(-1, max(sum(sizes), mmap.PAGESIZE), flags=private)
+        block = mmap.mmap(-1, max(end, mmap.PAGESIZE), flags=private)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)
         if any(source.is_cuda for source in sources):
             self._cuda = CudaCopy(torch.frombuffer(block, dtype=torch.uint8))
-        offset = 0
-        for source, size in zip(sources, sizes, strict=True):
-            self._buffers.append(_carve(block, offset, source))
-            offset += size
+        self._buffers = [
+            _carve(block, offset, source) for offset, source in zip(offsets, sources, strict=True)
+        ]
 
 
 class _Matcher:
