@@ -17,19 +17,23 @@ from monitoring import CheckpointManager, MetricsLogger
 # Saves as fast as it can: every checkpoint holds its step in every number of a tensor.
 SAVER = """
 import os, sys, torch
-from monitoring import CheckpointManager
+from monitoring import CheckpointManager, checkpoints
 torch.set_num_threads(1)
-root, asynchronous, (keep, again) = sys.argv[1], sys.argv[2] == "async", map(int, sys.argv[3:])
+root, mode, (keep, again) = sys.argv[1], sys.argv[2], map(int, sys.argv[3:])
+if mode == "direct":
+    checkpoints._LARGE = 0
 model = torch.nn.Linear(200, 200)
-optimizer = torch.optim.SGD(model.parameters())
-manager = CheckpointManager(root, keep_last_n=keep, async_save=asynchronous)
+optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+manager = CheckpointManager(root, keep_last_n=keep, async_save=mode != "sync")
 latest = manager.load_latest_checkpoint()
 step = 0 if latest is None else latest["step"]
+torch.nn.init.constant_(model.weight, step)
+model.weight.grad = torch.full_like(model.weight, -1.0)
 said = False
 while True:
-    step += 0 if again else 1
-    with torch.no_grad():
-        model.weight.fill_(step)
+    if not again:
+        step += 1
+        optimizer.step()
     manager.save_checkpoint(step, model, optimizer, [float(step)], {})
     if not said:
         manager.wait()
@@ -42,8 +46,8 @@ KILLS = 100
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("mode", "keep", "again"),
-    [("sync", 3, 0), ("async", 3, 0), ("sync", 1, 1)],
-    ids=["sync", "async", "the same step again, and nothing else kept"],
+    [("sync", 3, 0), ("async", 3, 0), ("direct", 3, 0), ("sync", 1, 1)],
+    ids=["sync", "async", "direct", "the same step again, and nothing else kept"],
 )
 def test_a_kill_at_any_instant_of_a_save_leaves_a_loadable_latest_checkpoint(
     tmp_path: Path, mode: str, keep: int, again: int

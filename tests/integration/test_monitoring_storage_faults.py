@@ -13,6 +13,7 @@ PRELUDE = """
 import json, logging, os, resource, sys, threading
 from pathlib import Path
 import torch
+import monitoring.checkpoints
 from monitoring import CheckpointManager, MetricsLogger
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
@@ -47,12 +48,13 @@ def run(script: str, root: Path) -> dict[str, object]:
     return facts
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["sync", "async", "direct"])
 def test_a_full_disk_skips_the_checkpoint_with_one_warning_and_the_next_tries_again(
     tmp_path: Path, mode: str
 ) -> None:
     facts = run(
-        f"manager = CheckpointManager(root, async_save={mode == 'async'})\n"
+        f"monitoring.checkpoints._LARGE = {0 if mode == 'direct' else 10**9}\n"
+        f"manager = CheckpointManager(root, async_save={mode != 'sync'})\n"
         "def save(step):\n"
         "    path = manager.save_checkpoint(step, model, optimizer, [], {})\n"
         "    return path is not None and manager.wait()\n"
