@@ -85,7 +85,8 @@ class AppendLog:
             try:
                 if self._descriptor is None:
                     self._descriptor, mend = _open(self._path)
-                    self._close = weakref.finalize(self, os.close, self._descriptor)
+                    self._close = closing = weakref.finalize(self, os.close, self._descriptor)
+                    closing.atexit = False  # `_close_logs` still writes then
                     data = mend + data
                     _sync_every_second(self)
                 written = os.write(self._descriptor, data)

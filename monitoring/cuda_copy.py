@@ -1,4 +1,4 @@
-"""Copies from CUDA to pinned memory beside the training, on a stream of their own."""
+"""Copies from a CUDA device to pinned memory beside the training, on a stream of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monitoring.overlap import Overlap, Pair
+from monitoring.overlap import Overlap, Pair, copy_all
 
 
 class CudaCopy(Overlap):
@@ -18,12 +18,13 @@ class CudaCopy(Overlap):
     Raises RuntimeError where the memory cannot be pinned.
     """
 
-    def __init__(self, block: Tensor) -> None:
+    def __init__(self, block: Tensor, device: torch.device) -> None:
         super().__init__()
+        self.device = device
         self._block = block
         status = torch.cuda.cudart().cudaHostRegister(block.data_ptr(), block.nbytes, 0)  # type: ignore[no-untyped-call]
         torch.cuda.check_error(int(status))
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         # Waiting for a blocking event leaves the processor to others.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._sources: list[Tensor] = []
@@ -34,14 +35,12 @@ class CudaCopy(Overlap):
         The `changing` ones may be changed by the next forward pass, as the running statistics
         of BatchNorm are: they come first, and the training's next kernels wait for them.
         """
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
-        with torch.no_grad(), torch.cuda.stream(self._stream):
-            for buffer, source in changing:
-                buffer.copy_(source, non_blocking=True)
+        with torch.cuda.stream(self._stream):
+            copy_all(changing, non_blocking=True)
             current.wait_stream(self._stream)
-            for buffer, source in weights:
-                buffer.copy_(source, non_blocking=True)
+            copy_all(weights, non_blocking=True)
             self._done.record(self._stream)
         self._watch([source for _, source in weights])
         # Memory that is still being copied must not be handed out again.
@@ -59,4 +58,4 @@ class CudaCopy(Overlap):
         self._sources = []
 
     def _hold(self) -> None:
-        torch.cuda.current_stream().wait_event(self._done)
+        torch.cuda.current_stream(self.device).wait_event(self._done)

@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -67,3 +68,11 @@ class Overlap(ABC):
             if any(source._version != version for source, version in self._versions):
                 self._changed = True
             self._versions = []
+
+
+def copy_all(pairs: Sequence[Pair], *, non_blocking: bool = False) -> None:
+    """Copy each second tensor of a pair to the first, in one call for all."""
+    if pairs:
+        targets, sources = zip(*pairs, strict=True)
+        with torch.no_grad():
+            torch._foreach_copy_(targets, sources, non_blocking)

@@ -17,7 +17,7 @@ from torch import Tensor
 from monitoring.checksummed_file import BLOCK
 from monitoring.cpu_copy import CpuCopy, can_copy
 from monitoring.cuda_copy import CudaCopy
-from monitoring.overlap import Overlap, Pair
+from monitoring.overlap import Overlap, Pair, copy_all
 from monitoring.plain import plain
 
 _CACHE_LINE = 64  # bytes
@@ -54,14 +54,11 @@ class Snapshot:
         pairs = list(zip(self._buffers, match.sources, strict=True))
         late = {weight.data_ptr() for weight in weights} if self.overlap else set()
         if self._cuda is not None:
-            self._cuda.start(
-                *_divide([p for p in pairs if p[1].is_cuda], lambda p: p[1].data_ptr() in late)
-            )
-        others = [pair for pair in pairs if not pair[1].is_cuda]
-        now, beside = _divide(others, lambda p: p[1].data_ptr() in late and can_copy(p))
-        with torch.no_grad():
-            for buffer, source in now:
-                buffer.copy_(source)
+            device = self._cuda.device
+            pairs, on_device = _divide(pairs, lambda pair: pair[1].device == device)
+            self._cuda.start(*_divide(on_device, lambda pair: pair[1].data_ptr() in late))
+        now, beside = _divide(pairs, lambda pair: pair[1].data_ptr() in late and can_copy(pair))
+        copy_all(now)
         if beside:
             self._cpu = self._cpu or CpuCopy()
             self._cpu.start(beside)
@@ -99,8 +96,8 @@ class Snapshot:
         block = mmap.mmap(-1, max(end, mmap.PAGESIZE), flags=private)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)
-        if any(source.is_cuda for source in sources):
-            self._cuda = CudaCopy(torch.frombuffer(block, dtype=torch.uint8))
+        if cuda := next((source.device for source in sources if source.is_cuda), None):
+            self._cuda = CudaCopy(torch.frombuffer(block, dtype=torch.uint8), cuda)
         self._buffers = [
             _carve(block, offset, source) for offset, source in zip(offsets, sources, strict=True)
         ]
@@ -113,38 +110,35 @@ class _Matcher:
         self._buffers = buffers
         self._placed: dict[tuple[Any, ...], Tensor] = {}
         self.sources: list[Tensor] = []
+        self._unlike = False
 
     @property
     def misfit(self) -> bool:
         """Whether the tensors are not those that the buffers were made for."""
-        return [_signature(source) for source in self.sources] != [
-            _signature(buffer) for buffer in self._buffers
-        ]
+        return self._unlike or len(self.sources) != len(self._buffers)
 
     def __call__(self, source: Tensor) -> Tensor:
         if source.layout != torch.strided:
             return source.clone().cpu()
+        kind = (source.dtype, source.shape)
         # Tied weights are one tensor under two names, and stay so.
-        identity = (source.device, source.data_ptr(), source.stride(), *_signature(source))
-        if source.numel() and identity in self._placed:
+        identity = (source.device, source.data_ptr(), source.stride(), kind)
+        if identity in self._placed and source.numel():
             return self._placed[identity]
         index = len(self.sources)
         self.sources.append(source)
         placed = self._buffers[index] if index < len(self._buffers) else source
+        self._unlike = self._unlike or (placed.dtype, placed.shape) != kind
         self._placed[identity] = placed
         return placed
 
 
-def _divide(pairs: Sequence[Pair], late: Callable[[Pair], bool]) -> tuple[list[Pair], list[Pair]]:
-    """Those to copy now, and those that may be copied late."""
+def _divide(pairs: Sequence[Pair], holds: Callable[[Pair], bool]) -> tuple[list[Pair], list[Pair]]:
+    """The pairs of which this is not true, and those of which it is."""
     divided: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
-        divided[late(pair)].append(pair)
+        divided[holds(pair)].append(pair)
     return divided
-
-
-def _signature(tensor: Tensor) -> tuple[torch.dtype, torch.Size]:
-    return tensor.dtype, tensor.shape
 
 
 def _carve(block: mmap.mmap, offset: int, source: Tensor) -> Tensor:

@@ -228,3 +228,22 @@ def test_a_program_that_ends_finishes_its_last_save(tmp_path: Path) -> None:
     )
     assert (tmp_path / "checkpoints" / "checkpoint_step_1.pt.json").exists()
     assert len((tmp_path / "logs" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_program_that_ends_writes_the_rows_that_it_held_without_a_word(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from monitoring import MetricsLogger\n"
+        "logger = MetricsLogger(sys.argv[1])\n"
+        "logger.log_metrics(1, {'loss': 1.0})\n"
+        "logger.log_metrics(2, {'loss': 2.0}, flush=False)\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert child.stderr == ""
