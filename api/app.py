@@ -14,9 +14,10 @@ from api.auth import require_token
 from api.openapi import describe_api
 from api.problems import handle_problems
 from api.service import EXTENSION, Service
-from api.views import health, jobs, runs
+from api.views import health, jobs, runs, workers
 from api.wire import JOB_ID
 from jobs.messages import Messenger
+from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
 from monitoring.storage import open_storage
@@ -38,20 +39,22 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises `pydantic.ValidationError` and `StorageError` for settings that cannot be.
     """
     settings = settings or Settings()
-    store = JobStore(
-        _connect(settings), prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
-    )
+    redis = _connect(settings)
+    store = JobStore(redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds)
     app = Flask("api", static_folder=None)
     app.extensions[EXTENSION] = Service(
         settings=settings,
         store=store,
+        register=Register(
+            redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+        ),
         messenger=Messenger(settings, store),
         storage=open_storage(settings.storage_url, settings.s3_endpoint_url),
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["job_id"] = JobIdConverter
     app.url_map.merge_slashes = False
-    groups = (jobs.routes, runs.routes, health.routes)
+    groups = (jobs.routes, runs.routes, workers.routes, health.routes)
     for routes in groups:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from api.client import ApiError, Client, Unreachable
 from api.find import NoSuchJobError, find_job
-from api.render import console, job_table, story
+from api.render import console, job_table, pool_table, story, worker_table
 from api.specfile import SpecFileError, read_spec
 from api.wire import JobView
 from jobs.states import State
@@ -190,6 +190,39 @@ def remove(service: Service, job: str, files: bool) -> None:
     """Forget a job that has ended."""
     with service.client() as client:
         client.delete(find_job(client, job), files=files)
+
+
+# -- workers ----------------------------------------------------------------------------------
+
+
+@cli.command()
+@as_json
+@click.pass_obj
+def workers(service: Service, as_json: bool) -> None:
+    """List the workers that are there."""
+    with service.client() as client:
+        found = client.workers()
+    if as_json:
+        _print_json(found)
+    elif found:
+        console().print(worker_table(found))
+    else:
+        click.echo("There are no workers.", err=True)
+
+
+@cli.command()
+@as_json
+@click.pass_obj
+def pools(service: Service, as_json: bool) -> None:
+    """List the pools: their workers and their jobs."""
+    with service.client() as client:
+        found = client.pools()
+    if as_json:
+        _print_json(found)
+    elif found:
+        console().print(pool_table(found))
+    else:
+        click.echo("There are no pools.", err=True)
 
 
 # -- processes --------------------------------------------------------------------------------

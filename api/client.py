@@ -29,10 +29,13 @@ from api.wire import (
     JobPage,
     JobView,
     MetricsPage,
+    PoolList,
+    WorkerList,
 )
 from jobs.record import Event, Job
 from jobs.spec import JobSpec
 from jobs.states import State
+from jobs.workers import Pool, Worker
 
 __all__ = ["ApiError", "Client", "Unreachable"]
 
@@ -181,6 +184,16 @@ class Client:
         time of change that the service names, is not fetched again.
         """
         return [self._fetch(job_id, file, directory) for file in self.artifacts(job_id)]
+
+    # -- workers --------------------------------------------------------------------------
+
+    def workers(self) -> Sequence[Worker]:
+        """The workers that are there, and what each does."""
+        return self._http.read(WorkerList, "GET", "/v1/workers").workers
+
+    def pools(self) -> Sequence[Pool]:
+        """The pools: workers by what they do, and jobs."""
+        return self._http.read(PoolList, "GET", "/v1/pools").pools
 
     # -- the rest -------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
-"""Jobs for the eyes of a person: tables in a terminal, plain columns in a pipe."""
+"""Jobs and workers for the eyes of a person: tables in a terminal, plain columns in a pipe."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
@@ -14,6 +15,7 @@ from rich.text import Text
 from api.wire import JobView
 from jobs.record import Attempt, Job
 from jobs.states import State
+from jobs.workers import Pool, Worker, WorkerState
 
 _STYLES = {
     State.QUEUED: "yellow",
@@ -22,6 +24,12 @@ _STYLES = {
     State.SUCCEEDED: "green",
     State.FAILED: "red",
     State.CANCELLED: "bright_black",
+}
+_WORKER_STYLES = {
+    WorkerState.IDLE: "green",
+    WorkerState.BUSY: "cyan",
+    WorkerState.DRAINING: "yellow",
+    WorkerState.UNHEALTHY: "red",
 }
 # Wide enough that no column of a pipe is cut.
 _PIPE_WIDTH = 400
@@ -49,6 +57,33 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
             job.spec.resources.pool,
             f"{duration(now - job.submitted_at)} ago",
         )
+    return table
+
+
+def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Table:
+    """One line a worker."""
+    now = time.time() if now is None else now
+    table = _table("worker", "pool", "state", "for", "job", "GPUs", "why")
+    for worker in workers:
+        table.add_row(
+            worker.name,
+            worker.pool,
+            Text(worker.state, style=_WORKER_STYLES[worker.state]),
+            duration(now - worker.since),
+            worker.job or "",
+            _gpus(worker.gpus),
+            worker.reason,
+        )
+    return table
+
+
+def pool_table(pools: Iterable[Pool]) -> Table:
+    """One line a pool."""
+    table = _table("pool", *WorkerState, "queued", "delayed", "running")
+    for pool in pools:
+        workers = [str(pool.workers.get(state, 0)) for state in WorkerState]
+        jobs = (pool.queued, pool.delayed, pool.running)
+        table.add_row(pool.name, *workers, *(str(number) for number in jobs))
     return table
 
 
@@ -173,6 +208,11 @@ def _origin(attempt: Attempt) -> str:
     if attempt.resumed_from is not None:
         return f"step {attempt.resumed_from}"
     return "" if attempt.first_step is None else "the start"
+
+
+def _gpus(names: list[str]) -> str:
+    """`2 NVIDIA H100, 1 NVIDIA L4`, or `none`."""
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).items()) or "none"
 
 
 def _table(*columns: str) -> Table:

@@ -10,6 +10,7 @@ from flask import current_app
 
 from jobs.messages import Messenger
 from jobs.record import Job
+from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
 from monitoring.storage import Storage
@@ -24,6 +25,7 @@ class Service:
 
     settings: Settings
     store: JobStore
+    register: Register
     messenger: Messenger
     storage: Storage
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.record import Event, Job
 from jobs.states import State
+from jobs.workers import Pool, Worker
 
 JOB_ID = r"[a-z0-9_-]{1,63}-[2-9b-df-hj-np-tv-xz]{8}"
 NEXT_OFFSET = "Spectrain-Next-Offset"
@@ -71,6 +72,18 @@ class ArtifactList(_Wire):
     """The files of a run, by path."""
 
     artifacts: list[Artifact]
+
+
+class WorkerList(_Wire):
+    """The workers that are there, by pool and name."""
+
+    workers: list[Worker]
+
+
+class PoolList(_Wire):
+    """The pools that have workers or ever had a job, by name."""
+
+    pools: list[Pool]
 
 
 class Health(_Wire):

@@ -24,6 +24,14 @@ class JobNotFoundError(SpectrainError):
         self.job_id = job_id
 
 
+class WorkerNotFoundError(SpectrainError):
+    """No worker of that name is in the register."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no worker {name!r}.")
+        self.name = name
+
+
 class IllegalMoveError(SpectrainError):
     """The job's state forbids what was asked."""
 

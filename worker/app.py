@@ -10,15 +10,17 @@ import sys
 import time
 
 from celery import Celery
-from celery.signals import setup_logging, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 from redis import Redis
 
 from jobs.errors import STORE_AWAY
 from jobs.messages import TASK, Messenger, celery_app, queue_name
+from jobs.register import Register
 from jobs.settings import Settings, connect
 from jobs.store import JobStore
 from monitoring.storage import open_storage
 from worker.launch import Slot
+from worker.presence import Identity, Presence
 from worker.scratch import remove_left_behind
 from worker.supervisor import Attendance, Service, supervise
 
@@ -40,7 +42,15 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
         attendance,
     )
     # One incarnation of this worker: a process that is started again is another one.
-    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    host = socket.gethostname()
+    name = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+    presence = Presence(
+        Register(store.redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds),
+        Identity(name, settings.pool, host, service.slot.gpus),
+        seconds=settings.lease_seconds / 5,
+        health=lambda: "",
+        leaving=lambda: attendance.stop_since is not None,
+    )
     app = celery_app(settings)
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
@@ -58,10 +68,19 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
             return
         supervise(service, job)
 
+    def on_ready(**_: object) -> None:
+        presence.start()
+
     def on_shutdown(**_: object) -> None:
         attendance.stop()
+        presence.tell()
 
+    def on_end(**_: object) -> None:
+        presence.stop()
+
+    worker_ready.connect(on_ready, weak=False)
     worker_shutting_down.connect(on_shutdown, weak=False)
+    worker_shutdown.connect(on_end, weak=False)
     log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
              ", ".join(service.slot.gpus) or "none, on the CPU")  # fmt: skip
     return app

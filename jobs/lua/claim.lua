@@ -26,5 +26,6 @@ redis.call('HSET', job_key(id), 'worker', worker, 'progress', '', 'attempt:' .. 
   cjson.encode({number = attempt, worker = worker, started_at = NOW}))
 redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
 redis.call('HSET', key('claims'), worker, id)
+note_worker(worker)
 event(id, 'started', cjson.encode({attempt = attempt, worker = worker}))
 return {'ok', id}

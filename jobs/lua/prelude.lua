@@ -17,6 +17,9 @@
 --   leases                      sorted set: id by the time its attempt's lease expires
 --   outbox                      sorted set: id by the time a message for it is due
 --   claims                      hash: worker -> id of the job it runs
+--   workers                     sorted set: worker by the time its entry in the register expires
+--   worker:{name}               hash: the entry (jobs.workers.Worker). Kept for an hour longer, for
+--                               one that comes back after an outage
 --
 -- A script answers {status, detail}; status is ok, missing, stale, illegal or changed. Everything
 -- is checked before the first write, for Redis rolls nothing back.
@@ -43,6 +46,27 @@ end
 local function event(id, kind, data)
   redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', MAX_EVENTS, '*',
     'at', stamp(NOW), 'type', kind, 'data', data)
+end
+
+-- What a worker does now, by what is known of it; '' for one that is not in the register.
+local function worker_state(name)
+  local found = redis.call('HMGET', key('worker:' .. name), 'name', 'unhealthy', 'drained', 'leaving')
+  if not found[1] then return '' end
+  if found[2] ~= '' then return 'unhealthy' end
+  if found[3] ~= '' or found[4] ~= '' then return 'draining' end
+  return redis.call('HEXISTS', key('claims'), name) == 1 and 'busy' or 'idle'
+end
+
+-- Brings a worker's entry up to date; `since` is when it began to do what it does now.
+local function note_worker(name)
+  local state = worker_state(name)
+  if state == '' then return state end
+  local job = redis.call('HGET', key('claims'), name) or ''
+  local before = redis.call('HMGET', key('worker:' .. name), 'state', 'job')
+  if state ~= before[1] or job ~= before[2] then
+    redis.call('HSET', key('worker:' .. name), 'state', state, 'job', job, 'since', stamp(NOW))
+  end
+  return state
 end
 
 -- The job may be claimed from `due` on, and a worker of its pool is to be woken then.
@@ -73,6 +97,7 @@ local function move(id, from, to)
     local worker = get(id, 'worker')
     if redis.call('HGET', key('claims'), worker) == id then
       redis.call('HDEL', key('claims'), worker)
+      note_worker(worker)
     end
     redis.call('HSET', job_key(id), 'worker', '', 'request', '')
   end

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from api.app import MAX_BODY_BYTES, create_app
 from jobs.record import Attempt
+from jobs.register import Register
 from jobs.settings import Settings
 from jobs.states import Reason
 from jobs.store import JobStore
@@ -383,6 +384,25 @@ def test_the_files_go_with_the_job_when_asked(
     assert not run.exists()
 
 
+# -- workers ----------------------------------------------------------------------------------
+
+
+def test_workers_and_pools_are_listed_with_what_they_do(
+    http: FlaskClient, store: JobStore, job_id: str
+) -> None:
+    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
+    register.attend("w1", pool="default", host="h", gpus=["NVIDIA L4"])
+    register.attend("w2", pool="default", host="h", unhealthy="GPU 0 is lost")
+    store.claim("default", "w1")
+    submitted(http)
+    first, second = http.get("/v1/workers").get_json()["workers"]
+    assert (first["state"], first["job"], first["gpus"]) == ("busy", job_id, ["NVIDIA L4"])
+    assert (second["state"], second["reason"]) == ("unhealthy", "GPU 0 is lost")
+    (pool,) = http.get("/v1/pools").get_json()["pools"]
+    assert (pool["queued"], pool["running"], pool["wanted"]) == (1, 1, 2)
+    assert pool["workers"] == {"idle": 0, "busy": 1, "draining": 0, "unhealthy": 1}
+
+
 # -- runs -------------------------------------------------------------------------------------
 
 
@@ -556,6 +576,8 @@ def test_without_tokens_no_web_page_of_somebody_else_calls(
         ("POST", f"/v1/jobs/{UNKNOWN}/cancel"),
         ("DELETE", f"/v1/jobs/{UNKNOWN}"),
         ("GET", f"/v1/jobs/{UNKNOWN}/logs"),
+        ("GET", "/v1/workers"),
+        ("GET", "/v1/pools"),
         ("GET", "/readyz"),
     ],
 )

@@ -21,6 +21,7 @@ from redis import Redis
 from api.client import ApiError, Client, Unreachable
 from api.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.record import Attempt, Progress
+from jobs.register import Register
 from jobs.states import Reason
 from jobs.store import JobStore
 
@@ -306,6 +307,21 @@ def test_the_command_line_submits_and_tells(
     assert "cancelled" in spectrain("cancel", job_id).stdout
     assert spectrain("rm", job_id).returncode == 0
     assert spectrain("ls").stdout == ""
+
+
+def test_the_command_line_shows_workers_and_pools(
+    spectrain: Callable[..., subprocess.CompletedProcess[str]], store: JobStore
+) -> None:
+    assert "There are no workers." in spectrain("workers").stderr
+    assert "There are no pools." in spectrain("pools").stderr
+    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
+    register.attend("w1", pool="big", host="h", gpus=["NVIDIA L4", "NVIDIA L4"])
+    (_, line) = spectrain("workers").stdout.splitlines()[::2]
+    assert [part in line for part in ("w1", "big", "idle", "2 NVIDIA L4")] == [True] * 4
+    (_, line) = spectrain("pools").stdout.splitlines()[::2]
+    assert line.split() == ["big", "1", "0", "0", "0", "0", "0", "0"]
+    assert json.loads(spectrain("workers", "--json").stdout)[0]["name"] == "w1"
+    assert json.loads(spectrain("pools", "--json").stdout)[0]["wanted"] == 0
 
 
 def test_a_followed_submission_prints_the_log_and_ends_as_the_job_does(

@@ -1,0 +1,5 @@
+-- Takes a worker that ends out of the register.
+-- ARGV[2] worker
+redis.call('ZREM', key('workers'), ARGV[2])
+redis.call('DEL', key('worker:' .. ARGV[2]))
+return {'ok', ''}

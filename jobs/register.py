@@ -1,0 +1,133 @@
+"""The register of workers in Redis: who is there, what each does, and how full the pools are.
+
+An entry expires, by the clock of Redis, when its worker does not renew it. What a worker does
+is never told twice: the scripts that give it a job or take it away write its entry too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import Redis
+
+from jobs.scripts import Scripts
+from jobs.workers import Pool, Worker, WorkerState
+
+
+class Register:
+    """Reads and changes the register; every method may raise one of `jobs.errors.STORE_AWAY`."""
+
+    def __init__(self, redis: Redis, *, prefix: str, lease_seconds: float) -> None:
+        # Any: the library's types cannot know that this client answers in `str`.
+        self._redis: Any = redis
+        self._prefix = prefix
+        self._lease_seconds = lease_seconds
+        self._run = Scripts(redis, prefix)
+
+    # -- what a worker says ---------------------------------------------------------------
+
+    def attend(
+        self,
+        name: str,
+        *,
+        pool: str,
+        host: str,
+        gpus: Sequence[str] = (),
+        unhealthy: str = "",
+        leaving: bool = False,
+        drained: bool = False,
+    ) -> WorkerState:
+        """The worker's state, whose entry now lasts another lease.
+
+        `drained` is what the worker knows of itself: it holds where Redis has forgotten it.
+        """
+        _, state = self._run(
+            "attend", name, pool, host, json.dumps(list(gpus)), self._lease_seconds, unhealthy,
+            "yes" if leaving else "", "yes" if drained else "",
+        )  # fmt: skip
+        return WorkerState(state)
+
+    def leave(self, name: str) -> None:
+        """Takes a worker that ends out of the register."""
+        self._run("leave", name)
+
+    # -- read -----------------------------------------------------------------------------
+
+    def get(self, name: str) -> Worker | None:
+        """The worker of that name, None for one that is not there."""
+        return next((worker for worker in self.workers() if worker.name == name), None)
+
+    def workers(self) -> list[Worker]:
+        """The workers that are there, by pool and name."""
+        names = self._redis.zrangebyscore(self._key("workers"), f"({self._now()}", "+inf")
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hgetall(self._key(f"worker:{name}"))
+            found = [_worker(fields) for fields in pipe.execute() if fields]
+        return sorted(found, key=lambda worker: (worker.pool, worker.name))
+
+    def pools(self) -> list[Pool]:
+        """The pools that have workers or ever had a job, by name."""
+        workers = self.workers()
+        names = sorted({*self._redis.smembers(self._key("pools")), *(w.pool for w in workers)})
+        now = self._now()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                index = self._key(f"jobs:pool:{name}:")
+                pipe.zcard(f"{index}queued")
+                # A back-off that is over: the next claim looks at those too.
+                pipe.zcount(f"{index}delayed", "-inf", now)
+                pipe.zcard(f"{index}delayed")
+                pipe.zcard(f"{index}running")
+            counts = iter(pipe.execute())
+        found = []
+        for name in names:
+            queued, due, delayed, running = (int(next(counts)) for _ in range(4))
+            states = Counter(worker.state for worker in workers if worker.pool == name)
+            found.append(
+                Pool(
+                    name=name,
+                    workers={state: states[state] for state in WorkerState},
+                    queued=queued + due,
+                    delayed=delayed - due,
+                    running=running,
+                    wanted=queued + due + running,
+                )
+            )
+        return found
+
+    # -- the rest -------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def _key(self, name: str) -> str:
+        return self._prefix + name
+
+
+def _worker(fields: Mapping[str, str]) -> Worker:
+    """The worker that an entry tells of."""
+    state = WorkerState(fields["state"])
+    return Worker(
+        name=fields["name"],
+        pool=fields["pool"],
+        host=fields["host"],
+        gpus=json.loads(fields["gpus"]),
+        state=state,
+        job=fields["job"] or None,
+        reason=_reason(fields),
+        since=float(fields["since"]),
+        started_at=float(fields["started_at"]),
+    )
+
+
+def _reason(fields: Mapping[str, str]) -> str:
+    if fields["unhealthy"]:
+        return fields["unhealthy"]
+    if fields["leaving"]:
+        return "it was told to stop"
+    return "it was drained" if fields["drained"] else ""

@@ -1,0 +1,141 @@
+"""A worker's word to the register: that it is there, on what, and whether it may take a job."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobs.errors import STORE_AWAY
+from jobs.register import Register
+from jobs.workers import WorkerState
+
+log = logging.getLogger(__name__)
+
+_LEAVE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a worker is: `name` is that of one process."""
+
+    name: str
+    pool: str
+    host: str
+    gpus: tuple[str, ...] = ()
+
+
+class Presence:
+    """Renews the worker's entry in a thread of its own, through outages of Redis.
+
+    `health` says why the worker must not run a job, '' while it may; `leaving` whether it was
+    told to stop.
+    """
+
+    def __init__(
+        self,
+        register: Register,
+        identity: Identity,
+        *,
+        seconds: float,
+        health: Callable[[], str],
+        leaving: Callable[[], bool],
+    ) -> None:
+        self.identity = identity
+        self._register = register
+        self._seconds = seconds
+        self._health = health
+        self._leaving = leaving
+        self._drained = False
+        self._said = ""
+        self._allowed = threading.Event()
+        self._allowed.set()
+        self._hurry = threading.Event()
+        self._ended = False
+        self._away_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="register", daemon=True)
+
+    def start(self) -> None:
+        """Starts saying it, at once and then again and again."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes the worker out of the register."""
+        self._ended = True
+        self._hurry.set()
+        # Where Redis is away, the entry expires by itself.
+        if self._thread.ident is not None:
+            self._thread.join(_LEAVE_SECONDS)
+
+    def tell(self) -> None:
+        """Has what changed said now; may be called by a signal handler."""
+        self._hurry.set()
+
+    @property
+    def may_take_jobs(self) -> bool:
+        """Whether the worker may take a job, as far as it knows."""
+        return self._allowed.is_set() and not self._health()
+
+    def refused(self) -> None:
+        """Notes that a claim was refused, so that `wait` waits for the next word of Redis."""
+        self._allowed.clear()
+        self._hurry.set()
+
+    def wait(self, seconds: float) -> None:
+        """Returns when the worker may take jobs again, or after `seconds`."""
+        self._allowed.wait(seconds)
+
+    def say(self) -> None:
+        """Renews the entry once; an outage is told once, and once again when it is over."""
+        health = self._health()
+        if health != self._said:
+            words = health or "its GPUs are well again"
+            log.warning("worker %s: %s", self.identity.name, words)
+            self._said = health
+        try:
+            state = self._register.attend(
+                self.identity.name,
+                pool=self.identity.pool,
+                host=self.identity.host,
+                gpus=self.identity.gpus,
+                unhealthy=health,
+                leaving=self._leaving(),
+                drained=self._drained,
+            )
+        except STORE_AWAY as error:
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+                log.warning("cannot reach the register of workers: %s", error)
+            return
+        except Exception:  # whatever it is, no job must end for it
+            log.exception("the register of workers does not take worker %s", self.identity.name)
+            return
+        if self._away_since is not None:
+            away = time.monotonic() - self._away_since
+            log.info("back in the register of workers after %.1f s", away)
+            self._away_since = None
+        self._note(state)
+
+    def _note(self, state: WorkerState) -> None:
+        if state.takes_jobs:
+            if self._drained:
+                log.info("worker %s takes jobs again", self.identity.name)
+            self._drained = False
+            self._allowed.set()
+            return
+        if state is WorkerState.DRAINING and not self._drained and not self._leaving():
+            log.info("worker %s is drained: it takes no further job", self.identity.name)
+            self._drained = True
+        self._allowed.clear()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self.say()
+            self._hurry.wait(self._seconds)
+            self._hurry.clear()
+        try:
+            self._register.leave(self.identity.name)
+        except STORE_AWAY as error:
+            log.info("the register keeps worker %s for a while: %s", self.identity.name, error)
