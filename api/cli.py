@@ -15,11 +15,12 @@ import click
 from pydantic import BaseModel
 
 from api.client import ApiError, Client, Unreachable
-from api.find import NoSuchJobError, find_job
+from api.find import NotOneFoundError, find_job, find_worker
 from api.render import console, job_table, pool_table, story, worker_table
 from api.specfile import SpecFileError, read_spec
 from api.wire import JobView
 from jobs.states import State
+from jobs.workers import Worker
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 # How long (seconds) a service that is away is waited for: a person at the keyboard wants to know;
@@ -45,7 +46,7 @@ class _Sentences(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ApiError, NoSuchJobError, OSError, SpecFileError, Unreachable) as error:
+        except (ApiError, NotOneFoundError, OSError, SpecFileError, Unreachable) as error:
             if isinstance(error, BrokenPipeError):
                 raise
             raise click.ClickException(str(error)) from error
@@ -236,12 +237,29 @@ def api(host: str | None, port: int | None) -> None:
     _become("api.serve", API_HOST=host, API_PORT=port)
 
 
-@cli.command()
+@cli.group(invoke_without_command=True)
 @click.option("--pool", help="The pool whose jobs it takes.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
-def worker(pool: str | None, device: str | None) -> None:
-    """Take jobs and run them, one at a time."""
-    _become("worker", POOL=pool, DEVICE=device)
+@click.pass_context
+def worker(ctx: click.Context, pool: str | None, device: str | None) -> None:
+    """Take jobs and run them, one at a time; or drain a worker that does."""
+    if ctx.invoked_subcommand is None:
+        _become("worker", POOL=pool, DEVICE=device)
+
+
+def _draining(name: str, ask: Callable[[Client, str], Worker], help_text: str) -> None:
+    @worker.command(name, help=help_text)
+    @click.argument("worker_name", metavar="NAME")
+    @click.pass_obj
+    def command(service: Service, worker_name: str) -> None:
+        with service.client() as client:
+            found = ask(client, find_worker(client, worker_name))
+        job = f", with job {found.job}" if found.job else ""
+        click.echo(f"{found.name} is {found.state}{job}")
+
+
+_draining("drain", Client.drain, "Let a worker end its job and take no further one.")
+_draining("undrain", Client.undrain, "Let a drained worker take jobs again.")
 
 
 @cli.command()

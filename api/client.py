@@ -191,6 +191,14 @@ class Client:
         """The workers that are there, and what each does."""
         return self._http.read(WorkerList, "GET", "/v1/workers").workers
 
+    def drain(self, name: str) -> Worker:
+        """Lets a worker end the job it runs and take no further one."""
+        return self._http.read(Worker, "POST", f"/v1/workers/{quote(name, safe='')}/drain")
+
+    def undrain(self, name: str) -> Worker:
+        """Lets a drained worker take jobs again."""
+        return self._http.read(Worker, "POST", f"/v1/workers/{quote(name, safe='')}/undrain")
+
     def pools(self) -> Sequence[Pool]:
         """The pools: workers by what they do, and jobs."""
         return self._http.read(PoolList, "GET", "/v1/pools").pools

@@ -1,4 +1,4 @@
-"""Jobs by an abbreviation of their id."""
+"""Jobs and workers by an abbreviation of their id or name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from api.wire import JOB_ID
 _NEWEST = 1000
 
 
-class NoSuchJobError(Exception):
-    """No job, or more than one, has such an id."""
+class NotOneFoundError(Exception):
+    """No job or worker, or more than one, has such an id."""
 
 
 def find_job(client: Client, text: str) -> str:
@@ -20,9 +20,19 @@ def find_job(client: Client, text: str) -> str:
     if re.fullmatch(JOB_ID, text):
         return text
     ids = [job.id for job in client.list(limit=_NEWEST)]
-    found = [job_id for job_id in ids if job_id.startswith(text) or job_id.endswith(text)]
+    return _only("job", text, ids)
+
+
+def find_worker(client: Client, text: str) -> str:
+    """The name that `text` is, or begins or ends alone among the workers that are there."""
+    names = [worker.name for worker in client.workers()]
+    return text if text in names else _only("worker", text, names)
+
+
+def _only(kind: str, text: str, names: list[str]) -> str:
+    found = [name for name in names if name.startswith(text) or name.endswith(text)]
     if len(found) == 1:
         return found[0]
     if not found:
-        raise NoSuchJobError(f"There is no job {text!r}.")
-    raise NoSuchJobError(f"{text!r} may be any of {', '.join(found[:5])}.")
+        raise NotOneFoundError(f"There is no {kind} {text!r}.")
+    raise NotOneFoundError(f"{text!r} may be any of {', '.join(found[:5])}.")

@@ -14,6 +14,7 @@ from jobs.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
     JobNotFoundError,
+    WorkerNotFoundError,
 )
 from monitoring.storage import StorageError
 
@@ -50,6 +51,7 @@ def handle_problems(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(InvalidInputError, _invalid)
     app.register_error_handler(JobNotFoundError, lambda error: problem(404, str(error)))
+    app.register_error_handler(WorkerNotFoundError, lambda error: problem(404, str(error)))
     app.register_error_handler(IdempotencyConflictError, lambda error: problem(422, str(error)))
     app.register_error_handler(IllegalMoveError, _illegal_move)
     for away in STORE_AWAY:

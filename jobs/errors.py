@@ -32,6 +32,14 @@ class WorkerNotFoundError(SpectrainError):
         self.name = name
 
 
+class ClaimRefusedError(SpectrainError):
+    """The worker takes no further job, says the register."""
+
+    def __init__(self, worker: str, state: str) -> None:
+        super().__init__(f"Worker {worker} takes no further job: it is {state}.")
+        self.state = state
+
+
 class IllegalMoveError(SpectrainError):
     """The job's state forbids what was asked."""
 

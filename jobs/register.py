@@ -13,6 +13,7 @@ from typing import Any
 
 from redis import Redis
 
+from jobs.errors import WorkerNotFoundError
 from jobs.scripts import Scripts
 from jobs.workers import Pool, Worker, WorkerState
 
@@ -53,6 +54,19 @@ class Register:
     def leave(self, name: str) -> None:
         """Takes a worker that ends out of the register."""
         self._run("leave", name)
+
+    # -- what a person asks ---------------------------------------------------------------
+
+    def drain(self, name: str) -> Worker:
+        """The worker, which claims no further job until `undrain` or its end.
+
+        Raises `WorkerNotFoundError`.
+        """
+        return self._drain(name, "yes")
+
+    def undrain(self, name: str) -> Worker:
+        """The worker, which takes jobs again; raises like `drain`."""
+        return self._drain(name, "")
 
     # -- read -----------------------------------------------------------------------------
 
@@ -100,6 +114,13 @@ class Register:
         return found
 
     # -- the rest -------------------------------------------------------------------------
+
+    def _drain(self, name: str, drained: str) -> Worker:
+        status, _ = self._run("drain", name, drained)
+        worker = self.get(name)
+        if status != "ok" or worker is None:
+            raise WorkerNotFoundError(name)
+        return worker
 
     def _now(self) -> float:
         seconds, microseconds = self._redis.time()

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from redis import Redis
 
 from jobs.errors import (
+    ClaimRefusedError,
     IdempotencyConflictError,
     IllegalMoveError,
     JobNotFoundError,
@@ -149,9 +150,12 @@ class JobStore:
     def claim(self, pool: str, worker: str) -> Job | None:
         """The pool's next job, with a new attempt and its lease; None when nothing waits.
 
-        `worker` names one incarnation of a worker: it runs one job at a time.
+        `worker` names one incarnation of a worker: it runs one job at a time. Raises
+        `ClaimRefusedError` when the register has it as draining or unhealthy.
         """
         status, job_id = self._run("claim", pool, worker, self.lease_seconds)
+        if status == "illegal":
+            raise ClaimRefusedError(worker, job_id)
         if status != "ok":
             return None
         try:

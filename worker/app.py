@@ -13,8 +13,9 @@ from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 from redis import Redis
 
-from jobs.errors import STORE_AWAY
+from jobs.errors import STORE_AWAY, ClaimRefusedError
 from jobs.messages import TASK, Messenger, celery_app, queue_name
+from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings, connect
 from jobs.store import JobStore
@@ -53,18 +54,32 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     )
     app = celery_app(settings)
 
+    def claim(job_id: str) -> Job | None:
+        """The next job; waits for as long as this worker may take none."""
+        handed_on = False
+        while attendance.stop_since is None:
+            if presence.may_take_jobs:
+                try:
+                    return store.claim(settings.pool, name)
+                except ClaimRefusedError:
+                    presence.refused()
+                except STORE_AWAY as error:
+                    log.warning("cannot claim a job, its message is sent again: %s", error)
+                    return None
+            # Celery gives a worker that is at work no further message: while it waits here, this
+            # one takes none away from those who may run a job.
+            if not handed_on:
+                _hand_on(service.messenger, settings.pool, job_id)
+            handed_on = True
+            presence.wait(_RETRY_SECONDS)
+        return None
+
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
         """Runs the job that is next in the pool, which may be another than `job_id`."""
-        if attendance.stop_since is not None:
-            return
-        try:
-            job = store.claim(settings.pool, name)
-        except STORE_AWAY as error:
-            log.warning("cannot claim a job, the message is dropped and sent again: %s", error)
-            return
+        job = claim(job_id)
         if job is None:
-            log.debug("nothing waits in pool %s any more (woken for %s)", settings.pool, job_id)
+            log.debug("nothing to run in pool %s (woken for %s)", settings.pool, job_id)
             return
         supervise(service, job)
 
@@ -84,6 +99,21 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
              ", ".join(service.slot.gpus) or "none, on the CPU")  # fmt: skip
     return app
+
+
+def _hand_on(messenger: Messenger, pool: str, job_id: str) -> None:
+    """Sends a message on to another worker; should that fail, the reaper sends it again."""
+    try:
+        messenger.announce(pool, job_id)
+    except Exception as error:
+        log.warning("a message of job %s is lost for a moment: %s", job_id, error)
+
+
+class _NoRetries(logging.Filter):
+    """Drops Celery's word on each try to reach Redis: `Presence` says when it goes and comes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("consumer: Cannot connect to")
 
 
 def _keep_logging(**_: object) -> None:
@@ -119,6 +149,7 @@ def main() -> None:
     # Celery would set up logging anew; its own words are for those who look into Celery.
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(_NoRetries())
     settings = Settings()
     redis = connect(settings)
     wait_for_redis(redis)

@@ -76,7 +76,7 @@ class Presence:
     @property
     def may_take_jobs(self) -> bool:
         """Whether the worker may take a job, as far as it knows."""
-        return self._allowed.is_set() and not self._health()
+        return self._allowed.is_set()
 
     def refused(self) -> None:
         """Notes that a claim was refused, so that `wait` waits for the next word of Redis."""
@@ -90,6 +90,8 @@ class Presence:
     def say(self) -> None:
         """Renews the entry once; an outage is told once, and once again when it is over."""
         health = self._health()
+        if health:
+            self._allowed.clear()
         if health != self._said:
             words = health or "its GPUs are well again"
             log.warning("worker %s: %s", self.identity.name, words)

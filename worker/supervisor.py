@@ -57,9 +57,11 @@ class Attendance:
     stop_since: float | None = None  # time.monotonic
 
     def stop(self) -> None:
-        """Asks the attempt under way to end; may be called by a signal handler."""
-        if self.stop_since is None:
-            self.stop_since = time.monotonic()
+        """Asks the attempt under way to end; asked again, to end at once, its grace over.
+
+        May be called by a signal handler.
+        """
+        self.stop_since = time.monotonic() if self.stop_since is None else -math.inf
         self.wake.set()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.routes import Routes
 from api.service import service
 from api.wire import PoolList, WorkerList
+from jobs.workers import Worker
 
 routes = Routes("workers")
 
@@ -13,6 +14,18 @@ routes = Routes("workers")
 def list_workers() -> WorkerList:
     """List the workers that are there, and what each does."""
     return WorkerList(workers=service().register.workers())
+
+
+@routes.call("POST", "/v1/workers/<name>/drain", answer=Worker, status=202)
+def drain_worker(name: str) -> Worker:
+    """Drain a worker: it ends the job it runs and takes no further one."""
+    return service().register.drain(name)
+
+
+@routes.call("POST", "/v1/workers/<name>/undrain", answer=Worker, status=202)
+def undrain_worker(name: str) -> Worker:
+    """Let a drained worker take jobs again."""
+    return service().register.undrain(name)
 
 
 @routes.call("GET", "/v1/pools", answer=PoolList)

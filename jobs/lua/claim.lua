@@ -1,11 +1,14 @@
 -- Gives a worker the next job of its pool: a new attempt, its fencing number and its lease.
 -- ARGV[2] pool   ARGV[3] worker   ARGV[4] lease, seconds
--- Answers ok with the id, or missing when nothing waits.
+-- Answers ok with the id, missing when nothing waits, or illegal with the worker's state when that
+-- is draining or unhealthy. A worker that is not in the register may claim.
 local pool, worker, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 -- A worker runs one job. One that already has a job lost the answer to its last claim.
 local held = redis.call('HGET', key('claims'), worker)
 if held then return {'ok', held} end
+local doing = worker_state(worker)
+if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', pool_key(pool, 'delayed'), '-inf', stamp(NOW))) do
   redis.call('ZREM', pool_key(pool, 'delayed'), id)

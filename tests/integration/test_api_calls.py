@@ -403,6 +403,17 @@ def test_workers_and_pools_are_listed_with_what_they_do(
     assert pool["workers"] == {"idle": 0, "busy": 1, "draining": 0, "unhealthy": 1}
 
 
+def test_a_worker_is_drained_and_undrained_by_its_name(http: FlaskClient, store: JobStore) -> None:
+    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
+    register.attend("gpu-1.lan-77-ab", pool="default", host="h")
+    answer = http.post("/v1/workers/gpu-1.lan-77-ab/drain")
+    assert (answer.status_code, answer.get_json()["state"]) == (202, "draining")
+    assert answer.get_json()["reason"] == "it was drained"
+    answer = http.post("/v1/workers/gpu-1.lan-77-ab/undrain")
+    assert (answer.status_code, answer.get_json()["state"]) == (202, "idle")
+    assert "'gpu-2'" in problem(http.post("/v1/workers/gpu-2/drain"), 404)["detail"]
+
+
 # -- runs -------------------------------------------------------------------------------------
 
 

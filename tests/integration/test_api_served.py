@@ -321,6 +321,12 @@ def test_the_command_line_shows_workers_and_pools(
     (_, line) = spectrain("pools").stdout.splitlines()[::2]
     assert line.split() == ["big", "1", "0", "0", "0", "0", "0", "0"]
     assert json.loads(spectrain("workers", "--json").stdout)[0]["name"] == "w1"
+    register.attend("w2", pool="big", host="h")
+    assert spectrain("worker", "drain", "1").stdout == "w1 is draining\n"
+    assert "it was drained" in spectrain("workers").stdout
+    assert spectrain("worker", "undrain", "w1").stdout == "w1 is idle\n"
+    assert spectrain("worker", "drain", "w").stderr == "Error: 'w' may be any of w1, w2.\n"
+    assert spectrain("worker", "drain", "w3").stderr == "Error: There is no worker 'w3'.\n"
     assert json.loads(spectrain("pools", "--json").stdout)[0]["wanted"] == 0
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from api.redis_server import RedisConfig, find_redis_server
+from jobs.errors import ClaimRefusedError, WorkerNotFoundError
 from jobs.messages import Messenger
 from jobs.record import Attempt, Job
 from jobs.register import Register
@@ -21,6 +23,7 @@ from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
+from worker.presence import Identity, Presence
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
@@ -155,6 +158,9 @@ class Workers:
     def log(self, number: int = 0) -> Path:
         return self._directory / f"worker-{number}.log"
 
+    def logs(self) -> str:
+        return "".join(self.log(number).read_text() for number in range(len(self.started)))
+
     def stop(self) -> None:
         for process in self.started:
             if process.poll() is None:
@@ -177,6 +183,71 @@ def messenger(settings: Settings, store: JobStore) -> Iterator[Messenger]:
     messenger.close()
 
 
+def test_a_drained_worker_ends_its_job_claims_no_other_and_takes_jobs_again_when_undrained(
+    store: JobStore, register: Register
+) -> None:
+    attend(register, "w1")
+    first, second = store.submit(SPEC), store.submit(SPEC)
+    job = store.claim("default", "w1")
+    assert job is not None
+    drained = register.drain("w1")
+    assert (drained.state, drained.job) == (WorkerState.DRAINING, first.id)
+    again = store.claim("default", "w1")
+    assert again is not None, "the answer to a claim may have been lost on the way"
+    assert again.id == first.id
+    end(store, job)
+    with pytest.raises(ClaimRefusedError, match="draining"):
+        store.claim("default", "w1")
+    assert store.get(second.id).attempt == 0
+    assert register.undrain("w1").state is WorkerState.IDLE
+    claimed = store.claim("default", "w1")
+    assert claimed is not None
+    assert claimed.id == second.id
+
+
+def test_an_unhealthy_worker_is_refused_and_one_that_the_register_does_not_know_is_not(
+    store: JobStore, register: Register
+) -> None:
+    attend(register, "w1", unhealthy="GPU 0 is lost")
+    job = store.submit(SPEC)
+    with pytest.raises(ClaimRefusedError, match="unhealthy"):
+        store.claim("default", "w1")
+    claimed = store.claim("default", "w2")
+    assert claimed is not None
+    assert claimed.id == job.id
+
+
+def test_a_worker_that_is_not_there_cannot_be_drained(store: JobStore, register: Register) -> None:
+    with pytest.raises(WorkerNotFoundError, match="There is no worker 'w1'"):
+        register.drain("w1")
+    attend(register, "w1")
+    store.redis.zadd("spectrain:workers", {"w1": store.now() - 1})
+    with pytest.raises(WorkerNotFoundError):
+        register.drain("w1")
+
+
+def test_a_worker_stays_drained_when_redis_has_forgotten_it(
+    store: JobStore, register: Register
+) -> None:
+    presence = Presence(
+        register, Identity("w1", "default", "h"), seconds=60,
+        health=lambda: "", leaving=lambda: False,
+    )  # fmt: skip
+    presence.say()
+    register.drain("w1")
+    presence.say()
+    assert not presence.may_take_jobs
+    store.redis.flushall()
+    presence.say()
+    assert not presence.may_take_jobs
+    register.undrain("w1")
+    presence.say()
+    assert presence.may_take_jobs
+    store.redis.flushall()
+    presence.say()
+    assert presence.may_take_jobs
+
+
 def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
     workers: Workers, register: Register, wait_until: Wait
 ) -> None:
@@ -189,8 +260,87 @@ def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
     assert len(register._redis.keys("spectrain:worker:*")) == 1, "only the killed one's is kept"
 
 
+def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
+    workers: Workers,
+    register: Register,
+    store: JobStore,
+    messenger: Messenger,
+    wait_until: Wait,
+) -> None:
+    workers.start()
+    (first,) = wait_until(register.workers, what="the worker")
+    running = store.submit(JobSpec(name="b", command=["sleep", "2"]))
+    messenger.flush(store.now())
+    wait_until(lambda: store.get(running.id).state is State.RUNNING, what="a start")
+    register.drain(first.name)
+    waiting = [store.submit(SPEC) for _ in range(3)]
+    messenger.flush(store.now())
+    queue = "spectrain:queue:default"
+    wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the end of its job")
+    # It takes one message, hands it on, and leaves them all in the queue for others.
+    wait_until(lambda: "is drained" in workers.log().read_text(), what="its word")
+    wait_until(lambda: store.redis.llen(queue) == 3, what="the messages")
+    assert {store.get(job.id).state for job in waiting} == {State.QUEUED}
+    workers.start()
+    wait_until(lambda: store.get(waiting[2].id).state is State.SUCCEEDED, what="another worker")
+    names = {store.get(job.id).attempts[0].worker for job in waiting}
+    assert first.name not in names
+    workers.started[1].terminate()
+    assert workers.started[1].wait(30) == 0
+    last = store.submit(SPEC)
+    messenger.flush(store.now())
+    register.undrain(first.name)
+    wait_until(lambda: store.get(last.id).state is State.SUCCEEDED, what="the undrained worker")
+    register.drain(first.name)
+    workers.started[0].terminate()
+    assert workers.started[0].wait(30) == 0
+
+
+def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
+    workers: Workers,
+    register: Register,
+    store: JobStore,
+    messenger: Messenger,
+    wait_until: Wait,
+    tmp_path: Path,
+) -> None:
+    worker = workers.start(SPECTRAIN_GRACE_SECONDS="600")
+    wait_until(register.workers, what="the worker")
+    asked = tmp_path / "asked"
+    script = f"trap 'touch {asked}' TERM; while true; do sleep 0.05; done"
+    job = store.submit(JobSpec(name="stubborn", command=["sh", "-c", script]))
+    messenger.flush(store.now())
+    wait_until(lambda: stubborn_child(script), what="the child")
+    worker.send_signal(signal.SIGTERM)
+    wait_until(asked.exists, what="the first SIGTERM at the child")
+    leaving = wait_until(
+        lambda: [w for w in register.workers() if w.state is WorkerState.DRAINING],
+        what="its word",
+    )
+    assert (leaving[0].job, leaving[0].reason) == (job.id, "it was told to stop")
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert not stubborn_child(script)
+    ended = store.get(job.id)
+    assert (ended.state, ended.reason) == (State.QUEUED, Reason.PREEMPTED)
+    assert ended.attempts[0].exit_code == 137
+    assert register.workers() == []
+
+
+def stubborn_child(script: str) -> bool:
+    """Whether the child runs, its trap set: its shell sleeps for the first time."""
+    for process in psutil.process_iter(["cmdline"]):
+        if process.info["cmdline"] == ["sh", "-c", script] and process.children():
+            return True
+    return False
+
+
 def said(workers: Workers, times: int) -> bool:
-    return workers.log().read_text().count("cannot reach the register") == times
+    """Whether both workers have noticed so many outages, and Celery in the idle one the first."""
+    log = workers.logs()
+    noticed = log.count("cannot reach the register") == 2 * times
+    return noticed and "Connection to broker lost" in log
 
 
 @pytest.fixture
@@ -227,23 +377,25 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
         register = Register(client, prefix="spectrain:", lease_seconds=1)
         messenger = Messenger(settings, store)
         try:
-            worker = workers.start()
-            wait_until(register.workers, what="the worker")
+            running = [workers.start(), workers.start()]
+            wait_until(lambda: len(register.workers()) == 2, what="the workers")
             job = store.submit(NAPPING)
             messenger.flush(store.now())
-            busy = wait_until(lambda: [w for w in register.workers() if w.job], what="the job")
+            wait_until(lambda: store.get(job.id).worker, what="the job")
+            before = register.workers()
+            assert {worker.state for worker in before} == {WorkerState.BUSY, WorkerState.IDLE}
             for outage in (1, 2):
                 redis.kill()
                 redis.wait()
-                wait_until(lambda n=outage: said(workers, n), what="the worker's word")
+                wait_until(lambda n=outage: said(workers, n), what="the workers' word")
                 redis = start()
                 store.redis.delete("spectrain:workers")
-                wait_until(lambda: register.workers() == busy, what="the register as it was")
-            assert worker.poll() is None
+                wait_until(lambda: register.workers() == before, what="the register as it was")
+            assert [worker.poll() for worker in running] == [None, None]
             assert store.get(job.id).state is State.RUNNING
-            log = workers.log().read_text()
+            log = workers.logs()
             assert "Traceback" not in log
-            assert len(log.splitlines()) < 40, log
+            assert "Cannot connect" not in log, "Celery tells each of its tries"
         finally:
             workers.stop()
             messenger.close()
