@@ -15,11 +15,13 @@ from redis import Redis
 
 from jobs.errors import STORE_AWAY, ClaimRefusedError
 from jobs.messages import TASK, Messenger, celery_app, queue_name
+from jobs.nvml import open_nvml
 from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings, connect
 from jobs.store import JobStore
 from monitoring.storage import open_storage
+from worker.health import GpuWatch
 from worker.launch import Slot
 from worker.presence import Identity, Presence
 from worker.scratch import remove_left_behind
@@ -43,16 +45,20 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
         attendance,
     )
     # One incarnation of this worker: a process that is started again is another one.
+    nvml = open_nvml(service.slot.gpus)
+    gpus = GpuWatch(nvml)
     host = socket.gethostname()
     name = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
     presence = Presence(
         Register(store.redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds),
-        Identity(name, settings.pool, host, service.slot.gpus),
+        Identity(name, settings.pool, host, nvml.names() if nvml else service.slot.gpus),
         seconds=settings.lease_seconds / 5,
-        health=lambda: "",
+        health=gpus.verdict,
         leaving=lambda: attendance.stop_since is not None,
     )
     app = celery_app(settings)
+
+    gpus.on_change = presence.tell
 
     def claim(job_id: str) -> Job | None:
         """The next job; waits for as long as this worker may take none."""
@@ -81,9 +87,11 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
         if job is None:
             log.debug("nothing to run in pool %s (woken for %s)", settings.pool, job_id)
             return
-        supervise(service, job)
+        with gpus.at_work():
+            supervise(service, job)
 
     def on_ready(**_: object) -> None:
+        gpus.start()
         presence.start()
 
     def on_shutdown(**_: object) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -15,6 +16,7 @@ import pytest
 
 from api.redis_server import RedisConfig, find_redis_server
 from jobs.errors import ClaimRefusedError, WorkerNotFoundError
+from jobs.gpu_health import GpuReading
 from jobs.messages import Messenger
 from jobs.record import Attempt, Job
 from jobs.register import Register
@@ -23,6 +25,7 @@ from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
+from worker.health import GpuWatch
 from worker.presence import Identity, Presence
 
 Wait = Callable[..., Any]
@@ -246,6 +249,35 @@ def test_a_worker_stays_drained_when_redis_has_forgotten_it(
     store.redis.flushall()
     presence.say()
     assert presence.may_take_jobs
+
+
+def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(
+    store: JobStore, register: Register
+) -> None:
+    readings = [GpuReading("0")]
+    reader = SimpleNamespace(read=lambda: list(readings))
+    watch = GpuWatch(reader)
+    presence = Presence(
+        register, Identity("w1", "default", "h", ("NVIDIA L4",)), seconds=60,
+        health=watch.verdict, leaving=lambda: False,
+    )  # fmt: skip
+    watch.on_change = presence.say
+    presence.say()
+    assert presence.may_take_jobs
+    readings[0] = GpuReading("0", remap_failed=True)
+    watch.look()
+    (worker,) = register.workers()
+    assert (worker.state, worker.reason) == (
+        WorkerState.UNHEALTHY, "GPU 0 has bad memory that could not be remapped",
+    )  # fmt: skip
+    assert not presence.may_take_jobs
+    store.submit(SPEC)
+    with pytest.raises(ClaimRefusedError, match="unhealthy"):
+        store.claim("default", "w1")
+    readings[0] = GpuReading("0")
+    watch.look()
+    assert presence.may_take_jobs
+    assert store.claim("default", "w1") is not None
 
 
 def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
