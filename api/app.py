@@ -19,7 +19,7 @@ from api.wire import JOB_ID
 from jobs.messages import Messenger
 from jobs.register import Register
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.store import open_store
 from monitoring.storage import open_storage
 
 MAX_BODY_BYTES = 1 << 20
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = settings or Settings()
     redis = _connect(settings)
-    store = JobStore(redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds)
+    store = open_store(redis, settings)
     app = Flask("api", static_folder=None)
     app.extensions[EXTENSION] = Service(
         settings=settings,

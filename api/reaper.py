@@ -12,7 +12,7 @@ from jobs.messages import Messenger
 from jobs.reaper import Reaper
 from jobs.record import Job
 from jobs.settings import Settings, connect
-from jobs.store import JobStore
+from jobs.store import open_store
 from monitoring.storage import Storage, StorageError, open_storage
 
 log = logging.getLogger("reaper")
@@ -39,9 +39,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = Settings()
-    store = JobStore(
-        connect(settings), prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
-    )
+    store = open_store(connect(settings), settings)
     storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
     reaper = Reaper(store, Messenger(settings, store), lambda job: sign_of_life(storage, job))
     away = False

@@ -13,6 +13,7 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 
 TASK = "spectrain.run"
+_SWEPT = 200
 
 
 def celery_app(settings: Settings) -> Celery:
@@ -77,11 +78,15 @@ class Messenger:
         return len(due)
 
     def sweep(self) -> int:
-        """Sends again for the jobs that wait in a pool whose messages are gone."""
+        """Sends again for jobs that wait in a pool whose messages are gone.
+
+        Each message wakes a worker, whichever job it names: some are enough, and the next sweep
+        sends more.
+        """
         sent = 0
-        for pool, ids in self._store.waiting().items():
+        for pool in self._store.pools():
             if self._store.redis.llen(queue_name(self._settings, pool)) == 0:
-                for job_id in ids:
+                for job_id in self._store.some_waiting(pool, _SWEPT):
                     self.announce(pool, job_id)
-                sent += len(ids)
+                    sent += 1
         return sent

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(
         60.0, gt=0, description="Time from a stop request to the kill; less than the platform's."
     )
+    aging_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="A waiting job counts one priority more for every so long; 0: never.",
+    )
     scratch_dir: Path = Field(
         Path("/tmp/spectrain"),  # noqa: S108 - a local disk of the worker, one directory an attempt
         description="Local disk where attempts write before publication.",

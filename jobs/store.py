@@ -23,6 +23,7 @@ from jobs.errors import (
 from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
 from jobs.rules import decide
 from jobs.scripts import Scripts
+from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 
@@ -56,11 +57,19 @@ class JobStore:
     called again then: each gives the same answer twice.
     """
 
-    def __init__(self, redis: Redis, *, prefix: str = "spectrain:", lease_seconds: float) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        prefix: str = "spectrain:",
+        lease_seconds: float,
+        aging_seconds: float = 3600.0,
+    ) -> None:
         # Any: the library's types cannot know that this client answers in `str`.
         self.redis: Any = redis
         self.prefix = prefix
         self.lease_seconds = lease_seconds
+        self.aging_seconds = aging_seconds
         self._run = Scripts(redis, prefix)
 
     # -- submit and read ------------------------------------------------------------------
@@ -108,9 +117,12 @@ class JobStore:
             bound = f"({found[-1][1]:.0f}"
 
     def queue_position(self, job: Job) -> int | None:
-        """How many jobs of its pool go before it; None unless it waits for a worker now."""
-        rank = self.redis.zrank(self._pool_key(job.spec.resources.pool, "queued"), job.id)
-        return None if rank is None else int(rank)
+        """How many jobs of its pool go before it; None unless it waits for a worker now.
+
+        By the rule of the claims, aging included (`jobs/lua/claim.lua`), as of now.
+        """
+        status, number = self._run("position", job.id, self.aging_seconds)
+        return int(number) if status == "ok" else None
 
     def events(self, job_id: str, *, after: str = "-", limit: int = 1000) -> list[Event]:
         """The job's events, oldest first, those after the event id `after`."""
@@ -153,7 +165,7 @@ class JobStore:
         `worker` names one incarnation of a worker: it runs one job at a time. Raises
         `ClaimRefusedError` when the register has it as draining or unhealthy.
         """
-        status, job_id = self._run("claim", pool, worker, self.lease_seconds)
+        status, job_id = self._run("claim", pool, worker, self.lease_seconds, self.aging_seconds)
         if status == "illegal":
             raise ClaimRefusedError(worker, job_id)
         if status != "ok":
@@ -251,17 +263,26 @@ class JobStore:
         """Notes that the message which the job was due by `now` is on its way."""
         self._run("sent", job_id, repr(now))
 
+    def pools(self) -> list[str]:
+        """Every pool that ever had a job."""
+        return sorted(self.redis.smembers(self._key("pools")))
+
+    def some_waiting(self, pool: str, most: int) -> list[str]:
+        """The ids of up to `most` jobs of a pool that could run now, in no order."""
+        ids: list[str] = self.redis.zrange(self._pool_key(pool, "queued"), 0, most - 1)
+        # Those whose back-off is over: the next claim puts them into the queue.
+        ids += self.redis.zrangebyscore(self._pool_key(pool, "delayed"), "-inf", self.now())
+        return ids[:most]
+
+    def next_in_turn(self, pool: str, most: int = -1) -> list[str]:
+        """The ids of the jobs that would be claimed next, up to `most`, all for -1."""
+        _, ids = self._run("turns", pool, self.aging_seconds, most)
+        return list(json.loads(ids))
+
     def waiting(self) -> dict[str, list[str]]:
         """The ids of the jobs that could run now, by pool, the next one first."""
-        pools = sorted(self.redis.smembers(self._key("pools")))
-        now, found = self.now(), {}
-        for pool in pools:
-            ids = self.redis.zrange(self._pool_key(pool, "queued"), 0, -1)
-            # Those whose back-off is over: the next claim puts them into the queue.
-            ids += self.redis.zrangebyscore(self._pool_key(pool, "delayed"), "-inf", now)
-            if ids:
-                found[pool] = ids
-        return found
+        found = {pool: self.next_in_turn(pool) for pool in self.pools()}
+        return {pool: ids for pool, ids in found.items() if ids}
 
     # -- the rest -------------------------------------------------------------------------
 
@@ -303,3 +324,13 @@ class JobStore:
 
     def _pool_key(self, pool: str, index: str) -> str:
         return self._key("jobs", "pool", pool, index)
+
+
+def open_store(redis: Redis, settings: Settings) -> JobStore:
+    """The store of a service's settings."""
+    return JobStore(
+        redis,
+        prefix=settings.redis_prefix,
+        lease_seconds=settings.lease_seconds,
+        aging_seconds=settings.aging_seconds,
+    )

@@ -19,7 +19,7 @@ from jobs.nvml import open_nvml
 from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings, connect
-from jobs.store import JobStore
+from jobs.store import JobStore, open_store
 from monitoring.storage import open_storage
 from worker.health import GpuWatch
 from worker.launch import Slot
@@ -161,8 +161,7 @@ def main() -> None:
     settings = Settings()
     redis = connect(settings)
     wait_for_redis(redis)
-    app = create_worker(settings, JobStore(redis, prefix=settings.redis_prefix,
-                                           lease_seconds=settings.lease_seconds))  # fmt: skip
+    app = create_worker(settings, open_store(redis, settings))
     app.worker_main(
         [
             "--quiet",

@@ -1,8 +1,8 @@
 -- Gives a worker the next job of its pool: a new attempt, its fencing number and its lease.
--- ARGV[2] pool   ARGV[3] worker   ARGV[4] lease, seconds
+-- ARGV[2] pool   ARGV[3] worker   ARGV[4] lease, seconds   ARGV[5] seconds of aging, 0 for none
 -- Answers ok with the id, missing when nothing waits, or illegal with the worker's state when that
 -- is draining or unhealthy. A worker that is not in the register may claim.
-local pool, worker, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local pool, worker, lease, aging = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
 -- A worker runs one job. One that already has a job lost the answer to its last claim.
 local held = redis.call('HGET', key('claims'), worker)
@@ -10,14 +10,12 @@ if held then return {'ok', held} end
 local doing = worker_state(worker)
 if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', pool_key(pool, 'delayed'), '-inf', stamp(NOW))) do
-  redis.call('ZREM', pool_key(pool, 'delayed'), id)
-  redis.call('ZADD', pool_key(pool, 'queued'), get(id, 'order'), id)
-end
+admit_delayed(pool)
 local id, from
 repeat
-  id = redis.call('ZRANGE', pool_key(pool, 'queued'), 0, 0)[1]
-  if not id then return {'missing', ''} end
+  local first = first_of(line_heads(pool, aging))
+  if not first then return {'missing', ''} end
+  id = first.id
   from = get(id, 'state')
   -- An entry without a queued job behind it must not hold up those after it.
   if not legal(from, 'running') then redis.call('ZREM', pool_key(pool, 'queued'), id) end

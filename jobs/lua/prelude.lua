@@ -10,7 +10,7 @@
 --   job:{id}:events             stream: what happened to it
 --   jobs:all                    sorted set: id by sequence
 --   jobs:state:{state}          sorted set: id by sequence
---   jobs:pool:{pool}:queued     sorted set: id by order, the lowest is the next to run
+--   jobs:pool:{pool}:queued     sorted set: id by order: priority, then place in its line
 --   jobs:pool:{pool}:delayed    sorted set: id by the time it may run again
 --   jobs:pool:{pool}:running    sorted set: id by sequence
 --   pools                       set: every pool that ever had a job
@@ -29,10 +29,15 @@ local TIME = redis.call('TIME')
 local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1000000
 local MAX_EVENTS = 1000
 
+-- `order` is (9 - priority) * LINE + sequence: each priority is a line of its own, first in first
+-- out. It stays with the job for life, which puts one that was preempted at the head of its line.
+local LINE = 2 ^ 40
+
 local function key(name) return PREFIX .. name end
 local function job_key(id) return PREFIX .. 'job:' .. id end
 local function pool_key(pool, index) return PREFIX .. 'jobs:pool:' .. pool .. ':' .. index end
 local function stamp(seconds) return string.format('%.6f', seconds) end
+local function whole(number) return string.format('%.0f', number) end
 
 local function get(id, field) return redis.call('HGET', job_key(id), field) end
 
@@ -69,13 +74,90 @@ local function note_worker(name)
   return state
 end
 
+-- When a queued job began to wait, for its aging.
+local function waits_since(id) return tonumber(get(id, 'waits_since') or get(id, 'queued_at') or NOW) end
+
+-- The first id and its order in the line of a priority, behind the order `after` where given.
+local function first_in_line(pool, priority, after)
+  local start = (9 - priority) * LINE
+  local found = redis.call('ZRANGEBYSCORE', pool_key(pool, 'queued'),
+    after and '(' .. whole(after) or whole(start), '(' .. whole(start + LINE),
+    'WITHSCORES', 'LIMIT', 0, 1)
+  return found[1], tonumber(found[2])
+end
+
+-- Puts a job that waits from `at` on into its line. It has waited no longer than the one before it
+-- and no shorter than the one behind it: so the head of a line is always the first of it to go.
+local function into_line(id, at)
+  local pool, order = get(id, 'pool'), tonumber(get(id, 'order'))
+  local priority = 9 - math.floor(order / LINE)
+  local before = redis.call('ZREVRANGEBYSCORE', pool_key(pool, 'queued'), '(' .. whole(order),
+    whole((9 - priority) * LINE), 'LIMIT', 0, 1)[1]
+  local behind = first_in_line(pool, priority, order)
+  if before then at = math.max(at, waits_since(before)) end
+  if behind then at = math.min(at, waits_since(behind)) end
+  redis.call('HSET', job_key(id), 'waits_since', stamp(at))
+  redis.call('ZADD', pool_key(pool, 'queued'), whole(order), id)
+end
+
+-- Puts the jobs whose back-off is over into their lines.
+local function admit_delayed(pool)
+  local due = redis.call('ZRANGEBYSCORE', pool_key(pool, 'delayed'), '-inf', stamp(NOW), 'WITHSCORES')
+  for position = 1, #due, 2 do
+    redis.call('ZREM', pool_key(pool, 'delayed'), due[position])
+    into_line(due[position], tonumber(due[position + 1]))
+  end
+end
+
+-- What a priority counts after waiting: one more for every `aging` seconds (0: never), up to 9.
+local function aged(priority, since, aging)
+  if aging <= 0 then return priority end
+  return math.min(9, priority + math.max(0, math.floor((NOW - since) / aging)))
+end
+
+-- A queued job as the order of turns has it: what it counts, then who was there first.
+local function turn_of(id, order, aging)
+  return {
+    id = id,
+    order = order,
+    priority = 9 - math.floor(order / LINE),
+    counts = aged(9 - math.floor(order / LINE), waits_since(id), aging),
+    sequence = order % LINE,
+  }
+end
+
+local function goes_before(a, b)
+  if a.counts ~= b.counts then return a.counts > b.counts end
+  return a.sequence < b.sequence
+end
+
+-- The heads of the ten lines of a pool, by priority.
+local function line_heads(pool, aging)
+  local heads = {}
+  for priority = 0, 9 do
+    local id, order = first_in_line(pool, priority)
+    if id then heads[priority] = turn_of(id, order, aging) end
+  end
+  return heads
+end
+
+-- The head whose turn it is, nil when all lines are empty.
+local function first_of(heads)
+  local first
+  for priority = 0, 9 do
+    local head = heads[priority]
+    if head and (not first or goes_before(head, first)) then first = head end
+  end
+  return first
+end
+
 -- The job may be claimed from `due` on, and a worker of its pool is to be woken then.
 local function enqueue(id, due)
   local pool = get(id, 'pool')
   if due > NOW then
     redis.call('ZADD', pool_key(pool, 'delayed'), stamp(due), id)
   else
-    redis.call('ZADD', pool_key(pool, 'queued'), get(id, 'order'), id)
+    into_line(id, NOW)
   end
   redis.call('ZADD', key('outbox'), stamp(due), id)
   redis.call('HSET', job_key(id), 'queued_at', stamp(NOW), 'not_before', stamp(due))
