@@ -44,7 +44,7 @@ class Turns(RuleBasedStateMachine):
         self.running: list[tuple[Job, Waiting]] = []
         self.claims = 0
 
-    @rule(priority=st.integers(0, 9))
+    @rule(priority=st.sampled_from([0, 4, 5, 5, 6, 9]))
     def submit(self, priority: int) -> None:
         job = self.store.submit(SPEC.model_copy(update={"priority": priority}))
         self.queue.append(Waiting(job.id, priority, job.sequence))
@@ -151,6 +151,28 @@ def test_a_back_off_is_no_waiting(store: JobStore) -> None:
     store.redis.zadd("spectrain:jobs:pool:default:delayed", {failing.id: store.now() - 3700})
     other = submit(store, 5)
     assert store.waiting() == {"default": [failing.id, other.id]}, "3,700 s since it might run"
+
+
+def test_nobody_has_waited_longer_than_those_before_him_in_his_line(store: JobStore) -> None:
+    retry = Retry(backoff_seconds=3600)
+    first = submit(store, 4)
+    second = store.submit(SPEC.model_copy(update={"retry": retry, "priority": 4}))
+    for worker, job, reason in (("w1", first, Reason.PREEMPTED), ("w2", second, Reason.ERROR)):
+        claimed = store.claim("default", worker)
+        assert claimed is not None
+        assert claimed.current is not None
+        assert claimed.id == job.id
+        if reason is Reason.ERROR:
+            ended = claimed.current.model_copy(update={"reason": reason, "ended_at": 1.0})
+            store.finish(job.id, ended)
+    store.redis.zadd("spectrain:jobs:pool:default:delayed", {second.id: store.now() - 3700})
+    current = store.get(first.id).current
+    assert current is not None
+    preempted = current.model_copy(update={"reason": Reason.PREEMPTED, "ended_at": 1.0})
+    store.finish(first.id, preempted)
+    other = submit(store, 5)
+    assert store.waiting() == {"default": [other.id, first.id, second.id]}
+    assert store.queue_position(second) == 2
 
 
 def test_a_job_that_an_earlier_version_queued_waits_since_then(store: JobStore) -> None:
