@@ -41,7 +41,12 @@ def main() -> None:
     settings = Settings()
     store = open_store(connect(settings), settings)
     storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
-    reaper = Reaper(store, Messenger(settings, store), lambda job: sign_of_life(storage, job))
+    reaper = Reaper(
+        store,
+        Messenger(settings, store),
+        lambda job: sign_of_life(storage, job),
+        eviction_min_seconds=settings.eviction_min_seconds,
+    )
     away = False
     while not stop.wait(_PASS_SECONDS):
         try:

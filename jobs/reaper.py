@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
+from jobs.evictor import Evictor
 from jobs.messages import Messenger
 from jobs.record import Job
 from jobs.rules import lost_attempt
@@ -50,8 +51,16 @@ def is_watched(now: float, period: float, watch: Watch) -> bool:
 class Reaper:
     """Works in any number of processes, in one at a time by a lock in Redis that expires."""
 
-    def __init__(self, store: JobStore, messenger: Messenger, sign_of_life: SignOfLife) -> None:
+    def __init__(
+        self,
+        store: JobStore,
+        messenger: Messenger,
+        sign_of_life: SignOfLife,
+        *,
+        eviction_min_seconds: float = 120.0,
+    ) -> None:
         self._store = store
+        self._evictor = Evictor(store, eviction_min_seconds)
         self._messenger = messenger
         self._sign_of_life = sign_of_life
         self._name = secrets.token_hex(8)
@@ -84,6 +93,8 @@ class Reaper:
         ]
         if lost:
             self._wake(self._store.now())
+        # After an outage all workers are back in the register by now, or gone.
+        self._evictor.run_once(self._store.now())
         return lost
 
     def _wake(self, now: float) -> None:

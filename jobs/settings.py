@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         ge=0,
         description="A waiting job counts one priority more for every so long; 0: never.",
     )
+    eviction_min_seconds: float = Field(
+        120.0, ge=0, description="A job that has run for less is not evicted for a higher one."
+    )
     scratch_dir: Path = Field(
         Path("/tmp/spectrain"),  # noqa: S108 - a local disk of the worker, one directory an attempt
         description="Local disk where attempts write before publication.",

@@ -40,8 +40,9 @@ MOVES: Mapping[State, frozenset[State]] = {
 
 
 class Request(StrEnum):
-    """What a person asked of a running job, weakest first."""
+    """What was asked of a running job, weakest first: the reaper evicts, a person asks the rest."""
 
+    EVICT = "evict"
     PREEMPT = "preempt"
     PAUSE = "pause"
     CANCEL = "cancel"

@@ -145,7 +145,7 @@ class JobStore:
 
         Raises `JobNotFoundError`, and `IllegalMoveError` when its state forbids it.
         """
-        answer = self._run("request", job_id, request, json.dumps(list(Request)))
+        answer = self._run("request", job_id, request, json.dumps(list(Request)), "", "")
         return self._after(answer, job_id, request.value)
 
     def resume(self, job_id: str) -> Job:
@@ -267,8 +267,29 @@ class JobStore:
         """Every pool that ever had a job."""
         return sorted(self.redis.smembers(self._key("pools")))
 
+    def evict(self, job_id: str, attempt: int, for_job: str) -> bool:
+        """Whether the attempt was asked to make room for a waiting job of higher priority."""
+        requests = json.dumps(list(Request))
+        status, _ = self._run("request", job_id, Request.EVICT, requests, attempt, for_job)
+        return status == "ok"
+
+    def evicted_for(self, job_id: str) -> str | None:
+        """The job that a running one makes room for."""
+        return self.redis.hget(self._key("job", job_id), "evicted_for") or None
+
+    def kept_for(self, worker: str) -> str | None:
+        """The job that a worker's next claim will give it, whoever is first in turn."""
+        return self.redis.get(self._key("kept", worker)) or None
+
+    def lower_runs(self, pool: str, priority: int) -> bool:
+        """Whether a job of a lower priority runs in the pool."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in self.redis.zrange(self._pool_key(pool, "running"), 0, -1):
+                pipe.hget(self._key("job", job_id), "priority")
+            return any(int(found) < priority for found in pipe.execute() if found)
+
     def some_waiting(self, pool: str, most: int) -> list[str]:
-        """The ids of up to `most` jobs of a pool that could run now, in no order."""
+        """The ids of up to `most` (at least 1) jobs that could run now, high priorities first."""
         ids: list[str] = self.redis.zrange(self._pool_key(pool, "queued"), 0, most - 1)
         # Those whose back-off is over: the next claim puts them into the queue.
         ids += self.redis.zrangebyscore(self._pool_key(pool, "delayed"), "-inf", self.now())

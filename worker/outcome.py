@@ -21,6 +21,7 @@ class Intent(Enum):
     """Why the supervisor stopped the child; the later one wins."""
 
     SHUTDOWN = auto()
+    EVICT = auto()
     PREEMPT = auto()
     PAUSE = auto()
     STALL = auto()
@@ -30,6 +31,7 @@ class Intent(Enum):
 
 
 BY_REQUEST = {
+    Request.EVICT: Intent.EVICT,
     Request.PREEMPT: Intent.PREEMPT,
     Request.PAUSE: Intent.PAUSE,
     Request.CANCEL: Intent.CANCEL,
@@ -37,6 +39,7 @@ BY_REQUEST = {
 
 _MEANING = {
     Intent.SHUTDOWN: (Reason.PREEMPTED, "the worker was told to stop"),
+    Intent.EVICT: (Reason.EVICTED, "a job of higher priority needed its place"),
     Intent.PREEMPT: (Reason.PREEMPTED, "preempted on request"),
     Intent.PAUSE: (Reason.PAUSED, "paused on request"),
     Intent.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),

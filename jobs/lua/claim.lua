@@ -12,8 +12,12 @@ if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} en
 
 admit_delayed(pool)
 local id, from
+-- Once: should that job be gone, the place is anybody's.
+local kept = redis.call('GETDEL', key('kept:' .. worker))
+if kept and not redis.call('ZSCORE', pool_key(pool, 'queued'), kept) then kept = nil end
 repeat
-  local first = first_of(line_heads(pool, aging))
+  local first = kept and {id = kept} or first_of(line_heads(pool, aging))
+  kept = nil
   if not first then return {'missing', ''} end
   id = first.id
   from = get(id, 'state')

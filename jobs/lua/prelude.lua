@@ -20,6 +20,8 @@
 --   workers                     sorted set: worker by the time its entry in the register expires
 --   worker:{name}               hash: the entry (jobs.workers.Worker). Kept for an hour longer, for
 --                               one that comes back after an outage
+--   kept:{worker}               string: id of the job that an eviction made room for there, for a
+--                               minute: its claim gives that job, whoever is first
 --
 -- A script answers {status, detail}; status is ok, missing, stale, illegal or changed. Everything
 -- is checked before the first write, for Redis rolls nothing back.
@@ -181,7 +183,11 @@ local function move(id, from, to)
       redis.call('HDEL', key('claims'), worker)
       note_worker(worker)
     end
-    redis.call('HSET', job_key(id), 'worker', '', 'request', '')
+    local asked = redis.call('HMGET', job_key(id), 'request', 'evicted_for')
+    if asked[1] == 'evict' and (asked[2] or '') ~= '' then
+      redis.call('SET', key('kept:' .. worker), asked[2], 'EX', 60)
+    end
+    redis.call('HSET', job_key(id), 'worker', '', 'request', '', 'evicted_for', '')
   end
   if to == 'running' then
     redis.call('ZADD', pool_key(pool, 'running'), sequence, id)

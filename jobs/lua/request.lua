@@ -1,18 +1,25 @@
 -- Asks a running job to stop, or cancels one that is not running.
 -- ARGV[2] id   ARGV[3] request   ARGV[4] the requests, weakest first (JSON)
+-- ARGV[5] attempt it was decided for, or ''   ARGV[6] the job that is to have its place, or ''
 -- A stronger request replaces a weaker one, the same one again does nothing.
--- Answers ok with the state, missing, or illegal with the state that forbids it.
-local id, request = ARGV[2], ARGV[3]
+-- Answers ok with the state, missing, illegal with the state that forbids it, or changed when the
+-- attempt is over, or the other job does not wait with a higher priority any more.
+local id, request, attempt, other = ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 local rank = {}
 for position, name in ipairs(cjson.decode(ARGV[4])) do rank[name] = position end
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
+if attempt ~= '' and get(id, 'attempt') ~= attempt then return {'changed', 'attempt'} end
+if other ~= '' and (get(other, 'state') ~= 'queued'
+    or tonumber(get(other, 'priority')) <= tonumber(get(id, 'priority'))) then
+  return {'changed', other}
+end
 if state == 'running' then
   local pending = get(id, 'request') or ''
   if pending == request then return {'ok', state} end
   if (rank[pending] or 0) > rank[request] then return {'illegal', 'asked to ' .. pending} end
-  redis.call('HSET', job_key(id), 'request', request)
-  event(id, 'requested', cjson.encode({request = request}))
+  redis.call('HSET', job_key(id), 'request', request, 'evicted_for', other)
+  event(id, 'requested', cjson.encode({request = request, ['for'] = other ~= '' and other or nil}))
 elseif request == 'cancel' and state == 'cancelled' then
   return {'ok', state}
 elseif request == 'cancel' and legal(state, 'cancelled') then

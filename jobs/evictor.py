@@ -1,0 +1,83 @@
+"""Carries evictions out: looks at each pool, and asks those that must make room to leave."""
+
+from __future__ import annotations
+
+import logging
+
+from pydantic import ValidationError
+
+from jobs.errors import JobNotFoundError
+from jobs.eviction import Running, Slot, Waiting, evictions, loss_seconds
+from jobs.record import Job
+from jobs.register import Register
+from jobs.store import JobStore
+from jobs.workers import Worker
+
+log = logging.getLogger(__name__)
+
+
+class Evictor:
+    """Asks running jobs to leave, those that have run for `min_seconds` at least."""
+
+    def __init__(self, store: JobStore, min_seconds: float) -> None:
+        self._store = store
+        self._register = Register(
+            store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds
+        )
+        self._min_seconds = min_seconds
+
+    def run_once(self, now: float) -> list[str]:
+        """The ids of the jobs that were asked to make room in this pass."""
+        asked: list[str] = []
+        pools = [pool.name for pool in self._register.pools() if pool.queued and pool.running]
+        workers = [w for w in self._register.workers() if w.state.takes_jobs] if pools else []
+        for pool in pools:
+            asked += self._evict(pool, [w for w in workers if w.pool == pool], now)
+        return asked
+
+    def _evict(self, pool: str, workers: list[Worker], now: float) -> list[str]:
+        if not workers:
+            return []
+        # As many as there are slots: no more of them could have one.
+        ids = self._store.next_in_turn(pool, len(workers))
+        ids += [i for i in self._store.some_waiting(pool, len(workers)) if i not in ids]
+        waiting = [
+            Waiting(job.id, job.priority, job.spec.resources.gpus)
+            for job in map(self._job, ids)
+            if job is not None
+        ]
+        if not waiting or not self._store.lower_runs(pool, max(job.priority for job in waiting)):
+            return []
+        slots = [slot for worker in workers if (slot := self._slot(worker, now)) is not None]
+        asked = []
+        for eviction in evictions(waiting, slots, self._min_seconds):
+            if self._store.evict(eviction.job_id, eviction.attempt, eviction.for_job):
+                log.info("job %s makes room for job %s", eviction.job_id, eviction.for_job)
+                asked.append(eviction.job_id)
+        return asked
+
+    def _slot(self, worker: Worker, now: float) -> Slot | None:
+        """The slot of a worker; None of one whose job is just ending or cannot be read."""
+        gpus = len(worker.gpus)
+        if worker.job is None:
+            return Slot(worker.name, gpus, kept_for=self._store.kept_for(worker.name))
+        job = self._job(worker.job)
+        if job is None or job.current is None or job.worker != worker.name:
+            return None
+        running = Running(
+            id=job.id,
+            attempt=job.attempt,
+            priority=job.priority,
+            preemptible=job.spec.preemptible,
+            run_seconds=now - job.current.started_at,
+            loss_seconds=loss_seconds(job, now),
+            request=job.request,
+            evicted_for=self._store.evicted_for(job.id),
+        )
+        return Slot(worker.name, gpus, running)
+
+    def _job(self, job_id: str) -> Job | None:
+        try:
+            return self._store.get(job_id)
+        except (JobNotFoundError, ValidationError):
+            return None
