@@ -264,7 +264,7 @@ _draining("undrain", Client.undrain, "Let a drained worker take jobs again.")
 
 @cli.command()
 def reaper() -> None:
-    """Find lost jobs and queue them again; needed once beside any number of workers."""
+    """Find lost jobs and queue them again; API and workers do so too, one process at a time."""
     _become("api.reaper")
 
 

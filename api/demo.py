@@ -54,7 +54,7 @@ def demo(directory: Path) -> int:
         service = LocalService(
             directory, workers=1, say=lambda line: console.print(f"  {line}", style="dim")
         )
-        console.print(f"[bold]1.[/] Starting Redis, API, reaper and one worker in {service.data}")
+        console.print(f"[bold]1.[/] Starting Redis, API and one worker in {service.data}")
         with running(service):
             console.print(f"   The API answers at {service.url}")
             _run_the_job(console, service)

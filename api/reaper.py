@@ -1,32 +1,20 @@
-"""`python -m api.reaper`: finds lost jobs and messages, in any number of processes."""
+"""`python -m api.reaper`: a reaper alone, where no API and no worker is to do its work."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
-import threading
 
-from jobs.errors import STORE_AWAY
-from jobs.messages import Messenger
-from jobs.reaper import Reaper
-from jobs.record import Job
-from jobs.settings import Settings, connect
-from jobs.store import open_store
-from monitoring.storage import Storage, StorageError, open_storage
-
-log = logging.getLogger("reaper")
-
-_PASS_SECONDS = 1.0
+from jobs.reaping import Reaping
+from jobs.settings import Settings
+from monitoring.storage import newest_change, open_storage
 
 
-def sign_of_life(storage: Storage, job: Job) -> float | None:
-    """When storage last saw something new of the job's run; None when it cannot tell."""
-    try:
-        return max((file.modified for file in storage.list(job.id)), default=None)
-    except (OSError, StorageError) as error:
-        log.warning("cannot look at the files of job %s: %s", job.id, error)
-        return None
+def reaping(settings: Settings) -> Reaping:
+    """The reaper of this process, by the settings' storage."""
+    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+    return Reaping(settings, lambda job: newest_change(storage, job.id))
 
 
 def main() -> None:
@@ -36,31 +24,9 @@ def main() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    settings = Settings()
-    store = open_store(connect(settings), settings)
-    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
-    reaper = Reaper(
-        store,
-        Messenger(settings, store),
-        lambda job: sign_of_life(storage, job),
-        eviction_min_seconds=settings.eviction_min_seconds,
-    )
-    away = False
-    while not stop.wait(_PASS_SECONDS):
-        try:
-            reaper.run_once()
-        except STORE_AWAY as error:
-            if not away:
-                log.warning("cannot reach Redis, waiting for it: %s", error)
-            away = True
-        except Exception:  # whatever it is, other jobs are still to be looked after
-            log.exception("a pass failed; the next one follows")
-        else:
-            if away:
-                log.info("Redis answers again")
-            away = False
+    alone = reaping(Settings())
+    signal.signal(signal.SIGTERM, lambda *_: alone.stop())
+    alone.run()
 
 
 if __name__ == "__main__":

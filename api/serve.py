@@ -30,7 +30,7 @@ def command(settings: Settings) -> list[str]:
     """The command line of gunicorn."""
     host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
     return [
-        *(sys.executable, "-m", "gunicorn", "api.app:create_app()"),
+        *(sys.executable, "-m", "gunicorn", "api.wsgi:application()"),
         *("--bind", f"{host}:{settings.api_port}"),
         *("--worker-class", "gthread", "--workers", "1", "--threads", str(_THREADS)),
         *("--timeout", "60", "--graceful-timeout", "5", "--keep-alive", "30"),

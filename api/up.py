@@ -84,7 +84,7 @@ class _Process:
 
 
 class LocalService:
-    """Redis (unless the environment names one), API, reaper and workers on this machine."""
+    """Redis (unless the environment names one), API and workers on this machine."""
 
     def __init__(
         self,
@@ -126,7 +126,6 @@ class LocalService:
         self._take_directory()
         try:
             self._start_redis()
-            self._start("reaper", [sys.executable, "-m", "api.reaper"])
             listen = ["--host", self.host, "--port", str(self.port)]
             api = self._start("api", [sys.executable, "-m", "api.cli", "api", *listen])
             grace = Settings().grace_seconds + _STOP_SECONDS

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,9 +65,10 @@ class Reaper:
         self._evictor = Evictor(store, eviction_min_seconds)
         self._messenger = messenger
         self._sign_of_life = sign_of_life
-        self._name = secrets.token_hex(8)
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._since: float | None = None
         self._last_pass = 0.0
+        self.at_work = False  # holds the lock
         self._from_the_future: dict[tuple[str, int, float], float] = {}
 
     def run_once(self) -> list[str]:
@@ -76,7 +79,8 @@ class Reaper:
         if self._since is None or now - self._last_pass > period:
             self._since = now
         try:
-            return self._pass(now, period, self._since) if self._hold_lock(period) else []
+            self.at_work = self._hold_lock(period)
+            return self._pass(now, period, self._since) if self.at_work else []
         finally:
             # The end of a pass: one that took long was no absence.
             self._last_pass = self._store.now()
@@ -126,12 +130,21 @@ class Reaper:
             return sign
         return self._from_the_future.setdefault((job.id, job.attempt, sign), now)
 
+    def release(self) -> None:
+        """Gives the lock up, so that another reaper is at work at once."""
+        if self._store.redis.get(self._key) == self._name:
+            self._store.redis.delete(self._key)
+
+    @property
+    def _key(self) -> str:
+        return f"{self._store.prefix}reaper"
+
     def _hold_lock(self, period: float) -> bool:
-        key = f"{self._store.prefix}reaper"
-        life = max(1, round(period * 1000))
-        if self._store.redis.set(key, self._name, nx=True, px=life):
+        # Others look five times in a period: whoever holds it may die, and within one another does.
+        life = max(1, round(period * 1000 * 3 / 5))
+        if self._store.redis.set(self._key, self._name, nx=True, px=life):
             return True
-        if self._store.redis.get(key) != self._name:
+        if self._store.redis.get(self._key) != self._name:
             return False
-        self._store.redis.pexpire(key, life)
+        self._store.redis.pexpire(self._key, life)
         return True

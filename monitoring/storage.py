@@ -6,10 +6,13 @@ Keys are relative paths with `/`; the first part is the run's id. Writers of one
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
+
+log = logging.getLogger(__name__)
 
 FENCE_NAME = ".fence"  # the file of a run that holds its fencing number; no list shows it
 
@@ -96,6 +99,18 @@ def key_parts(key: str) -> tuple[str, ...]:
     if not parts or key.startswith("/") or ".." in parts or "\0" in key:
         raise StorageError(f"{key!r} is not a key")
     return parts
+
+
+def newest_change(storage: Storage, run: str) -> float | None:
+    """When storage last saw something new of a run, seconds since the epoch.
+
+    None when there is nothing, or the storage cannot tell now.
+    """
+    try:
+        return max((file.modified for file in storage.list(run)), default=None)
+    except (OSError, StorageError) as error:
+        log.warning("cannot look at the files of run %s: %s", run, error)
+        return None
 
 
 def open_storage(url: str, s3_endpoint_url: str = "") -> Storage:

@@ -16,11 +16,12 @@ from redis import Redis
 from jobs.errors import STORE_AWAY, ClaimRefusedError
 from jobs.messages import TASK, Messenger, celery_app, queue_name
 from jobs.nvml import open_nvml
+from jobs.reaping import Reaping
 from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings, connect
 from jobs.store import JobStore, open_store
-from monitoring.storage import open_storage
+from monitoring.storage import newest_change, open_storage
 from worker.health import GpuWatch
 from worker.launch import Slot
 from worker.presence import Identity, Presence
@@ -59,6 +60,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     app = celery_app(settings)
 
     gpus.on_change = presence.tell
+    reaping = Reaping(settings, lambda job: newest_change(service.storage, job.id))
 
     def claim(job_id: str) -> Job | None:
         """The next job; waits for as long as this worker may take none."""
@@ -92,6 +94,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
 
     def on_ready(**_: object) -> None:
         gpus.start()
+        reaping.start()
         presence.start()
 
     def on_shutdown(**_: object) -> None:
@@ -99,6 +102,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
         presence.tell()
 
     def on_end(**_: object) -> None:
+        reaping.stop()
         presence.stop()
 
     worker_ready.connect(on_ready, weak=False)

@@ -29,7 +29,7 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process(
         wait_until(lambda: "Attempt 1 trains" in output.read_text(), what="training", seconds=120)
         family = demo.children(recursive=True)
         names = {Path(part).name for process in family for part in process.cmdline()[:1]}
-        assert len(family) >= 6, f"Redis, reaper, API, worker, guard, training; not {names}"
+        assert len(family) >= 6, f"Redis, API, worker, guard, training; not {names}"
         demo.send_signal(signal.SIGINT)
         assert demo.wait(90) == 130
         _, alive = psutil.wait_procs(family, timeout=10)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 
 from jobs.evictor import Evictor
-from jobs.messages import Messenger
-from jobs.reaper import Reaper
 from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings
@@ -179,24 +176,6 @@ for step in range(start, 200):
 """
 
 
-class Passes:
-    """A reaper that passes again and again."""
-
-    def __init__(self, reaper: Reaper) -> None:
-        self._reaper = reaper
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.1):
-            self._reaper.run_once()
-
-
 @pytest.fixture
 def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
@@ -224,18 +203,12 @@ def test_a_low_job_saves_makes_room_and_goes_on_from_there_afterwards(
     worker: subprocess.Popen[bytes],
     wait_until: Wait,
 ) -> None:
-    messenger = Messenger(settings, store)
-    passes = Passes(Reaper(store, messenger, lambda _: None, eviction_min_seconds=0.5))
-    try:
-        command = ["python", "-c", TRAIN]
-        low = store.submit(JobSpec(name="low", command=command, priority=1))
-        wait_until(lambda: reached(store, low, 20), what="some steps")
-        high = store.submit(JobSpec(name="high", command=["true"], priority=7))
-        wait_until(lambda: store.get(high.id).state is State.SUCCEEDED, what="the high job")
-        wait_until(lambda: store.get(low.id).state is State.SUCCEEDED, what="the low job")
-    finally:
-        passes.stop()
-        messenger.close()
+    command = ["python", "-c", TRAIN]
+    low = store.submit(JobSpec(name="low", command=command, priority=1))
+    wait_until(lambda: reached(store, low, 20), what="some steps")
+    high = store.submit(JobSpec(name="high", command=["true"], priority=7))
+    wait_until(lambda: store.get(high.id).state is State.SUCCEEDED, what="the high job")
+    wait_until(lambda: store.get(low.id).state is State.SUCCEEDED, what="the low job")
     first, second = store.get(low.id).attempts
     assert (first.reason, second.reason) == (Reason.EVICTED, Reason.COMPLETED)
     assert first.message == "a job of higher priority needed its place"
