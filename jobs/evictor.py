@@ -38,6 +38,11 @@ class Evictor:
     def _evict(self, pool: str, workers: list[Worker], now: float) -> list[str]:
         if not workers:
             return []
+        # What each pass of a busy pool can afford, before the records of all that run are read.
+        self._store.next_in_turn(pool, 1)  # lets those in whose back-off is over
+        first = [self._job(job_id) for job_id in self._store.some_waiting(pool, 1)]
+        if not first or first[0] is None or not self._store.lower_runs(pool, first[0].priority):
+            return []
         # As many as there are slots: no more of them could have one.
         ids = self._store.next_in_turn(pool, len(workers))
         ids += [i for i in self._store.some_waiting(pool, len(workers)) if i not in ids]
@@ -46,8 +51,6 @@ class Evictor:
             for job in map(self._job, ids)
             if job is not None
         ]
-        if not waiting or not self._store.lower_runs(pool, max(job.priority for job in waiting)):
-            return []
         slots = [slot for worker in workers if (slot := self._slot(worker, now)) is not None]
         asked = []
         for eviction in evictions(waiting, slots, self._min_seconds):

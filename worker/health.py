@@ -43,11 +43,13 @@ class GpuWatch:
         self._idle_when_read = 0.0
         self._read_at = self._idle_since = clock()
         self._at_work = False
+        self._looked = threading.Event()
 
     def start(self) -> None:
-        """Starts watching."""
+        """Starts watching; returns after the first look, or soon where the driver hangs."""
         if self._reader is not None:
             threading.Thread(target=self._run, name="gpus", daemon=True).start()
+            self._looked.wait(_LOOK_SECONDS)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
@@ -87,4 +89,5 @@ class GpuWatch:
                 self.look()
             except Exception:  # whatever the driver does, the worker goes on and says so
                 log.exception("the GPUs cannot be read")
+            self._looked.set()
             time.sleep(_LOOK_SECONDS)

@@ -59,6 +59,8 @@ class Presence:
 
     def start(self) -> None:
         """Starts saying it, at once and then again and again."""
+        if self._health():
+            self._allowed.clear()
         self._thread.start()
 
     def stop(self) -> None:

@@ -166,6 +166,14 @@ def test_a_driver_that_hangs_is_noticed_from_outside(watch: GpuWatch, clock: Clo
     assert watch.verdict() == ""
 
 
+def test_a_bad_gpu_is_known_before_a_worker_takes_its_first_job(
+    watch: GpuWatch, nvml: FakeNvml
+) -> None:
+    nvml.pending = 1
+    watch.start()
+    assert "needs a reset" in watch.verdict()
+
+
 def test_each_new_verdict_is_passed_on_once(watch: GpuWatch, nvml: FakeNvml) -> None:
     told: list[str] = []
     watch.on_change = lambda: told.append(watch.verdict())
