@@ -75,32 +75,17 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     )
 
 
-def steps_recomputed(job: Job, resumed_from: int | None, last_step: int | None) -> int:
-    """How many of the attempt's steps an earlier attempt had done already."""
-    done = job.last_step
-    if done is None or last_step is None:
-        return 0
-    start = 0 if resumed_from is None else resumed_from + 1
-    return max(0, min(done, last_step) - start + 1)
-
-
 def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
     """The receipt of a running attempt whose worker fell silent."""
     current = job.current
     if current is None:
         raise ValueError(f"job {job.id} has no attempt that could be lost")
-    seen = job.progress or Progress()
-    return current.model_copy(
+    return job.so_far(current, job.progress or Progress()).model_copy(
         update={
             "ended_at": at,
             "reason": Reason.LOST,
             "message": f"worker {current.worker} was not heard of for {silent_seconds:.0f} s",
-            "resumed_from": seen.resumed_from,
-            "resumed_checksum": seen.resumed_checksum,
-            "first_step": seen.first_step,
-            "last_step": seen.step,
-            "steps_recomputed": steps_recomputed(job, seen.resumed_from, seen.step),
-            "checkpoint_step": seen.checkpoint_step,
+            "detect_seconds": silent_seconds,
         }
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -71,6 +71,10 @@ class JobSpec(Strict):
     checkpoint: Checkpoint = Checkpoint()
     limits: Limits = Limits()
     retry: Retry = Retry()
+    restart: Literal["from_checkpoint", "from_scratch"] = Field(
+        "from_checkpoint",
+        description="Whether a further attempt may begin at step 0 although a checkpoint exists.",
+    )
     labels: dict[Name, LabelValue] = Field(default_factory=dict, max_length=64)
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
 """The step counter: how far a training process is, readable from outside, also when it died.
 
-The file that `SPECTRAIN_STEP_FILE` names holds three little-endian 64-bit integers: the first
-step done, the last step done, and the number of beats. It is mapped into memory, so that a
-beat is three stores: under a microsecond, and the kernel keeps them when the process is killed.
+The file that `SPECTRAIN_STEP_FILE` names holds five little-endian 64-bit integers: the first
+step done, the last step done, the number of beats, and the times of the first and of the last
+beat in nanoseconds since the epoch. It is mapped into memory, so that a beat is a few stores:
+under a microsecond, and the kernel keeps them when the process is killed.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_LAYOUT = struct.Struct("<qqq")
+_LAYOUT = struct.Struct("<qqqqq")
 VARIABLE = "SPECTRAIN_STEP_FILE"
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps a process has done, both ends included."""
+    """The steps a process has done, both ends included, and when (seconds since the epoch)."""
 
     first: int
     last: int
     beats: int
+    first_at: float
+    last_at: float
 
 
 class NoCounter:
@@ -51,10 +55,12 @@ class StepCounter:
         """Note that `step` is done. The same step again is no new beat."""
         if step == self._last:
             return
-        words = self._words
+        words, now = self._words, time.time_ns()
         if self._last is None:
             words[0] = step
+            words[3] = now
         words[1] = step
+        words[4] = now
         words[2] += 1
         self._last = step
 
@@ -67,8 +73,8 @@ def read_steps(path: Path) -> Steps | None:
         return None
     if len(data) != _LAYOUT.size:
         return None
-    first, last, beats = _LAYOUT.unpack(data)
-    return Steps(first, last, beats) if beats else None
+    first, last, beats, first_at, last_at = _LAYOUT.unpack(data)
+    return Steps(first, last, beats, first_at / 1e9, last_at / 1e9) if beats else None
 
 
 _counter: StepCounter | NoCounter | None = None

@@ -26,6 +26,7 @@ class Intent(Enum):
     STALL = auto()
     TIMEOUT = auto()
     DIVERGED = auto()
+    RESTARTED = auto()
     CANCEL = auto()
 
 
@@ -42,6 +43,11 @@ _MEANING = {
     Intent.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),
     Intent.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
     Intent.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
+    Intent.RESTARTED: (
+        Reason.ERROR,
+        "the program began at step 0 although it had a checkpoint to go on from: load it with "
+        "CheckpointManager.load_latest_checkpoint(), or say `restart: from_scratch`",
+    ),
     Intent.CANCEL: (Reason.CANCELLED, "cancelled on request"),
 }
 
@@ -87,7 +93,7 @@ def outcome(
         return Outcome(Reason.COMPLETED, "", exit_code)
     if intent is not None:
         reason, message = _MEANING[intent]
-        return Outcome(reason, message, exit_code)
+        return Outcome(reason, message, exit_code, retryable=intent is not Intent.RESTARTED)
     tail = tuple(output[-_TAIL_LINES:])
     last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
     if any(_OUT_OF_MEMORY.search(line) for line in tail):

@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.messages import Messenger
 from jobs.record import Attempt, Job, Progress
-from jobs.rules import steps_recomputed
 from jobs.settings import Settings
 from jobs.states import Reason, Request
 from jobs.store import JobStore
@@ -102,6 +101,8 @@ class _Attempt:
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
+        self._claimed_at = time.time()
+        self._restore_seconds: float | None = None
         self._lease = self._background("Redis", self._renew)
 
     def run(self) -> None:
@@ -127,6 +128,7 @@ class _Attempt:
         restored: list[Restored] = []
         if not self._patiently(lambda: restored.append(self._restore())):
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
+        self._restore_seconds = time.time() - self._claimed_at
         try:
             launch = prepare(self._job, self._scratch, self._service.slot, self._service.settings)
         except CannotLaunchError as error:
@@ -182,7 +184,7 @@ class _Attempt:
     ) -> int:
         """The child's exit code, after looking after it once a second or when woken."""
         attendance = self._service.attendance
-        observer = Observer(self._job.spec, self._scratch, restored)
+        observer = Observer(self._job.spec, self._scratch, restored, self._claimed_at)
         started = time.monotonic()
         while True:
             code = child.exit_code
@@ -208,7 +210,6 @@ class _Attempt:
 
     def _look(self, observer: Observer, publisher: Publisher) -> None:
         """Notes the progress; whatever the job has written there must not end it."""
-        saved = publisher.checkpoint.step if publisher.checkpoint else None
         try:
             seen = observer.progress()
         except Exception as error:  # strange rows, directories in the place of files, …
@@ -216,7 +217,17 @@ class _Attempt:
             if not self._puzzled:
                 log.warning("job %s: cannot tell its progress: %r", self._job.id, error)
             self._puzzled = True
-        self._progress = seen.model_copy(update={"checkpoint_step": saved})
+        self._progress = self._published(seen, publisher)
+
+    def _published(self, seen: Progress, publisher: Publisher) -> Progress:
+        """What was seen, and what storage has of it."""
+        return seen.model_copy(
+            update={
+                "checkpoint_step": publisher.checkpoint.step if publisher.checkpoint else None,
+                "uploaded_bytes": publisher.uploaded_bytes,
+                "restore_seconds": self._restore_seconds,
+            }
+        )
 
     def _stop(self, child: Child, intent: Intent, publisher: Publisher) -> None:
         """Asks the child to leave, once; the weightiest of several reasons counts."""
@@ -253,8 +264,7 @@ class _Attempt:
         if not self._patiently(publisher.publish):
             message = "the last results could not be saved: storage was away"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
-        saved = publisher.checkpoint.step if publisher.checkpoint else None
-        self._progress = self._progress.model_copy(update={"checkpoint_step": saved})
+        self._progress = self._published(self._progress, publisher)
         for _ in range(_OFFERS):
             if not publisher.refused:
                 break
@@ -312,19 +322,12 @@ class _Attempt:
             log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 
     def _receipt(self, ended: Outcome, at: float) -> Attempt:
-        seen = self._progress
-        return self._job.attempts[-1].model_copy(
+        return self._job.so_far(self._job.attempts[-1], self._progress).model_copy(
             update={
                 "ended_at": at,
                 "reason": ended.reason,
                 "message": ended.message,
                 "exit_code": ended.exit_code,
-                "resumed_from": seen.resumed_from,
-                "resumed_checksum": seen.resumed_checksum,
-                "first_step": seen.first_step,
-                "last_step": seen.step,
-                "steps_recomputed": steps_recomputed(self._job, seen.resumed_from, seen.step),
-                "checkpoint_step": seen.checkpoint_step,
                 "log_tail": list(ended.log_tail),
             }
         )

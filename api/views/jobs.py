@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import Response, request, url_for
 
 from api.listing import page_of
@@ -102,7 +104,10 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
 def _view(job: Job) -> JobView:
     position = service().store.queue_position(job)
     files = f"{service().settings.storage_url.rstrip('/')}/{job.id}"
-    return JobView.model_construct(**dict(job), queue_position=position, files=files)
+    goodput = job.goodput_at(time.time())
+    return JobView.model_construct(
+        **dict(job), queue_position=position, goodput=goodput, files=files
+    )
 
 
 def _idempotency_key() -> str | None:
