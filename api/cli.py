@@ -167,6 +167,7 @@ _asking("cancel", Client.cancel, "End a job for good; one that runs saves first.
 _asking("preempt", Client.preempt, "Take a running job off its worker; it goes on when it can.")
 _asking("pause", Client.pause, "Let a running job save and hold.")
 _asking("resume", Client.resume, "Let a paused job go on.")
+_asking("retry", Client.retry, "Let a failed or cancelled job go on from its checkpoint.")
 
 
 @cli.command()

@@ -139,9 +139,21 @@ class JobStore:
         """The paused job, queued again; raises like `request`."""
         return self._after(self._run("resume", job_id), job_id, "resume")
 
+    def retry(self, job_id: str) -> Job:
+        """The job that failed or was cancelled, queued again with whole budgets; its run goes on.
+
+        Raises like `request`.
+        """
+        return self._after(self._run("retry", job_id), job_id, "retry")
+
+    def mark_deleted(self, job_id: str) -> None:
+        """Lets a job in a final state stay in it until it is deleted; raises like `request`."""
+        status, detail = self._run("delete", job_id, "mark")
+        self._refuse(status, detail, job_id, "delete")
+
     def delete(self, job_id: str) -> None:
         """Forgets a job in a final state; raises like `request`."""
-        status, detail = self._run("delete", job_id)
+        status, detail = self._run("delete", job_id, "remove")
         self._refuse(status, detail, job_id, "delete")
 
     # -- what an attempt does -------------------------------------------------------------

@@ -11,7 +11,7 @@ from api.problems import InvalidInputError, problem
 from api.routes import Routes, as_json
 from api.service import service
 from api.wire import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
-from jobs.errors import IllegalMoveError, JobNotFoundError
+from jobs.errors import JobNotFoundError
 from jobs.record import Job
 from jobs.spec import JobSpec
 from jobs.states import Request
@@ -86,14 +86,19 @@ def resume_job(job_id: str) -> JobView:
     return _view(job)
 
 
+@routes.call("POST", "/v1/jobs/<job_id:job_id>/retry", answer=JobView, status=202, problems=(409,))
+def retry_job(job_id: str) -> JobView:
+    """Queue a job again that failed or was cancelled; it goes on from its latest checkpoint."""
+    job = service().store.retry(job_id)
+    service().announce(job)
+    return _view(job)
+
+
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))
 def delete_job(job_id: str, query: DeleteQuery) -> Response:
     """Forget a job in a final state, and with `files=true` all that its run left."""
     store = service().store
-    job = store.get(job_id)
-    # A final state stays: once it is seen, no attempt writes to the run any more.
-    if not job.state.is_final:
-        raise IllegalMoveError(job_id, "delete", job.state)
+    store.mark_deleted(job_id)  # from here on no attempt writes to the run any more
     # Files first: whoever is cut off in between can ask again.
     if query.files:
         service().storage.delete_run(job_id)

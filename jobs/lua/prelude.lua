@@ -1,5 +1,6 @@
--- What every script below starts with. Python puts one line before it:
---   local MOVES = cjson.decode('{"queued": ["running", …], …}')    from jobs.states.MOVES
+-- What every script below starts with. Python puts two lines before it, from jobs.states:
+--   local MOVES = cjson.decode('{"queued": ["running", …], …}')
+--   local FINAL = cjson.decode('{"succeeded": true, …}')
 --
 -- ARGV[1]  prefix of every key
 --
@@ -79,7 +80,7 @@ local function move(id, from, to)
   if to == 'running' then
     redis.call('ZADD', pool_key(pool, 'running'), sequence, id)
   end
-  if #MOVES[to] == 0 then
+  if FINAL[to] then
     redis.call('HSET', job_key(id), 'finished_at', stamp(NOW))
   end
 end

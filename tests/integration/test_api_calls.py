@@ -355,7 +355,29 @@ def test_a_paused_job_is_queued_again_and_announced(
         assert redis.llen("spectrain:queue:default") == 2
 
 
-@pytest.mark.parametrize("action", ["preempt", "pause", "resume"])
+def test_a_failed_job_is_tried_again_and_announced(
+    http: FlaskClient, store: JobStore, job_id: str, redis_url: str
+) -> None:
+    run_to(store, Reason.DIVERGED)
+    answer = http.post(f"/v1/jobs/{job_id}/retry")
+    job = answer.get_json()
+    assert (answer.status_code, job["state"], job["finished_at"]) == (202, "queued", None)
+    with Redis.from_url(redis_url) as redis:
+        assert redis.llen("spectrain:queue:default") == 2
+    again = store.claim("default", "w1")
+    assert again is not None
+    assert (again.id, again.attempt) == (job_id, 2)
+
+
+def test_a_job_that_is_being_deleted_is_not_tried_again(
+    http: FlaskClient, store: JobStore, job_id: str
+) -> None:
+    run_to(store, Reason.DIVERGED)
+    store.mark_deleted(job_id)
+    assert problem(http.post(f"/v1/jobs/{job_id}/retry"), 409)["state"] == "being deleted"
+
+
+@pytest.mark.parametrize("action", ["preempt", "pause", "resume", "retry"])
 def test_what_a_state_forbids_is_refused_with_the_state(
     http: FlaskClient, job_id: str, action: str
 ) -> None:

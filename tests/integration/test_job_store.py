@@ -58,6 +58,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.store.redis.flushall()
         self.seen: dict[str, tuple[State, int]] = {}
         self.ends: dict[tuple[str, int], Reason] = {}
+        self.marked: set[str] = set()
 
     @initialize(target=jobs)
     def two_jobs(self) -> Any:
@@ -143,6 +144,33 @@ class Lifecycle(RuleBasedStateMachine):
             assert job_id not in self.seen
         except IllegalMoveError:
             assert before.state is not State.PAUSED
+
+    @rule(job_id=jobs)
+    def retry(self, job_id: str) -> None:
+        state = self.state_of(job_id)
+        may = state in {State.FAILED, State.CANCELLED} and job_id not in self.marked
+        try:
+            after = self.store.retry(job_id)
+        except JobNotFoundError:
+            assert state is None
+        except IllegalMoveError:
+            assert not may
+        else:
+            assert may
+            assert (after.failures, after.no_progress, after.run_seconds) == (0, 0, 0)
+
+    @rule(job_id=jobs)
+    def mark_deleted(self, job_id: str) -> None:
+        state = self.state_of(job_id)
+        try:
+            self.store.mark_deleted(job_id)
+        except JobNotFoundError:
+            assert state is None
+        except IllegalMoveError:
+            assert state is not None
+            assert not state.is_final
+        else:
+            self.marked.add(job_id)
 
     @rule(job_id=jobs)
     def lose(self, job_id: str) -> None:
