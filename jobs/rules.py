@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.record import Attempt, Job, Progress
-from jobs.states import RULES, Budget, Reason, Request, State
+from jobs.spec import Retry
+from jobs.states import RULES, Budget, Reason, Request, Rule, State
 
 MAX_BACKOFF_SECONDS = 600.0
 
@@ -39,8 +40,8 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     progressed = after > before
     failures = 0 if progressed else job.failures
     no_progress = 0 if progressed else job.no_progress
-    state, delay, message = rule.then, 0.0, ended.message
     retry = job.spec.retry
+    (state, message), delay = _by_rule(rule, ended, retry), 0.0
 
     if rule.budget is Budget.FAILURES:
         failures += 1
@@ -73,6 +74,15 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
         checkpoint_step=after if after >= 0 else None,
         delay_seconds=delay,
     )
+
+
+def _by_rule(rule: Rule, ended: Attempt, retry: Retry) -> tuple[State, str]:
+    """What becomes of the job while its budgets last, and why."""
+    if ended.reason is not Reason.OUT_OF_MEMORY:
+        return rule.then, ended.message
+    if retry.out_of_memory:
+        return State.QUEUED, ended.message
+    return rule.then, f"{ended.message} (not tried again: retry.out_of_memory is off)"
 
 
 def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:

@@ -49,6 +49,9 @@ class Retry(Strict):
     max_failures: int = Field(2, ge=0, le=1000)
     max_no_progress: int = Field(5, ge=1, le=1000)
     backoff_seconds: float = Field(10.0, ge=0, le=3600)
+    out_of_memory: bool = Field(
+        False, description="Whether running out of memory is tried again like another failure."
+    )
 
 
 class JobSpec(Strict):

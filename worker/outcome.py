@@ -81,9 +81,16 @@ def not_started(intent: Intent) -> Outcome:
 
 
 def outcome(
-    exit_code: int, intent: Intent | None, output: Sequence[str], *, says_when_done: bool
+    exit_code: int,
+    intent: Intent | None,
+    output: Sequence[str],
+    *,
+    says_when_done: bool,
+    killed_for_memory: bool = False,
 ) -> Outcome:
     """The outcome of a child that exited with `exit_code` after the lines `output`.
+
+    `killed_for_memory`: the kernel killed some process for want of memory meanwhile.
 
     `says_when_done`: it exits with 0 only when it has finished, also after it was asked to stop.
     Of any other program an exit with 0 after SIGTERM may mean either; it runs once more, for
@@ -96,6 +103,9 @@ def outcome(
         return Outcome(reason, message, exit_code, retryable=intent is not Intent.RESTARTED)
     tail = tuple(output[-_TAIL_LINES:])
     last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
+    if killed_for_memory and exit_code == 128 + signal.SIGKILL:
+        message = f"killed by the kernel: the machine or the container is out of memory: {last}"
+        return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
     if any(_OUT_OF_MEMORY.search(line) for line in tail):
         return Outcome(Reason.OUT_OF_MEMORY, last, exit_code, log_tail=tail)
     return Outcome(

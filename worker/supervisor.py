@@ -29,6 +29,7 @@ from monitoring.storage import Fence, OvertakenError, Storage
 from worker.background import Background
 from worker.child import Child
 from worker.launch import CannotLaunchError, Launch, Slot, prepare
+from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
@@ -142,6 +143,7 @@ class _Attempt:
         publisher = Publisher(self._service.storage, self._scratch, fence, restored)
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish)
+        kills = oom_kills()
         child = Child(
             launch.command,
             env=launch.env,
@@ -158,7 +160,13 @@ class _Attempt:
             publication.stop()
         lines = _last_lines(self._scratch)
         tells = self._job.spec.train is not None
-        ended = outcome(exit_code, self._intent, lines, says_when_done=tells)
+        ended = outcome(
+            exit_code,
+            self._intent,
+            lines,
+            says_when_done=tells,
+            killed_for_memory=oom_kills() != kills,
+        )
         return self._publish_last(publisher, ended)
 
     # -- before -----------------------------------------------------------------------------

@@ -178,6 +178,38 @@ def test_a_limit_that_is_passed_ends_the_attempt(
     assert (job.state, job.reason) == (state, reason)
 
 
+@pytest.fixture
+def small_memory() -> Iterator[Path]:
+    """A control group of 64 MiB, which only root can make."""
+    group = Path("/sys/fs/cgroup/memory/spectrain-test")  # version 1
+    limit, swap = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+    if not group.parent.is_dir():
+        group = Path("/sys/fs/cgroup/spectrain-test")  # version 2
+        limit, swap = "memory.max", "memory.swap.max"
+    try:
+        group.mkdir(exist_ok=True)
+        (group / limit).write_text(str(64 << 20))
+    except OSError:
+        pytest.skip("making a control group needs root")
+    if (group / swap).exists():
+        (group / swap).write_text("0" if swap == "memory.swap.max" else str(64 << 20))
+    yield group
+    group.rmdir()
+
+
+def test_a_program_that_the_kernel_killed_for_memory_is_told_so(
+    bench: Bench, small_memory: Path
+) -> None:
+    script = (
+        "import os, pathlib\n"
+        f"pathlib.Path('{small_memory}/cgroup.procs').write_text(str(os.getpid()))\n"
+        "hoard = [bytearray(b'x' * (1 << 20)) for _ in range(500)]\n"
+    )
+    job = bench.run(python(script))
+    assert (job.state, job.reason) == (State.FAILED, Reason.OUT_OF_MEMORY)
+    assert "killed by the kernel" in job.message
+
+
 def test_steps_are_counted_exactly_without_asking_the_program(bench: Bench) -> None:
     job = bench.run(python(BEATS + "for step in range(5, 43): heartbeat.beat(step)"))
     assert (job.attempts[0].first_step, job.attempts[0].last_step) == (5, 42)

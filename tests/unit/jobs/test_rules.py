@@ -115,6 +115,15 @@ def test_back_off_doubles_up_to_a_ceiling() -> None:
     assert delays[-1] == MAX_BACKOFF_SECONDS
 
 
+def test_running_out_of_memory_is_tried_again_only_where_that_is_asked_for() -> None:
+    plain = decide(job(), ended(Reason.OUT_OF_MEMORY, message="CUDA out of memory"))
+    assert plain.state is State.FAILED
+    assert plain.message == "CUDA out of memory (not tried again: retry.out_of_memory is off)"
+    spec = JobSpec(name="a", command=["true"], retry=Retry(out_of_memory=True, max_failures=1))
+    states = [decide(job(spec=spec, failures=n), ended(Reason.OUT_OF_MEMORY)).state for n in (0, 1)]
+    assert states == [State.QUEUED, State.FAILED]
+
+
 def test_a_finished_run_outruns_a_cancel() -> None:
     decision = decide(job(request=Request.CANCEL), ended(Reason.COMPLETED))
     assert decision.state is State.SUCCEEDED
