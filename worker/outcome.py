@@ -52,6 +52,10 @@ _MEANING = {
 }
 
 
+# What went wrong, rather than what somebody asked for.
+_WRONG = frozenset({Intent.STALL, Intent.TIMEOUT, Intent.DIVERGED, Intent.RESTARTED})
+
+
 def grace(intent: Intent, seconds: float, last_upload: float) -> float:
     """How long the child has to leave, of the grace of `seconds`.
 
@@ -98,10 +102,16 @@ def outcome(
     """
     if exit_code == 0 and (intent is None or says_when_done):
         return Outcome(Reason.COMPLETED, "", exit_code)
+    tail = tuple(output[-_TAIL_LINES:])
     if intent is not None:
         reason, message = _MEANING[intent]
-        return Outcome(reason, message, exit_code, retryable=intent is not Intent.RESTARTED)
-    tail = tuple(output[-_TAIL_LINES:])
+        return Outcome(
+            reason,
+            message,
+            exit_code,
+            retryable=intent is not Intent.RESTARTED,
+            log_tail=tail if intent in _WRONG else (),
+        )
     last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
     if killed_for_memory and exit_code == 128 + signal.SIGKILL:
         message = f"killed by the kernel: the machine or the container is out of memory: {last}"
