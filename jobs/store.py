@@ -185,6 +185,12 @@ class JobStore:
             raise StaleAttemptError(job_id, attempt)
         return Request(detail) if detail else None
 
+    def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
+        """Adds an event to the running job; raises `StaleAttemptError` like `renew`."""
+        status, _ = self._run("note", job_id, attempt, kind, json.dumps(data))
+        if status != "ok":
+            raise StaleAttemptError(job_id, attempt)
+
     def finish(
         self,
         job_id: str,

@@ -145,6 +145,7 @@ class CheckpointManager:
         """
         if not self._finish_previous():
             return None
+        begun = time.monotonic()
         state: dict[str, Any] = {
             "step": int(step),
             "model_state_dict": plain_state(model),
@@ -163,7 +164,7 @@ class CheckpointManager:
             state["extra"] = dict(extra)
 
         path = self.paths.checkpoint(step)
-        commit_it = partial(self._commit, path, step)
+        commit_it = partial(self._commit, path, step, begun)
         if self._async:
             copy = self._snapshot.take(state, _stepped(optimizer, state["optimizer_state_dict"]))
             # Through the kernel's memory when the loop ends here: it is quicker to read again.
@@ -228,13 +229,16 @@ class CheckpointManager:
         self.wait()
         return self._save is None
 
-    def _commit(self, path: Path, step: int, draft: Path, file: ChecksummedFile) -> None:
+    def _commit(
+        self, path: Path, step: int, begun: float, draft: Path, file: ChecksummedFile
+    ) -> None:
         """Publish a synced draft, point `latest` at it and retire old checkpoints."""
         known = commit.committed(self.checkpoint_dir)
         newest = max((record.time for record, _ in known), default=0.0)
         # Later than all before it, whatever the clock of this machine says.
         moment = max(time.time(), newest + 1e-3)
-        record = CommitRecord(step, file.size, file.checksum, self._attempt, moment)
+        seconds = round(time.monotonic() - begun, 3)
+        record = CommitRecord(step, file.size, file.checksum, self._attempt, moment, seconds)
         commit.publish(draft, path, record)
         link_atomically(self.latest_symlink, path.name)
         self._retire()

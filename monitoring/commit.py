@@ -34,13 +34,14 @@ class CheckpointCorrupt(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What a committed checkpoint is: its step, bytes, checksum, attempt and time."""
+    """What a committed checkpoint is: its step, bytes, checksum, attempt and times."""
 
     step: int
     size: int  # bytes
     checksum: str  # "crc32:0123abcd" or "sha256:…"
     attempt: int  # the fencing number, 0 outside the service
     time: float  # seconds since the epoch, later than that of every checkpoint before it
+    seconds: float = 0.0  # that the save took, from the call until the data were on the disk
 
 
 def write(checkpoint: Path, record: CommitRecord) -> None:
@@ -190,8 +191,9 @@ def _encode(record: CommitRecord) -> bytes:
 def _decode(path: Path) -> CommitRecord:
     try:
         values = json.loads(path.read_bytes())
-        record = CommitRecord(**{field.name: values[field.name] for field in fields(CommitRecord)})
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        known = {field.name for field in fields(CommitRecord)} & values.keys()
+        record = CommitRecord(**{name: values[name] for name in known})
+    except (ValueError, AttributeError, TypeError, RecursionError, OverflowError) as error:
         raise CheckpointCorrupt(path, f"its commit record is unreadable ({error})") from error
     if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
         raise CheckpointCorrupt(path, f"its checksum {record.checksum!r} is of no known kind")

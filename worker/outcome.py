@@ -14,7 +14,7 @@ from worker.guard import NOT_STARTED
 _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory")
 _TAIL_LINES = 50
 # What ending an attempt takes, beside the upload.
-_MARGIN_SECONDS = 2.0
+MARGIN_SECONDS = 2.0
 
 
 class Intent(Enum):
@@ -64,7 +64,7 @@ def grace(intent: Intent, seconds: float, last_upload: float) -> float:
     """
     if intent is not Intent.SHUTDOWN:
         return seconds
-    return max(seconds - min(last_upload, seconds / 2) - _MARGIN_SECONDS, seconds / 4)
+    return max(seconds - min(last_upload, seconds / 2) - MARGIN_SECONDS, seconds / 4)
 
 
 @dataclass(frozen=True)

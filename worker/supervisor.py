@@ -26,6 +26,7 @@ from jobs.states import Reason, Request
 from jobs.store import JobStore
 from monitoring.files import write_atomically
 from monitoring.storage import Fence, OvertakenError, Storage
+from worker.advice import Advice, advise
 from worker.background import Background
 from worker.child import Child
 from worker.launch import CannotLaunchError, Launch, Slot, prepare
@@ -102,6 +103,8 @@ class _Attempt:
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
+        self._advice: Advice | None = None
+        self._advised = False  # whether Redis has it
         self._claimed_at = time.time()
         self._restore_seconds: float | None = None
         self._lease = self._background("Redis", self._renew)
@@ -204,6 +207,7 @@ class _Attempt:
             if (asked := self._asked()) is not None:
                 self._stop(child, asked, publisher)
             ran = self._job.run_seconds + time.monotonic() - started
+            self._advise(publisher, ran)
             if (violation := observer.violation(ran)) is not None:
                 self._stop(child, violation, publisher)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -250,8 +254,27 @@ class _Attempt:
             log.info("job %s: asking the child to stop (%s)", self._job.id, intent.name.lower())
             child.terminate()
 
+    def _advise(self, publisher: Publisher, ran: float) -> None:
+        """Says once when a save and its upload do not fit into the grace."""
+        saved = publisher.checkpoint
+        if self._advice is not None or saved is None or saved.attempt != self._job.attempt:
+            return
+        self._advice = advise(
+            self._job,
+            self._progress,
+            save_seconds=saved.seconds,
+            upload_seconds=publisher.longest_seconds,
+            grace_seconds=self._service.settings.grace_seconds,
+            run_seconds=ran,
+        )
+        if self._advice is not None:
+            publisher.say(str(self._advice))
+
     def _renew(self) -> None:
         store = self._service.store
+        if self._advice is not None and not self._advised:
+            store.note(self._job.id, self._job.attempt, "grace_too_short", self._advice.data())
+            self._advised = True
         request = store.renew(self._job.id, self._job.attempt, self._progress)
         if request is not self._request:
             self._request = request

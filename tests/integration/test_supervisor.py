@@ -279,6 +279,17 @@ def test_a_receipt_says_what_each_attempt_waited_for_and_did(
     assert job.goodput_at(0) == pytest.approx(useful / (job.finished_at - job.started_at))
 
 
+def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) -> None:
+    bench = Bench(bench.settings.model_copy(update={"grace_seconds": 0.001}), bench.store)
+    spec = saving(loads=True, env={"STEPS": "15"})
+    job = bench.run(spec)
+    (event,) = [e for e in bench.store.events(job.id) if e.type == "grace_too_short"]
+    assert event.data["grace_seconds"] == 0.001
+    assert float(event.data["save_seconds"] or 0) > 0
+    assert "a save took" in bench.output(job)
+    bench.service.messenger.close()
+
+
 def forgetful(bench: Bench, wait_until: Wait, **fields: Any) -> Job:
     """A job whose second attempt begins at step 0, after it has ended."""
     job = bench.claim(saving(loads=False, **fields))
