@@ -105,7 +105,8 @@ class _Attempt:
         self._puzzled = False
         self._advice: Advice | None = None
         self._advised = False  # whether Redis has it
-        self._claimed_at = time.time()
+        self._claimed_at = time.time()  # as the child's step counter counts time
+        self._begun = time.monotonic()
         self._restore_seconds: float | None = None
         self._lease = self._background("Redis", self._renew)
 
@@ -132,7 +133,7 @@ class _Attempt:
         restored: list[Restored] = []
         if not self._patiently(lambda: restored.append(self._restore())):
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
-        self._restore_seconds = time.time() - self._claimed_at
+        self._restore_seconds = time.monotonic() - self._begun
         try:
             launch = prepare(self._job, self._scratch, self._service.slot, self._service.settings)
         except CannotLaunchError as error:
@@ -196,7 +197,6 @@ class _Attempt:
         """The child's exit code, after looking after it once a second or when woken."""
         attendance = self._service.attendance
         observer = Observer(self._job.spec, self._scratch, restored, self._claimed_at)
-        started = time.monotonic()
         while True:
             code = child.exit_code
             self._look(observer, publisher)
@@ -206,9 +206,8 @@ class _Attempt:
                 raise Overtaken
             if (asked := self._asked()) is not None:
                 self._stop(child, asked, publisher)
-            ran = self._job.run_seconds + time.monotonic() - started
-            self._advise(publisher, ran)
-            if (violation := observer.violation(ran)) is not None:
+            self._advise(publisher)
+            if (violation := observer.violation(self._run_seconds)) is not None:
                 self._stop(child, violation, publisher)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
@@ -254,7 +253,12 @@ class _Attempt:
             log.info("job %s: asking the child to stop (%s)", self._job.id, intent.name.lower())
             child.terminate()
 
-    def _advise(self, publisher: Publisher, ran: float) -> None:
+    @property
+    def _run_seconds(self) -> float:
+        """Run time of the job's attempts so far."""
+        return self._job.run_seconds + time.monotonic() - self._begun
+
+    def _advise(self, publisher: Publisher) -> None:
         """Says once when a save and its upload do not fit into the grace."""
         saved = publisher.checkpoint
         if self._advice is not None or saved is None or saved.attempt != self._job.attempt:
@@ -265,20 +269,24 @@ class _Attempt:
             save_seconds=saved.seconds,
             upload_seconds=publisher.longest_seconds,
             grace_seconds=self._service.settings.grace_seconds,
-            run_seconds=ran,
+            run_seconds=self._run_seconds,
         )
         if self._advice is not None:
             publisher.say(str(self._advice))
 
     def _renew(self) -> None:
         store = self._service.store
-        if self._advice is not None and not self._advised:
-            store.note(self._job.id, self._job.attempt, "grace_too_short", self._advice.data())
-            self._advised = True
+        self._note_advice()
         request = store.renew(self._job.id, self._job.attempt, self._progress)
         if request is not self._request:
             self._request = request
             self._service.attendance.wake.set()
+
+    def _note_advice(self) -> None:
+        if self._advice is not None and not self._advised:
+            data, store = self._advice.data(), self._service.store
+            store.note(self._job.id, self._job.attempt, "grace_too_short", data)
+            self._advised = True
 
     def _background(self, name: str, action: Callable[[], None]) -> Background:
         seconds = min(_TICK_SECONDS, self._service.settings.lease_seconds / 5)
@@ -296,6 +304,7 @@ class _Attempt:
             message = "the last results could not be saved: storage was away"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
         self._progress = self._published(self._progress, publisher)
+        self._advise(publisher)
         for _ in range(_OFFERS):
             if not publisher.refused:
                 break
@@ -332,6 +341,7 @@ class _Attempt:
         store, told = self._service.store, False
         while True:
             try:
+                self._note_advice()
                 receipt = self._receipt(ended, store.now())
                 job = store.finish(self._job.id, receipt, retryable=ended.retryable)
             except RedisError as error:  # away, or out of memory or disk
