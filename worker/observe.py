@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from jobs.record import Progress
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, Limits
 from monitoring import heartbeat
 from monitoring.rows import decode
 from worker.outcome import Intent
@@ -57,9 +57,8 @@ class Observer:
             tokens_per_second=self._tokens_per_second,
         )
 
-    def violation(self, run_seconds: float) -> Intent | None:
-        """The limit that the attempt has passed, given the job's run time so far in seconds."""
-        limits = self._spec.limits
+    def violation(self, limits: Limits, run_seconds: float) -> Intent | None:
+        """What the attempt must be stopped for, after so many seconds of the job's run time."""
         if self._spec.restart == "from_checkpoint" and self._began_anew:
             return Intent.RESTARTED
         if limits.stop_on_nan and self._diverged:

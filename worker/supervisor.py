@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+_LIMITS_SECONDS = 5.0
 # A store that is away for so long at the end of an attempt fails it.
 _STORAGE_PATIENCE_SECONDS = 900.0
 # How often the last files are offered to a store that takes others.
@@ -103,6 +104,8 @@ class _Attempt:
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
+        self._limits = job.spec.limits
+        self._limits_read = time.monotonic()
         self._advice: Advice | None = None
         self._advised = False  # whether Redis has it
         self._claimed_at = time.time()  # as the child's step counter counts time
@@ -207,7 +210,7 @@ class _Attempt:
             if (asked := self._asked()) is not None:
                 self._stop(child, asked, publisher)
             self._advise(publisher)
-            if (violation := observer.violation(self._run_seconds)) is not None:
+            if (violation := observer.violation(self._limits, self._run_seconds)) is not None:
                 self._stop(child, violation, publisher)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
@@ -277,6 +280,9 @@ class _Attempt:
     def _renew(self) -> None:
         store = self._service.store
         self._note_advice()
+        if time.monotonic() - self._limits_read > _LIMITS_SECONDS:
+            self._limits = store.limits(self._job.id)  # they may be changed while it runs
+            self._limits_read = time.monotonic()
         request = store.renew(self._job.id, self._job.attempt, self._progress)
         if request is not self._request:
             self._request = request

@@ -11,6 +11,7 @@ from api.problems import InvalidInputError, problem
 from api.routes import Routes, as_json
 from api.service import service
 from api.wire import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
+from jobs.change import JobChange
 from jobs.errors import JobNotFoundError
 from jobs.record import Job
 from jobs.spec import JobSpec
@@ -92,6 +93,15 @@ def retry_job(job_id: str) -> JobView:
     job = service().store.retry(job_id)
     service().announce(job)
     return _view(job)
+
+
+@routes.call("PATCH", "/v1/jobs/<job_id:job_id>", answer=JobView, problems=(409,))
+def change_job(job_id: str, body: JobChange) -> JobView:
+    """Change priority, labels, limits or preemptibility of a job that has not ended.
+
+    What is left out stays as it is; null takes a limit or a label away.
+    """
+    return _view(service().store.change(job_id, body))
 
 
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))

@@ -32,6 +32,12 @@ local function job_key(id) return PREFIX .. 'job:' .. id end
 local function pool_key(pool, index) return PREFIX .. 'jobs:pool:' .. pool .. ':' .. index end
 local function stamp(seconds) return string.format('%.6f', seconds) end
 
+-- Priority first, then first in, first out. It stays with the job for as long as its priority does,
+-- which puts one that was preempted at its head. 2^40 submissions fit below the next priority.
+local function order_of(priority, sequence)
+  return string.format('%.0f', (9 - priority) * 2 ^ 40 + sequence)
+end
+
 local function get(id, field) return redis.call('HGET', job_key(id), field) end
 
 local function legal(from, to)

@@ -17,11 +17,8 @@ end
 if redis.call('EXISTS', job_key(id)) == 1 then return {'ok', id} end
 
 local sequence = redis.call('INCR', key('sequence'))
--- Priority first, then first in, first out. It stays with the job for life, which puts one that
--- was preempted at the head of its priority. 2^40 submissions fit below the next priority.
-local order = (9 - priority) * 2 ^ 40 + sequence
 redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 'spec', spec,
-  'state', 'queued', 'sequence', sequence, 'order', string.format('%.0f', order), 'attempt', 0,
+  'state', 'queued', 'sequence', sequence, 'order', order_of(priority, sequence), 'attempt', 0,
   'submitted_at', stamp(NOW))
 redis.call('ZADD', key('jobs:all'), sequence, id)
 redis.call('ZADD', key('jobs:state:queued'), sequence, id)

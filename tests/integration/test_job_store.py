@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from jobs.change import JobChange
 from jobs.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
@@ -159,6 +160,19 @@ class Lifecycle(RuleBasedStateMachine):
             assert may
             assert (after.failures, after.no_progress, after.run_seconds) == (0, 0, 0)
 
+    @rule(job_id=jobs, priority=st.integers(0, 9))
+    def change(self, job_id: str, priority: int) -> None:
+        state = self.state_of(job_id)
+        try:
+            after = self.store.change(job_id, JobChange(priority=priority))
+        except JobNotFoundError:
+            assert state is None
+        except IllegalMoveError:
+            assert state is not None
+            assert state.is_final
+        else:
+            assert after.priority == after.spec.priority == priority
+
     @rule(job_id=jobs)
     def mark_deleted(self, job_id: str) -> None:
         state = self.state_of(job_id)
@@ -226,6 +240,9 @@ class Lifecycle(RuleBasedStateMachine):
         waiting = self.store.waiting().get("default", [])
         queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
         assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
+        queued = redis.zrange("spectrain:jobs:pool:default:queued", 0, -1)
+        in_order = sorted(map(self.store.get, queued), key=lambda j: (-j.priority, j.sequence))
+        assert queued == [job.id for job in in_order]
         running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
         assert redis.hgetall("spectrain:claims") == running
         assert redis.zcard("spectrain:jobs:all") == len(self.seen)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from api.redis_server import RedisConfig, find_redis_server
+from jobs.change import JobChange, LimitsChange
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
 from jobs.record import Job
@@ -208,6 +209,17 @@ def test_a_program_that_the_kernel_killed_for_memory_is_told_so(
     job = bench.run(python(script))
     assert (job.state, job.reason) == (State.FAILED, Reason.OUT_OF_MEMORY)
     assert "killed by the kernel" in job.message
+
+
+def test_a_limit_that_is_changed_counts_for_the_attempt_under_way(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = bench.claim(python("import time; print('up', flush=True); time.sleep(600)"))
+    thread = bench.begin(job)
+    wait_until(lambda: "up" in bench.output(job), what="the program")
+    bench.store.change(job.id, JobChange(limits=LimitsChange(run_seconds=1)))
+    thread.join(60)
+    assert bench.store.get(job.id).reason is Reason.TIMEOUT
 
 
 def test_steps_are_counted_exactly_without_asking_the_program(bench: Bench) -> None:
