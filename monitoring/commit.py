@@ -14,7 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from monitoring.files import sync, write_atomically
@@ -34,7 +34,10 @@ class CheckpointCorrupt(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What a committed checkpoint is: its step, bytes, checksum, attempt and times."""
+    """What a committed checkpoint is: its step, bytes, checksum, attempt and times.
+
+    On the disk it carries a checksum of its own.
+    """
 
     step: int
     size: int  # bytes
@@ -185,16 +188,25 @@ def _intent(checkpoint: Path) -> Path:
 
 
 def _encode(record: CommitRecord) -> bytes:
-    return json.dumps(asdict(record)).encode()
+    return json.dumps({**asdict(record), "record": _sum_of(record)}).encode()
+
+
+def _sum_of(record: CommitRecord) -> str:
+    """A checksum of the record itself: a flipped bit in it must not choose another checkpoint."""
+    return crc32_text(zlib.crc32(json.dumps(asdict(record), sort_keys=True).encode()))
 
 
 def _decode(path: Path) -> CommitRecord:
     try:
         values = json.loads(path.read_bytes())
-        known = {field.name for field in fields(CommitRecord)} & values.keys()
-        record = CommitRecord(**{name: values[name] for name in known})
-    except (ValueError, AttributeError, TypeError, RecursionError, OverflowError) as error:
-        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error})") from error
+        own_sum = values.pop("record")
+        record = CommitRecord(**values)
+    except (
+        ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
+        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error!r})") from error
+    if own_sum != _sum_of(record):
+        raise CheckpointCorrupt(path, "its commit record is damaged")
     if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
         raise CheckpointCorrupt(path, f"its checksum {record.checksum!r} is of no known kind")
     return record
