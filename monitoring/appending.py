@@ -41,7 +41,7 @@ class AppendLog:
         self._dropped = 0  # lines
         self._failing = False
         self._next_try = 0.0
-        self._dirty = False
+        self._synced = 0  # size of the file that the disk has for certain
         self._renew_locks()
         _logs[id(self)] = self
 
@@ -62,7 +62,6 @@ class AppendLog:
         except OSError as error:
             self._keep(data, 0, str(error))
             return
-        self._dirty = True
         if written != len(data):
             self._keep(data, written, "the disk took only a part")
 
@@ -81,9 +80,12 @@ class AppendLog:
         """Wait until the disk has what was written."""
         with self._syncing:
             with self._lock:
-                if not self._dirty or self._descriptor is None:
+                if self._descriptor is None:
                     return
-                self._dirty = False
+                size = os.fstat(self._descriptor).st_size
+                if size == self._synced:
+                    return
+                self._synced = size
                 descriptor = os.dup(self._descriptor)
             # Without the lock: whoever appends need not wait for a slow disk.
             try:
@@ -116,7 +118,7 @@ class AppendLog:
         self._renew_locks()
         self._waiting = deque()
         self._waiting_size = self._dropped = 0
-        self._dirty = self._failing = False
+        self._failing = False
         # Opened again by the next line, which also starts a thread that syncs.
         self._descriptor = None
         self._close()
@@ -154,7 +156,6 @@ class AppendLog:
                 except OSError as error:
                     self._keep(batch, 0, str(error))
                     return
-                self._dirty = True
                 if written != len(batch):
                     self._keep(batch, written, "the disk took only a part")
                     return
@@ -201,8 +202,8 @@ class AppendLog:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, self._seen = _open(self._path)
-        self._descriptor = descriptor
+        descriptor, size = _open(self._path)
+        self._descriptor, self._seen, self._synced = descriptor, size, size
         self._close = closing = weakref.finalize(self, os.close, descriptor)
         closing.atexit = False  # `_finish_logs` still writes then
         _sync_every_second()
@@ -235,7 +236,7 @@ class AppendLog:
             # Lines written to a removed file since the last look may be nowhere else.
             carried = _carry(old, self._seen, new) if removed else 0
             os.dup2(new, descriptor, inheritable=False)
-            self._seen, self._dirty = size, True
+            self._seen, self._synced = size, -1
             if removed:
                 _carry(old, carried, new)
             else:

@@ -43,6 +43,7 @@ class MetricsLogger:
         self._rows = AppendLog(self.metrics_file)
         self._text = AppendLog(self.training_log)
         self._formats: dict[tuple[str, ...], RowFormat] = {}
+        self._format = RowFormat(())
         self._next_second = 0.0
         self._clock = b""
 
@@ -62,10 +63,9 @@ class MetricsLogger:
         """
         if type(step) is not int:
             step = rows.whole(step)
-        names = tuple(metrics)
-        form = self._formats.get(names)
-        if form is None:
-            form = self._formats[names] = RowFormat(names)
+        form = self._format
+        if [*metrics] != form.names:  # nearly always those of the row before
+            form = self._format = self._format_of(tuple(metrics))
         moment = time.time()
         if moment >= self._next_second:
             self._next_second = int(moment) + 1.0
@@ -77,6 +77,11 @@ class MetricsLogger:
         else:
             self._rows.hold(row)
             self._text.hold(text)
+
+    def _format_of(self, names: tuple[str, ...]) -> RowFormat:
+        if names not in self._formats:
+            self._formats[names] = RowFormat(names)
+        return self._formats[names]
 
     def flush(self) -> None:
         """Write the rows that were logged with `flush=False`.

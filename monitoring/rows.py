@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 RESERVED = ("step", "timestamp")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PLAIN = frozenset({float, int})
-_LARGEST = sys.float_info.max
 
 
 class RowFormat:
@@ -31,6 +29,7 @@ class RowFormat:
         for name in names:
             if name in RESERVED:
                 raise ValueError(f"{name!r} is a column that every row has; name the metric else")
+        self.names = list(names)
         keys = [json.dumps(str(name)).encode().replace(b"%", b"%%") for name in names]
         row = b"".join(b", %b: %%r" % key for key in keys)
         self._json = b'{"step": %d, "timestamp": %.3f' + row + b"}\n"
@@ -45,7 +44,7 @@ class RowFormat:
         """The JSON line and the text line of one row."""
         # A sum is finite only if every number is (and where it overflows, the long way is right).
         try:
-            if _PLAIN.issuperset(map(type, values)) and -_LARGEST <= sum(values) <= _LARGEST:
+            if _PLAIN.issuperset(map(type, values)) and math.isfinite(sum(values)):
                 # Joined, not unpacked: that is twice as fast.
                 return self._json % ((step, moment) + values), self._text % ((clock, step) + values)  # noqa: RUF005
         except OverflowError:
