@@ -34,6 +34,7 @@ class AppendLog:
         self._path = path
         self._clock = clock
         self._descriptor: int | None = None
+        self._direct: int | None = None  # the descriptor, while no lines wait
         self._close: Callable[[], object] = _nothing
         self._seen = 0  # size of the file when it was last found at its path
         self._waiting: deque[bytes] = deque()
@@ -52,13 +53,14 @@ class AppendLog:
 
     def append(self, data: bytes) -> None:
         """Write whole lines now, after those that wait."""
-        if self._waiting or self._descriptor is None:
+        descriptor = self._direct
+        if descriptor is None:
             self._wait(data)
             if self._may_try():
                 self._catch_up()
             return
         try:
-            written = os.write(self._descriptor, data)
+            written = os.write(descriptor, data)
         except OSError as error:
             self._keep(data, 0, str(error))
             return
@@ -105,6 +107,7 @@ class AppendLog:
         """Write what waits, sync and close. The next line opens the file again."""
         self.finish()
         with self._lock:
+            self._direct = None
             self._descriptor = None
             self._close()
 
@@ -119,6 +122,7 @@ class AppendLog:
         self._waiting = deque()
         self._waiting_size = self._dropped = 0
         self._failing = False
+        self._direct = None
         # Opened again by the next line, which also starts a thread that syncs.
         self._descriptor = None
         self._close()
@@ -128,6 +132,7 @@ class AppendLog:
 
     def _wait(self, data: bytes) -> None:
         with self._lock:
+            self._direct = None
             self._waiting.append(data)
             self._waiting_size += len(data)
             _unwritten.add(self)
@@ -159,6 +164,7 @@ class AppendLog:
                 if written != len(batch):
                     self._keep(batch, written, "the disk took only a part")
                     return
+            self._direct = self._descriptor
             _unwritten.discard(self)
             if self._failing:
                 self._failing = False
@@ -181,6 +187,7 @@ class AppendLog:
         mend = b"\n" if whole < written else b""
         rest = mend + data[whole:]
         with self._lock:
+            self._direct = None
             self._waiting.appendleft(rest)
             self._waiting_size += len(rest)
             _unwritten.add(self)
