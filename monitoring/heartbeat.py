@@ -8,12 +8,15 @@ under a microsecond, and the kernel keeps them when the process is killed.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _LAYOUT = struct.Struct("<qqqqq")
 VARIABLE = "SPECTRAIN_STEP_FILE"
@@ -43,6 +46,11 @@ class StepCounter:
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            # Written, not only lengthened: a store into memory that the disk has no room for
+            # would end the process (SIGBUS).
+            os.pwrite(
+                descriptor, os.pread(descriptor, _LAYOUT.size, 0).ljust(_LAYOUT.size, b"\0"), 0
+            )
             os.ftruncate(descriptor, _LAYOUT.size)
             self._memory = mmap.mmap(descriptor, _LAYOUT.size)
         finally:
@@ -55,6 +63,7 @@ class StepCounter:
         """Note that `step` is done. The same step again is no new beat."""
         if step == self._last:
             return
+        step = int(step)
         words, now = self._words, time.time_ns()
         if self._last is None:
             words[0] = step
@@ -77,14 +86,22 @@ def read_steps(path: Path) -> Steps | None:
     return Steps(first, last, beats, first_at / 1e9, last_at / 1e9) if beats else None
 
 
+def _open(path: Path) -> StepCounter | NoCounter:
+    try:
+        return StepCounter(path)
+    except OSError as error:
+        logger.warning("Steps are not counted in %s: %s", path, error)
+        return NoCounter()
+
+
 _counter: StepCounter | NoCounter | None = None
 
 
 def beat(step: int) -> None:
-    """Note that a step of this process is done."""
+    """Note that a step of this process is done; where it cannot be counted, warn once."""
     # Opened at the first beat, not at import: a warm-started child gets its environment later.
     global _counter  # noqa: PLW0603
     if _counter is None:
         path = os.environ.get(VARIABLE)
-        _counter = StepCounter(Path(path)) if path else NoCounter()
+        _counter = _open(Path(path)) if path else NoCounter()
     _counter.beat(step)

@@ -6,7 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from monitoring import MetricsLogger, heartbeat
 from monitoring.heartbeat import NoCounter, StepCounter, read_steps
 
 
@@ -53,6 +58,28 @@ def test_no_file_and_a_short_file_mean_no_steps(tmp_path: Path) -> None:
 
 def test_without_a_file_the_counter_does_nothing() -> None:
     NoCounter().beat(3)
+
+
+def test_a_counter_that_cannot_be_opened_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(heartbeat, "_counter", None)
+    monkeypatch.setenv("SPECTRAIN_STEP_FILE", str(tmp_path / "absent" / "steps"))
+    logger = MetricsLogger(tmp_path, log_interval=2)
+    assert [step for step in range(5) if logger.should_log(step)] == [0, 2, 4]
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "absent/steps" in warning
+
+
+@pytest.mark.parametrize("step", [7.0, np.int64(7)])
+def test_a_step_may_be_any_whole_number(tmp_path: Path, step: Any) -> None:
+    StepCounter(tmp_path / "steps").beat(step)
+    assert steps(tmp_path / "steps") == (7, 7, 1)
+
+
+def test_a_counter_takes_its_room_on_the_disk_when_it_is_opened(tmp_path: Path) -> None:
+    StepCounter(tmp_path / "steps")
+    assert (tmp_path / "steps").stat().st_blocks > 0, "a store without room ends the process"
 
 
 def test_the_steps_survive_sigkill(tmp_path: Path) -> None:
