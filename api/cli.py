@@ -168,6 +168,34 @@ _asking("cancel", Client.cancel, "End a job for good; one that runs saves first.
 _asking("preempt", Client.preempt, "Take a running job off its worker; it goes on when it can.")
 _asking("pause", Client.pause, "Let a running job save and hold.")
 _asking("resume", Client.resume, "Let a paused job go on.")
+_asking("retry", Client.retry, "Let a failed or cancelled job go on from its checkpoint.")
+
+
+@cli.command()
+@job_argument
+@click.option("--priority", type=click.IntRange(0, 9))
+@click.option("--label", "labels", metavar="KEY:VALUE", multiple=True, help="KEY: removes it.")
+@click.option("--run-seconds", type=click.FloatRange(min=0, min_open=True))
+@click.option("--stall-seconds", type=click.FloatRange(min=0, min_open=True))
+@click.option("--preemptible/--not-preemptible", default=None)
+@click.pass_obj
+def change(
+    service: Service, /, job: str, labels: Sequence[str], run_seconds: float | None,
+    stall_seconds: float | None, **others: int | None,
+) -> None:  # fmt: skip
+    """Change a job's priority, labels or limits while it waits or runs."""
+    limits = {"run_seconds": run_seconds, "stall_seconds": stall_seconds}
+    changes: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
+    if given := {name: value for name, value in limits.items() if value is not None}:
+        changes["limits"] = given
+    if labels:
+        pairs = (label.partition(":") for label in labels)
+        changes["labels"] = {key: value or None for key, _, value in pairs}
+    if not changes:
+        raise click.UsageError("say what to change; --help lists what can be")
+    with service.client() as client:
+        found = client.change(find_job(client, job), **changes)
+    click.echo(f"{found.id} has priority {found.priority} and is {found.state}")
 
 
 @cli.command()

@@ -122,6 +122,17 @@ class Client:
         """Queues a paused job."""
         return self._ask(job_id, "resume")
 
+    def retry(self, job_id: str) -> JobView:
+        """Queues a job that failed or was cancelled; it goes on from its latest checkpoint."""
+        return self._ask(job_id, "retry")
+
+    def change(self, job_id: str, **changes: Any) -> JobView:
+        """Changes `priority`, `labels`, `limits` or `preemptible` of a job that has not ended.
+
+        What is left out stays; None takes a limit or a label away.
+        """
+        return self._http.read(JobView, "PATCH", _path(job_id), json=changes)
+
     def delete(self, job_id: str, *, files: bool = False) -> None:
         """Forgets a job in a final state, with `files` also what its run left."""
         self._http.call("DELETE", _path(job_id), {"files": files})

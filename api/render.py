@@ -124,6 +124,8 @@ def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
         yield "asked to", str(job.request)
     if job.progress is not None and job.progress.step is not None:
         yield "progress", _progress(job)
+    if job.goodput is not None:
+        yield "goodput", f"{job.goodput:.0%} of the time since the first start"
     if job.checkpoint_step is not None:
         yield "checkpoint", f"of step {job.checkpoint_step}"
     if job.spec.labels:
@@ -172,12 +174,7 @@ def _attempts(job: JobView) -> list[Attempt]:
     current = job.attempts[-1]
     if current.ended_at is not None or job.progress is None:
         return job.attempts
-    so_far = {
-        "resumed_from": job.progress.resumed_from,
-        "first_step": job.progress.first_step,
-        "last_step": job.progress.step,
-    }
-    return [*job.attempts[:-1], current.model_copy(update=so_far)]
+    return [*job.attempts[:-1], job.so_far(current, job.progress)]
 
 
 def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
@@ -197,11 +194,20 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
 
 
 def _whys(attempts: Iterable[Attempt]) -> Iterable[RenderableType]:
-    """Why each attempt ended, where there is more to say than its reason."""
+    """How long each attempt waited for what, and why it ended."""
     for attempt in attempts:
-        if attempt.message:
-            why = Text(f"attempt {attempt.number} on {attempt.worker}: ", style="bright_black")
-            yield why.append(attempt.message)
+        name = Text(f"attempt {attempt.number} on {attempt.worker}: ", style="bright_black")
+        yield name.append("; ".join(filter(None, (attempt.message, _waited(attempt)))))
+
+
+def _waited(attempt: Attempt) -> str:
+    times = {
+        "noticed after": attempt.detect_seconds,
+        "in the queue": attempt.queue_seconds,
+        "restored in": attempt.restore_seconds,
+        "first step after": attempt.first_step_seconds,
+    }
+    return ", ".join(f"{name} {value:.1f} s" for name, value in times.items() if value is not None)
 
 
 def _origin(attempt: Attempt) -> str:

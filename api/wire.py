@@ -30,6 +30,10 @@ class JobView(Job):
     queue_position: int | None = Field(
         None, description="Jobs of its pool that go before it; null unless it waits for a worker."
     )
+    goodput: float | None = Field(
+        None,
+        description="Time spent on steps that count, as a share of the time since the first start.",
+    )
     files: str = Field("", description="URL of the run's directory in storage.")
 
 

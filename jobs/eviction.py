@@ -108,9 +108,10 @@ def evictions(
 
 
 def loss_seconds(job: Job, now: float) -> float:
-    """The work (seconds) that a running job does again if it is stopped now and saves nothing.
+    """What stopping a running job now costs, in seconds, if it saves nothing.
 
-    At most the interval of its checkpoints: one that commits none is not protected by that.
+    The work since its last committed checkpoint, at most the interval of its checkpoints: one that
+    commits none is not protected by that. And the restore, as long as it took the last time.
     """
     if job.current is None:
         return 0.0
@@ -127,4 +128,5 @@ def loss_seconds(job: Job, now: float) -> float:
         intervals.append(rule.every_seconds)
     if rule.every_steps is not None and pace is not None:
         intervals.append(rule.every_steps * pace)
-    return min(work, min(intervals, default=_NO_INTERVAL))
+    restores = [a.restore_seconds for a in job.attempts if a.restore_seconds is not None]
+    return min(work, min(intervals, default=_NO_INTERVAL)) + (restores[-1] if restores else 0.0)

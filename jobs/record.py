@@ -18,7 +18,24 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Attempt(_Value):
+class Measures(_Value):
+    """What an attempt has done and what it took, as far as its supervisor knows."""
+
+    first_step: int | None = Field(None, description="The first step of this attempt.")
+    resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
+    resumed_checksum: str | None = None
+    checkpoint_step: int | None = Field(None, description="Its newest committed checkpoint.")
+    restore_seconds: float | None = Field(
+        None, description="To fetch and verify the files that it started from."
+    )
+    first_step_seconds: float | None = Field(
+        None, description="From the claim to the end of its first step, the restore included."
+    )
+    step_seconds: float = Field(0.0, description="From the end of its first step to its last one.")
+    uploaded_bytes: int = Field(0, description="What was published to storage.")
+
+
+class Attempt(Measures):
     """The receipt of one attempt; times are seconds since the epoch, by the clock of Redis."""
 
     number: int = Field(description="1, 2, … : also the fencing number of its writes.")
@@ -28,28 +45,34 @@ class Attempt(_Value):
     reason: Reason | None = None
     message: str = Field("", description="Why it ended, for a person.")
     exit_code: int | None = None
-    resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
-    resumed_checksum: str | None = None
-    first_step: int | None = None
-    last_step: int | None = None
+    last_step: int | None = Field(None, description="The last step done.")
     steps_recomputed: int = Field(0, description="Steps that an earlier attempt had done already.")
-    checkpoint_step: int | None = Field(None, description="Its newest committed checkpoint.")
+    queue_seconds: float | None = Field(
+        None, description="From the time it could have run to the claim."
+    )
+    detect_seconds: float | None = Field(
+        None, description="From the last sign of a lost attempt to the verdict."
+    )
     log_tail: list[str] = Field(
         default_factory=list, description="Last lines of output of an attempt that went wrong."
     )
 
+    @property
+    def useful_seconds(self) -> float:
+        """Time spent on steps that no earlier attempt had done."""
+        if self.first_step is None or self.last_step is None:
+            return 0.0
+        done = self.last_step - self.first_step + 1
+        return self.step_seconds * max(0, done - self.steps_recomputed) / max(1, done)
 
-class Progress(_Value):
+
+class Progress(Measures):
     """How far the current attempt is."""
 
     step: int | None = Field(None, description="The last step done.")
-    first_step: int | None = Field(None, description="The first step of this attempt.")
-    resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
-    resumed_checksum: str | None = None
     total_steps: int | None = None
     loss: float | None = None
     tokens_per_second: float | None = None
-    checkpoint_step: int | None = None
 
 
 class Job(_Value):
@@ -81,6 +104,37 @@ class Job(_Value):
     def current(self) -> Attempt | None:
         """The attempt under way, or the last one."""
         return self.attempts[-1] if self.attempts else None
+
+    def goodput_at(self, now: float) -> float | None:
+        """Useful step time as a share of the time since the first start; None before it.
+
+        Steps of the attempt under way count as they were when its lease was last renewed. `now`
+        is in seconds since the epoch.
+        """
+        if self.started_at is None:
+            return None
+        useful = sum(attempt.useful_seconds for attempt in self.attempts)
+        if self.state is State.RUNNING and self.progress is not None:
+            useful += self.so_far(self.attempts[-1], self.progress).useful_seconds
+        return useful / max((self.finished_at or now) - self.started_at, 1e-9)
+
+    def so_far(self, attempt: Attempt, seen: Progress) -> Attempt:
+        """The receipt of the attempt, as far as `seen`."""
+        measures = {name: getattr(seen, name) for name in Measures.model_fields}
+        return attempt.model_copy(
+            update={
+                **measures,
+                "last_step": seen.step,
+                "steps_recomputed": self.steps_recomputed(seen.first_step, seen.step),
+            }
+        )
+
+    def steps_recomputed(self, first: int | None, last: int | None) -> int:
+        """How many of an attempt's steps, from `first` to `last`, an earlier one had done."""
+        done = self.last_step
+        if done is None or first is None or last is None:
+            return 0
+        return max(0, min(done, last) - first + 1)
 
     @property
     def last_step(self) -> int | None:

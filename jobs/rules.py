@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.record import Attempt, Job, Progress
-from jobs.states import RULES, Budget, Reason, Request, State
+from jobs.spec import Retry
+from jobs.states import RULES, Budget, Reason, Request, Rule, State
 
 MAX_BACKOFF_SECONDS = 600.0
 
@@ -39,8 +40,8 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     progressed = after > before
     failures = 0 if progressed else job.failures
     no_progress = 0 if progressed else job.no_progress
-    state, delay, message = rule.then, 0.0, ended.message
     retry = job.spec.retry
+    (state, message), delay = _by_rule(rule, ended, retry), 0.0
 
     if rule.budget is Budget.FAILURES:
         failures += 1
@@ -75,13 +76,13 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     )
 
 
-def steps_recomputed(job: Job, resumed_from: int | None, last_step: int | None) -> int:
-    """How many of the attempt's steps an earlier attempt had done already."""
-    done = job.last_step
-    if done is None or last_step is None:
-        return 0
-    start = 0 if resumed_from is None else resumed_from + 1
-    return max(0, min(done, last_step) - start + 1)
+def _by_rule(rule: Rule, ended: Attempt, retry: Retry) -> tuple[State, str]:
+    """What becomes of the job while its budgets last, and why."""
+    if ended.reason is not Reason.OUT_OF_MEMORY:
+        return rule.then, ended.message
+    if retry.out_of_memory:
+        return State.QUEUED, ended.message
+    return rule.then, f"{ended.message} (not tried again: retry.out_of_memory is off)"
 
 
 def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
@@ -89,18 +90,12 @@ def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
     current = job.current
     if current is None:
         raise ValueError(f"job {job.id} has no attempt that could be lost")
-    seen = job.progress or Progress()
-    return current.model_copy(
+    return job.so_far(current, job.progress or Progress()).model_copy(
         update={
             "ended_at": at,
             "reason": Reason.LOST,
             "message": f"worker {current.worker} was not heard of for {silent_seconds:.0f} s",
-            "resumed_from": seen.resumed_from,
-            "resumed_checksum": seen.resumed_checksum,
-            "first_step": seen.first_step,
-            "last_step": seen.step,
-            "steps_recomputed": steps_recomputed(job, seen.resumed_from, seen.step),
-            "checkpoint_step": seen.checkpoint_step,
+            "detect_seconds": silent_seconds,
         }
     )
 

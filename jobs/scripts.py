@@ -8,7 +8,7 @@ from importlib import resources
 from redis import Redis
 from redis.commands.core import Script
 
-from jobs.states import MOVES
+from jobs.states import FINAL, MOVES
 
 
 class Scripts:
@@ -28,9 +28,11 @@ class Scripts:
         if name not in self._loaded:
             folder = resources.files("jobs") / "lua"
             moves = json.dumps({state: sorted(to) for state, to in MOVES.items()})
+            final = json.dumps(dict.fromkeys(sorted(FINAL), True))
             text = "\n".join(
                 [
                     f"local MOVES = cjson.decode('{moves}')",
+                    f"local FINAL = cjson.decode('{final}')",
                     (folder / "prelude.lua").read_text(),
                     (folder / f"{name}.lua").read_text(),
                 ]

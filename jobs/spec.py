@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -49,6 +49,9 @@ class Retry(Strict):
     max_failures: int = Field(2, ge=0, le=1000)
     max_no_progress: int = Field(5, ge=1, le=1000)
     backoff_seconds: float = Field(10.0, ge=0, le=3600)
+    out_of_memory: bool = Field(
+        False, description="Whether running out of memory is tried again like another failure."
+    )
 
 
 class JobSpec(Strict):
@@ -71,6 +74,10 @@ class JobSpec(Strict):
     checkpoint: Checkpoint = Checkpoint()
     limits: Limits = Limits()
     retry: Retry = Retry()
+    restart: Literal["from_checkpoint", "from_scratch"] = Field(
+        "from_checkpoint",
+        description="Whether a further attempt may begin at step 0 although a checkpoint exists.",
+    )
     labels: dict[Name, LabelValue] = Field(default_factory=dict, max_length=64)
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The states of a job, the legal moves between them, and what each end of an attempt means.
 
 Status and reason are two things: an attempt ends for one of twelve reasons, and one table says
-what becomes of the job. The Lua scripts receive `MOVES` and refuse every other move.
+what becomes of the job. The Lua scripts receive `MOVES` and `FINAL` and refuse every other move.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can happen to the job any more."""
-        return not MOVES[self]
+        """Whether nothing happens to the job any more, unless a person has it tried again."""
+        return self in FINAL
 
 
 MOVES: Mapping[State, frozenset[State]] = {
@@ -34,9 +34,10 @@ MOVES: Mapping[State, frozenset[State]] = {
     ),
     State.PAUSED: frozenset({State.QUEUED, State.CANCELLED}),
     State.SUCCEEDED: frozenset(),
-    State.FAILED: frozenset(),
-    State.CANCELLED: frozenset(),
+    State.FAILED: frozenset({State.QUEUED}),
+    State.CANCELLED: frozenset({State.QUEUED}),
 }
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
 class Request(StrEnum):

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from redis import Redis
 
+from jobs.change import JobChange
 from jobs.errors import (
     ClaimRefusedError,
     IdempotencyConflictError,
@@ -24,7 +25,7 @@ from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
 from jobs.rules import decide
 from jobs.scripts import Scripts
 from jobs.settings import Settings
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, Limits
 from jobs.states import Reason, Request, State
 
 log = logging.getLogger(__name__)
@@ -152,9 +153,38 @@ class JobStore:
         """The paused job, queued again; raises like `request`."""
         return self._after(self._run("resume", job_id), job_id, "resume")
 
+    def retry(self, job_id: str) -> Job:
+        """The job that failed or was cancelled, queued again with whole budgets; its run goes on.
+
+        Raises like `request`.
+        """
+        return self._after(self._run("retry", job_id), job_id, "retry")
+
+    def change(self, job_id: str, change: JobChange) -> Job:
+        """The job with a changed specification; a running attempt follows within seconds.
+
+        Raises like `request`, and pydantic.ValidationError when no job may look like that.
+        """
+        while True:
+            text = self.redis.hget(self._key("job", job_id), "spec")
+            if text is None:
+                raise JobNotFoundError(job_id)
+            spec = change.apply(JobSpec.model_validate_json(text))
+            answer = self._run(
+                "change", job_id, text, spec.model_dump_json(), spec.priority,
+                change.model_dump_json(exclude_unset=True),
+            )  # fmt: skip
+            if answer[0] != "changed":
+                return self._after(answer, job_id, "change")
+
+    def mark_deleted(self, job_id: str) -> None:
+        """Lets a job in a final state stay in it until it is deleted; raises like `request`."""
+        status, detail = self._run("delete", job_id, "mark")
+        self._refuse(status, detail, job_id, "delete")
+
     def delete(self, job_id: str) -> None:
         """Forgets a job in a final state; raises like `request`."""
-        status, detail = self._run("delete", job_id)
+        status, detail = self._run("delete", job_id, "remove")
         self._refuse(status, detail, job_id, "delete")
 
     # -- what an attempt does -------------------------------------------------------------
@@ -188,6 +218,19 @@ class JobStore:
         if status != "ok":
             raise StaleAttemptError(job_id, attempt)
         return Request(detail) if detail else None
+
+    def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
+        """Adds an event to the running job; raises `StaleAttemptError` like `renew`."""
+        status, _ = self._run("note", job_id, attempt, kind, json.dumps(data))
+        if status != "ok":
+            raise StaleAttemptError(job_id, attempt)
+
+    def limits(self, job_id: str) -> Limits:
+        """The limits that the job has now, which may be changed while it runs."""
+        text = self.redis.hget(self._key("job", job_id), "spec")
+        if text is None:
+            raise JobNotFoundError(job_id)
+        return JobSpec.model_validate_json(text).limits
 
     def finish(
         self,

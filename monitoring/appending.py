@@ -8,12 +8,16 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 _HOLD = 1 << 16  # bytes that wait in memory at most while nobody asks for a flush
+_BATCH = 1 << 20  # bytes of waiting lines that are written at a time
+_MOST = 64 << 20  # bytes that wait at most while the disk takes nothing
+_PAUSE = 1.0  # seconds between two tries to write to such a disk
 
 
 class AppendLog:
@@ -22,119 +26,276 @@ class AppendLog:
     A line is one `write` to a file opened for appending: what the kernel took survives the death
     of the process, and lines of several writers do not mix. Within about a second it survives a
     power cut too. When the disk takes nothing (it is full, say) there is one warning, and the
-    lines wait in memory for the next call.
+    lines wait in memory for a later call. When somebody moves or removes the file, lines go to
+    a new one at the path within about a second.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
         self._descriptor: int | None = None
+        self._direct: int | None = None  # the descriptor, while no lines wait
         self._close: Callable[[], object] = _nothing
-        self._waiting = b""
+        self._seen = 0  # size of the file when it was last found at its path
+        self._waiting: deque[bytes] = deque()
+        self._waiting_size = 0
+        self._dropped = 0  # lines
         self._failing = False
-        self._dirty = False
-        self._lock = threading.Lock()
+        self._next_try = 0.0
+        self._synced = 0  # size of the file that the disk has for certain
+        self._renew_locks()
+        _logs[id(self)] = self
+
+    def _renew_locks(self) -> None:
+        # Re-entrant: a signal handler may log while the loop does.
+        self._lock = threading.RLock()
+        self._syncing = threading.RLock()
 
     def append(self, data: bytes) -> None:
         """Write whole lines now, after those that wait."""
-        if self._waiting or self._descriptor is None:
-            self._catch_up(data)
+        descriptor = self._direct
+        if descriptor is None:
+            self._wait(data)
+            if self._may_try():
+                self._catch_up()
             return
         try:
-            written = os.write(self._descriptor, data)
+            written = os.write(descriptor, data)
         except OSError as error:
             self._keep(data, 0, str(error))
             return
-        self._dirty = True
         if written != len(data):
             self._keep(data, written, "the disk took only a part")
 
     def hold(self, data: bytes) -> None:
         """Keep whole lines in memory for a while: until `append`, `flush`, `close` or the exit."""
-        self._waiting += data
-        _unwritten.add(self)
-        if len(self._waiting) > _HOLD:
-            self.flush()
+        self._wait(data)
+        if self._waiting_size > _HOLD and self._may_try():
+            self._catch_up()
 
     def flush(self) -> None:
-        """Write what waits in memory."""
-        if self._waiting:
-            self._catch_up(b"")
+        """Write what waits in memory; from here on lines go to the file at the path."""
+        self._follow()
+        self._catch_up()
 
     def sync(self) -> None:
         """Wait until the disk has what was written."""
-        with self._lock:
-            if self._dirty and self._descriptor is not None:
-                self._dirty = False
-                try:
-                    os.fdatasync(self._descriptor)
-                except OSError as error:
-                    logger.warning("Cannot sync %s: %s", self._path, error)
+        with self._syncing:
+            with self._lock:
+                if self._descriptor is None:
+                    return
+                size = os.fstat(self._descriptor).st_size
+                if size == self._synced:
+                    return
+                self._synced = size
+                descriptor = os.dup(self._descriptor)
+            # Without the lock: whoever appends need not wait for a slow disk.
+            try:
+                os.fdatasync(descriptor)
+            except OSError as error:
+                logger.warning("Cannot sync %s: %s", self._path, error)
+            finally:
+                os.close(descriptor)
+
+    def finish(self) -> None:
+        """Write what waits and wait for the disk."""
+        self._catch_up()
+        self._follow(in_background=True)
+        self.sync()
 
     def close(self) -> None:
         """Write what waits, sync and close. The next line opens the file again."""
-        self.flush()
-        self.sync()
+        self.finish()
         with self._lock:
+            self._direct = None
             self._descriptor = None
             self._close()
 
-    def _catch_up(self, data: bytes) -> None:
+    def watch(self) -> None:
+        """What is due each second: sync, and leave a file that was moved away."""
+        self.sync()
+        self._follow(in_background=True)
+
+    def forked(self) -> None:
+        """Begin anew in a child process: what was logged before the fork is its parent's."""
+        self._renew_locks()
+        self._waiting = deque()
+        self._waiting_size = self._dropped = 0
+        self._failing = False
+        self._direct = None
+        # Opened again by the next line, which also starts a thread that syncs.
+        self._descriptor = None
+        self._close()
+
+    def _may_try(self) -> bool:
+        return not self._failing or self._clock() >= self._next_try
+
+    def _wait(self, data: bytes) -> None:
         with self._lock:
-            data, self._waiting = self._waiting + data, b""
-            _unwritten.discard(self)
+            self._direct = None
+            self._waiting.append(data)
+            self._waiting_size += len(data)
+            _unwritten.add(self)
+            while self._waiting_size > _MOST and len(self._waiting) > 1:
+                oldest = self._waiting.popleft()
+                self._waiting_size -= len(oldest)
+                self._dropped += oldest.count(b"\n")
+
+    def _catch_up(self) -> None:
+        with self._lock:
+            if not self._waiting:
+                return
             try:
                 if self._descriptor is None:
-                    self._descriptor, mend = _open(self._path)
-                    self._close = closing = weakref.finalize(self, os.close, self._descriptor)
-                    closing.atexit = False  # `_close_logs` still writes then
-                    data = mend + data
-                    _sync_every_second(self)
-                written = os.write(self._descriptor, data)
+                    self._open()
+                else:
+                    self._follow()
             except OSError as error:
-                self._keep(data, 0, str(error))
+                self._fail(str(error))
                 return
-            self._dirty = True
-            if written != len(data):
-                self._keep(data, written, "the disk took only a part")
-            elif self._failing:
+            assert self._descriptor is not None  # noqa: S101
+            while self._waiting:
+                batch = self._next_batch()
+                try:
+                    written = os.write(self._descriptor, batch)
+                except OSError as error:
+                    self._keep(batch, 0, str(error))
+                    return
+                if written != len(batch):
+                    self._keep(batch, written, "the disk took only a part")
+                    return
+            self._direct = self._descriptor
+            _unwritten.discard(self)
+            if self._failing:
                 self._failing = False
-                logger.warning("Writing %s again; nothing was lost", self._path)
+                lost = f"the {self._dropped} oldest lines were" if self._dropped else "nothing was"
+                self._dropped = 0
+                logger.warning("Writing %s again; %s lost", self._path, lost)
+
+    def _next_batch(self) -> bytes:
+        chunks, size = [], 0
+        while self._waiting and size < _BATCH:
+            chunks.append(self._waiting.popleft())
+            size += len(chunks[-1])
+        self._waiting_size -= size
+        return b"".join(chunks)
 
     def _keep(self, data: bytes, written: int, cause: str) -> None:
         """Hold on to the lines that were not written whole."""
         whole = data.rfind(b"\n", 0, written) + 1
         # A part of a line gets an end of its own, so that it spoils no other.
         mend = b"\n" if whole < written else b""
-        self._waiting = mend + data[whole:] + self._waiting
-        _unwritten.add(self)
+        rest = mend + data[whole:]
+        with self._lock:
+            self._direct = None
+            self._waiting.appendleft(rest)
+            self._waiting_size += len(rest)
+            _unwritten.add(self)
+            self._fail(cause)
+
+    def give_up(self) -> None:
+        """Say how many lines are lost for good."""
+        lost = self._dropped + sum(chunk.count(b"\n") for chunk in self._waiting)
+        if lost:
+            logger.warning("%s lacks %d lines that could not be written", self._path, lost)
+
+    def _fail(self, cause: str) -> None:
+        self._next_try = self._clock() + _PAUSE
         if not self._failing:
             self._failing = True
             logger.warning(
                 "Cannot write %s: %s; lines wait in memory, training goes on", self._path, cause
             )
 
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, size = _open(self._path)
+        self._descriptor, self._seen, self._synced = descriptor, size, size
+        self._close = closing = weakref.finalize(self, os.close, descriptor)
+        closing.atexit = False  # `_finish_logs` still writes then
+        _sync_every_second()
 
-def _open(path: Path) -> tuple[int, bytes]:
-    """A descriptor for appending, and the line end that a torn last line lacks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    def _follow(self, *, in_background: bool = False) -> None:
+        """Go on in a new file at the path if the one that is open was moved or removed."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            try:
+                now = os.fstat(self._descriptor)
+                if _is_at(self._path, now):
+                    self._seen = now.st_size
+                # What nobody writes to any more is not made again behind its owner's back.
+                elif not in_background or now.st_size != self._seen:
+                    self._go_on(self._descriptor, removed=now.st_nlink == 0)
+            except OSError:
+                # Lines still go into the file that is open, and the next look tries again.
+                return
+
+    def _go_on(self, descriptor: int, *, removed: bool) -> None:
+        """Turn the descriptor to a new file at the path.
+
+        Another thread may be writing to it and takes no lock for that. So it is never closed
+        (its number could be given to another file) but turned in one step.
+        """
+        new, size = _open(self._path)
+        old = os.dup(descriptor)
+        try:
+            # Lines written to a removed file since the last look may be nowhere else.
+            carried = _carry(old, self._seen, new) if removed else 0
+            os.dup2(new, descriptor, inheritable=False)
+            self._seen, self._synced = size, -1
+            if removed:
+                _carry(old, carried, new)
+            else:
+                os.fdatasync(old)
+        finally:
+            os.close(old)
+            os.close(new)
+
+
+def _open(path: Path) -> tuple[int, int]:
+    """A descriptor for appending to whole lines, and the size of the file."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    size = os.fstat(descriptor).st_size
-    torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-    return descriptor, b"\n" if torn else b""
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+            size += os.write(descriptor, b"\n")  # the end that a torn last line lacks
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, size
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), status)
+    except FileNotFoundError:
+        return False
+
+
+def _carry(old: int, start: int, new: int) -> int:
+    """Append what `old` holds beyond `start` to `new`; where that ended."""
+    while chunk := os.pread(old, _BATCH, start):
+        start += os.write(new, chunk)
+    return start
 
 
 def _nothing() -> None:
     """A log that was not opened needs no closing."""
 
 
-_open_logs: weakref.WeakSet[AppendLog] = weakref.WeakSet()
+# The values are listed in one step, whatever other threads add or drop meanwhile.
+_logs: weakref.WeakValueDictionary[int, AppendLog] = weakref.WeakValueDictionary()
 _unwritten: set[AppendLog] = set()  # kept alive until their lines are written
 _syncing_process: int | None = None
 
 
-def _sync_every_second(log: AppendLog) -> None:
+def _living() -> list[AppendLog]:
+    return [log for reference in _logs.valuerefs() if (log := reference()) is not None]
+
+
+def _sync_every_second() -> None:
     global _syncing_process  # noqa: PLW0603
-    _open_logs.add(log)
     if _syncing_process != os.getpid():  # a forked child has no threads but its own
         _syncing_process = os.getpid()
         threading.Thread(target=_sync_forever, name="sync logs", daemon=True).start()
@@ -143,11 +304,22 @@ def _sync_every_second(log: AppendLog) -> None:
 def _sync_forever() -> None:
     while True:
         time.sleep(1.0)
-        for log in list(_open_logs):
-            log.sync()
+        for log in _living():
+            log.watch()
+
+
+def _forked() -> None:
+    _unwritten.clear()
+    for log in _living():
+        log.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @atexit.register
-def _close_logs() -> None:
-    for log in [*_open_logs, *_unwritten]:
-        log.close()
+def _finish_logs() -> None:
+    # Not closed: a thread in the background may still log, and the exit closes them.
+    for log in _living():
+        log.finish()
+        log.give_up()

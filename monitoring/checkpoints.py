@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,16 +15,16 @@ import torch
 from torch import nn
 
 from monitoring import commit, heartbeat, preemption
+from monitoring.checkpoint_directory import CheckpointDirectory
 from monitoring.checksummed_file import ChecksummedFile
-from monitoring.commit import CheckpointCorrupt, CommitRecord
-from monitoring.files import TEMPORARY, link_atomically
+from monitoring.commit import CheckpointCorrupt
 from monitoring.ids import get_git_hash
 from monitoring.overlap import WeightsChanged
-from monitoring.paths import RunPaths, step_of
+from monitoring.paths import RunPaths
 from monitoring.plain import on_cpu, plain
 from monitoring.random_state import capture_rng_state
-from monitoring.saving import Save, writer
-from monitoring.snapshot import Snapshot
+from monitoring.saving import Save
+from monitoring.snapshot import NoMemoryError, Snapshot
 from monitoring.wrappers import plain_state
 
 logger = logging.getLogger(__name__)
@@ -98,11 +96,11 @@ class CheckpointManager:
         self._stall_seconds = stall_seconds
         self._allowed = tuple(allowed_types)
         self._snapshot = Snapshot(self._allowed)
+        self._directory = CheckpointDirectory(self.paths, keep_last_n)
         self._save: Save | None = None
+        self._void = False  # whether the last save has to be done again
         self._last_save = time.monotonic()
-        self._tidied = False
         self._git_hash = get_git_hash()
-        self._attempt = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0)
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -115,7 +113,7 @@ class CheckpointManager:
         heartbeat.beat(step)
         if step <= 0:
             return False
-        if step % self.save_interval == 0:
+        if step % self.save_interval == 0 or self._is_void():
             return True
         return (
             self._save_seconds is not None
@@ -143,10 +141,12 @@ class CheckpointManager:
 
         Raises TypeError for state that a safe load would refuse.
         """
+        step = int(step)
         if not self._finish_previous():
             return None
+        begun = time.monotonic()
         state: dict[str, Any] = {
-            "step": int(step),
+            "step": step,
             "model_state_dict": plain_state(model),
             "optimizer_state_dict": optimizer.state_dict(),
             "loss_history": list(loss_history),
@@ -163,45 +163,51 @@ class CheckpointManager:
             state["extra"] = dict(extra)
 
         path = self.paths.checkpoint(step)
-        commit_it = partial(self._commit, path, step)
-        if self._async:
-            copy = self._snapshot.take(state, _stepped(optimizer, state["optimizer_state_dict"]))
-            # Through the kernel's memory when the loop ends here: it is quicker to read again.
-            direct = self._snapshot.nbytes >= _LARGE and not preemption.stop_requested()
-            self._save = Save(path, copy, self._snapshot.wait, commit_it, direct=direct)
-        else:
-            self._save = Save(path, plain(state, on_cpu, self._allowed), _nothing, commit_it)
-        writer.submit(self._save)
-        self._last_save = time.monotonic()
-        if self._async and not preemption.stop_requested():
-            return path
-        return path if self.wait() else None
+
+        def commit_it(draft: Path, file: ChecksummedFile) -> None:
+            self._directory.commit(path, draft, file, round(time.monotonic() - begun, 3))
+
+        self._void = False
+        beside = self._async and self._copy(path, state, optimizer, commit_it)
+        if not beside:
+            live = plain(state, on_cpu, self._allowed)
+            self._save = Save(path, live, _nothing, commit_it, reads_live=True)
+        assert self._save is not None  # noqa: S101
+        save = self._save
+        try:
+            save.start()
+            self._last_save = time.monotonic()
+            if beside and not preemption.was_requested():
+                return path
+            return path if self.wait() else None
+        except BaseException:  # Ctrl-C: what reads the live weights must not commit them later
+            save.abandoned = save.reads_live
+            raise
 
     def wait(self) -> bool:
         """Finish the save under way; whether it was committed (True also when there was none)."""
         save = self._save
         if save is None:
             return True
+        if not save.is_ours:  # of the process that this one was forked from
+            self._save, self._snapshot = None, Snapshot(self._allowed)
+            return True
         if not save.wait(self._stall_seconds):
-            # A synchronous save reads the live weights: it must not commit them later.
-            save.abandoned = not self._async
-            logger.warning(
-                "Checkpoint %s skipped: the storage took no byte for %g s; training goes on",
-                save.path,
-                self._stall_seconds,
-            )
+            save.abandoned = save.reads_live
+            self._warn_of(save, f"the storage took no byte for {self._stall_seconds:g} s")
             return False
         self._save = None
         if isinstance(save.error, WeightsChanged):
             self._snapshot.overlap = False
-            logger.warning(
-                "Checkpoint %s skipped: something other than an optimizer's step changed a weight "
-                "before the next one; from now on the loop is held until the state is copied",
-                save.path,
+            self._void = True
+            self._warn_of(
+                save,
+                "something other than an optimizer's step changed a weight before the next one; "
+                "it is saved again, and from now on the loop is held until the state is copied",
             )
             return False
         if isinstance(save.error, OSError):
-            logger.warning("Checkpoint %s skipped: %s; training goes on", save.path, save.error)
+            self._warn_of(save, str(save.error))
             return False
         if save.error is not None:
             raise save.error
@@ -209,12 +215,17 @@ class CheckpointManager:
 
     def close(self) -> None:
         """Finish the save under way and give the memory for copies back."""
-        if self.wait():
+        self.wait()
+        if self._save is None:
             self._snapshot.release()
 
     def mark_best(self, step: int) -> None:
-        """Keep the checkpoint of this step until another is marked. Raises OSError."""
-        link_atomically(self.paths.best_checkpoint, self.paths.checkpoint(step).name)
+        """Keep the checkpoint of this step until another is marked.
+
+        One that is neither there nor under way is a warning, and the one before stays marked.
+        """
+        saving = self._save.path if self._save is not None and not self._save.done else None
+        self._directory.mark_best(step, saving=saving)
 
     def _finish_previous(self) -> bool:
         """Whether the next save may begin: at most one is under way."""
@@ -222,35 +233,43 @@ class CheckpointManager:
         if save is not None and not save.done:
             if save.stalled:  # said once, when it was noticed
                 return False
-            if self._when_busy == "skip" and not preemption.stop_requested():
-                logger.warning("Checkpoint skipped: %s is still being written", save.path)
+            if self._when_busy == "skip" and not preemption.was_requested():
+                if not save.in_the_way:
+                    logger.warning("Checkpoints skipped while %s is being written", save.path)
+                save.in_the_way = True
                 return False
         self.wait()
         return self._save is None
 
-    def _commit(self, path: Path, step: int, draft: Path, file: ChecksummedFile) -> None:
-        """Publish a synced draft, point `latest` at it and retire old checkpoints."""
-        known = commit.committed(self.checkpoint_dir)
-        newest = max((record.time for record, _ in known), default=0.0)
-        # Later than all before it, whatever the clock of this machine says.
-        moment = max(time.time(), newest + 1e-3)
-        record = CommitRecord(step, file.size, file.checksum, self._attempt, moment)
-        commit.publish(draft, path, record)
-        link_atomically(self.latest_symlink, path.name)
-        self._retire()
+    def _is_void(self) -> bool:
+        """Whether the last save came to nothing and has to be done again."""
+        save = self._save
+        if save is not None and save.done and isinstance(save.error, WeightsChanged):
+            self.wait()
+        return self._void
 
-    def _retire(self) -> None:
-        best = _target(self.paths.best_checkpoint)
-        newest_first = sorted(
-            commit.committed(self.checkpoint_dir), key=lambda item: item[0].time, reverse=True
-        )
-        for _, path in newest_first[self.keep_last_n :]:
-            if path.name != best:
-                commit.discard(path)
-        if not self._tidied:  # what a killed predecessor left
-            for left in self.checkpoint_dir.glob(f".*{TEMPORARY}"):
-                left.unlink(missing_ok=True)
-            self._tidied = True
+    def _copy(
+        self,
+        path: Path,
+        state: dict[str, Any],
+        optimizer: Stateful,
+        commit_it: Callable[[Path, ChecksummedFile], None],
+    ) -> bool:
+        """Prepare a save of a copy of the state; False where there is no memory for one."""
+        stepped = _stepped(optimizer, state["optimizer_state_dict"])
+        try:
+            copy = self._snapshot.take(state, stepped)
+        except (MemoryError, NoMemoryError) as error:
+            self._snapshot.release()
+            logger.warning("The loop waits for %s: no memory for a copy (%s)", path, error)
+            return False
+        # Through the kernel's memory when the loop ends here: it is quicker to read again.
+        direct = self._snapshot.nbytes >= _LARGE and not preemption.was_requested()
+        self._save = Save(path, copy, self._snapshot.wait, commit_it, direct=direct)
+        return True
+
+    def _warn_of(self, save: Save, cause: str) -> None:
+        logger.warning("Checkpoint %s skipped: %s; training goes on", save.path, cause)
 
     # --- loading --------------------------------------------------------------------------
 
@@ -263,8 +282,9 @@ class CheckpointManager:
         Raises pickle.UnpicklingError for one that holds more than a safe load allows.
         """
         self.wait()
-        for path in self._newest_first():
+        for path in self._directory.newest_first():
             if (checkpoint := self._load(path, map_location)) is not None:
+                self._directory.point_latest(path)
                 return checkpoint
         return None
 
@@ -284,20 +304,8 @@ class CheckpointManager:
                 "size_mb": record.size / 2**20,
                 "modified": datetime.fromtimestamp(record.time).isoformat(" ", "seconds"),
             }
-            for record, path in commit.committed(self.checkpoint_dir)
+            for record, path in self._directory.committed()
         ]
-
-    def _newest_first(self) -> Iterator[Path]:
-        """Every checkpoint file, those without a readable record first: they may be newest."""
-
-        def age(path: Path) -> float:
-            try:
-                return -commit.read(path).time
-            except (CheckpointCorrupt, OSError):
-                return -float("inf")
-
-        files = self.checkpoint_dir.glob("checkpoint_step_*.pt")
-        yield from sorted((path for path in files if step_of(path) is not None), key=age)
 
     def _load(self, path: Path, map_location: str | torch.device) -> dict[str, Any] | None:
         try:
@@ -309,20 +317,13 @@ class CheckpointManager:
         except pickle.UnpicklingError:
             raise  # As it was written, but not safe: that is for a person to decide.
         except CheckpointCorrupt as corrupt:
-            self._set_aside(path, corrupt.cause)
+            self._directory.set_aside(path, corrupt.cause)
             return None
         except (OSError, RuntimeError) as error:
             logger.warning("Failed to load checkpoint from %s: %s", path, error)
             return None
         assert isinstance(checkpoint, dict)  # noqa: S101
         return checkpoint
-
-    def _set_aside(self, path: Path, cause: str) -> None:
-        try:
-            aside = commit.set_aside(path).name
-        except OSError as error:
-            aside = f"where it is ({error})"
-        logger.warning("Failed to load checkpoint from %s: %s; kept as %s", path, cause, aside)
 
 
 def _nothing() -> None:
@@ -343,10 +344,3 @@ def _stepped(optimizer: Stateful, its_state: dict[str, Any]) -> list[torch.Tenso
     ]
     # Tensors of inference mode have no version by which a change could be noticed.
     return [tensor for tensor in (*weights, *moments) if not tensor.is_inference()]
-
-
-def _target(link: Path) -> str | None:
-    try:
-        return str(link.readlink())
-    except OSError:
-        return None

@@ -14,7 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from monitoring.files import sync, write_atomically
@@ -34,13 +34,17 @@ class CheckpointCorrupt(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What a committed checkpoint is: its step, bytes, checksum, attempt and time."""
+    """What a committed checkpoint is: its step, bytes, checksum, attempt and times.
+
+    On the disk it carries a checksum of its own.
+    """
 
     step: int
     size: int  # bytes
     checksum: str  # "crc32:0123abcd" or "sha256:…"
     attempt: int  # the fencing number, 0 outside the service
     time: float  # seconds since the epoch, later than that of every checkpoint before it
+    seconds: float = 0.0  # that the save took, from the call until the data were on the disk
 
 
 def write(checkpoint: Path, record: CommitRecord) -> None:
@@ -184,15 +188,25 @@ def _intent(checkpoint: Path) -> Path:
 
 
 def _encode(record: CommitRecord) -> bytes:
-    return json.dumps(asdict(record)).encode()
+    return json.dumps({**asdict(record), "record": _sum_of(record)}).encode()
+
+
+def _sum_of(record: CommitRecord) -> str:
+    """A checksum of the record itself: a flipped bit in it must not choose another checkpoint."""
+    return crc32_text(zlib.crc32(json.dumps(asdict(record), sort_keys=True).encode()))
 
 
 def _decode(path: Path) -> CommitRecord:
     try:
         values = json.loads(path.read_bytes())
-        record = CommitRecord(**{field.name: values[field.name] for field in fields(CommitRecord)})
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
-        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error})") from error
+        own_sum = values.pop("record")
+        record = CommitRecord(**values)
+    except (
+        ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
+        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error!r})") from error
+    if own_sum != _sum_of(record):
+        raise CheckpointCorrupt(path, "its commit record is damaged")
     if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
         raise CheckpointCorrupt(path, f"its checksum {record.checksum!r} is of no known kind")
     return record

@@ -40,8 +40,9 @@ class ConfigTracker:
 
         Beside `config`, the model's shape and `dataset`, it holds what repeating the run needs:
         `git_hash` and `git_dirty`, `hardware`, `software` with the installed packages, `seeds`
-        and the command line. Values of environment variables that look like secrets are
-        replaced by "***" wherever they occur. Raises OSError.
+        and the command line. Secrets are replaced by "***": values of environment variables
+        that look like secrets wherever they occur, what an entry or an option like `api_key`
+        holds, passwords in URLs. Raises OSError.
         """
         here = str(Path.cwd())
         status = git("status", "--porcelain", directory=here)

@@ -6,7 +6,10 @@ import ctypes
 import threading
 from collections.abc import Sequence
 
-from monitoring.overlap import Overlap, Pair
+from torch import Tensor
+
+from monitoring.overlap import Overlap, can_overlap
+from monitoring.samples import Pair
 
 _WORTH_IT = 64 << 10  # bytes: a smaller copy costs less than a change of threads
 
@@ -21,16 +24,23 @@ class CpuCopy(Overlap):
 
     def start(self, pairs: Sequence[Pair]) -> None:
         """Begin to copy each second tensor of a pair, which `can_copy`, to the first."""
-        self._watch([source for _, source in pairs])
+        self._watch(pairs)
         self._error = None
-        self._thread = threading.Thread(target=self._run, args=(pairs,), name="snapshot")
-        self._thread.start()
+        self._thread = None
+        thread = threading.Thread(target=self._run, args=(pairs,), name="snapshot")
+        try:
+            thread.start()
+        except RuntimeError:  # there can be no further thread
+            self._run(pairs)
+        else:
+            self._thread = thread
 
     def wait(self) -> None:
         """Return when the copy is complete. Raises WeightsChanged when it is void."""
-        super().wait()
+        self._finish()
         if self._error is not None:
             raise self._error
+        super().wait()
 
     def _run(self, pairs: Sequence[Pair]) -> None:
         try:
@@ -44,16 +54,15 @@ class CpuCopy(Overlap):
 
     _hold = _finish
 
+    def _kept(self) -> Tensor:
+        assert self._samples is not None  # noqa: S101
+        return self._samples.kept
+
 
 def can_copy(pair: Pair) -> bool:
-    """Whether it is worth a thread, and its bytes are all that there is to it."""
-    target, source = pair
-    return (
-        source.device.type == "cpu"
-        and source.nbytes >= _WORTH_IT
-        and source.stride() == target.stride()
-        and not (source.is_conj() or source.is_neg())
-    )
+    """Whether it is in this memory and worth a thread."""
+    _, source = pair
+    return source.device.type == "cpu" and source.nbytes >= _WORTH_IT and can_overlap(pair)
 
 
 def _copy(pairs: Sequence[Pair]) -> None:

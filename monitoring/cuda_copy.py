@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monitoring.overlap import Overlap, Pair, copy_all
+from monitoring.overlap import Overlap
+from monitoring.samples import Pair, copy_all
 
 
 class CudaCopy(Overlap):
@@ -28,6 +29,7 @@ class CudaCopy(Overlap):
         # Waiting for a blocking event leaves the processor to others.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._sources: list[Tensor] = []
+        self._pinned: Tensor | None = None  # what the samples were
 
     def start(self, changing: Sequence[Pair], weights: Sequence[Pair]) -> None:
         """Begin to copy each second tensor of a pair to the first.
@@ -36,13 +38,18 @@ class CudaCopy(Overlap):
         of BatchNorm are: they come first, and the training's next kernels wait for them.
         """
         current = torch.cuda.current_stream(self.device)
+        self._watch(weights)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             copy_all(changing, non_blocking=True)
             current.wait_stream(self._stream)
             copy_all(weights, non_blocking=True)
+            if self._watched is not None:
+                kept = self._watched.kept
+                if self._pinned is None or self._pinned.shape != kept.shape:
+                    self._pinned = torch.empty_like(kept, device="cpu", pin_memory=True)
+                self._pinned.copy_(kept, non_blocking=True)
             self._done.record(self._stream)
-        self._watch([source for _, source in weights])
         # Memory that is still being copied must not be handed out again.
         self._sources = [source for _, source in (*changing, *weights)]
 
@@ -56,6 +63,10 @@ class CudaCopy(Overlap):
     def _finish(self) -> None:
         self._done.synchronize()
         self._sources = []
+
+    def _kept(self) -> Tensor:
+        assert self._pinned is not None  # noqa: S101
+        return self._pinned
 
     def _hold(self) -> None:
         torch.cuda.current_stream(self.device).wait_event(self._done)

@@ -1,29 +1,36 @@
 """The step counter: how far a training process is, readable from outside, also when it died.
 
-The file that `SPECTRAIN_STEP_FILE` names holds three little-endian 64-bit integers: the first
-step done, the last step done, and the number of beats. It is mapped into memory, so that a
-beat is three stores: under a microsecond, and the kernel keeps them when the process is killed.
+The file that `SPECTRAIN_STEP_FILE` names holds five little-endian 64-bit integers: the first
+step done, the last step done, the number of beats, and the times of the first and of the last
+beat in nanoseconds since the epoch. It is mapped into memory, so that a beat is a few stores:
+under a microsecond, and the kernel keeps them when the process is killed.
 """
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_LAYOUT = struct.Struct("<qqq")
+logger = logging.getLogger(__name__)
+
+_LAYOUT = struct.Struct("<qqqqq")
 VARIABLE = "SPECTRAIN_STEP_FILE"
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps a process has done, both ends included."""
+    """The steps a process has done, both ends included, and when (seconds since the epoch)."""
 
     first: int
     last: int
     beats: int
+    first_at: float
+    last_at: float
 
 
 class NoCounter:
@@ -39,6 +46,11 @@ class StepCounter:
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            # Written, not only lengthened: a store into memory that the disk has no room for
+            # would end the process (SIGBUS).
+            os.pwrite(
+                descriptor, os.pread(descriptor, _LAYOUT.size, 0).ljust(_LAYOUT.size, b"\0"), 0
+            )
             os.ftruncate(descriptor, _LAYOUT.size)
             self._memory = mmap.mmap(descriptor, _LAYOUT.size)
         finally:
@@ -51,10 +63,13 @@ class StepCounter:
         """Note that `step` is done. The same step again is no new beat."""
         if step == self._last:
             return
-        words = self._words
+        step = int(step)
+        words, now = self._words, time.time_ns()
         if self._last is None:
             words[0] = step
+            words[3] = now
         words[1] = step
+        words[4] = now
         words[2] += 1
         self._last = step
 
@@ -67,18 +82,26 @@ def read_steps(path: Path) -> Steps | None:
         return None
     if len(data) != _LAYOUT.size:
         return None
-    first, last, beats = _LAYOUT.unpack(data)
-    return Steps(first, last, beats) if beats else None
+    first, last, beats, first_at, last_at = _LAYOUT.unpack(data)
+    return Steps(first, last, beats, first_at / 1e9, last_at / 1e9) if beats else None
+
+
+def _open(path: Path) -> StepCounter | NoCounter:
+    try:
+        return StepCounter(path)
+    except OSError as error:
+        logger.warning("Steps are not counted in %s: %s", path, error)
+        return NoCounter()
 
 
 _counter: StepCounter | NoCounter | None = None
 
 
 def beat(step: int) -> None:
-    """Note that a step of this process is done."""
+    """Note that a step of this process is done; where it cannot be counted, warn once."""
     # Opened at the first beat, not at import: a warm-started child gets its environment later.
     global _counter  # noqa: PLW0603
     if _counter is None:
         path = os.environ.get(VARIABLE)
-        _counter = StepCounter(Path(path)) if path else NoCounter()
+        _counter = _open(Path(path)) if path else NoCounter()
     _counter.beat(step)

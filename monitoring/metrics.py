@@ -43,11 +43,14 @@ class MetricsLogger:
         self._rows = AppendLog(self.metrics_file)
         self._text = AppendLog(self.training_log)
         self._formats: dict[tuple[str, ...], RowFormat] = {}
+        self._format = RowFormat(())
         self._next_second = 0.0
         self._clock = b""
 
     def should_log(self, step: int) -> bool:
         """Whether this step's metrics are to be logged."""
+        if type(step) is not int:
+            step = rows.whole(step)
         heartbeat.beat(step)
         return step % self.log_interval == 0
 
@@ -56,12 +59,13 @@ class MetricsLogger:
 
         Values may be numbers, tensors, numpy scalars, NaN or infinite. Without `flush` rows
         are written some kilobytes at a time. Raises ValueError for a metric named `step` or
-        `timestamp`.
+        `timestamp`, and for a step that is no whole number.
         """
-        names = tuple(metrics)
-        form = self._formats.get(names)
-        if form is None:
-            form = self._formats[names] = RowFormat(names)
+        if type(step) is not int:
+            step = rows.whole(step)
+        form = self._format
+        if [*metrics] != form.names:  # nearly always those of the row before
+            form = self._format = self._format_of(tuple(metrics))
         moment = time.time()
         if moment >= self._next_second:
             self._next_second = int(moment) + 1.0
@@ -74,8 +78,17 @@ class MetricsLogger:
             self._rows.hold(row)
             self._text.hold(text)
 
+    def _format_of(self, names: tuple[str, ...]) -> RowFormat:
+        if names not in self._formats:
+            self._formats[names] = RowFormat(names)
+        return self._formats[names]
+
     def flush(self) -> None:
-        """Write the rows that were logged with `flush=False`."""
+        """Write the rows that were logged with `flush=False`.
+
+        From here on rows go to new files where somebody moved or removed these; without this
+        call that takes about a second.
+        """
         self._rows.flush()
         self._text.flush()
 
@@ -126,7 +139,7 @@ class MetricsLogger:
                 if name not in rows.RESERVED and type(value) in (int, float):
                     columns.setdefault(name, []).append(value)
         for name, values in columns.items():
-            finite = [value for value in values if math.isfinite(value)] or [math.nan]
+            finite = [value for value in values if math.isfinite(rows.real(value))] or [math.nan]
             summary[f"{name}_min"] = min(finite)
             summary[f"{name}_max"] = max(finite)
             summary[f"{name}_mean"] = math.fsum(finite) / len(finite)
@@ -140,6 +153,7 @@ class MetricsLogger:
         are computed again then give one curve. Both files change in one step each, and a kill
         in between repeats nothing. Invalid lines go along. Raises OSError.
         """
+        step = rows.whole(step)
         self.close()
         if not self.metrics_file.exists():
             return 0
@@ -150,8 +164,8 @@ class MetricsLogger:
                 (kept if _within(line, step) else superseded).append(line)
         resumed = bool(kept or superseded)
         if superseded:
-            moved = b"".join(superseded)
-            before = self._superseded.read_bytes() if self._superseded.exists() else b""
+            moved = _ended(b"".join(superseded))
+            before = _ended(self._superseded.read_bytes()) if self._superseded.exists() else b""
             if not before.endswith(moved):
                 write_atomically(self._superseded, before + moved)
             write_atomically(self.metrics_file, b"".join(kept))
@@ -197,6 +211,11 @@ def latest_step(metrics_file: Path) -> int | None:
 def _clock(moment: float) -> bytes:
     """Local time to the second, for people."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)).encode()
+
+
+def _ended(lines: bytes) -> bytes:
+    """The same lines, with the end that a torn last one lacks."""
+    return lines if lines.endswith(b"\n") or not lines else lines + b"\n"
 
 
 def _within(line: bytes, step: int) -> bool:

@@ -2,21 +2,24 @@
 
 The loop is not held by them: between two steps of an optimizer the weights and the moments that
 it keeps are only read. So a copy may take as long as a forward and a backward pass, and whatever
-is left of it is waited for before the next step of any torch optimizer. What else changes a
-weight in place (not by its `.data`, which leaves no trace) is noticed, and the copy is void.
+is left of it is waited for before the next step of any torch optimizer.
+
+What else changes a weight meanwhile voids the copy. Changes in place are counted by autograd; of
+those through `.data`, as of an average that is swapped in for evaluation, some numbers of each
+tensor tell, taken before the copy begins.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-Pair = tuple[Tensor, Tensor]  # where to, and from where
+from monitoring.samples import Pair, Samples
 
 
 class WeightsChanged(Exception):  # noqa: N818
@@ -30,24 +33,42 @@ class Overlap(ABC):
         self._lock = threading.Lock()
         self._versions: list[tuple[Tensor, int]] = []  # as autograd counts changes in place
         self._changed = False
-        self._hook = register_optimizer_step_pre_hook(self._before_step)
+        self._samples: Samples | None = None
+        self._watched: Samples | None = None  # those of a copy that nobody waited for yet
+        # The hook must not keep alive what nobody else knows any more.
+        known = weakref.ref(self)
+        hook = register_optimizer_step_pre_hook(lambda *_: _before_step(known))
+        self._unhook = weakref.finalize(self, hook.remove)
 
     def wait(self) -> None:
         """Return when the copy is complete. Raises WeightsChanged when it is void."""
         self._finish()
         self._compare()
+        watched, self._watched = self._watched, None
         changed, self._changed = self._changed, False
-        if changed:
+        if changed or not (watched is None or watched.agree(self._kept())):
             raise WeightsChanged
 
     def close(self) -> None:
         """Finish the copy and stop watching the optimizers."""
         self._finish()
-        self._hook.remove()
+        self._unhook()
 
-    def _watch(self, sources: Sequence[Tensor]) -> None:
-        """Note what the sources are now."""
-        self._versions = [(source, source._version) for source in sources]
+    def before_step(self) -> None:
+        """Let the step that comes now change nothing that is still to be copied."""
+        if self._versions:
+            self._hold()
+            self._compare()
+
+    def _watch(self, pairs: Sequence[Pair]) -> None:
+        """Note what the sources are now, before their copy begins."""
+        self._versions = [(source, source._version) for _, source in pairs]
+        self._watched = None
+        if pairs:
+            if self._samples is None or not self._samples.are_of(pairs):
+                self._samples = Samples(pairs)
+            self._watched = self._samples
+            self._watched.take()
 
     @abstractmethod
     def _finish(self) -> None:
@@ -55,12 +76,11 @@ class Overlap(ABC):
 
     @abstractmethod
     def _hold(self) -> None:
-        """Let the step that comes now change nothing that is still to be copied."""
+        """Hold the step until the copy is complete."""
 
-    def _before_step(self, *_: object) -> None:
-        if self._versions:
-            self._hold()
-            self._compare()
+    @abstractmethod
+    def _kept(self) -> Tensor:
+        """The samples that were taken, on the CPU, once the copy is complete."""
 
     def _compare(self) -> None:
         """See whether the sources are still what they were, for the last time."""
@@ -70,9 +90,12 @@ class Overlap(ABC):
             self._versions = []
 
 
-def copy_all(pairs: Sequence[Pair], *, non_blocking: bool = False) -> None:
-    """Copy each second tensor of a pair to the first, in one call for all."""
-    if pairs:
-        targets, sources = zip(*pairs, strict=True)
-        with torch.no_grad():
-            torch._foreach_copy_(targets, sources, non_blocking)
+def can_overlap(pair: Pair) -> bool:
+    """Whether the bytes of the source, copied to the target, are all that there is to it."""
+    target, source = pair
+    return source.stride() == target.stride() and not (source.is_conj() or source.is_neg())
+
+
+def _before_step(known: weakref.ref[Overlap]) -> None:
+    if (overlap := known()) is not None:
+        overlap.before_step()

@@ -39,6 +39,11 @@ def stop_requested() -> bool:
     return _requested
 
 
+def was_requested() -> bool:
+    """Whether SIGTERM came to a handler that was installed; never installs it."""
+    return _requested
+
+
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
     global _requested  # noqa: PLW0603
     _requested = True

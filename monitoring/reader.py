@@ -117,7 +117,9 @@ class _Table:
                     )
                 self._invalid += 1
                 continue
-            numeric = {name: value for name, value in row.items() if type(value) in (int, float)}
+            numeric = {
+                name: rows.real(value) for name, value in row.items() if type(value) in (int, float)
+            }
             tables.setdefault(tuple(numeric), []).append(list(numeric.values()))
         for names, table in tables.items():
             yield names, Numbers(np.array(table, dtype=np.float64))

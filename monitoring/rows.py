@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 RESERVED = ("step", "timestamp")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PLAIN = frozenset({float, int})
-_LARGEST = sys.float_info.max
 
 
 class RowFormat:
@@ -31,6 +29,7 @@ class RowFormat:
         for name in names:
             if name in RESERVED:
                 raise ValueError(f"{name!r} is a column that every row has; name the metric else")
+        self.names = list(names)
         keys = [json.dumps(str(name)).encode().replace(b"%", b"%%") for name in names]
         row = b"".join(b", %b: %%r" % key for key in keys)
         self._json = b'{"step": %d, "timestamp": %.3f' + row + b"}\n"
@@ -44,9 +43,12 @@ class RowFormat:
     ) -> tuple[bytes, bytes]:
         """The JSON line and the text line of one row."""
         # A sum is finite only if every number is (and where it overflows, the long way is right).
-        if _PLAIN.issuperset(map(type, values)) and -_LARGEST <= sum(values) <= _LARGEST:
-            # Joined, not unpacked: that is twice as fast.
-            return self._json % ((step, moment) + values), self._text % ((clock, step) + values)  # noqa: RUF005
+        try:
+            if _PLAIN.issuperset(map(type, values)) and math.isfinite(sum(values)):
+                # Joined, not unpacked: that is twice as fast.
+                return self._json % ((step, moment) + values), self._text % ((clock, step) + values)  # noqa: RUF005
+        except OverflowError:
+            pass  # an integer that is beyond every float
         plain = [plain_number(value) for value in values]
         return (
             self._json_mixed % (step, moment, *map(_encode, plain)),
@@ -61,6 +63,22 @@ def plain_number(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch alike, scalars and arrays
         return value.tolist()
     return value
+
+
+def whole(step: Any) -> int:
+    """A step as an int: of a numpy integer, a tensor or a float. Raises ValueError."""
+    plain = plain_number(step)
+    if isinstance(plain, int) or (isinstance(plain, float) and plain.is_integer()):
+        return int(plain)
+    raise ValueError(f"a step is a whole number, not {step!r}")
+
+
+def real(number: float) -> float:
+    """The float next to a number: infinite for an integer beyond every float."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def decode(line: str | bytes) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ _AT_EXIT = 60.0  # seconds without a byte moving after which a program ends all 
 
 
 class Save:
-    """One checkpoint on its way to the disk.
+    """One checkpoint on its way to the disk; one that `reads_live` weights holds the loop.
 
     A `direct` one leaves the kernel's memory and the processors to the training. `error` is what
     stopped it, if anything did. An abandoned save commits nothing, however late its storage
@@ -38,17 +37,34 @@ class Save:
         commit: Callable[[Path, ChecksummedFile], object],
         *,
         direct: bool = False,
+        reads_live: bool = False,
     ) -> None:
         self.path = path
         self.error: BaseException | None = None
         self.abandoned = False
         self.stalled = False
+        self.in_the_way = False  # whether later saves were skipped for it
+        self.reads_live = reads_live
         self._state = state
         self._ready = ready
         self._commit = commit
         self._direct = direct
         self._file: ChecksummedFile | None = None
         self._done = threading.Event()
+        self._process = os.getpid()
+
+    def start(self) -> None:
+        """Carry it out in a thread of its own, or here where there can be no further thread."""
+        _under_way.add(self)
+        try:
+            threading.Thread(target=self.run, name="checkpoint", daemon=True).start()
+        except RuntimeError:
+            self.run()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process carries it out, and not the one that it was forked from."""
+        return self._process == os.getpid()
 
     @property
     def done(self) -> bool:
@@ -56,7 +72,10 @@ class Save:
         return self._done.is_set()
 
     def wait(self, stall_seconds: float) -> bool:
-        """Wait for the end; False (and `stalled`) when for that long not a byte moved."""
+        """Wait for the end; False (and `stalled`) when for that long not a byte moved.
+
+        Who was told the end need not be told again when the program ends.
+        """
         before = -1
         while not self._done.wait(0 if before < 0 else stall_seconds):
             written = self._file.size if self._file else 0
@@ -64,6 +83,7 @@ class Save:
                 self.stalled = True
                 return False
             before = written
+        _under_way.discard(self)
         return True
 
     def run(self) -> None:
@@ -99,33 +119,14 @@ class Save:
             self._commit(draft, self._file)
 
 
-class Writer:
-    """One thread that carries out the saves of a process, one after the other."""
+_under_way: set[Save] = set()
 
-    def __init__(self) -> None:
-        self._saves: queue.SimpleQueue[Save] = queue.SimpleQueue()
-        self._process: int | None = None
-        self._last: Save | None = None
 
-    def submit(self, save: Save) -> None:
-        """Have a save carried out; returns at once."""
-        if self._process != os.getpid():  # a forked child has no threads but its own
-            self._process = os.getpid()
-            self._saves = queue.SimpleQueue()
-            threading.Thread(target=self._work, name="checkpoints", daemon=True).start()
-        self._last = save
-        self._saves.put(save)
-
-    def finish(self) -> None:
-        """Let a program that ends wait for its last checkpoint."""
-        save = self._last
-        if save is not None and self._process == os.getpid() and not save.wait(_AT_EXIT):
+@atexit.register
+def _finish() -> None:
+    """Let a program that ends wait for its last checkpoints, and say which were not made."""
+    for save in [save for save in _under_way if save.is_ours]:
+        if not save.wait(_AT_EXIT):
             logger.warning("Checkpoint %s was not finished at the end", save.path)
-
-    def _work(self) -> None:
-        while True:
-            self._saves.get().run()
-
-
-writer = Writer()
-atexit.register(writer.finish)
+        elif save.error is not None:
+            logger.warning("Checkpoint %s skipped: %r", save.path, save.error)

@@ -17,11 +17,16 @@ from torch import Tensor
 from monitoring.checksummed_file import BLOCK
 from monitoring.cpu_copy import CpuCopy, can_copy
 from monitoring.cuda_copy import CudaCopy
-from monitoring.overlap import Overlap, Pair, copy_all
+from monitoring.overlap import Overlap, can_overlap
 from monitoring.plain import plain
+from monitoring.samples import Pair, copy_all
 
 _CACHE_LINE = 64  # bytes
 _LARGE = 64 << 10  # bytes from which a tensor is worth blocks of its own, to be written directly
+
+
+class NoMemoryError(Exception):
+    """There is no memory for copies of the state."""
 
 
 class Snapshot:
@@ -43,12 +48,23 @@ class Snapshot:
         It is complete when `wait()` returns. What may change in the next forward pass is copied
         first: on the CPU before this returns, on CUDA before that pass. Large `weights`, which
         only an optimizer's step changes, are copied beside the passes until then.
+
+        Raises NoMemoryError where there is none for the copies.
         """
+        # The buffers outlive whatever mode the loop is in now.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._take(state, weights)
+
+    def _take(self, state: dict[str, Any], weights: Collection[Tensor]) -> dict[str, Any]:
         match = _Matcher(self._buffers)
         tree = plain(state, match, self._allowed)
         if match.misfit:
             self.release()
-            self._allocate(match.sources)
+            try:
+                self._allocate(match.sources)
+            except (OSError, RuntimeError) as error:  # the latter of memory that cannot be pinned
+                self.release()
+                raise NoMemoryError(str(error)) from error
             match = _Matcher(self._buffers)
             tree = plain(state, match, self._allowed)
         pairs = list(zip(self._buffers, match.sources, strict=True))
@@ -56,7 +72,9 @@ class Snapshot:
         if self._cuda is not None:
             device = self._cuda.device
             pairs, on_device = _divide(pairs, lambda pair: pair[1].device == device)
-            self._cuda.start(*_divide(on_device, lambda pair: pair[1].data_ptr() in late))
+            self._cuda.start(
+                *_divide(on_device, lambda p: p[1].data_ptr() in late and can_overlap(p))
+            )
         now, beside = _divide(pairs, lambda pair: pair[1].data_ptr() in late and can_copy(pair))
         copy_all(now)
         if beside:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from jobs.record import Progress
-from jobs.spec import JobSpec
+from jobs.spec import JobSpec, Limits
 from monitoring import heartbeat
 from monitoring.rows import decode
 from worker.outcome import Intent
@@ -18,10 +18,13 @@ from worker.scratch import Restored, Scratch
 class Observer:
     """Reads what the child leaves in its scratch directory; never asks the child anything."""
 
-    def __init__(self, spec: JobSpec, scratch: Scratch, restored: Restored) -> None:
+    def __init__(
+        self, spec: JobSpec, scratch: Scratch, restored: Restored, claimed_at: float
+    ) -> None:
         self._spec = spec
         self._scratch = scratch
         self._restored = restored
+        self._claimed_at = claimed_at  # seconds since the epoch
         self._rows = _Tail(scratch.run.metrics)
         self._loss: float | None = None
         self._tokens_per_second: float | None = None
@@ -29,6 +32,7 @@ class Observer:
         # The built-in workload counts its steps; of another program the first one tells.
         self._moved_at: float | None = time.monotonic() if spec.train else None
         self._diverged = False
+        self._began_anew = False
 
     def progress(self) -> Progress:
         """The attempt's progress now."""
@@ -40,9 +44,12 @@ class Observer:
             self._beats = steps.beats
             self._moved_at = time.monotonic()
         start = self._restored.checkpoint
+        self._began_anew = steps is not None and start is not None and steps.first == 0 < start.step
         return Progress(
             step=steps.last if steps else None,
             first_step=steps.first if steps else None,
+            first_step_seconds=max(0.0, steps.first_at - self._claimed_at) if steps else None,
+            step_seconds=max(0.0, steps.last_at - steps.first_at) if steps else 0.0,
             resumed_from=start.step if start else None,
             resumed_checksum=start.checksum if start else None,
             total_steps=self._spec.train.steps if self._spec.train else None,
@@ -50,9 +57,10 @@ class Observer:
             tokens_per_second=self._tokens_per_second,
         )
 
-    def violation(self, run_seconds: float) -> Intent | None:
-        """The limit that the attempt has passed, given the job's run time so far in seconds."""
-        limits = self._spec.limits
+    def violation(self, limits: Limits, run_seconds: float) -> Intent | None:
+        """What the attempt must be stopped for, after so many seconds of the job's run time."""
+        if self._spec.restart == "from_checkpoint" and self._began_anew:
+            return Intent.RESTARTED
         if limits.stop_on_nan and self._diverged:
             return Intent.DIVERGED
         if limits.run_seconds is not None and run_seconds > limits.run_seconds:

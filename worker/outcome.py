@@ -14,7 +14,7 @@ from worker.guard import NOT_STARTED
 _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory")
 _TAIL_LINES = 50
 # What ending an attempt takes, beside the upload.
-_MARGIN_SECONDS = 2.0
+MARGIN_SECONDS = 2.0
 
 
 class Intent(Enum):
@@ -27,6 +27,7 @@ class Intent(Enum):
     STALL = auto()
     TIMEOUT = auto()
     DIVERGED = auto()
+    RESTARTED = auto()
     CANCEL = auto()
 
 
@@ -45,8 +46,17 @@ _MEANING = {
     Intent.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),
     Intent.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
     Intent.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
+    Intent.RESTARTED: (
+        Reason.ERROR,
+        "the program began at step 0 although it had a checkpoint to go on from: load it with "
+        "CheckpointManager.load_latest_checkpoint(), or say `restart: from_scratch`",
+    ),
     Intent.CANCEL: (Reason.CANCELLED, "cancelled on request"),
 }
+
+
+# What went wrong, rather than what somebody asked for.
+_WRONG = frozenset({Intent.STALL, Intent.TIMEOUT, Intent.DIVERGED, Intent.RESTARTED})
 
 
 def grace(intent: Intent, seconds: float, last_upload: float) -> float:
@@ -57,7 +67,7 @@ def grace(intent: Intent, seconds: float, last_upload: float) -> float:
     """
     if intent is not Intent.SHUTDOWN:
         return seconds
-    return max(seconds - min(last_upload, seconds / 2) - _MARGIN_SECONDS, seconds / 4)
+    return max(seconds - min(last_upload, seconds / 2) - MARGIN_SECONDS, seconds / 4)
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,16 @@ def not_started(intent: Intent) -> Outcome:
 
 
 def outcome(
-    exit_code: int, intent: Intent | None, output: Sequence[str], *, says_when_done: bool
+    exit_code: int,
+    intent: Intent | None,
+    output: Sequence[str],
+    *,
+    says_when_done: bool,
+    killed_for_memory: bool = False,
 ) -> Outcome:
     """The outcome of a child that exited with `exit_code` after the lines `output`.
+
+    `killed_for_memory`: the kernel killed some process for want of memory meanwhile.
 
     `says_when_done`: it exits with 0 only when it has finished, also after it was asked to stop.
     Of any other program an exit with 0 after SIGTERM may mean either; it runs once more, for
@@ -88,11 +105,20 @@ def outcome(
     """
     if exit_code == 0 and (intent is None or says_when_done):
         return Outcome(Reason.COMPLETED, "", exit_code)
+    tail = tuple(output[-_TAIL_LINES:])
     if intent is not None:
         reason, message = _MEANING[intent]
-        return Outcome(reason, message, exit_code)
-    tail = tuple(output[-_TAIL_LINES:])
+        return Outcome(
+            reason,
+            message,
+            exit_code,
+            retryable=intent is not Intent.RESTARTED,
+            log_tail=tail if intent in _WRONG else (),
+        )
     last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
+    if killed_for_memory and exit_code == 128 + signal.SIGKILL:
+        message = f"killed by the kernel: the machine or the container is out of memory: {last}"
+        return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
     if any(_OUT_OF_MEMORY.search(line) for line in tail):
         return Outcome(Reason.OUT_OF_MEMORY, last, exit_code, log_tail=tail)
     return Outcome(

@@ -53,6 +53,7 @@ class Publisher:
         self._last_line: str | None = None
         self._closing = False
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
+        self.uploaded_bytes = 0
         self.refused: dict[Path, str] = {}  # files that storage did not take in the last pass
         self.checkpoint = restored.checkpoint  # the newest one in storage
 
@@ -146,6 +147,7 @@ class Publisher:
             self._log_size = None
             raise
         self._log_size += len(data)
+        self.uploaded_bytes += len(data)
 
     def _publish_file(self, path: Path) -> None:
         try:
@@ -156,17 +158,20 @@ class Publisher:
             grown = before is not None and before.inode == version.inode
             if path.suffix in _GROWING and (before is None or grown):
                 self._append(path, before.size if before else 0, version)
-            elif path.suffix in _GROWING:
-                self._storage.put(self._key(path), path, self._fence)
-                self._ends[path] = _end(path, version.size)
             else:
-                committed = path.suffix == ".pt" and step_of(path) is not None
-                self._storage.put(self._key(path), path, self._fence, immutable=committed)
+                self._put(path, version)
+                if path.suffix in _GROWING:
+                    self._ends[path] = _end(path, version.size)
         except FileNotFoundError:
             return  # retired or replaced by the child in this moment; the next pass sees it
         self._published[path] = version
         if path.suffix == ".json" and path.parent == self._scratch.run.checkpoints:
             self._note_checkpoint(path)
+
+    def _put(self, path: Path, version: Version) -> None:
+        committed = path.suffix == ".pt" and step_of(path) is not None
+        self._storage.put(self._key(path), path, self._fence, immutable=committed)
+        self.uploaded_bytes += version.size
 
     def _note_checkpoint(self, record: Path) -> None:
         with contextlib.suppress(CheckpointCorrupt, OSError):
@@ -178,7 +183,7 @@ class Publisher:
         key = self._key(path)
         if version.size < offset or _end(path, offset) != self._ends.get(path, b""):
             # Written anew under the same name, as `open(path, "w")` does.
-            self._storage.put(key, path, self._fence)
+            self._put(path, version)
         else:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_ino != version.inode:
@@ -187,6 +192,7 @@ class Publisher:
                 while data := file.read(min(_READ_BYTES, version.size - offset)):
                     self._storage.append(key, offset, data, self._fence)
                     offset += len(data)
+                    self.uploaded_bytes += len(data)
         self._ends[path] = _end(path, version.size)
 
     def _publish_links(self) -> None:

@@ -21,15 +21,16 @@ from redis.exceptions import RedisError
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.messages import Messenger
 from jobs.record import Attempt, Job, Progress
-from jobs.rules import steps_recomputed
 from jobs.settings import Settings
 from jobs.states import Reason, Request
 from jobs.store import JobStore
 from monitoring.files import write_atomically
 from monitoring.storage import Fence, OvertakenError, Storage
+from worker.advice import Advice, advise
 from worker.background import Background
 from worker.child import Child
 from worker.launch import CannotLaunchError, Launch, Slot, prepare
+from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+_LIMITS_SECONDS = 5.0
 # A store that is away for so long at the end of an attempt fails it.
 _STORAGE_PATIENCE_SECONDS = 900.0
 # How often the last files are offered to a store that takes others.
@@ -104,6 +106,13 @@ class _Attempt:
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
+        self._limits = job.spec.limits
+        self._limits_read = time.monotonic()
+        self._advice: Advice | None = None
+        self._advised = False  # whether Redis has it
+        self._claimed_at = time.time()  # as the child's step counter counts time
+        self._begun = time.monotonic()
+        self._restore_seconds: float | None = None
         self._lease = self._background("Redis", self._renew)
 
     def run(self) -> None:
@@ -129,6 +138,7 @@ class _Attempt:
         restored: list[Restored] = []
         if not self._patiently(lambda: restored.append(self._restore())):
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
+        self._restore_seconds = time.monotonic() - self._begun
         try:
             launch = prepare(self._job, self._scratch, self._service.slot, self._service.settings)
         except CannotLaunchError as error:
@@ -142,6 +152,7 @@ class _Attempt:
         publisher = Publisher(self._service.storage, self._scratch, fence, restored)
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish)
+        kills = oom_kills()
         child = Child(
             launch.command,
             env=launch.env,
@@ -158,7 +169,13 @@ class _Attempt:
             publication.stop()
         lines = _last_lines(self._scratch)
         tells = self._job.spec.train is not None
-        ended = outcome(exit_code, self._intent, lines, says_when_done=tells)
+        ended = outcome(
+            exit_code,
+            self._intent,
+            lines,
+            says_when_done=tells,
+            killed_for_memory=oom_kills() != kills,
+        )
         return self._publish_last(publisher, ended)
 
     # -- before -----------------------------------------------------------------------------
@@ -184,8 +201,7 @@ class _Attempt:
     ) -> int:
         """The child's exit code, after looking after it once a second or when woken."""
         attendance = self._service.attendance
-        observer = Observer(self._job.spec, self._scratch, restored)
-        started = time.monotonic()
+        observer = Observer(self._job.spec, self._scratch, restored, self._claimed_at)
         while True:
             code = child.exit_code
             self._look(observer, publisher)
@@ -195,8 +211,8 @@ class _Attempt:
                 raise Overtaken
             if (asked := self._asked()) is not None:
                 self._stop(child, asked, publisher)
-            ran = self._job.run_seconds + time.monotonic() - started
-            if (violation := observer.violation(ran)) is not None:
+            self._advise(publisher)
+            if (violation := observer.violation(self._limits, self._run_seconds)) is not None:
                 self._stop(child, violation, publisher)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
@@ -210,7 +226,6 @@ class _Attempt:
 
     def _look(self, observer: Observer, publisher: Publisher) -> None:
         """Notes the progress; whatever the job has written there must not end it."""
-        saved = publisher.checkpoint.step if publisher.checkpoint else None
         try:
             seen = observer.progress()
         except Exception as error:  # strange rows, directories in the place of files, …
@@ -218,7 +233,17 @@ class _Attempt:
             if not self._puzzled:
                 log.warning("job %s: cannot tell its progress: %r", self._job.id, error)
             self._puzzled = True
-        self._progress = seen.model_copy(update={"checkpoint_step": saved})
+        self._progress = self._published(seen, publisher)
+
+    def _published(self, seen: Progress, publisher: Publisher) -> Progress:
+        """What was seen, and what storage has of it."""
+        return seen.model_copy(
+            update={
+                "checkpoint_step": publisher.checkpoint.step if publisher.checkpoint else None,
+                "uploaded_bytes": publisher.uploaded_bytes,
+                "restore_seconds": self._restore_seconds,
+            }
+        )
 
     def _stop(self, child: Child, intent: Intent, publisher: Publisher) -> None:
         """Asks the child to leave, once; the weightiest of several reasons counts."""
@@ -233,12 +258,43 @@ class _Attempt:
             log.info("job %s: asking the child to stop (%s)", self._job.id, intent.name.lower())
             child.terminate()
 
+    @property
+    def _run_seconds(self) -> float:
+        """Run time of the job's attempts so far."""
+        return self._job.run_seconds + time.monotonic() - self._begun
+
+    def _advise(self, publisher: Publisher) -> None:
+        """Says once when a save and its upload do not fit into the grace."""
+        saved = publisher.checkpoint
+        if self._advice is not None or saved is None or saved.attempt != self._job.attempt:
+            return
+        self._advice = advise(
+            self._job,
+            self._progress,
+            save_seconds=saved.seconds,
+            upload_seconds=publisher.longest_seconds,
+            grace_seconds=self._service.settings.grace_seconds,
+            run_seconds=self._run_seconds,
+        )
+        if self._advice is not None:
+            publisher.say(str(self._advice))
+
     def _renew(self) -> None:
         store = self._service.store
+        self._note_advice()
+        if time.monotonic() - self._limits_read > _LIMITS_SECONDS:
+            self._limits = store.limits(self._job.id)  # they may be changed while it runs
+            self._limits_read = time.monotonic()
         request = store.renew(self._job.id, self._job.attempt, self._progress)
         if request is not self._request:
             self._request = request
             self._service.attendance.wake.set()
+
+    def _note_advice(self) -> None:
+        if self._advice is not None and not self._advised:
+            data, store = self._advice.data(), self._service.store
+            store.note(self._job.id, self._job.attempt, "grace_too_short", data)
+            self._advised = True
 
     def _background(self, name: str, action: Callable[[], None]) -> Background:
         seconds = min(_TICK_SECONDS, self._service.settings.lease_seconds / 5)
@@ -255,8 +311,8 @@ class _Attempt:
         if not self._patiently(publisher.publish):
             message = "the last results could not be saved: storage was away"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
-        saved = publisher.checkpoint.step if publisher.checkpoint else None
-        self._progress = self._progress.model_copy(update={"checkpoint_step": saved})
+        self._progress = self._published(self._progress, publisher)
+        self._advise(publisher)
         for _ in range(_OFFERS):
             if not publisher.refused:
                 break
@@ -293,6 +349,7 @@ class _Attempt:
         store, told = self._service.store, False
         while True:
             try:
+                self._note_advice()
                 receipt = self._receipt(ended, store.now())
                 job = store.finish(self._job.id, receipt, retryable=ended.retryable)
             except RedisError as error:  # away, or out of memory or disk
@@ -314,19 +371,12 @@ class _Attempt:
             log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 
     def _receipt(self, ended: Outcome, at: float) -> Attempt:
-        seen = self._progress
-        return self._job.attempts[-1].model_copy(
+        return self._job.so_far(self._job.attempts[-1], self._progress).model_copy(
             update={
                 "ended_at": at,
                 "reason": ended.reason,
                 "message": ended.message,
                 "exit_code": ended.exit_code,
-                "resumed_from": seen.resumed_from,
-                "resumed_checksum": seen.resumed_checksum,
-                "first_step": seen.first_step,
-                "last_step": seen.step,
-                "steps_recomputed": steps_recomputed(self._job, seen.resumed_from, seen.step),
-                "checkpoint_step": seen.checkpoint_step,
                 "log_tail": list(ended.log_tail),
             }
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import Response, request, url_for
 
 from api.listing import page_of
@@ -9,7 +11,8 @@ from api.problems import InvalidInputError, problem
 from api.routes import Routes, as_json
 from api.service import service
 from api.wire import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
-from jobs.errors import IllegalMoveError, JobNotFoundError
+from jobs.change import JobChange
+from jobs.errors import JobNotFoundError
 from jobs.record import Job
 from jobs.spec import JobSpec
 from jobs.states import Request
@@ -84,14 +87,28 @@ def resume_job(job_id: str) -> JobView:
     return _view(job)
 
 
+@routes.call("POST", "/v1/jobs/<job_id:job_id>/retry", answer=JobView, status=202, problems=(409,))
+def retry_job(job_id: str) -> JobView:
+    """Queue a job again that failed or was cancelled; it goes on from its latest checkpoint."""
+    job = service().store.retry(job_id)
+    service().announce(job)
+    return _view(job)
+
+
+@routes.call("PATCH", "/v1/jobs/<job_id:job_id>", answer=JobView, problems=(409,))
+def change_job(job_id: str, body: JobChange) -> JobView:
+    """Change priority, labels, limits or preemptibility of a job that has not ended.
+
+    What is left out stays as it is; null takes a limit or a label away.
+    """
+    return _view(service().store.change(job_id, body))
+
+
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))
 def delete_job(job_id: str, query: DeleteQuery) -> Response:
     """Forget a job in a final state, and with `files=true` all that its run left."""
     store = service().store
-    job = store.get(job_id)
-    # A final state stays: once it is seen, no attempt writes to the run any more.
-    if not job.state.is_final:
-        raise IllegalMoveError(job_id, "delete", job.state)
+    store.mark_deleted(job_id)  # from here on no attempt writes to the run any more
     # Files first: whoever is cut off in between can ask again.
     if query.files:
         service().storage.delete_run(job_id)
@@ -102,7 +119,10 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
 def _view(job: Job) -> JobView:
     position = service().store.queue_position(job)
     files = f"{service().settings.storage_url.rstrip('/')}/{job.id}"
-    return JobView.model_construct(**dict(job), queue_position=position, files=files)
+    goodput = job.goodput_at(time.time())
+    return JobView.model_construct(
+        **dict(job), queue_position=position, goodput=goodput, files=files
+    )
 
 
 def _idempotency_key() -> str | None:

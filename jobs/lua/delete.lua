@@ -1,11 +1,16 @@
 -- Forgets a job that is in a final state.
--- ARGV[2] id
+-- ARGV[2] id   ARGV[3] mark: it is to be forgotten, and can no longer be queued again;
+-- remove: it is forgotten now
 -- Answers ok, missing, or illegal with the state that forbids it.
-local id = ARGV[2]
+local id, step = ARGV[2], ARGV[3]
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
-if #MOVES[state] > 0 then return {'illegal', state} end
-redis.call('ZREM', key('jobs:all'), id)
-redis.call('ZREM', key('jobs:state:' .. state), id)
-redis.call('DEL', job_key(id), job_key(id) .. ':events')
+if not FINAL[state] then return {'illegal', state} end
+if step == 'mark' then
+  redis.call('HSET', job_key(id), 'deleting', '1')
+else
+  redis.call('ZREM', key('jobs:all'), id)
+  redis.call('ZREM', key('jobs:state:' .. state), id)
+  redis.call('DEL', job_key(id), job_key(id) .. ':events')
+end
 return {'ok', state}

@@ -1,5 +1,6 @@
--- What every script below starts with. Python puts one line before it:
---   local MOVES = cjson.decode('{"queued": ["running", …], …}')    from jobs.states.MOVES
+-- What every script below starts with. Python puts two lines before it, from jobs.states:
+--   local MOVES = cjson.decode('{"queued": ["running", …], …}')
+--   local FINAL = cjson.decode('{"succeeded": true, …}')
 --
 -- ARGV[1]  prefix of every key
 --
@@ -32,7 +33,8 @@ local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1000000
 local MAX_EVENTS = 1000
 
 -- `order` is (9 - priority) * LINE + sequence: each priority is a line of its own, first in first
--- out. It stays with the job for life, which puts one that was preempted at the head of its line.
+-- out. It stays with the job for as long as its priority does, which puts one that was preempted at
+-- the head of its line.
 local LINE = 2 ^ 40
 
 local function key(name) return PREFIX .. name end
@@ -40,6 +42,8 @@ local function job_key(id) return PREFIX .. 'job:' .. id end
 local function pool_key(pool, index) return PREFIX .. 'jobs:pool:' .. pool .. ':' .. index end
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function whole(number) return string.format('%.0f', number) end
+
+local function order_of(priority, sequence) return whole((9 - priority) * LINE + sequence) end
 
 local function get(id, field) return redis.call('HGET', job_key(id), field) end
 
@@ -192,7 +196,7 @@ local function move(id, from, to)
   if to == 'running' then
     redis.call('ZADD', pool_key(pool, 'running'), sequence, id)
   end
-  if #MOVES[to] == 0 then
+  if FINAL[to] then
     redis.call('HSET', job_key(id), 'finished_at', stamp(NOW))
   end
 end

@@ -17,9 +17,8 @@ end
 if redis.call('EXISTS', job_key(id)) == 1 then return {'ok', id} end
 
 local sequence = redis.call('INCR', key('sequence'))
-local order = (9 - priority) * LINE + sequence
 redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 'spec', spec,
-  'state', 'queued', 'sequence', sequence, 'order', whole(order), 'attempt', 0,
+  'state', 'queued', 'sequence', sequence, 'order', order_of(priority, sequence), 'attempt', 0,
   'submitted_at', stamp(NOW))
 redis.call('ZADD', key('jobs:all'), sequence, id)
 redis.call('ZADD', key('jobs:state:queued'), sequence, id)

@@ -356,7 +356,60 @@ def test_a_paused_job_is_queued_again_and_announced(
         assert redis.llen("spectrain:queue:default") == 2
 
 
-@pytest.mark.parametrize("action", ["preempt", "pause", "resume"])
+def test_a_failed_job_is_tried_again_and_announced(
+    http: FlaskClient, store: JobStore, job_id: str, redis_url: str
+) -> None:
+    run_to(store, Reason.DIVERGED)
+    answer = http.post(f"/v1/jobs/{job_id}/retry")
+    job = answer.get_json()
+    assert (answer.status_code, job["state"], job["finished_at"]) == (202, "queued", None)
+    with Redis.from_url(redis_url) as redis:
+        assert redis.llen("spectrain:queue:default") == 2
+    again = store.claim("default", "w1")
+    assert again is not None
+    assert (again.id, again.attempt) == (job_id, 2)
+
+
+def test_a_waiting_job_is_moved_up_and_a_label_and_a_limit_are_changed(
+    http: FlaskClient, store: JobStore, job_id: str
+) -> None:
+    other = submitted(http, labels={"team": "waves", "note": "x"}, limits={"run_seconds": 60})
+    answer = http.patch(
+        f"/v1/jobs/{other['id']}",
+        json={
+            "priority": 7,
+            "labels": {"note": None, "who": "me"},
+            "limits": {"run_seconds": None},
+        },
+    )
+    job = answer.get_json()
+    assert (answer.status_code, job["priority"], job["queue_position"]) == (200, 7, 0)
+    assert job["spec"]["labels"] == {"team": "waves", "who": "me"}
+    assert job["spec"]["limits"]["run_seconds"] is None
+    assert job["spec"]["limits"]["stall_seconds"] == 1800
+    first = store.claim("default", "w1")
+    assert first is not None
+    assert first.id == other["id"]
+
+
+def test_what_cannot_be_changed_is_refused(http: FlaskClient, store: JobStore, job_id: str) -> None:
+    path = f"/v1/jobs/{job_id}"
+    body = problem(http.patch(path, json={"name": "b", "priority": 10}), 422)
+    assert {error["field"] for error in body["errors"]} == {"name", "priority"}
+    run_to(store, Reason.COMPLETED)
+    assert problem(http.patch(path, json={"priority": 1}), 409)["state"] == "succeeded"
+    problem(http.patch("/v1/jobs/a-23456789", json={"priority": 1}), 404)
+
+
+def test_a_job_that_is_being_deleted_is_not_tried_again(
+    http: FlaskClient, store: JobStore, job_id: str
+) -> None:
+    run_to(store, Reason.DIVERGED)
+    store.mark_deleted(job_id)
+    assert problem(http.post(f"/v1/jobs/{job_id}/retry"), 409)["state"] == "being deleted"
+
+
+@pytest.mark.parametrize("action", ["preempt", "pause", "resume", "retry"])
 def test_what_a_state_forbids_is_refused_with_the_state(
     http: FlaskClient, job_id: str, action: str
 ) -> None:

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 from redis import Redis
 
+from jobs.change import JobChange
 from jobs.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
@@ -58,6 +59,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.store.redis.flushall()
         self.seen: dict[str, tuple[State, int]] = {}
         self.ends: dict[tuple[str, int], Reason] = {}
+        self.marked: set[str] = set()
 
     @initialize(target=jobs)
     def two_jobs(self) -> Any:
@@ -145,6 +147,46 @@ class Lifecycle(RuleBasedStateMachine):
             assert before.state is not State.PAUSED
 
     @rule(job_id=jobs)
+    def retry(self, job_id: str) -> None:
+        state = self.state_of(job_id)
+        may = state in {State.FAILED, State.CANCELLED} and job_id not in self.marked
+        try:
+            after = self.store.retry(job_id)
+        except JobNotFoundError:
+            assert state is None
+        except IllegalMoveError:
+            assert not may
+        else:
+            assert may
+            assert (after.failures, after.no_progress, after.run_seconds) == (0, 0, 0)
+
+    @rule(job_id=jobs, priority=st.integers(0, 9))
+    def change(self, job_id: str, priority: int) -> None:
+        state = self.state_of(job_id)
+        try:
+            after = self.store.change(job_id, JobChange(priority=priority))
+        except JobNotFoundError:
+            assert state is None
+        except IllegalMoveError:
+            assert state is not None
+            assert state.is_final
+        else:
+            assert after.priority == after.spec.priority == priority
+
+    @rule(job_id=jobs)
+    def mark_deleted(self, job_id: str) -> None:
+        state = self.state_of(job_id)
+        try:
+            self.store.mark_deleted(job_id)
+        except JobNotFoundError:
+            assert state is None
+        except IllegalMoveError:
+            assert state is not None
+            assert not state.is_final
+        else:
+            self.marked.add(job_id)
+
+    @rule(job_id=jobs)
     def lose(self, job_id: str) -> None:
         """The reaper comes upon an expired lease; and upon one that was renewed meanwhile."""
         if self.state_of(job_id) is not State.RUNNING:
@@ -198,6 +240,9 @@ class Lifecycle(RuleBasedStateMachine):
         waiting = self.store.waiting().get("default", [])
         queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
         assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
+        queued = redis.zrange("spectrain:jobs:pool:default:queued", 0, -1)
+        in_order = sorted(map(self.store.get, queued), key=lambda j: (-j.priority, j.sequence))
+        assert queued == [job.id for job in in_order]
         running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
         assert redis.hgetall("spectrain:claims") == running
         assert redis.zcard("spectrain:jobs:all") == len(self.seen)

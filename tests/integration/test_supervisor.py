@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from api.redis_server import RedisConfig, find_redis_server
+from jobs.change import JobChange, LimitsChange
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
 from jobs.record import Job
@@ -178,9 +179,156 @@ def test_a_limit_that_is_passed_ends_the_attempt(
     assert (job.state, job.reason) == (state, reason)
 
 
+@pytest.fixture
+def small_memory() -> Iterator[Path]:
+    """A control group of 64 MiB, which only root can make."""
+    group = Path("/sys/fs/cgroup/memory/spectrain-test")  # version 1
+    limit, swap = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+    if not group.parent.is_dir():
+        group = Path("/sys/fs/cgroup/spectrain-test")  # version 2
+        limit, swap = "memory.max", "memory.swap.max"
+    try:
+        group.mkdir(exist_ok=True)
+        (group / limit).write_text(str(64 << 20))
+    except OSError:
+        pytest.skip("making a control group needs root")
+    if (group / swap).exists():
+        (group / swap).write_text("0" if swap == "memory.swap.max" else str(64 << 20))
+    yield group
+    group.rmdir()
+
+
+def test_a_program_that_the_kernel_killed_for_memory_is_told_so(
+    bench: Bench, small_memory: Path
+) -> None:
+    script = (
+        "import os, pathlib\n"
+        f"pathlib.Path('{small_memory}/cgroup.procs').write_text(str(os.getpid()))\n"
+        "hoard = [bytearray(b'x' * (1 << 20)) for _ in range(500)]\n"
+    )
+    job = bench.run(python(script))
+    assert (job.state, job.reason) == (State.FAILED, Reason.OUT_OF_MEMORY)
+    assert "killed by the kernel" in job.message
+
+
+def test_a_limit_that_is_changed_counts_for_the_attempt_under_way(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = bench.claim(python("import time; print('up', flush=True); time.sleep(600)"))
+    thread = bench.begin(job)
+    wait_until(lambda: "up" in bench.output(job), what="the program")
+    bench.store.change(job.id, JobChange(limits=LimitsChange(run_seconds=1)))
+    thread.join(60)
+    assert bench.store.get(job.id).reason is Reason.TIMEOUT
+
+
 def test_steps_are_counted_exactly_without_asking_the_program(bench: Bench) -> None:
     job = bench.run(python(BEATS + "for step in range(5, 43): heartbeat.beat(step)"))
     assert (job.attempts[0].first_step, job.attempts[0].last_step) == (5, 42)
+
+
+SAVING = """
+import os, time, torch
+from monitoring import CheckpointManager, MetricsLogger, preemption
+root = os.environ["SPECTRAIN_RUN_DIR"]
+manager, logger = CheckpointManager(root, save_interval=10), MetricsLogger(root + "/logs", 1)
+model = torch.nn.Linear(4, 4)
+optimizer = torch.optim.SGD(model.parameters())
+checkpoint = manager.load_latest_checkpoint() if LOADS else None
+start = checkpoint["step"] + 1 if checkpoint else 0
+for step in range(start, int(os.environ.get("STEPS", "30"))):
+    if preemption.stop_requested():
+        manager.save_checkpoint(step - 1, model, optimizer, [], {})
+        raise SystemExit(143)
+    logger.log_metrics(step, {"loss": 1.0})
+    if manager.should_checkpoint(step):
+        manager.save_checkpoint(step, model, optimizer, [], {})
+    print(step, flush=True)
+    time.sleep(0.02)
+    while step == 15 and os.environ["SPECTRAIN_ATTEMPT"] == "1" and not preemption.stop_requested():
+        time.sleep(0.01)
+"""
+
+
+def saving(*, loads: bool, **fields: Any) -> JobSpec:
+    """A program that saves each ten steps, and goes on from its checkpoint or does not."""
+    return python(SAVING.replace("LOADS", str(loads)), **fields)
+
+
+def test_a_receipt_says_what_each_attempt_waited_for_and_did(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = bench.claim(saving(loads=True))
+    thread = bench.begin(job)
+    wait_until(lambda: "[1] 15\n" in bench.output(job), what="some steps")
+    bench.store.request(job.id, Request.PREEMPT)
+    thread.join(30)
+    again = bench.store.claim("default", "w")
+    assert again is not None
+    supervise(bench.service, again)
+
+    job = bench.store.get(job.id)
+    assert job.state is State.SUCCEEDED
+    first, second = job.attempts
+    assert (first.first_step, first.last_step, first.checkpoint_step) == (0, 15, 15)
+    assert (second.resumed_from, second.first_step, second.last_step) == (15, 16, 29)
+    assert second.resumed_checksum is not None
+    assert first.steps_recomputed == second.steps_recomputed == 0
+    for attempt in job.attempts:
+        assert attempt.queue_seconds is not None
+        assert attempt.restore_seconds is not None
+        assert attempt.first_step_seconds is not None
+        assert 0 <= attempt.queue_seconds < 60
+        assert 0 <= attempt.restore_seconds <= attempt.first_step_seconds
+        assert attempt.step_seconds >= 0.02 * ((attempt.last_step or 0) - (attempt.first_step or 0))
+        assert attempt.uploaded_bytes > bench.files(job).checkpoint(10).stat().st_size
+        kept = json.loads(bench.files(job).attempt(attempt.number).read_text())
+        assert kept["reason"] == attempt.reason
+        assert kept["first_step_seconds"] == attempt.first_step_seconds
+    useful = first.step_seconds + second.step_seconds
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert job.goodput_at(0) == pytest.approx(useful / (job.finished_at - job.started_at))
+
+
+def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) -> None:
+    bench = Bench(bench.settings.model_copy(update={"grace_seconds": 0.001}), bench.store)
+    spec = saving(loads=True, env={"STEPS": "15"})
+    job = bench.run(spec)
+    (event,) = [e for e in bench.store.events(job.id) if e.type == "grace_too_short"]
+    assert event.data["grace_seconds"] == 0.001
+    assert float(event.data["save_seconds"] or 0) > 0
+    assert "a save took" in bench.output(job)
+    bench.service.messenger.close()
+
+
+def forgetful(bench: Bench, wait_until: Wait, **fields: Any) -> Job:
+    """A job whose second attempt begins at step 0, after it has ended."""
+    job = bench.claim(saving(loads=False, **fields))
+    thread = bench.begin(job)
+    wait_until(lambda: "[1] 15\n" in bench.output(job), what="some steps")
+    bench.store.request(job.id, Request.PREEMPT)
+    thread.join(30)
+    again = bench.store.claim("default", "w")
+    assert again is not None
+    supervise(bench.service, again)
+    return bench.store.get(job.id)
+
+
+def test_a_program_that_forgets_its_checkpoint_is_stopped_and_told(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = forgetful(bench, wait_until, env={"STEPS": "2000"})
+    assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
+    assert "began at step 0 although it had a checkpoint" in job.message
+
+
+def test_a_program_may_begin_anew_where_the_specification_says_so(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = forgetful(bench, wait_until, restart="from_scratch", env={"STEPS": "30"})
+    assert job.state is State.SUCCEEDED
+    assert (job.attempts[-1].first_step, job.attempts[-1].steps_recomputed) == (0, 16)
 
 
 def test_an_overtaken_attempt_is_killed_and_leaves_no_trace(bench: Bench, wait_until: Wait) -> None:

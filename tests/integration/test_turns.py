@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from jobs.change import JobChange
 from jobs.record import Job
 from jobs.spec import JobSpec, Retry
 from jobs.states import Reason
@@ -137,6 +138,20 @@ def test_without_aging_a_job_keeps_its_priority_however_long_it_waits(store: Job
     low, high = submit(store, 0), submit(store, 1)
     wait_longer(store, low, 1e9)
     assert store.waiting() == {"default": [high.id, low.id]}
+
+
+def test_a_changed_priority_takes_the_wait_along_as_far_as_its_new_line_allows(
+    store: JobStore,
+) -> None:
+    fresh, waited = submit(store, 5), submit(store, 3)
+    wait_longer(store, waited, 4 * 3600)
+    assert store.waiting() == {"default": [waited.id, fresh.id]}
+    store.change(waited.id, JobChange(priority=5))
+    other = submit(store, 6)
+    assert store.waiting() == {"default": [other.id, fresh.id, waited.id]}
+    assert store.queue_position(store.get(waited.id)) == 2
+    store.change(waited.id, JobChange(priority=2))
+    assert store.queue_position(store.get(waited.id)) == 2
 
 
 def test_a_back_off_is_no_waiting(store: JobStore) -> None:

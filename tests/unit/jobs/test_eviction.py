@@ -193,5 +193,15 @@ def test_the_loss_is_what_is_done_again_and_at_most_a_checkpoint_interval(
     assert loss_seconds(running_job(progress, checkpoint=checkpoint), 1100.0) == pytest.approx(loss)
 
 
+def test_a_restore_costs_what_it_took_the_last_time() -> None:
+    job = running_job(Progress(step=99, first_step=0, checkpoint_step=89))
+    attempts = [
+        Attempt(number=n, worker="w", started_at=1000.0, restore_seconds=seconds)
+        for n, seconds in enumerate([90.0, 7.0, None], start=1)
+    ]
+    longer = job.model_copy(update={"attempts": attempts})
+    assert loss_seconds(longer, 1100.0) == loss_seconds(job, 1100.0) + 7.0
+
+
 def test_a_job_that_never_means_to_save_is_not_protected_by_that() -> None:
     assert loss_seconds(running_job(checkpoint=every(None, None)), 1e6) == 300.0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.record import Attempt, Job, Progress
-from jobs.rules import MAX_BACKOFF_SECONDS, decide, lost_attempt, steps_recomputed
+from jobs.rules import MAX_BACKOFF_SECONDS, decide, lost_attempt
 from jobs.spec import JobSpec, Retry
 from jobs.states import MOVES, RULES, Budget, Reason, Request, State
 
@@ -115,31 +115,40 @@ def test_back_off_doubles_up_to_a_ceiling() -> None:
     assert delays[-1] == MAX_BACKOFF_SECONDS
 
 
+def test_running_out_of_memory_is_tried_again_only_where_that_is_asked_for() -> None:
+    plain = decide(job(), ended(Reason.OUT_OF_MEMORY, message="CUDA out of memory"))
+    assert plain.state is State.FAILED
+    assert plain.message == "CUDA out of memory (not tried again: retry.out_of_memory is off)"
+    spec = JobSpec(name="a", command=["true"], retry=Retry(out_of_memory=True, max_failures=1))
+    states = [decide(job(spec=spec, failures=n), ended(Reason.OUT_OF_MEMORY)).state for n in (0, 1)]
+    assert states == [State.QUEUED, State.FAILED]
+
+
 def test_a_finished_run_outruns_a_cancel() -> None:
     decision = decide(job(request=Request.CANCEL), ended(Reason.COMPLETED))
     assert decision.state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize(
-    ("earlier", "resumed_from", "last_step", "expected"),
+    ("earlier", "first", "last", "expected"),
     [
-        ([437], 400, 600, 37),
-        ([437], 437, 600, 0),
-        ([437], None, 600, 438),
-        ([437], None, 100, 101),
-        ([437, 300], 400, 600, 37),
-        ([], None, 600, 0),
-        ([437], 400, None, 0),
+        ([437], 401, 600, 37),
+        ([437], 438, 600, 0),
+        ([437], 0, 600, 438),
+        ([437], 0, 100, 101),
+        ([437, 300], 401, 600, 37),
+        ([], 0, 600, 0),
+        ([437], None, None, 0),
     ],
 )
 def test_steps_computed_twice_are_counted(
-    earlier: list[int], resumed_from: int | None, last_step: int | None, expected: int
+    earlier: list[int], first: int | None, last: int | None, expected: int
 ) -> None:
     attempts = [
         Attempt(number=n, worker="w", started_at=0.0, last_step=step)
         for n, step in enumerate(earlier, start=1)
     ]
-    assert steps_recomputed(job(attempts=attempts), resumed_from, last_step) == expected
+    assert job(attempts=attempts).steps_recomputed(first, last) == expected
 
 
 def test_a_lost_attempt_keeps_what_was_last_heard_of_it() -> None:
@@ -151,6 +160,25 @@ def test_a_lost_attempt_keeps_what_was_last_heard_of_it() -> None:
     assert (receipt.first_step, receipt.last_step, receipt.checkpoint_step) == (301, 437, 400)
     assert receipt.steps_recomputed == 20
     assert "worker w was not heard of for 16 s" in receipt.message
+    assert receipt.detect_seconds == 16
+
+
+def test_goodput_counts_each_step_once_and_the_whole_time_since_the_first_start() -> None:
+    attempts = [
+        # Steps 0 to 99 in 99 s after the first of them, then lost: 80 to 99 are done again.
+        Attempt(number=1, worker="v", started_at=0.0, ended_at=110.0, first_step=0, last_step=99,
+                step_seconds=100.0),
+        Attempt(number=2, worker="w", started_at=120.0, ended_at=180.0, first_step=80,
+                last_step=119, step_seconds=40.0, steps_recomputed=20),
+    ]  # fmt: skip
+    done = job(state=State.SUCCEEDED, attempts=attempts, started_at=0.0, finished_at=200.0)
+    assert done.goodput_at(1e9) == (100 + 20) / 200
+    assert job().goodput_at(5.0) is None  # not started
+
+
+def test_goodput_of_a_running_job_counts_what_was_last_heard_of_it() -> None:
+    progress = Progress(step=49, first_step=0, step_seconds=50.0)
+    assert job(progress=progress, started_at=0.0).goodput_at(100.0) == 0.5
 
 
 def test_a_pause_that_was_accepted_outlives_the_attempt_it_was_asked_of() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring import MetricsLogger
+from monitoring.reader import read_curves
 from monitoring.rows import RowFormat, decode
 
 NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**70), 2**70)
@@ -175,6 +176,45 @@ def test_a_rewind_killed_half_way_repeats_nothing(logger: MetricsLogger) -> None
     assert logger.rewind(4) == 5
     assert superseded.read_bytes() == after
     assert [row["step"] for row in logger.load_metrics()] == list(range(5))
+
+
+def test_a_torn_line_that_a_resume_moves_spoils_no_row_of_the_next(logger: MetricsLogger) -> None:
+    for step in range(3):
+        logger.log_metrics(step, {"loss": 1.0})
+    with logger.metrics_file.open("a") as file:
+        file.write('{"step": 3, "ti')  # a power cut
+    assert logger.rewind(1) == 2
+    for step in (2, 3):
+        logger.log_metrics(step, {"loss": 2.0})
+    assert logger.rewind(1) == 2
+    superseded = logger.metrics_file.with_name("metrics.superseded.jsonl").read_text()
+    first, torn, *again = superseded.splitlines()
+    assert (json.loads(first)["loss"], torn) == (1.0, '{"step": 3, "ti')
+    assert [json.loads(line)["loss"] for line in again] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("step", [7, 7.0, np.int64(7), np.float32(7), torch.tensor(7)])
+def test_a_step_may_be_any_whole_number(logger: MetricsLogger, step: Any) -> None:
+    assert not logger.should_log(step)
+    logger.log_metrics(step, {"loss": 1.0})
+    logger.log_metrics(step, {"loss": torch.tensor(1.0)})
+    assert [row["step"] for row in logger.load_metrics()] == [7, 7]
+    assert logger.rewind(step) == 0
+
+
+@pytest.mark.parametrize("step", [7.5, math.nan, "7", None, torch.ones(2)])
+def test_no_other_step_is_taken(logger: MetricsLogger, step: Any) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        logger.log_metrics(step, {"loss": 1.0})
+
+
+def test_an_integer_beyond_every_float_is_logged(logger: MetricsLogger) -> None:
+    logger.log_metrics(1, {"loss": 1.0, "large": 10**400})
+    logger.log_metrics(2, {"loss": 2.0, "large": 5})
+    assert [row["large"] for row in logger.load_metrics()] == [10**400, 5]
+    summary = logger.get_metrics_summary()
+    assert (summary["large_max"], summary["large_final"]) == (5, 5)
+    assert read_curves(logger.metrics_file)["large"].values == [5.0]
 
 
 def test_a_failing_disk_does_not_end_training(

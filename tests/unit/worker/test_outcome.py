@@ -65,3 +65,14 @@ def test_only_a_machine_that_is_about_to_go_cuts_the_grace_for_the_upload() -> N
     assert grace(Intent.SHUTDOWN, 60, last_upload=20) == 38
     assert grace(Intent.SHUTDOWN, 60, last_upload=500) == 28, "at least half of it is the child's"
     assert grace(Intent.SHUTDOWN, 4, last_upload=500) > 0
+
+
+@pytest.mark.parametrize(
+    ("intent", "kept"),
+    [(Intent.STALL, 50), (Intent.TIMEOUT, 50), (Intent.DIVERGED, 50), (Intent.SHUTDOWN, 0)],
+)
+def test_what_went_wrong_keeps_the_last_lines_and_what_was_asked_for_does_not(
+    intent: Intent, kept: int
+) -> None:
+    ended = outcome(143, intent, ["line"] * 60, says_when_done=True)
+    assert len(ended.log_tail) == kept

@@ -1,0 +1,14 @@
+-- Queues a job again that failed or was cancelled: its run goes on, all budgets are whole.
+-- ARGV[2] id
+-- Answers ok, missing, or illegal with what forbids it.
+local id = ARGV[2]
+local state = get(id, 'state')
+if not state then return {'missing', ''} end
+if not FINAL[state] or not legal(state, 'queued') then return {'illegal', state} end
+if get(id, 'deleting') == '1' then return {'illegal', 'being deleted'} end
+move(id, state, 'queued')
+redis.call('HSET', job_key(id), 'finished_at', '', 'reason', '', 'message', '',
+  'failures', 0, 'no_progress', 0, 'run_seconds', 0)
+enqueue(id, NOW)
+event(id, 'retried', '{}')
+return {'ok', 'queued'}
