@@ -18,9 +18,11 @@ from jobs.messages import TASK, Messenger, celery_app, queue_name
 from jobs.settings import Settings, connect
 from jobs.store import JobStore
 from monitoring.storage import open_storage
-from worker.launch import Slot
+from worker.child import start_cold
+from worker.launch import Slot, usual_environment
 from worker.scratch import remove_left_behind
 from worker.supervisor import Attendance, Service, supervise
+from worker.warm_start import WarmStart
 
 log = logging.getLogger("worker")
 
@@ -31,13 +33,15 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     """The Celery application whose one task runs the next job of the settings' pool."""
     remove_left_behind(settings.scratch_dir)
     attendance = Attendance()
+    slot = Slot.of_this_process(settings.device)
     service = Service(
         settings,
         store,
         Messenger(settings, store),
         open_storage(settings.storage_url, settings.s3_endpoint_url),
-        Slot.of_this_process(settings.device),
+        slot,
         attendance,
+        WarmStart(usual_environment(slot)).start if settings.warm_start else start_cold,
     )
     # One incarnation of this worker: a process that is started again is another one.
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"

@@ -28,8 +28,9 @@ from jobs.store import JobStore
 from monitoring.files import write_atomically
 from monitoring.storage import Fence, OvertakenError, Storage
 from worker.background import Background
-from worker.child import Child
-from worker.launch import CannotLaunchError, Launch, Slot, prepare
+from worker.child import Child, Start, start_cold
+from worker.command import Launch
+from worker.launch import CannotLaunchError, Slot, prepare
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
@@ -73,6 +74,7 @@ class Service:
     storage: Storage
     slot: Slot
     attendance: Attendance
+    start: Start = start_cold
 
 
 def supervise(service: Service, job: Job) -> None:
@@ -146,6 +148,7 @@ class _Attempt:
             cwd=launch.cwd,
             output=self._scratch.output,
             on_exit=self._service.attendance.wake.set,
+            start=self._service.start,
         )
         try:
             publication.start()
