@@ -11,6 +11,7 @@ import time
 
 from celery import Celery
 from celery.signals import setup_logging, worker_shutting_down
+from kombu.asynchronous import get_event_loop
 from redis import Redis
 
 from jobs.errors import STORE_AWAY
@@ -27,6 +28,8 @@ from worker.warm_start import WarmStart
 log = logging.getLogger("worker")
 
 _RETRY_SECONDS = 2.0
+# After the end of a task, when Celery has surely taken note of it.
+_LISTEN_AGAIN_SECONDS = (0.005, 0.05)
 
 
 def create_worker(settings: Settings, store: JobStore) -> Celery:
@@ -49,18 +52,18 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
-        """Runs the job that is next in the pool, which may be another than `job_id`."""
-        if attendance.stop_since is not None:
-            return
-        try:
-            job = store.claim(settings.pool, name)
-        except STORE_AWAY as error:
-            log.warning("cannot claim a job, the message is dropped and sent again: %s", error)
-            return
-        if job is None:
-            log.debug("nothing waits in pool %s any more (woken for %s)", settings.pool, job_id)
-            return
-        supervise(service, job)
+        """Runs what waits in the pool, which may be other jobs than `job_id`, or none any more."""
+        while attendance.stop_since is None:
+            try:
+                job = store.claim(settings.pool, name)
+            except STORE_AWAY as error:
+                log.warning("cannot claim a job, the message is dropped and sent again: %s", error)
+                break
+            if job is None:
+                log.debug("nothing waits in pool %s any more (woken for %s)", settings.pool, job_id)
+                break
+            supervise(service, job)
+        _listen_again()
 
     def on_shutdown(**_: object) -> None:
         attendance.stop()
@@ -69,6 +72,16 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
              ", ".join(service.slot.gpus) or "none, on the CPU")  # fmt: skip
     return app
+
+
+def _listen_again() -> None:
+    """Has Celery wait for the next message at once.
+
+    While a task runs it does not, and it would notice the end of it up to a second late.
+    """
+    if (hub := get_event_loop()) is not None:
+        for seconds in _LISTEN_AGAIN_SECONDS:
+            hub.call_soon(hub.call_later, seconds, lambda: None)  # type: ignore[no-untyped-call]
 
 
 def _keep_logging(**_: object) -> None:

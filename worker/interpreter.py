@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import ctypes
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
+from collections.abc import Iterable
 from importlib.machinery import BuiltinImporter, SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -17,6 +19,15 @@ from worker.program import WORKLOAD, Program, is_shadowed, read_at_start
 
 # Ours: a job may have modules of the same names.
 _ROOMS = {"api", "jobs", "monitoring", "spectral_gpt", "worker"}
+
+
+def forget(names: Iterable[str]) -> None:
+    """Makes these modules as if they had never been imported, without taking them apart.
+
+    That would write to, and so copy, every page of them.
+    """
+    kept = [sys.modules.pop(name) for name in names if name in sys.modules]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
 class Interpreter:
@@ -32,6 +43,13 @@ class Interpreter:
         self.given = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if name}
         # Python adds LC_CTYPE where no locale is set.
         self._added = {k: v for k, v in os.environ.items() if k not in self.given}
+        self._imported: set[str] = set()
+        self._ours: list[str] = []
+
+    def note_imports(self) -> None:
+        """Notes what is imported by now; in each child it would touch, and so copy, its names."""
+        self._imported = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
+        self._ours = [name for name in sys.modules if name.partition(".")[0] in _ROOMS]
 
     def program(self, launch: Launch) -> Program | None:
         """The program that this process can become, if it makes no difference to it.
@@ -45,14 +63,15 @@ class Interpreter:
             os.chdir(launch.cwd)
         except OSError:
             return None
+        imported = self._imported
         if program.module != WORKLOAD:
-            for name in [name for name in sys.modules if name.partition(".")[0] in _ROOMS]:
-                del sys.modules[name]
+            forget(self._ours)
+            imported = imported - _ROOMS
         if program.script is not None and not Path(program.script).is_file():
             return None
         if program.module is not None and _runs_imported_code(program.module):
             return None
-        return None if is_shadowed(_first_directory(program), launch.cwd) else program
+        return None if is_shadowed(imported, _first_directory(program), launch.cwd) else program
 
     def prepare(self, program: Program, launch: Launch) -> None:
         """Makes environment, arguments and `__main__` those of the program."""

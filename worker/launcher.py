@@ -30,7 +30,7 @@ if not sys.flags.safe_path:
 from jobs.parent_death import die_with_parent
 from worker import guard
 from worker.command import Launch
-from worker.interpreter import Interpreter, run
+from worker.interpreter import Interpreter, forget, run
 from worker.title import set_title
 
 READY = b"ready"
@@ -43,7 +43,7 @@ class NotFitError(Exception):
     """Children forked from this process might not work; the message says why."""
 
 
-def preload() -> None:
+def preload(interpreter: Interpreter) -> None:
     """Imports what training needs; raises whatever an import raises, and `NotFitError`."""
     before = set(sys.modules)
     import matplotlib.figure  # noqa: F401, PLC0415
@@ -58,6 +58,7 @@ def preload() -> None:
     if touched or b"libcuda.so" in Path("/proc/self/maps").read_bytes():
         raise NotFitError("an import has initialised CUDA")
     _preloaded.extend(set(sys.modules) - before)
+    interpreter.note_imports()
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page of this
 
@@ -100,12 +101,6 @@ def end_quickly() -> None:
     # Called in reverse, after what is registered from now on: fflush(NULL), then _exit(status).
     libc.on_exit(libc._exit, None)
     libc.__cxa_atexit(libc.fflush, None, None)
-
-
-def forget_preloaded() -> None:
-    """Leaves the modules that the launcher imported as they are, at the end of a program."""
-    kept = [sys.modules.pop(name) for name in _preloaded if name in sys.modules]
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
 def serve(channel: socket.socket) -> Launch:
@@ -165,9 +160,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     interpreter = Interpreter()
-    atexit.register(forget_preloaded)  # before all others, so that it is called after them
+    # Before all others, so that it is called after them.
+    atexit.register(forget, _preloaded)
     try:
-        preload()
+        preload(interpreter)
     except Exception as error:
         channel.send(f"{type(error).__name__}: {error}".encode()[:4096])
         os._exit(1)

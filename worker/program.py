@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +60,16 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if _READ_AT_START.match(name)}
 
 
-def is_shadowed(directory: Path, cwd: Path) -> bool:
+def is_shadowed(imported: Set[str], directory: Path, cwd: Path) -> bool:
     """Whether a program would find something of its own in place of what is imported already.
 
-    `directory` is the first one that it imports from.
+    `imported` are the names of packages and modules, `directory` is where it looks first.
     """
-    imported = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
     try:
         own = {entry.name.partition(".")[0] for entry in os.scandir(directory)}
     except OSError:
         return True
-    return bool(imported & own) or (cwd / "matplotlibrc").exists()
+    return not own.isdisjoint(imported) or (cwd / "matplotlibrc").exists()
 
 
 def _this_python(name: str, path: str | None) -> str | None:
