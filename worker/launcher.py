@@ -21,6 +21,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,12 +56,18 @@ def preload(interpreter: Interpreter) -> None:
 
     _end_threads()
     touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    if touched or b"libcuda.so" in Path("/proc/self/maps").read_bytes():
+    if touched or any(name.startswith("/dev/nvidia") for name in _open_files()):
         raise NotFitError("an import has initialised CUDA")
     _preloaded.extend(set(sys.modules) - before)
     interpreter.note_imports()
     gc.collect()
     gc.freeze()  # a collection in a child would write to, and so copy, every page of this
+
+
+def _open_files() -> Iterator[str]:
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the directory itself
+            yield str(link.readlink())
 
 
 def _end_threads() -> None:
