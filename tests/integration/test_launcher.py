@@ -169,17 +169,21 @@ def test_settings_that_count_from_the_start_are_there_from_the_start(
 
 @pytest.mark.parametrize("script", ["raise ImportError('broken')", "import os; os.abort()"])
 def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
-    usual: dict[str, str], runner: Any, tmp_path: Path, script: str,
-    caplog: pytest.LogCaptureFixture,
+    usual: dict[str, str], runner: Any, tmp_path: Path, script: str, wait_until: Wait,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    (tmp_path / "libraries").mkdir()
-    (tmp_path / "libraries" / "torch.py").write_text(script)
+    monkeypatch.setattr(warm_start, "_LONGEST_PAUSE_SECONDS", 0.1)
+    tries = tmp_path / "tries"
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "torch.py").write_text(f"print(1, file=open({str(tries)!r}, 'a'))\n{script}")
     with caplog.at_level(logging.WARNING):
-        warm = WarmStart({**usual, "PYTHONPATH": str(tmp_path / "libraries")})
+        warm = WarmStart({**usual, "PYTHONPATH": str(libraries)})
         try:
             assert not warm.wait_until_ready(60)
             for _ in range(2):
                 assert not runner.is_warm(warm.start)
+            wait_until(lambda: len(tries.read_text().split()) > 2, what="further tries")
         finally:
             warm.close()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
