@@ -12,6 +12,7 @@ NAMES = {
     "reader": "a long metrics.jsonl brought down to 2,000 points per metric",
     "overhead": "the whole library in the built-in training loop, in percent of step time",
     "model": "time per step of the wave variant against the standard one",
+    "dispatch": "from POST to the first line of the training script, warm and cold",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }
 

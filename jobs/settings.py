@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         Path("/tmp/spectrain"),  # noqa: S108 - a local disk of the worker, one directory an attempt
         description="Local disk where attempts write before publication.",
     )
+    warm_start: bool = Field(
+        True, description="Whether a worker keeps torch imported, to start jobs in milliseconds."
+    )
 
 
 def connect(settings: Settings) -> Redis:

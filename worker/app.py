@@ -11,6 +11,7 @@ import time
 
 from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from kombu.asynchronous import get_event_loop
 from redis import Redis
 
 from jobs.errors import STORE_AWAY, ClaimRefusedError
@@ -22,28 +23,34 @@ from jobs.register import Register
 from jobs.settings import Settings, connect
 from jobs.store import JobStore, open_store
 from monitoring.storage import newest_change, open_storage
+from worker.child import start_cold
 from worker.health import GpuWatch
-from worker.launch import Slot
+from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
 from worker.scratch import remove_left_behind
 from worker.supervisor import Attendance, Service, supervise
+from worker.warm_start import WarmStart
 
 log = logging.getLogger("worker")
 
 _RETRY_SECONDS = 2.0
+# After the end of a task, when Celery has surely taken note of it.
+_LISTEN_AGAIN_SECONDS = (0.005, 0.05)
 
 
 def create_worker(settings: Settings, store: JobStore) -> Celery:
     """The Celery application whose one task runs the next job of the settings' pool."""
     remove_left_behind(settings.scratch_dir)
     attendance = Attendance()
+    slot = Slot.of_this_process(settings.device)
     service = Service(
         settings,
         store,
         Messenger(settings, store),
         open_storage(settings.storage_url, settings.s3_endpoint_url),
-        Slot.of_this_process(settings.device),
+        slot,
         attendance,
+        WarmStart(usual_environment(slot)).start if settings.warm_start else start_cold,
     )
     # One incarnation of this worker: a process that is started again is another one.
     nvml = open_nvml(service.slot.gpus)
@@ -84,13 +91,12 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
-        """Runs the job that is next in the pool, which may be another than `job_id`."""
-        job = claim(job_id)
-        if job is None:
-            log.debug("nothing to run in pool %s (woken for %s)", settings.pool, job_id)
-            return
-        with gpus.at_work():
-            supervise(service, job)
+        """Runs what waits in the pool, which may be other jobs than `job_id`, or none any more."""
+        while (job := claim(job_id)) is not None:
+            with gpus.at_work():
+                supervise(service, job)
+        log.debug("nothing more to run in pool %s (woken for %s)", settings.pool, job_id)
+        _listen_again()
 
     def on_ready(**_: object) -> None:
         gpus.start()
@@ -126,6 +132,16 @@ class _NoRetries(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("consumer: Cannot connect to")
+
+
+def _listen_again() -> None:
+    """Has Celery wait for the next message at once.
+
+    While a task runs it does not, and it would notice the end of it up to a second late.
+    """
+    if (hub := get_event_loop()) is not None:
+        for seconds in _LISTEN_AGAIN_SECONDS:
+            hub.call_soon(hub.call_later, seconds, lambda: None)  # type: ignore[no-untyped-call]
 
 
 def _keep_logging(**_: object) -> None:

@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from worker.guard import KILL_TREE
+from worker.command import Launch
+from worker.guard import ENDED, KILL, TERMINATE
+
+_KILLED = 128 + signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Started:
+    """A guard that has its launch: the socket to it, and its process where that is ours."""
+
+    control: socket.socket
+    process: subprocess.Popen[bytes] | None = None
+
+
+Start = Callable[[Launch, int], Started]
+
+
+def start_cold(launch: Launch, output: int) -> Started:
+    """Starts a guard of its own; the child's output goes to the descriptor `output`.
+
+    Raises `OSError`.
+    """
+    control, theirs = socket.socketpair()
+    # -P -E -s: the guard's own imports are no business of the job's files and environment.
+    guard = [sys.executable, "-P", "-E", "-s", "-m", "worker.guard", str(theirs.fileno())]
+    with theirs:
+        process = subprocess.Popen(
+            guard,
+            env=launch.env,
+            cwd=launch.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(theirs.fileno(),),
+        )
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: its code says so
+        launch.send(control)
+    return Started(control, process)
 
 
 class Child:
@@ -26,42 +66,52 @@ class Child:
         cwd: Path,
         output: Path,
         on_exit: Callable[[], None],
+        start: Start = start_cold,
     ) -> None:
-        # -P -E -s: the guard's own imports are no business of the job's files and environment.
-        python = [sys.executable, "-P", "-E", "-s"]
-        guard = [*python, "-m", "worker.guard", str(os.getpid()), *command]
         with output.open("ab") as file:
-            self._process = subprocess.Popen(
-                guard,
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            started = start(Launch(list(command), dict(env), cwd), file.fileno())
+        self._control, self._process = started.control, started.process
+        self._exit_code: int | None = None
         self._on_exit = on_exit
+        self._ended = threading.Event()
         threading.Thread(target=self._wait, name="child-exit", daemon=True).start()
 
     @property
     def exit_code(self) -> int | None:
         """The command's exit code, 128 + number for a signal; None while it runs."""
-        code = self._process.poll()
-        return 128 - code if code is not None and code < 0 else code
+        return self._exit_code
 
     def terminate(self) -> None:
         """Asks it to save and leave (SIGTERM)."""
-        self._process.terminate()
+        self._say(TERMINATE)
 
     def kill(self) -> None:
         """Kills it and all its descendants."""
-        if self._process.poll() is None:
-            self._process.send_signal(KILL_TREE)
+        self._say(KILL)
 
     def wait(self) -> None:
         """Returns when it has ended."""
-        self._process.wait()
+        self._ended.wait()
+
+    def _say(self, word: bytes) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            self._control.sendall(word)
 
     def _wait(self) -> None:
-        self._process.wait()
+        said = _read_all(self._control).partition(ENDED)[2]
+        code = said[0] if said else _KILLED
+        if self._process is not None:
+            own = self._process.wait()
+            code = said[0] if said else 128 - own if own < 0 else own
+        self._exit_code = code
+        self._ended.set()
         self._on_exit()
+        self._control.close()
+
+
+def _read_all(control: socket.socket) -> bytes:
+    said = b""
+    with contextlib.suppress(OSError):
+        while piece := control.recv(16):
+            said += piece
+    return said

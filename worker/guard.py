@@ -1,100 +1,167 @@
 """Runs a command and sees to it that nothing of it outlives the supervisor.
 
-    python -m worker.guard SUPERVISOR_PID COMMAND [ARGUMENT ...]
+    python -m worker.guard CONTROL
 
-It stands between the supervisor and the training process: it passes SIGTERM on, kills the whole
-tree on SIGUSR1 or when the supervisor is gone, and exits as the command did (128 + number for a
-signal). Should it be killed itself, the kernel kills the training process.
+It stands between the supervisor and the training process, at the other end of the supervisor's
+socket CONTROL. It passes SIGTERM on, kills the whole tree when told to or when the socket is
+closed, which the kernel does for a supervisor that was killed, and says how the command ended
+(128 + number for a signal). Should it be killed itself, the kernel kills the training process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from typing import NoReturn
 
 from jobs.parent_death import adopt_orphans, die_with_parent
+from worker.command import Launch
 
-KILL_TREE = signal.SIGUSR1
+# The guard says that it has its launch, and at the end `ENDED` and the exit code, a byte each.
+STARTED, ENDED = b"S", b"E"
+# The supervisor may say these in between.
+TERMINATE, KILL = b"T", b"K"
 NOT_STARTED = 127
-_PARENT_DIED = signal.SIGUSR2
+_HEARD = {signal.SIGTERM, signal.SIGCHLD}
 
 
-def main(argv: list[str]) -> int:
-    """The exit code of the command in `argv[1:]`, started for the supervisor `argv[0]`."""
-    supervisor, command = int(argv[0]), argv[1:]
+def main(argv: list[str]) -> None:
+    """Runs the guard at the socket whose descriptor is `argv[0]`; does not return."""
+    launch, code = guard(socket.socket(fileno=int(argv[0])))
+    if launch is not None:
+        execute(launch)
+    os._exit(code)
 
-    def kill(number: int, _frame: FrameType | None) -> None:
-        # The thread that started this process may end before the supervisor does.
-        if number != _PARENT_DIED or os.getppid() != supervisor:
-            _kill_children()
 
-    # Held back until there is a child to pass them on to.
-    held = {signal.SIGTERM, KILL_TREE, _PARENT_DIED}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    signal.signal(KILL_TREE, kill)
-    signal.signal(_PARENT_DIED, kill)
+def guard(
+    control: socket.socket, on_fork: Callable[[], None] = lambda: None
+) -> tuple[Launch | None, int]:
+    """Looks after the launch that comes over `control`; returns twice, as `os.fork` does.
+
+    In the training process it returns the launch, which it is to become. In the guard it calls
+    `on_fork`, and returns no launch but the exit code when the command and all its descendants
+    have ended.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the exit codes along
+    os.setsid()
+    launch = Launch.receive(control)
+    if launch is None:
+        return None, NOT_STARTED
     adopt_orphans()
-    die_with_parent(_PARENT_DIED)
-    if os.getppid() != supervisor:
-        return 128 + signal.SIGKILL
-
-    guard = os.getpid()
+    guard_pid = os.getpid()
+    control.sendall(STARTED)
     child = os.fork()
     if child == 0:
-        _become(command, guard, held)
-    signal.signal(signal.SIGTERM, lambda number, _frame: _send(child, number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-    return _collect(child)
+        control.close()
+        _become_training_process(guard_pid)
+        return launch, 0
+    on_fork()
+    code = _Attendance(control, child).until_all_ended()
+    with contextlib.suppress(OSError):
+        control.sendall(ENDED + bytes([code]))
+    return None, code
 
 
-def _become(command: list[str], guard: int, held: set[signal.Signals]) -> None:
-    """Turns the forked child into the command, which dies with the guard."""
+def execute(launch: Launch) -> NoReturn:
+    """Turns this process into the command."""
     try:
-        os.setsid()
-        die_with_parent(signal.SIGKILL)
-        if os.getppid() == guard:
-            for number in (*held, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
-            os.execvp(command[0], command)  # noqa: S606 - the job's own command, without a shell
+        os.chdir(launch.cwd)
+        # Python ignores these, and what it starts would go on ignoring them.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(launch.command[0], launch.command, launch.env)  # noqa: S606 - no shell
     except OSError as error:
-        print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        print(f"cannot start {launch.command[0]}: {error.strerror}", file=sys.stderr, flush=True)
     finally:
         os._exit(NOT_STARTED)
 
 
-def _collect(child: int) -> int:
-    """The child's exit code, once it and all its descendants are gone.
+def _become_training_process(guard_pid: int) -> None:
+    """Sets up the forked process, which dies with the guard."""
+    os.setsid()
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != guard_pid:
+        os._exit(NOT_STARTED)
+    for number in (signal.SIGINT, *_HEARD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 
-    Orphans become children of this process; each that ends may leave further ones behind.
-    """
-    code = NOT_STARTED
-    running = True
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            ended, status = os.wait()
-            if ended == child:
-                code = os.waitstatus_to_exitcode(status)
-                running = False
-            if not running:
-                _kill_children()
-    return code if code >= 0 else 128 - code
+
+class _Attendance:
+    """The guard's loop: signals, the supervisor's word, and children that end."""
+
+    def __init__(self, control: socket.socket, child: int) -> None:
+        self._control: socket.socket | None = control
+        self._child: int | None = child
+        self._code = NOT_STARTED
+        # Each signal becomes a byte in a pipe, so that one place waits for everything.
+        self._signals, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in _HEARD:
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+
+    def until_all_ended(self) -> int:
+        """The child's exit code, once it and all its descendants are gone.
+
+        Orphans become children of this process; each that ends may leave further ones behind.
+        """
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                while self._collect_one():
+                    pass
+                self._wait()
+        return self._code if self._code >= 0 else 128 - self._code
+
+    def _collect_one(self) -> bool:
+        """Whether a child had ended; raises `ChildProcessError` when there is none left."""
+        ended, status = os.waitpid(-1, os.WNOHANG)
+        if ended == self._child:
+            self._code = os.waitstatus_to_exitcode(status)
+            self._child = None
+        if ended and self._child is None:
+            _kill_children()
+        return ended != 0
+
+    def _wait(self) -> None:
+        control = self._control
+        sources = [self._signals] if control is None else [self._signals, control.fileno()]
+        ready = select.select(sources, [], [])[0]
+        if self._signals in ready and signal.SIGTERM in os.read(self._signals, 4096):
+            self._terminate()
+        if control is not None and control.fileno() in ready:
+            self._listen(control)
+
+    def _listen(self, control: socket.socket) -> None:
+        try:
+            said = control.recv(1)
+        except OSError:
+            said = b""
+        if said == TERMINATE:
+            self._terminate()
+        else:
+            _kill_children()
+        if not said:  # the supervisor is gone
+            self._control = None
+
+    def _terminate(self) -> None:
+        if self._child is not None:
+            os.kill(self._child, signal.SIGTERM)
 
 
 def _kill_children() -> None:
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        _send(int(pid), signal.SIGKILL)
-
-
-def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -13,6 +13,7 @@ from jobs.errors import SpectrainError
 from jobs.gpus import usable_gpus
 from jobs.record import Job
 from jobs.settings import Settings
+from worker.command import Launch
 from worker.scratch import Scratch
 
 SECRET_PREFIX = "SPECTRAIN_SECRET_"  # noqa: S105 - the prefix of a name
@@ -39,13 +40,15 @@ class Slot:
         return cls(gpus)
 
 
-@dataclass(frozen=True)
-class Launch:
-    """How to start an attempt's child."""
-
-    command: list[str]
-    env: dict[str, str]
-    cwd: Path
+def usual_environment(slot: Slot) -> dict[str, str]:
+    """What every job of this worker finds in its environment, if it does not say otherwise."""
+    return {
+        # Threads that spin while they wait for each other take the cores from whatever else runs
+        # on the machine, and from each other: on two shared cores a run took five times as long.
+        **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
+        **_inherited(os.environ),
+        **_fixed_environment(slot),
+    }
 
 
 def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launch:
@@ -60,22 +63,16 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
             f"{len(slot.gpus)}; change resources.gpus or resources.pool"
         )
     env = {
-        # Threads that spin while they wait for each other take the cores from whatever else runs
-        # on the machine, and from each other: on two shared cores a run took five times as long.
-        **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
-        **_inherited(os.environ),
+        **usual_environment(slot),
         **job.spec.env,
         **_secrets(job.spec.secrets, os.environ),
+        **_fixed_environment(slot),
         "SPECTRAIN_JOB_ID": job.id,
         "SPECTRAIN_ATTEMPT": str(job.attempt),
         "SPECTRAIN_RUN_DIR": str(scratch.run.root),
         "SPECTRAIN_STEP_FILE": str(scratch.steps),
         "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
         "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
-        "CUDA_VISIBLE_DEVICES": ",".join(slot.gpus),
-        "PYTHONUNBUFFERED": "1",
-        # A command's `python` is the one that has torch and the monitoring library.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
     return Launch(_command(job, scratch), env, scratch.workspace)
 
@@ -90,6 +87,15 @@ def _command(job: Job, scratch: Scratch) -> list[str]:
     scratch.train_config.write_text(json.dumps(config))
     module = [sys.executable, "-m", "spectral_gpt"]
     return [*module, "--config", str(scratch.train_config), "--run-dir", str(scratch.run.root)]
+
+
+def _fixed_environment(slot: Slot) -> dict[str, str]:
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(slot.gpus),
+        "PYTHONUNBUFFERED": "1",
+        # A command's `python` is the one that has torch and the monitoring library.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -28,8 +28,9 @@ from monitoring.files import write_atomically
 from monitoring.storage import Fence, OvertakenError, Storage
 from worker.advice import Advice, advise
 from worker.background import Background
-from worker.child import Child
-from worker.launch import CannotLaunchError, Launch, Slot, prepare
+from worker.child import Child, Start, start_cold
+from worker.command import Launch
+from worker.launch import CannotLaunchError, Slot, prepare
 from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
@@ -77,6 +78,7 @@ class Service:
     storage: Storage
     slot: Slot
     attendance: Attendance
+    start: Start = start_cold
 
 
 def supervise(service: Service, job: Job) -> None:
@@ -159,6 +161,7 @@ class _Attempt:
             cwd=launch.cwd,
             output=self._scratch.output,
             on_exit=self._service.attendance.wake.set,
+            start=self._service.start,
         )
         try:
             publication.start()

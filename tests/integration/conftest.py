@@ -1,4 +1,4 @@
-"""An S3 server for the tests that keep runs in an object store."""
+"""What several files share: an S3 server, and a launcher of training processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ import pytest
 from botocore.loaders import create_loader
 
 from api.redis_server import free_port
+from worker.child import Child, Start
+from worker.warm_start import WarmStart
 
 # Lists come in pages of ten, so that every test with more files goes through several.
 _SERVER = {"MOTO_S3_DEFAULT_MAX_KEYS": "10"}
@@ -69,3 +73,73 @@ def s3_url(s3_server: str, read_once: None, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("SPECTRAIN_S3_ENDPOINT_URL", s3_server)
     return f"s3://{_BUCKET}/{secrets.token_hex(4)}"
+
+
+USUAL = {
+    **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PYTHONUNBUFFERED": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    code: int | None
+    output: str
+
+
+class Runner:
+    """Runs commands in a working directory, with the environment that a worker gives."""
+
+    def __init__(self, cwd: Path) -> None:
+        self.cwd = cwd
+
+    def begin(
+        self, start: Start, command: list[str], *, name: str = "output", **env: str
+    ) -> tuple[Child, threading.Event]:
+        """The started command, and what is set when it has ended."""
+        ended = threading.Event()
+        output = self.cwd.parent / name
+        output.unlink(missing_ok=True)
+        environment = {**USUAL, **env}
+        return Child(command, env=environment, cwd=self.cwd, output=output, on_exit=ended.set,
+                     start=start), ended  # fmt: skip
+
+    def run(self, start: Start, command: list[str], **env: str) -> Run:
+        """Runs a command to its end."""
+        child, ended = self.begin(start, command, **env)
+        assert ended.wait(60), "it does not end"
+        return Run(child.exit_code, (self.cwd.parent / "output").read_text())
+
+    def is_warm(self, start: Start, **env: str) -> bool:
+        """Whether a script runs in a process that was forked."""
+        (self.cwd / "which.py").write_text("import sys\nprint('torch' in sys.modules)")
+        run = self.run(start, ["python", "which.py"], **env)
+        assert run.code == 0, run.output
+        return run.output == "True\n"
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    """Runs commands in an empty directory."""
+    cwd = tmp_path / "workspace"
+    cwd.mkdir()
+    return Runner(cwd)
+
+
+@pytest.fixture(scope="session")
+def usual() -> dict[str, str]:
+    """The environment that a worker's launcher and its jobs have in common."""
+    return USUAL
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmStart]:
+    """A launcher that is ready."""
+    warm = WarmStart(USUAL)
+    assert warm.wait_until_ready(60)
+    yield warm
+    warm.close()

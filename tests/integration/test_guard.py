@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from worker.child import Child
+from worker.child import Child, Start, start_cold
+from worker.warm_start import WarmStart
 
 Wait = Callable[..., Any]
 
@@ -33,9 +34,18 @@ time.sleep(600)
 """
 
 
-def start(command: list[str], tmp_path: Path, on_exit: Callable[[], None] = lambda: None) -> Child:
+def begin(
+    how: Start, command: list[str], tmp_path: Path, on_exit: Callable[[], None] = lambda: None
+) -> Child:
     output = tmp_path / "output"
-    return Child(command, env=dict(os.environ), cwd=tmp_path, output=output, on_exit=on_exit)
+    env = dict(os.environ)
+    return Child(command, env=env, cwd=tmp_path, output=output, on_exit=on_exit, start=how)
+
+
+@pytest.fixture(params=["cold", "warm"])
+def start(request: pytest.FixtureRequest, warm: WarmStart) -> Callable[..., Child]:
+    """Starts a command under a guard: a process of its own, or one that the launcher forks."""
+    return partial(begin, start_cold if request.param == "cold" else warm.start)
 
 
 def pids(tmp_path: Path, wait_until: Wait) -> list[psutil.Process]:
@@ -52,14 +62,18 @@ def gone(processes: list[psutil.Process]) -> bool:
     ("script", "code"),
     [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143)],
 )
-def test_the_guard_ends_as_its_command_did(tmp_path: Path, script: str, code: int) -> None:
+def test_the_guard_ends_as_its_command_did(
+    start: Callable[..., Child], tmp_path: Path, script: str, code: int
+) -> None:
     ended = threading.Event()
     child = start(["sh", "-c", script], tmp_path, ended.set)
     assert ended.wait(30)
     assert child.exit_code == code
 
 
-def test_sigterm_reaches_the_program_and_only_it(tmp_path: Path) -> None:
+def test_sigterm_reaches_the_program_and_only_it(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
     script = 'trap "echo saved; exit 5" TERM; echo ready; while true; do sleep 0.05; done'
     child = start(["sh", "-c", script], tmp_path)
     while "ready" not in (tmp_path / "output").read_text():
@@ -70,7 +84,9 @@ def test_sigterm_reaches_the_program_and_only_it(tmp_path: Path) -> None:
     assert (tmp_path / "output").read_text() == "ready\nsaved\n"
 
 
-def test_a_kill_takes_the_whole_tree(tmp_path: Path, wait_until: Wait) -> None:
+def test_a_kill_takes_the_whole_tree(
+    start: Callable[..., Child], tmp_path: Path, wait_until: Wait
+) -> None:
     child = start([sys.executable, "-c", TREE], tmp_path)
     tree = pids(tmp_path, wait_until)
     child.kill()
@@ -79,7 +95,9 @@ def test_a_kill_takes_the_whole_tree(tmp_path: Path, wait_until: Wait) -> None:
     assert gone(tree)
 
 
-def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path, wait_until: Wait) -> None:
+def test_what_a_program_leaves_running_ends_with_it(
+    start: Callable[..., Child], tmp_path: Path, wait_until: Wait
+) -> None:
     child = start([sys.executable, "-c", TREE], tmp_path)
     tree = pids(tmp_path, wait_until)
     main = psutil.Process(int((tmp_path / "output").read_text().split()[-2]))
@@ -90,26 +108,37 @@ def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path, wait_until: 
     assert gone(tree)
 
 
-def test_the_tree_dies_with_a_killed_supervisor(tmp_path: Path, wait_until: Wait) -> None:
+@pytest.mark.parametrize("how", ["cold", "warm"])
+def test_the_tree_dies_with_a_killed_supervisor(tmp_path: Path, wait_until: Wait, how: str) -> None:
     supervisor = f"""
 import os, sys, time
 from pathlib import Path
-from worker.child import Child
+from worker.child import Child, start_cold
+from worker.warm_start import WarmStart
+start = start_cold
+if {how!r} == "warm":
+    warm = WarmStart(os.environ)
+    assert warm.wait_until_ready(60)
+    start = warm.start
 Child([sys.executable, "-c", {TREE!r}], env=dict(os.environ), cwd=Path({str(tmp_path)!r}),
-      output=Path({str(tmp_path / "output")!r}), on_exit=lambda: None)
+      output=Path({str(tmp_path / "output")!r}), on_exit=lambda: None, start=start)
 time.sleep(600)
 """
-    process = subprocess.Popen([sys.executable, "-c", supervisor])
+    process = psutil.Popen([sys.executable, "-c", supervisor])
     try:
         tree = pids(tmp_path, wait_until)
+        family = {*tree, *process.children(recursive=True)}
+        assert len(family) > len(tree), "a guard, and a launcher"
         process.kill()
-        assert gone(tree)
+        assert gone([*family])
     finally:
         process.kill()
         process.wait()
 
 
-def test_the_program_dies_with_a_killed_guard(tmp_path: Path, wait_until: Wait) -> None:
+def test_the_program_dies_with_a_killed_guard(
+    start: Callable[..., Child], tmp_path: Path, wait_until: Wait
+) -> None:
     child = start([sys.executable, "-c", "import os; print(1, 2, os.getpid(), flush=True); "
                    "import time; time.sleep(600)"], tmp_path)  # fmt: skip
     wait_until(lambda: len((tmp_path / "output").read_text().split()) == 3, what="the program")
@@ -121,7 +150,9 @@ def test_the_program_dies_with_a_killed_guard(tmp_path: Path, wait_until: Wait) 
     assert gone([program])
 
 
-def test_a_thread_that_ends_takes_no_child_with_it(tmp_path: Path, wait_until: Wait) -> None:
+def test_a_thread_that_ends_takes_no_child_with_it(
+    start: Callable[..., Child], tmp_path: Path, wait_until: Wait
+) -> None:
     """The kernel takes the end of the thread that started the guard for the end of its parent."""
     children: list[Child] = []
     output = tmp_path / "output"

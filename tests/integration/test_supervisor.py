@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from api.redis_server import RedisConfig, find_redis_server
@@ -484,18 +485,23 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         settings = settings.model_copy(update={"redis_url": config.url})
         client = connect(settings)
         store = JobStore(client, lease_seconds=3)
-        job = store.submit(JobSpec(name="a", command=["true"]))
+        jobs = [store.submit(JobSpec(name="a", command=["true"])).id for _ in range(3)]
+        store.redis.delete("spectrain:outbox")  # nothing else wakes the worker
         messenger = Messenger(settings, store)
-        messenger.flush(store.now())
-        wait_until(lambda: store.get(job.id).state is State.SUCCEEDED, what="the job")
+        messenger.announce("default", jobs[0])
+        for job in jobs:  # one message is enough for all
+            wait_until(lambda: store.get(job).state is State.SUCCEEDED, what="the job")  # noqa: B023
         messenger.close()
         client.close()
         assert "Traceback" not in log.read_text()
         assert ":".join(config.url.split(":")[2:3]).split("@")[0] not in log.read_text()
+        family = psutil.Process(worker.pid).children(recursive=True)
+        assert [p.cmdline()[2] for p in family] == ["worker.launcher"]
     finally:
         worker.terminate()
         worker.wait(30)
     assert worker.returncode == 0
+    assert not psutil.wait_procs(family, timeout=10)[1]
 
 
 @pytest.mark.parametrize("ahead", [0.0, 1e6], ids=["slow storage", "a clock that is ahead"])

@@ -1,0 +1,209 @@
+"""The launcher: what it never does, what it costs, and what happens without it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from worker import warm_start
+from worker.child import start_cold
+from worker.warm_start import WarmStart
+
+Wait = Callable[..., Any]
+
+NUMBERS = """
+import random, numpy, torch
+print(random.random(), numpy.random.rand(), torch.rand(()).item(), torch.initial_seed())
+"""
+WAIT = """
+import os, time
+print("up")
+while not os.path.exists("go"): time.sleep(0.02)
+print("done")
+"""
+THREADS = "import torch, os; print(torch.get_num_threads(), os.environ['OMP_NUM_THREADS'])"
+COMPUTE = """
+import os, sys, threading, torch
+assert torch.get_num_threads() == {threads}
+a = torch.rand(700, 700)
+results = [None] * 3
+def multiply(n): results[n] = float((a @ a).sum())
+threads = [threading.Thread(target=multiply, args=(n,)) for n in (1, 2)]
+for thread in threads: thread.start()
+multiply(0)
+for thread in threads: thread.join()
+x = torch.rand(64, 64, requires_grad=True)
+(x @ x).sum().backward()
+for _ in torch.utils.data.DataLoader(range(4), num_workers=2): pass
+print(results[0] == results[1] == results[2], torch.cuda.is_initialized(),
+      torch.cuda._is_in_bad_fork(), len(os.listdir("/proc/self/task")) >= {threads})
+"""
+
+
+@pytest.fixture(scope="module")
+def _expendable(usual: dict[str, str]) -> Iterator[WarmStart]:
+    warm = WarmStart(usual)
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def expendable(_expendable: WarmStart) -> WarmStart:
+    """A launcher that is ready, and may be killed."""
+    assert _expendable.wait_until_ready(60)
+    return _expendable
+
+
+def launcher(warm: WarmStart) -> psutil.Process:
+    pid = warm.launcher_pid
+    assert pid is not None
+    return psutil.Process(pid)
+
+
+def test_the_launcher_has_one_thread_and_never_touches_cuda(warm: WarmStart) -> None:
+    process = launcher(warm)
+    assert process.num_threads() == 1
+    maps = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "libtorch" in maps
+    assert "libcuda.so" not in maps
+    assert not [file.path for file in process.open_files() if "nvidia" in file.path]
+
+
+def test_a_child_computes_on_all_cores_and_in_threads_of_its_own(
+    warm: WarmStart, runner: Any
+) -> None:
+    script = "import torch; print(torch.get_num_threads())"
+    threads = runner.run(start_cold, ["python", "-c", script]).output.strip()
+    (runner.cwd / "s.py").write_text(COMPUTE.format(threads=threads))
+    for _ in range(2):
+        assert runner.run(warm.start, ["python", "s.py"]).output == "True False False True\n"
+
+
+def test_every_child_draws_other_random_numbers(warm: WarmStart, runner: Any) -> None:
+    (runner.cwd / "s.py").write_text(NUMBERS)
+    drawn = [runner.run(warm.start, ["python", "s.py"]).output.split() for _ in range(3)]
+    for numbers in zip(*drawn, strict=True):
+        assert len(set(numbers)) == 3
+
+
+def test_200_children_leave_nothing_behind(warm: WarmStart, runner: Any) -> None:
+    def run(times: int) -> None:
+        for _ in range(times):
+            assert runner.run(warm.start, ["true"]).code == 0
+        (runner.cwd / "s.py").write_text("")
+        assert runner.run(warm.start, ["python", "s.py"]).code == 0
+
+    process, own = launcher(warm), psutil.Process()
+    run(10)
+    before = process.memory_info().rss, process.num_fds(), own.num_fds()
+    run(200)
+    after = process.memory_info().rss, process.num_fds(), own.num_fds()
+    assert after[0] - before[0] < 2**20
+    assert after[1:] == before[1:]
+    assert process.num_threads() == 1
+    assert not [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_an_idle_launcher_does_nothing(warm: WarmStart, runner: Any) -> None:
+    process = launcher(warm)
+    before = process.num_ctx_switches(), process.cpu_times()
+    assert runner.run(start_cold, ["sh", "-c", "sleep 0.3"]).code == 0
+    assert (process.num_ctx_switches(), process.cpu_times()) == before
+
+
+def test_a_killed_launcher_harms_no_job_and_comes_back(
+    expendable: WarmStart, runner: Any, wait_until: Wait
+) -> None:
+    (runner.cwd / "s.py").write_text(WAIT)
+    child, ended = runner.begin(expendable.start, ["python", "s.py"], name="long")
+    log = runner.cwd.parent / "long"
+    wait_until(lambda: log.read_text() == "up\n", what="the program")
+    killed = launcher(expendable)
+    guard, program = killed.children(recursive=True)
+    assert guard.cmdline()[1:3] == ["-m", "worker.guard"]
+    assert program.cmdline()[:2] == ["python", "s.py"], "people can tell which is which"
+    killed.kill()
+    wait_until(lambda: not killed.is_running(), what="its end")
+    assert runner.run(expendable.start, ["echo", "a"]).output == "a\n", "the next job starts"
+    another = lambda: expendable.launcher_pid not in {None, killed.pid}  # noqa: E731
+    wait_until(another, what="another launcher")
+    assert runner.is_warm(expendable.start)
+    (runner.cwd / "go").touch()
+    assert ended.wait(30)
+    assert (child.exit_code, log.read_text()) == (0, "up\ndone\n")
+
+
+def test_a_launcher_that_hangs_is_replaced_and_the_job_starts_once(
+    expendable: WarmStart, runner: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "_ANSWER_SECONDS", 0.3)
+    stopped = launcher(expendable)
+    stopped.send_signal(signal.SIGSTOP)
+    assert runner.run(expendable.start, ["sh", "-c", "echo once >> count"]).code == 0
+    wait_until(lambda: not stopped.is_running(), what="its end")
+    assert expendable.wait_until_ready(60)
+    assert (runner.cwd / "count").read_text() == "once\n"
+
+
+def test_settings_that_count_from_the_start_are_there_from_the_start(
+    expendable: WarmStart, runner: Any, wait_until: Wait
+) -> None:
+    first = launcher(expendable)
+    assert first.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
+    (runner.cwd / "s.py").write_text(THREADS)
+    one = {"OMP_NUM_THREADS": "1"}
+    assert not runner.is_warm(expendable.start, **one)
+    assert expendable.launcher_pid == first.pid
+    assert runner.run(expendable.start, ["python", "s.py"], **one).output == "1 1\n"
+    another = lambda: expendable.launcher_pid not in {None, first.pid}  # noqa: E731
+    wait_until(another, what="a launcher of this kind")
+    assert runner.run(expendable.start, ["python", "s.py"], **one).output == "1 1\n"
+    assert runner.is_warm(expendable.start, **one)
+
+
+@pytest.mark.parametrize("script", ["raise ImportError('broken')", "import os; os.abort()"])
+def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
+    usual: dict[str, str], runner: Any, tmp_path: Path, script: str, wait_until: Wait,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(warm_start, "_LONGEST_PAUSE_SECONDS", 0.1)
+    tries = tmp_path / "tries"
+    libraries = tmp_path / "libraries"
+    libraries.mkdir()
+    (libraries / "torch.py").write_text(f"print(1, file=open({str(tries)!r}, 'a'))\n{script}")
+    with caplog.at_level(logging.WARNING):
+        warm = WarmStart({**usual, "PYTHONPATH": str(libraries)})
+        try:
+            assert not warm.wait_until_ready(60)
+            for _ in range(2):
+                assert not runner.is_warm(warm.start)
+            wait_until(lambda: len(tries.read_text().split()) > 2, what="further tries")
+        finally:
+            warm.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "jobs start cold" in caplog.text
+
+
+def test_a_programs_own_modules_come_before_those_of_the_launcher(
+    warm: WarmStart, runner: Any
+) -> None:
+    script = "import monitoring, worker, numpy; print(monitoring.mine, worker.mine, numpy.__name__)"
+    (runner.cwd / "s.py").write_text(script)
+    for name in ("monitoring", "worker"):
+        (runner.cwd / f"{name}.py").write_text("mine = True")
+    assert runner.is_warm(warm.start)
+    assert runner.run(warm.start, ["python", "s.py"]).output == "True True numpy\n"
+    (runner.cwd / "six.py").touch()
+    assert not runner.is_warm(warm.start)
+
+
+def test_the_built_in_workload_runs_warm(warm: WarmStart, runner: Any) -> None:
+    run = runner.run(warm.start, ["python", "-m", "spectral_gpt", "--help"])
+    assert run.code == 0
+    assert run == runner.run(start_cold, ["python", "-m", "spectral_gpt", "--help"])

@@ -1,0 +1,47 @@
+"""What a training process is to become, and how a guard is told."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start an attempt's child."""
+
+    command: list[str]
+    env: dict[str, str]
+    cwd: Path
+
+    def send(self, to: socket.socket) -> None:
+        """Writes it to a guard; raises `OSError`."""
+        data = json.dumps([self.command, self.env, str(self.cwd)]).encode()
+        to.sendall(_LENGTH.pack(len(data)) + data)
+
+    @classmethod
+    def receive(cls, source: socket.socket) -> Launch | None:
+        """Reads one; None when the other end is gone."""
+        with source.makefile("rb", buffering=0) as file:
+            head = _read(file, _LENGTH.size)
+            data = _read(file, _LENGTH.unpack(head)[0]) if head else b""
+        if not data:
+            return None
+        command, env, cwd = json.loads(data)
+        return cls(command, env, Path(cwd))
+
+
+def _read(file: socket.SocketIO, size: int) -> bytes:
+    """Exactly so many bytes, or none at the end."""
+    data = bytearray()
+    while len(data) < size:
+        piece = file.read(size - len(data))
+        if not piece:
+            return b""
+        data += piece
+    return bytes(data)

@@ -1,0 +1,142 @@
+"""Runs a Python program in this process as if Python had been started with it."""
+
+from __future__ import annotations
+
+import builtins
+import ctypes
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Iterable
+from importlib.machinery import BuiltinImporter, SourceFileLoader
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+from worker.command import Launch
+from worker.program import WORKLOAD, Program, is_shadowed, read_at_start
+
+# Ours: a job may have modules of the same names.
+_ROOMS = {"api", "jobs", "monitoring", "spectral_gpt", "worker"}
+
+
+def forget(names: Iterable[str]) -> None:
+    """Makes these modules as if they had never been imported, without taking them apart.
+
+    That would write to, and so copy, every page of them.
+    """
+    kept = [sys.modules.pop(name) for name in names if name in sys.modules]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+
+
+class Interpreter:
+    """This process before it was given anything to do.
+
+    `given` is the environment that it was started with, as the kernel keeps it.
+    """
+
+    def __init__(self) -> None:
+        pairs = (
+            pair.partition(b"=") for pair in Path("/proc/self/environ").read_bytes().split(b"\0")
+        )
+        self.given = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if name}
+        # Python adds LC_CTYPE where no locale is set.
+        self._added = {k: v for k, v in os.environ.items() if k not in self.given}
+        self._imported: set[str] = set()
+        self._ours: list[str] = []
+
+    def note_imports(self) -> None:
+        """Notes what is imported by now; in each child it would touch, and so copy, its names."""
+        self._imported = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
+        self._ours = [name for name in sys.modules if name.partition(".")[0] in _ROOMS]
+
+    def program(self, launch: Launch) -> Program | None:
+        """The program that this process can become, if it makes no difference to it.
+
+        The process is set up for it as far as it can still be undone by replacing it.
+        """
+        program = Program.of(launch)
+        if program is None or read_at_start(launch.env) != read_at_start(self.given):
+            return None
+        try:
+            os.chdir(launch.cwd)
+        except OSError:
+            return None
+        imported = self._imported
+        if program.module != WORKLOAD:
+            forget(self._ours)
+            imported = imported - _ROOMS
+        if program.script is not None and not Path(program.script).is_file():
+            return None
+        if program.module is not None and _runs_imported_code(program.module):
+            return None
+        return None if is_shadowed(imported, _first_directory(program), launch.cwd) else program
+
+    def prepare(self, program: Program, launch: Launch) -> None:
+        """Makes environment, arguments and `__main__` those of the program."""
+        os.environ.clear()
+        os.environ.update({**self._added, **launch.env})
+        sys.executable = program.executable
+        sys.orig_argv = list(program.command)
+        if not sys.flags.safe_path:
+            sys.path.insert(0, str(_first_directory(program)))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        multiprocessing.current_process().authkey = os.urandom(32)
+        sys.modules["__main__"] = sys.modules["__mp_main__"] = _new_main()
+
+
+def run(program: Program) -> None:
+    """Runs the program; raises what it raises, for the interpreter to end as it always does."""
+    try:
+        if program.module is not None:
+            sys.argv = ["-m", *program.arguments]
+            # What `python -m` itself calls.
+            runpy._run_module_as_main(program.module)  # type: ignore[attr-defined]
+        elif program.script is not None:
+            sys.argv = [program.script, *program.arguments]
+            path = os.path.join(os.getcwd(), program.script)  # noqa: PTH109, PTH118 - `./` stays
+            main = sys.modules["__main__"]
+            loader = SourceFileLoader("__main__", path)
+            main.__dict__.update(__file__=path, __cached__=None, __loader__=loader)
+            exec(compile(Path(path).read_bytes(), path, "exec"), main.__dict__)  # noqa: S102
+    except SystemExit:
+        raise
+    except BaseException:
+        _hide_our_frames()
+        raise
+
+
+def _first_directory(program: Program) -> Path:
+    """Where Python would look first for what the program imports."""
+    return Path.cwd() if program.script is None else Path(program.script).resolve().parent
+
+
+def _runs_imported_code(name: str) -> bool:
+    """Whether `python -m` would warn that this module is imported already."""
+    module = sys.modules.get(name)
+    return f"{name}.__main__" in sys.modules or (
+        module is not None and not hasattr(module, "__path__")
+    )
+
+
+def _new_main() -> ModuleType:
+    main = ModuleType("__main__")
+    main.__dict__.update(__builtins__=builtins, __loader__=BuiltinImporter)
+    if sys.version_info < (3, 14):
+        main.__annotations__ = {}
+    return main
+
+
+def _hide_our_frames() -> None:
+    """Lets a traceback that ends the program begin with the program."""
+    show = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code is not run.__code__:
+            trace = trace.tb_next
+        trace = trace.tb_next if trace is not None else error.__traceback__
+        show(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = hook
