@@ -28,7 +28,8 @@ from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
 from worker.scratch import remove_left_behind
-from worker.supervisor import Attendance, Service, supervise
+from worker.service import Attendance, Service
+from worker.supervisor import supervise
 from worker.warm_start import WarmStart
 
 log = logging.getLogger("worker")

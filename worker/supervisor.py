@@ -10,32 +10,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
-from jobs.messages import Messenger
 from jobs.record import Attempt, Job, Progress
-from jobs.settings import Settings
 from jobs.states import Reason, Request
-from jobs.store import JobStore
 from monitoring.files import write_atomically
-from monitoring.storage import Fence, OvertakenError, Storage
+from monitoring.storage import Fence, OvertakenError
 from worker.advice import Advice, advise
 from worker.background import Background
-from worker.child import Child, Start, start_cold
+from worker.child import Child
 from worker.command import Launch
-from worker.launch import CannotLaunchError, Slot, prepare
+from worker.launch import CannotLaunchError, prepare
 from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
 from worker.scratch import Restored, Scratch, restore
+from worker.service import Service
 
 log = logging.getLogger(__name__)
 
@@ -50,35 +46,6 @@ _OFFERS = 3
 
 class Overtaken(Exception):  # noqa: N818 - nothing went wrong with this attempt
     """Another attempt has the job: stop without a word."""
-
-
-@dataclass
-class Attendance:
-    """Whether this worker was told to stop, and what wakes its supervisor."""
-
-    wake: threading.Event = field(default_factory=threading.Event)
-    stop_since: float | None = None  # time.monotonic
-
-    def stop(self) -> None:
-        """Asks the attempt under way to end; asked again, to end at once, its grace over.
-
-        May be called by a signal handler.
-        """
-        self.stop_since = time.monotonic() if self.stop_since is None else -math.inf
-        self.wake.set()
-
-
-@dataclass(frozen=True)
-class Service:
-    """What a worker process has for all its attempts."""
-
-    settings: Settings
-    store: JobStore
-    messenger: Messenger
-    storage: Storage
-    slot: Slot
-    attendance: Attendance
-    start: Start = start_cold
 
 
 def supervise(service: Service, job: Job) -> None:
@@ -266,11 +233,11 @@ class _Attempt:
         """Run time of the job's attempts so far."""
         return self._job.run_seconds + time.monotonic() - self._begun
 
-    def _advise(self, publisher: Publisher) -> None:
-        """Says once when a save and its upload do not fit into the grace."""
+    def _advise(self, publisher: Publisher) -> bool:
+        """Says once when a save and its upload do not fit into the grace; whether it did now."""
         saved = publisher.checkpoint
         if self._advice is not None or saved is None or saved.attempt != self._job.attempt:
-            return
+            return False
         self._advice = advise(
             self._job,
             self._progress,
@@ -281,6 +248,7 @@ class _Attempt:
         )
         if self._advice is not None:
             publisher.say(str(self._advice))
+        return self._advice is not None
 
     def _renew(self) -> None:
         store = self._service.store
@@ -315,7 +283,8 @@ class _Attempt:
             message = "the last results could not be saved: storage was away"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
         self._progress = self._published(self._progress, publisher)
-        self._advise(publisher)
+        if self._advise(publisher):
+            self._patiently(publisher.publish)
         for _ in range(_OFFERS):
             if not publisher.refused:
                 break

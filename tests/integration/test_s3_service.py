@@ -19,7 +19,8 @@ from jobs.states import Reason, State
 from jobs.store import JobStore
 from monitoring.storage import Storage, open_storage
 from worker.launch import Slot
-from worker.supervisor import Attendance, Service, supervise
+from worker.service import Attendance, Service
+from worker.supervisor import supervise
 
 
 @pytest.fixture

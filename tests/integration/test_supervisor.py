@@ -26,7 +26,8 @@ from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
 from monitoring.storage import open_storage
 from worker.launch import Slot
-from worker.supervisor import Attendance, Service, supervise
+from worker.service import Attendance, Service
+from worker.supervisor import supervise
 
 Wait = Callable[..., Any]
 
