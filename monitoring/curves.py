@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_SMOOTHED = 16  # values; a shorter curve is drawn as it is
+_NOISE = 1e-3  # of the curve's span; less is no noise
+_ROUNDING = 2.0**-22  # of the values: two of float32's steps
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -23,8 +27,19 @@ class Curve:
 
     @classmethod
     def until(cls, step: int, name: str, values: Array) -> Curve:
-        """A curve whose values were taken at equal distances from step 0 to `step`."""
-        return cls(name, np.linspace(0, step, len(values)), values)
+        """A curve whose values were taken at equal distances from step 0 to `step`.
+
+        A single value belongs to `step`.
+        """
+        return cls(name, np.linspace(0 if len(values) > 1 else step, step, len(values)), values)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """The step after which a run went on, and the number of the attempt that did; 0: unknown."""
+
+    step: int
+    attempt: int = 0
 
 
 class History:
@@ -39,6 +54,8 @@ class History:
 
     def update(self, values: Sequence[Any]) -> Array:
         """The list as an array, which later updates leave as it is; NaN for what is no number."""
+        if not isinstance(values, list | tuple):
+            return numbers(values).copy()  # one that may lose values at its other end, as a deque
         length = len(values)
         if not self._is_prefix_of(values):
             self._array, self._length = np.empty(1024), 0  # an earlier array may be in use
@@ -60,16 +77,51 @@ class History:
 
 
 def numbers(values: Sequence[Any]) -> Array:
-    """A sequence as an array, NaN for what is no number."""
+    """A sequence as an array, NaN for what is no number. Raises TypeError for no sequence."""
+    length = len(values)
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu().numpy()
     try:
-        return np.asarray(values, dtype=np.float64).reshape(len(values))
-    except (TypeError, ValueError):
+        return np.asarray(values, dtype=np.float64).reshape(length)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return np.array([number(value) for value in values], dtype=np.float64)
 
 
 def number(value: Any) -> float:
     """A value as a float, NaN for what is no number."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError, RuntimeError):
         return math.nan
+
+
+def flat(low: float, high: float) -> bool:
+    """Whether values between these are one and the same but for rounding."""
+    return high / 2 - low / 2 <= _ROUNDING * (max(abs(low), abs(high)) / 2)
+
+
+def smooth(values: Array) -> Array:
+    """The mean around each value, over a window that grows with the curve and narrows at its ends.
+
+    Holes (NaN and infinities) are left out. A curve without noise stays as it is, and so does
+    one that differs in rounding only.
+    """
+    finite = np.isfinite(values)
+    known = values[finite]
+    if known.size < _SMOOTHED or flat(low := float(known.min()), high := float(known.max())):
+        return values
+    if np.median(np.abs(np.diff(known, 2))) < _NOISE * (high - low):
+        return values
+    index = np.arange(len(values))
+    widest = max(4, len(values) // 120)
+    reach = np.clip(np.minimum(index, index[::-1]), widest // 4, widest)
+    first, last = np.maximum(index - reach, 0), np.minimum(index + reach, index[-1]) + 1
+    for _ in range(2):  # a mean of means has no corners
+        total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+        count = np.concatenate([[0], np.cumsum(finite)])
+        seen = count[last] - count[first]
+        values = (total[last] - total[first]) / np.where(seen == 0, np.nan, seen)
+        finite = np.isfinite(values)
+    return values

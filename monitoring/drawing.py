@@ -25,17 +25,27 @@ _NICENESS = 10  # drawing must not take the processor from training
 def send(stream: IO[bytes], message: Any) -> None:
     """Write one message. Raises OSError when nobody reads."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(LENGTH.pack(len(data)) + data)
+    rest = memoryview(LENGTH.pack(len(data)) + data)
+    while rest:  # a pipe without a buffer may take a part
+        rest = rest[stream.write(rest) :]
     stream.flush()
 
 
 def receive(stream: IO[bytes]) -> Any:
     """Read one message. Raises EOFError when nobody writes any more."""
-    head = stream.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        raise EOFError
-    data = stream.read(LENGTH.unpack(head)[0])
-    return pickle.loads(data)  # noqa: S301  our own parent wrote it
+    length = LENGTH.unpack(_read(stream, LENGTH.size))[0]
+    return pickle.loads(_read(stream, length))  # noqa: S301  our own parent wrote it
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    parts = []
+    while size:
+        part = stream.read(size)
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def draw(function: str, path: Path, arguments: dict[str, Any]) -> str | None:

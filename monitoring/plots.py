@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from monitoring.curves import Curve, History, numbers
+import numpy as np
+
+from monitoring.curves import Array, Curve, History, Resume, numbers
 from monitoring.painting import Painter, Picture
 from monitoring.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 
 _TOKENS = 256  # whose waves are shown: a vocabulary of 50,000 fits no picture
-_AT_EXIT = 20.0  # seconds that the last plots may take when the program ends
+_CLOSING = 60.0  # seconds that plots may take at the end
+_SHAPES = {
+    "base_freqs": ("tokens", "waves"),
+    "phases": ("tokens", "waves"),
+    "harmonic_amps": ("tokens", "waves", "harmonics"),
+}
 
 
 class VisualizationManager:
@@ -40,10 +48,9 @@ class VisualizationManager:
         self.viz_dir = Path(viz_dir)
         self.viz_interval = viz_interval
         self._run = RunPaths(self.viz_dir.parent)
-        self._painter = Painter() if background else None
         self._histories: dict[str, History] = {}
-        self._told = False
-        atexit.register(self._finish_at_exit)
+        self._told: set[str] = set()
+        self._painter = self._new_painter() if background else None
 
     def should_visualize(self, step: int) -> bool:
         """Whether plots are due after this step; never at step 0."""
@@ -63,22 +70,19 @@ class VisualizationManager:
         single numbers are left out. `resumes` are steps after which the run was resumed; without
         it, those that `MetricsLogger.rewind` noted.
         """
-        histories = {"loss": loss_history, **_sequences(metrics or {})}
-        arrays = {
-            name: self._histories.setdefault(name, History()).update(values)
-            for name, values in histories.items()
-        }
-
-        def arguments() -> dict[str, Any]:
-            return {
-                "step": step,
-                "curves": [Curve.until(step, name, values) for name, values in arrays.items()],
-                "resumes": list(self._noted_resumes()) if resumes is None else list(resumes),
-                "title": self._run.root.resolve().name,
-            }
-
         path = self.viz_dir / f"training_dynamics_step_{step}.png"
-        self._draw(Picture("training_dynamics", path, arguments))
+        with _warning_of(path.name):
+            histories = {"loss": _history("loss_history", loss_history), **_histories(metrics)}
+            arrays = {
+                name: self._histories.setdefault(name, History()).update(values)
+                for name, values in histories.items()
+            }
+            given = None if resumes is None else sorted({int(resumed) for resumed in resumes})
+            self._draw(
+                Picture(
+                    "training_dynamics", path, partial(_dynamics, step, arrays, given, self._run)
+                )
+            )
         return path
 
     def generate_model_plots(self, step: int, model: Any) -> list[Path]:
@@ -88,12 +92,11 @@ class VisualizationManager:
         waves, harmonics), of a selection of tokens where there are many. A model without them,
         such as a standard transformer, gives no plots and one warning.
         """
-        waves = _waves(model)
-        if not waves and not self._told:
-            self._told = True
-            logger.warning(
-                "Model does not have an 'embedding' attribute with waves, skipping model plots"
-            )
+        waves, problems = _waves(model)
+        for problem in problems:
+            if problem not in self._told:
+                self._told.add(problem)
+                logger.warning("%s, skipping model plots", problem)
         needs = {
             "frequencies": ["base"],
             "phases": ["phi"],
@@ -105,7 +108,8 @@ class VisualizationManager:
             if waves.keys() >= set(names):
                 chosen = {name: waves[name] for name in ["stride", *names]}
                 path = self.viz_dir / f"{function}_step_{step}.png"
-                self._draw(Picture(function, path, partial(_arrays, step, chosen)))
+                with _warning_of(path.name):
+                    self._draw(Picture(function, path, partial(_arrays, step, chosen)))
                 paths.append(path)
         return paths
 
@@ -114,90 +118,170 @@ class VisualizationManager:
 
         Each experiment has a `name`, a `loss_history` and may have `metrics` with histories.
         """
-        runs = []
-        for experiment in experiments:
-            losses = numbers(experiment["loss_history"])
-            last = max(len(losses) - 1, 0)
-            sequences = _sequences(experiment.get("metrics") or {})
-            curves = {"loss": losses, **{n: numbers(values) for n, values in sequences.items()}}
-            runs.append(
-                (
-                    str(experiment["name"]),
-                    [Curve.until(last, name, values) for name, values in curves.items()],
-                )
-            )
         path = self.viz_dir / "experiment_comparison.png"
-        self._draw(Picture("comparison", path, lambda: {"experiments": runs}))
+        with _warning_of(path.name):
+            runs = []
+            for place, experiment in enumerate(experiments, start=1):
+                with _warning_of(f"the curves of experiment {place} in {path.name}"):
+                    runs.append(_run(place, experiment))
+            self._draw(Picture("comparison", path, lambda: {"experiments": runs}))
         return path
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether all plots are drawn, after at most so many seconds."""
         return self._painter is None or self._painter.wait(seconds)
 
-    def close(self) -> None:
-        """Finish the plots and end the drawing process."""
-        atexit.unregister(self._finish_at_exit)
-        if self._painter is not None:
-            self._painter.close()
-            self._painter = Painter()
+    def close(self, seconds: float = _CLOSING) -> bool:
+        """Finish the plots and end the drawing process; whether all are drawn.
 
-    def _finish_at_exit(self) -> None:
-        if self._painter is not None and not self._painter.close(_AT_EXIT):
-            logger.warning("The last plots in %s were not finished", self.viz_dir)
+        What is not drawn after so many seconds is given up with a warning. A plot that is asked
+        for later is drawn by another process.
+        """
+        return self._painter is None or self._painter.close(seconds)
+
+    def _new_painter(self) -> Painter:
+        painter = Painter()
+        # A manager that is dropped lets its plots be finished. At exit the painter sees to that,
+        # after handlers that may still ask for plots.
+        weakref.finalize(self, painter.retire).atexit = False
+        return painter
 
     def _draw(self, picture: Picture) -> None:
         if self._painter is not None:
+            if not self._painter.usable:  # closed, or this is a forked child
+                self._painter = self._new_painter()
             self._painter.submit(picture)
         elif (error := picture.draw()) is not None:
             logger.warning("Failed to generate %s: %s", picture.path.name, error)
 
-    def _noted_resumes(self) -> Iterator[int]:
-        try:
-            lines = self._run.resumes.read_text().splitlines()
-        except OSError:
-            return
-        for line in lines:
-            try:
-                step = int(json.loads(line)["step"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            if step >= 0:
-                yield step
+    def _noted_resumes(self) -> Iterator[Resume]:
+        return _noted_resumes(self._run)
 
 
-def _sequences(metrics: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The metrics that have a history to draw."""
+@contextmanager
+def _warning_of(what: str) -> Iterator[None]:
+    """Turn what goes wrong within into a warning: no plot is worth a training run."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("Failed to generate %s: %s: %s", what, type(error).__name__, error)
+
+
+def _history(name: str, values: Any) -> Sequence[Any]:
+    """The values of a metric. Raises TypeError for what is no sequence of numbers."""
+    if (
+        isinstance(values, Mapping | str | bytes)
+        or not (hasattr(values, "__getitem__") and hasattr(values, "__len__"))
+        or getattr(values, "ndim", 1) != 1
+    ):
+        raise TypeError(f"{name} is no sequence of numbers but {type(values).__name__}")
+    sequence: Sequence[Any] = values
+    return sequence
+
+
+def _histories(metrics: Mapping[str, Any] | None) -> dict[str, Sequence[Any]]:
+    """The metrics that have a history to draw, with a warning for each that may have meant one."""
+    found = {}
+    for name, values in (metrics or {}).items():
+        if name == "loss" or values is None or isinstance(values, str | bytes | int | float):
+            continue
+        if getattr(values, "ndim", 1) == 0:
+            continue
+        with _warning_of(f"the curve of {name}"):
+            history = _history("it", values)
+            if len(history) > 1:
+                found[str(name)] = history
+    return found
+
+
+def _dynamics(
+    step: int, arrays: Mapping[str, Array], resumes: Sequence[int] | None, run: RunPaths
+) -> dict[str, Any]:
+    """What `figures.training_dynamics` takes."""
     return {
-        str(name): values
-        for name, values in metrics.items()
-        if name != "loss" and hasattr(values, "__getitem__") and not isinstance(values, str | bytes)
-        and getattr(values, "ndim", 1) == 1 and len(values) > 1
-    }  # fmt: skip
+        "step": step,
+        "curves": [Curve.until(step, name, values) for name, values in arrays.items()],
+        "resumes": list(_noted_resumes(run)) if resumes is None else [*map(Resume, resumes)],
+        "title": run.root.resolve().name,
+    }
 
 
-def _waves(model: Any) -> dict[str, Any]:
-    """Copies of a selection of the embedding's waves, still on their device."""
+def _run(place: int, experiment: Mapping[str, Any]) -> tuple[str, list[Curve]]:
+    """A run's name and curves, with one warning for what it ought to have."""
+    missing = [name for name in ("name", "loss_history") if experiment.get(name) is None]
+    if missing:
+        logger.warning("Experiment %d to compare has no %s", place, " and no ".join(missing))
+    losses = experiment.get("loss_history")
+    histories = {
+        "loss": numbers(_history("loss_history", [] if losses is None else losses)),
+        **{name: numbers(values) for name, values in _histories(experiment.get("metrics")).items()},
+    }
+    lengths = [len(histories["loss"]), *map(len, histories.values())]
+    last = max(next((length for length in lengths if length), 0) - 1, 0)
+    name = experiment.get("name")
+    return (
+        f"run {place}" if name is None else str(name),
+        [Curve.until(last, name, values) for name, values in histories.items()],
+    )
+
+
+def _noted_resumes(run: RunPaths) -> Iterator[Resume]:
+    """What `MetricsLogger.rewind` noted, in the order of time."""
+    try:
+        lines = run.resumes.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            note = json.loads(line)
+            resume = Resume(int(note["step"]), int(note.get("attempt") or 0))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            continue
+        if resume.step >= 0:
+            yield resume
+
+
+def _waves(model: Any) -> tuple[dict[str, Any], list[str]]:
+    """Copies of a selection of the embedding's waves, still on their device; what is wrong."""
+    missing = "Model does not have an 'embedding' attribute with waves"
     while not hasattr(model, "embedding"):
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
         if inner is None:
-            return {}
+            return {}, [missing]
         model = inner
-    sources = {"base": "base_freqs", "phi": "phases", "amplitudes": "harmonic_amps"}
+    names = {"base": "base_freqs", "phi": "phases", "amplitudes": "harmonic_amps"}
     waves: dict[str, Any] = {}
-    for name, attribute in sources.items():
-        if (tensor := getattr(model.embedding, attribute, None)) is not None:
-            stride = waves["stride"] = -(-len(tensor) // _TOKENS)
-            # A copy that the next step does not change, of a few kilobytes; on CUDA it is only
-            # queued, and fetched by the thread that waits for it.
-            waves[name] = tensor.detach()[::stride].clone()
-    return waves
+    problems = []
+    for name, attribute in names.items():
+        if (table := getattr(model.embedding, attribute, None)) is not None:
+            try:
+                waves["stride"], waves[name] = _selection(attribute, table)
+            except Exception as error:
+                problems.append(f"The model's {attribute} cannot be drawn: {error}")
+    return waves, problems if waves or problems else [missing]
+
+
+def _selection(attribute: str, table: Any) -> tuple[int, Any]:
+    """Every how many-th token is taken, and a copy of their rows. Raises for what is no table."""
+    if not hasattr(table, "detach"):
+        table = np.asarray(table, dtype=np.float64)
+    shape = tuple(table.shape)
+    if len(shape) != len(_SHAPES[attribute]) or not all(shape):
+        raise ValueError(f"its shape is {shape}, not ({', '.join(_SHAPES[attribute])})")
+    stride = -(-shape[0] // _TOKENS)
+    if isinstance(table, np.ndarray):
+        return stride, table[::stride].copy()
+    # A copy that the next step does not change, of a few kilobytes; on CUDA it is only queued,
+    # and fetched by the thread that waits for it.
+    return stride, table.detach()[::stride].clone()
 
 
 def _arrays(step: int, waves: Mapping[str, Any]) -> dict[str, Any]:
+    """What the figures of a model take."""
     return {
         "step": step,
         **{
-            name: value if name == "stride" else value.double().cpu().numpy()
+            name: value.double().cpu().numpy() if hasattr(value, "detach") else value
             for name, value in waves.items()
         },
     }

@@ -1,11 +1,15 @@
 """Plots come from another process, newest first, and never end or hold a training run."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,7 @@ import torch
 from torch import nn
 
 from monitoring import VisualizationManager
-from monitoring.curves import History
-from monitoring.figures import smooth
+from monitoring.curves import Curve, History, Resume, smooth
 from monitoring.painting import Painter, Picture
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -106,7 +109,7 @@ def test_plots_hold_what_the_model_was_at_the_call() -> None:
     from monitoring.plots import _waves
 
     model = WaveModel()
-    waves = _waves(model)
+    waves, _ = _waves(model)
     before = waves["base"].clone()
     with torch.no_grad():
         model.embedding.base_freqs.zero_()
@@ -142,8 +145,6 @@ def test_a_drawing_process_that_dies_is_replaced(
     curve = {"curves": [], "resumes": [], "title": "x", "step": 1}
 
     def picture(name: str) -> Picture:
-        from monitoring.curves import Curve
-
         loss = Curve("loss", np.arange(3.0), np.arange(3.0))
         return Picture("training_dynamics", tmp_path / name, lambda: {**curve, "curves": [loss]})
 
@@ -197,7 +198,7 @@ def test_resumes_that_the_logger_noted_are_marked(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     lines = [json.dumps({"step": step}) for step in (-1, 300, 700)]
     (tmp_path / "logs" / "resumes.jsonl").write_text("\n".join([*lines, "torn"]))
-    assert list(viz._noted_resumes()) == [300, 700]
+    assert list(viz._noted_resumes()) == [Resume(300), Resume(700)]
 
 
 def test_plots_are_due_at_the_interval_and_never_at_step_0(tmp_path: Path) -> None:
@@ -229,3 +230,232 @@ def test_smoothing_follows_the_curve_and_leaves_clean_ones_alone() -> None:
     assert np.abs(smooth(noisy) - clean).max() < 0.25
     assert np.abs(smooth(noisy) - clean).mean() < 0.03
     assert smooth(clean) is clean
+
+
+@pytest.mark.parametrize("value", [3e-4, 0.1, 0.9, 1 / 3, 1234567.0, 0.0])
+def test_smoothing_invents_nothing_where_a_curve_is_constant(value: float) -> None:
+    constant = np.full(300, value)
+    assert smooth(constant) is constant
+    rounded = np.where(np.arange(300) % 2, value, value * (1 + 2.0**-24))
+    assert smooth(rounded) is rounded  # as float32 would round it
+
+
+class Embedding:
+    """Whatever somebody calls so."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+class AnyModel:
+    def __init__(self, **attributes: Any) -> None:
+        self.embedding = Embedding(**attributes)
+
+
+Call = Callable[[VisualizationManager], Any]
+TAKEN: dict[str, Call] = {
+    "a deque": lambda viz: viz.generate_training_plots(9, deque([3.0, 2.0], maxlen=9)),
+    "a deque as metric": lambda viz: viz.generate_training_plots(9, [3.0], {"x": deque([1, 2])}),
+    "tensors with gradients": lambda viz: viz.generate_training_plots(
+        9, [torch.tensor(1.0, requires_grad=True), torch.tensor(2.0)]
+    ),
+    "a tensor with gradients": lambda viz: viz.generate_training_plots(
+        9, torch.ones(5, dtype=torch.bfloat16, requires_grad=True)
+    ),
+    "a huge integer": lambda viz: viz.generate_training_plots(9, [3, 10**400, -(10**400)]),
+    "values that are none": lambda viz: viz.generate_training_plots(9, [None, 1.0, object()]),
+    "single tensors": lambda viz: viz.generate_training_plots(9, [1.0], {"x": torch.tensor(3.0)}),
+    "waves as lists": lambda viz: viz.generate_model_plots(
+        9, AnyModel(base_freqs=[[1.0, 2.0]], phases=np.ones((1, 2)))
+    ),
+    "no run to compare": lambda viz: viz.generate_comparison_plots([]),
+}
+REFUSED: dict[str, Call] = {
+    "no history": lambda viz: viz.generate_training_plots(9, None),  # type: ignore[arg-type]
+    "a generator": lambda viz: viz.generate_training_plots(9, (n for n in [1.0])),  # type: ignore[arg-type]
+    "a table": lambda viz: viz.generate_training_plots(9, np.ones((3, 3))),  # type: ignore[arg-type]
+    "a dict as metric": lambda viz: viz.generate_training_plots(9, [1.0], {"x": {"a": 1}}),
+    "resumes at no step": lambda viz: viz.generate_training_plots(9, [1.0], resumes=["x"]),  # type: ignore[list-item]
+    "no losses to compare": lambda viz: viz.generate_comparison_plots([{"name": "a"}]),
+    "no name": lambda viz: viz.generate_comparison_plots([{"loss_history": [1.0, 2.0]}]),
+    "no run": lambda viz: viz.generate_comparison_plots([3]),  # type: ignore[list-item]
+    "waves of no tokens": lambda viz: viz.generate_model_plots(
+        9, AnyModel(base_freqs=torch.zeros(0, 4))
+    ),
+    "waves in one row": lambda viz: viz.generate_model_plots(9, AnyModel(phases=[1, 2, 3])),
+    "an embedding without waves": lambda viz: viz.generate_model_plots(
+        9, AnyModel(weight=torch.ones(3))
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_sequences_of_any_kind_are_drawn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    TAKEN[what](VisualizationManager(tmp_path, background=False))
+    assert caplog.messages == []
+    assert all(is_png(path) for path in tmp_path.iterdir())
+    assert any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_anything_else_is_one_warning_and_never_an_exception(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    REFUSED[what](VisualizationManager(tmp_path, background=False))
+    assert len(caplog.messages) == 1
+
+
+def test_a_deque_that_lost_its_first_values_is_read_afresh() -> None:
+    history = History()
+    kept = deque([1.0, 2.0, 1.0, 3.0, 1.0], maxlen=5)
+    assert history.update(kept).tolist() == [1, 2, 1, 3, 1]
+    assert history.update(deque([1.0, 7.0, 1.0, 8.0, 1.0])).tolist() == [1, 7, 1, 8, 1]
+
+
+def test_a_forked_child_has_its_plots_drawn_and_leaves_the_parents_alone(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from monitoring import VisualizationManager\n"
+        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz.generate_training_plots(1, [3.0, 2.0, 1.0])\n"
+        "assert viz.wait(60)\n"
+        "viz.generate_training_plots(2, [3.0, 2.0, 1.0])\n"
+        "if (child := os.fork()) == 0:\n"
+        "    assert viz.wait()\n"
+        "    viz.generate_training_plots(3, [3.0, 2.0, 1.0])\n"
+        "    os._exit(0 if viz.wait(60) and viz.close() else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "viz.generate_training_plots(4, [3.0, 2.0, 1.0])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    assert is_png(tmp_path / "training_dynamics_step_3.png")
+    assert is_png(tmp_path / "training_dynamics_step_4.png")
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_drawing_process_that_hangs_is_killed_when_its_time_is_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    monkeypatch.setattr("monitoring.painting._ENDING", 1.0)
+    viz = VisualizationManager(tmp_path)
+    viz.generate_training_plots(1, [3.0, 2.0])
+    assert viz.wait(120)
+    assert viz._painter is not None
+    process = viz._painter._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    if busy:
+        viz.generate_training_plots(2, [3.0, 2.0])
+    assert viz.close(0.5) is not busy
+    assert process.wait(60) == -signal.SIGKILL
+    assert len(caplog.messages) == busy
+    if busy:
+        assert "step_2.png" in caplog.text
+    viz.generate_training_plots(3, [3.0, 2.0])
+    assert viz.close()
+    assert is_png(tmp_path / "training_dynamics_step_3.png")
+
+
+def test_closing_has_a_limit_unless_another_is_given() -> None:
+    from inspect import signature
+
+    assert signature(VisualizationManager.close).parameters["seconds"].default == 60
+
+
+def test_a_manager_that_is_dropped_finishes_its_plots_and_is_gone(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    viz = VisualizationManager(tmp_path)
+    viz.generate_training_plots(1, [3.0, 2.0, 1.0])
+    viz.generate_model_plots(1, WaveModel())
+    assert viz._painter is not None
+    painter, dropped = viz._painter, weakref.ref(viz)
+    del viz
+    gc.collect()
+    assert dropped() is None
+    wait_until(lambda: painter._thread and not painter._thread.is_alive(), what="the thread's end")
+    assert painter._process is None
+    assert len([path for path in tmp_path.iterdir() if is_png(path)]) == 5
+
+
+def test_plots_asked_for_at_the_very_end_of_a_program_are_drawn(tmp_path: Path) -> None:
+    script = (
+        "import atexit, sys\n"
+        "asked = []\n"
+        "atexit.register(lambda: asked[0].generate_training_plots(4, [3.0, 2.0]))\n"
+        "from monitoring import VisualizationManager\n"
+        "VisualizationManager(sys.argv[1]).generate_training_plots(1, [3.0, 2.0])\n"
+        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz.generate_training_plots(2, [3.0, 2.0])\n"
+        "viz.close()\n"
+        "asked.append(viz)\n"
+        "atexit.register(lambda: viz.generate_comparison_plots([]))\n"
+        "viz.generate_training_plots(3, [3.0, 2.0])\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    drawn = {path.name for path in tmp_path.iterdir() if is_png(path)}
+    assert drawn == {
+        *(f"training_dynamics_step_{step}.png" for step in (1, 2, 3, 4)),
+        "experiment_comparison.png",
+    }
+
+
+def test_the_drawing_process_outlives_a_stop_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    viz = VisualizationManager(tmp_path)
+    viz.generate_training_plots(1, [3.0, 2.0])
+    assert viz.wait(120)
+    assert viz._painter is not None
+    process = viz._painter._process
+    assert process is not None
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        os.kill(process.pid, stop)
+    viz.generate_training_plots(2, [3.0, 2.0])
+    assert viz.wait(120)
+    assert is_png(tmp_path / "training_dynamics_step_2.png")
+    assert caplog.messages == []
+    assert viz.close()
+
+
+class Loud:
+    """A title that prints when it gets to the drawing process, past Python's own buffers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, ("__import__('os').write(1, b'a library says hello') and 'a title'",)
+
+
+def test_what_a_library_prints_is_no_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    painter = Painter()
+    for number in range(2):
+        path = tmp_path / f"{number}.png"
+        loss = Curve("loss", np.arange(3.0), np.arange(3.0))
+        given = {"curves": [loss], "resumes": [], "title": Loud(), "step": 1}
+        painter.submit(Picture("training_dynamics", path, lambda given=given: given))  # type: ignore[misc]
+        assert painter.wait(120)
+        assert is_png(path)
+    assert caplog.messages == []
+    assert painter.close()
+    assert "a library says hello" in capfd.readouterr().err
+
+
+def test_the_drawing_process_lets_go_of_what_it_drew(tmp_path: Path) -> None:
+    viz = VisualizationManager(tmp_path)
+    metrics = {"learning_rate": [1.0, 2.0], "perplexity": [2.0, 3.0]}
+
+    def memory_after(step: int) -> int:
+        viz.generate_training_plots(step, [3.0, 2.0], metrics)
+        assert viz.wait(120)
+        assert viz._painter is not None
+        assert viz._painter._process is not None
+        statm = Path(f"/proc/{viz._painter._process.pid}/statm").read_text()
+        return int(statm.split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    first = [memory_after(step) for step in range(6)][-1]
+    last = [memory_after(step) for step in range(20)][-1]
+    assert last - first < 20 << 20
+    assert viz.close()
