@@ -145,7 +145,7 @@ def _tensor(
 ) -> Tensor:  # fmt: skip
     kind, key = storage
     if kind == "UntypedStorage":  # the type of the numbers comes apart
-        kind = " ".join(type(o).__name__ for o in others if isinstance(o, _Inert)) or kind
+        kind = " ".join(o.__name__ for o in others if isinstance(o, type)) or kind
     return Tensor(kind, key, offset, tuple(shape), tuple(stride))
 
 
