@@ -142,7 +142,7 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
             striker = Signal(service, plan.target, plan.number)
             twins = _Twins(console, client, plan, striker, tend=service.tend)
             report = twins.run(directory / "fetched", LEASE_SECONDS)
-    except BaseException:
+    except KeyboardInterrupt:
         if data is None:
             shutil.rmtree(directory, ignore_errors=True)
         raise

@@ -75,12 +75,11 @@ def is_due(job: JobView, moment: int, last: Mark, *, kill: bool, ends_attempt: b
 
 
 def goes_on(job: JobView, since: Mark, *, ends_attempt: bool) -> bool:
-    """Whether the job has done a step after the interruption."""
-    if job.state is State.SUCCEEDED:
-        return True
-    if ends_attempt:
-        return job.attempt > since.attempt and mark(job).step >= 0
-    return mark(job).step > since.step
+    """Whether the job has done a step after the interruption, or has succeeded without one."""
+    done = job.state is State.SUCCEEDED
+    if ends_attempt:  # an attempt that came to its end first was not interrupted
+        return job.attempt > since.attempt and (done or mark(job).step >= 0)
+    return done or mark(job).step > since.step
 
 
 class Striker(Protocol):

@@ -81,7 +81,14 @@ def test_a_job_goes_on_with_the_first_step_of_its_next_attempt() -> None:
     assert not goes_on(job_at(None, attempt=2), since, ends_attempt=True)
     assert goes_on(job_at(51, attempt=2), since, ends_attempt=True)
     assert goes_on(job_at(61), since, ends_attempt=False)
+    assert goes_on(job_at(60, state=State.SUCCEEDED), since, ends_attempt=False)
     assert not goes_on(job_at(60), since, ends_attempt=False)
+
+
+def test_an_interruption_that_came_after_the_last_step_is_none() -> None:
+    since = Mark(attempt=1, step=60)
+    assert not goes_on(job_at(99, state=State.SUCCEEDED), since, ends_attempt=True)
+    assert goes_on(job_at(99, attempt=2, state=State.SUCCEEDED), since, ends_attempt=True)
 
 
 FIRST = Attempt(number=1, worker="w", started_at=0.0, reason=Reason.LOST, detect_seconds=2.0,
