@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 from pydantic import BaseModel
 
 from api.client import ApiError, Client, Unreachable
@@ -312,6 +313,48 @@ def up(**options: Any) -> None:
 def demo(data: Path) -> None:
     """See it all: train, preempt, resume, fetch."""
     sys.exit(_start("api.demo", "demo", directory=data))
+
+
+@cli.command()
+@click.option(
+    "--signal",
+    "signal_name",
+    type=click.Choice(["TERM", "KILL"]),
+    default="TERM",
+    show_default=True,
+)
+@click.option(
+    "--target",
+    type=click.Choice(["child", "worker", "redis"]),
+    default="worker",
+    show_default=True,
+    help="The training process, its worker, or the Redis server.",
+)
+@click.option("--times", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option(
+    "--at",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="STEP",
+    help="Interrupt at this step; repeatable, in place of --times.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Of the moments, which are random.")
+@click.option("--spec", type=click.File("rb"), help="The job; a small one by default.")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep everything in here.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@as_json
+@click.pass_context
+def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
+    """Interrupt a job, and see whether it ends as if nothing had happened.
+
+    It runs twice, once untouched; the curves are compared digit for digit, the final weights bit
+    for bit. In a service of its own, unless --url or SPECTRAIN_URL names one.
+    """
+    service: Service = ctx.obj
+    named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
+    options["url"] = service.url if named else None
+    options["spec"] = read_spec(spec.read()) if spec else None
+    sys.exit(_start("api.drill", "drill", token=service.token, **options))
 
 
 # -- the rest ---------------------------------------------------------------------------------

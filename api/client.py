@@ -13,7 +13,7 @@ import codecs
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import quote
@@ -188,13 +188,16 @@ class Client:
         """The files of the run."""
         return self._http.read(ArtifactList, "GET", _path(job_id, "artifacts")).artifacts
 
-    def fetch(self, job_id: str, directory: Path) -> Sequence[Path]:
-        """The paths of all files of the run, now below `directory`.
+    def fetch(
+        self, job_id: str, directory: Path, *, wanted: Callable[[str], bool] = lambda _: True
+    ) -> Sequence[Path]:
+        """The paths of all files of the run whose names are `wanted`, now below `directory`.
 
         Each file is there whole or not at all. One that is there already, with the size and the
         time of change that the service names, is not fetched again.
         """
-        return [self._fetch(job_id, file, directory) for file in self.artifacts(job_id)]
+        files = [file for file in self.artifacts(job_id) if wanted(file.path)]
+        return [self._fetch(job_id, file, directory) for file in files]
 
     # -- workers --------------------------------------------------------------------------
 

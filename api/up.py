@@ -95,7 +95,14 @@ class LocalService:
         workers: int | None = None,
         device: str = "auto",
         say: Callable[[str], None] = print,
+        settings: Mapping[str, str] | None = None,
+        own_redis: bool = False,
     ) -> None:
+        """`settings` are variables for all its processes, before those of the environment.
+
+        With `own_redis` it starts a Redis whatever the environment names, and a GPU that is alone
+        serves all `workers`, so that what happens in it happens to nobody else.
+        """
         self.data = data.resolve()
         self.host = host
         self.port = port or free_port(host)
@@ -104,7 +111,9 @@ class LocalService:
         self._logs = self.data / "logs"
         self._redis: RedisConfig | None = None
         self._processes: list[_Process] = []
-        self._slots = _slots(device, workers)
+        self._settings = dict(settings or {})
+        self._own_redis = own_redis
+        self._slots = _slots(device, workers, shared=own_redis)
 
     @property
     def url(self) -> str:
@@ -115,11 +124,12 @@ class LocalService:
     @property
     def workers(self) -> list[int]:
         """The process ids of the running workers."""
-        return [
-            p.popen.pid
-            for p in self._processes
-            if p.name.startswith("worker") and p.popen is not None and p.running
-        ]
+        return self._pids("worker")
+
+    @property
+    def redis(self) -> list[int]:
+        """The process id of the running Redis, if there is one of its own."""
+        return self._pids("redis")
 
     def start(self) -> None:
         """Starts everything; raises `CannotStartError`, with nothing left running."""
@@ -160,6 +170,13 @@ class LocalService:
             os.close(self._lock)
             self._lock = None
 
+    def _pids(self, name: str) -> list[int]:
+        return [
+            p.popen.pid
+            for p in self._processes
+            if p.name.startswith(name) and p.popen is not None and p.running
+        ]
+
     # -- parts ------------------------------------------------------------------------------
 
     def _take_directory(self) -> None:
@@ -172,7 +189,7 @@ class LocalService:
 
     def _start_redis(self) -> None:
         # Settings know all the names under which a Redis may be given.
-        if "redis_url" in Settings().model_fields_set:
+        if not self._own_redis and "redis_url" in Settings().model_fields_set:
             return
         self._redis = RedisConfig(self.data / "redis")
         # It keeps the lock for as long as it writes, should this process be killed.
@@ -199,7 +216,7 @@ class LocalService:
         process = _Process(
             name,
             command,
-            {**os.environ, **settings, **(env or {})},
+            {**os.environ, **settings, **self._settings, **(env or {})},
             self._logs / f"{name}.log",
             grace,
             keeps,
@@ -225,13 +242,15 @@ class LocalService:
             return False
 
 
-def _slots(device: str, workers: int | None) -> list[dict[str, str]]:
-    """The environment of each worker: one a GPU, or on the CPU."""
+def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[dict[str, str]]:
+    """The environment of each worker: one a GPU (`shared`: or more), or on the CPU."""
     gpus = usable_gpus() if device != "cpu" else ()
     if device == "cuda" and not gpus:
         raise CannotStartError("--device cuda: there is no NVIDIA GPU on this machine")
     count = workers if workers is not None else max(1, len(gpus))
     if gpus:
+        if shared:
+            gpus = gpus * count
         return [{"SPECTRAIN_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:count]]
     slot = {"SPECTRAIN_DEVICE": "cpu"}
     if count > 1:  # two trainers that each take all cores slow each other far more than twofold

@@ -70,3 +70,11 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+def test_every_test_that_the_documents_name_is_there() -> None:
+    text = (ROOT / "docs/failures.md").read_text()
+    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/]+\.py)\)", text)
+    assert len(named) > 20
+    for name, path in named:
+        assert f"def {name}(" in (ROOT / path).read_text(), f"{path}: {name}"

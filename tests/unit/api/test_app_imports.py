@@ -16,8 +16,9 @@ def loaded_by(module: str) -> set[str]:
     return set(answer.stdout.split())
 
 
-def test_the_application_loads_neither_torch_nor_numpy_nor_matplotlib() -> None:
-    assert not {"torch", "numpy", "matplotlib"} & loaded_by("api.app")
+@pytest.mark.parametrize("module", ["api.app", "api.drill"])
+def test_the_application_loads_neither_torch_nor_numpy_nor_matplotlib(module: str) -> None:
+    assert not {"torch", "numpy", "matplotlib"} & loaded_by(module)
 
 
 @pytest.mark.parametrize("module", ["api.client", "api.cli"])
