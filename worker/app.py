@@ -39,7 +39,7 @@ _RETRY_SECONDS = 2.0
 _LISTEN_AGAIN_SECONDS = (0.005, 0.05)
 
 
-def create_worker(settings: Settings, store: JobStore) -> Celery:
+def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR0915  all the wiring
     """The Celery application whose one task runs the next job of the settings' pool."""
     remove_left_behind(settings.scratch_dir)
     attendance = Attendance()
@@ -70,8 +70,8 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     gpus.on_change = presence.tell
     reaping = Reaping(settings, lambda job: newest_change(service.storage, job.id))
 
-    def claim(job_id: str) -> Job | None:
-        """The next job; waits for as long as this worker may take none."""
+    def claim(message: str | None) -> Job | None:
+        """The next job; with a message in hand it waits while this worker may take none."""
         handed_on = False
         while attendance.stop_since is None:
             if presence.may_take_jobs:
@@ -82,10 +82,12 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
                 except STORE_AWAY as error:
                     log.warning("cannot claim a job, its message is sent again: %s", error)
                     return None
+            if message is None:
+                return None
             # Celery gives a worker that is at work no further message: while it waits here, this
             # one takes none away from those who may run a job.
             if not handed_on:
-                _hand_on(service.messenger, settings.pool, job_id)
+                _hand_on(service.messenger, settings.pool, message)
             handed_on = True
             presence.wait(_RETRY_SECONDS)
         return None
@@ -93,7 +95,9 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
         """Runs what waits in the pool, which may be other jobs than `job_id`, or none any more."""
-        while (job := claim(job_id)) is not None:
+        message: str | None = job_id
+        while (job := claim(message)) is not None:
+            message = None  # its job has been found
             with gpus.at_work():
                 supervise(service, job)
         log.debug("nothing more to run in pool %s (woken for %s)", settings.pool, job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,5 +107,13 @@ def test_the_lock_expires_within_a_lease_and_is_given_up_at_a_clean_end(
 def test_a_reaper_that_is_told_to_stop_ends_at_once(
     service: list[subprocess.Popen[bytes]], store: JobStore, wait_until: Wait
 ) -> None:
+    status = Path(f"/proc/{service[2].pid}/status")
+
+    def listens() -> bool:
+        """Whether the process has a handler of SIGTERM."""
+        caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
+        return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+    wait_until(listens, what="the reaper's handler")
     service[2].terminate()
     assert service[2].wait(20) == 0
