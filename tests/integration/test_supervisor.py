@@ -257,10 +257,9 @@ def saving(*, loads: bool, **fields: Any) -> JobSpec:
     return python(SAVING.replace("LOADS", str(loads)), **fields)
 
 
-def test_a_receipt_says_what_each_attempt_waited_for_and_did(
-    bench: Bench, wait_until: Wait
-) -> None:
-    job = bench.claim(saving(loads=True))
+def preempted_once(bench: Bench, spec: JobSpec, wait_until: Wait) -> Job:
+    """The job after its first attempt was preempted at step 15 and its second has ended."""
+    job = bench.claim(spec)
     thread = bench.begin(job)
     wait_until(lambda: "[1] 15\n" in bench.output(job), what="some steps")
     bench.store.request(job.id, Request.PREEMPT)
@@ -268,8 +267,13 @@ def test_a_receipt_says_what_each_attempt_waited_for_and_did(
     again = bench.store.claim("default", "w")
     assert again is not None
     supervise(bench.service, again)
+    return bench.store.get(job.id)
 
-    job = bench.store.get(job.id)
+
+def test_a_receipt_says_what_each_attempt_waited_for_and_did(
+    bench: Bench, wait_until: Wait
+) -> None:
+    job = preempted_once(bench, saving(loads=True), wait_until)
     assert job.state is State.SUCCEEDED
     first, second = job.attempts
     assert (first.first_step, first.last_step, first.checkpoint_step) == (0, 15, 15)
@@ -304,23 +308,10 @@ def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) 
     bench.service.messenger.close()
 
 
-def forgetful(bench: Bench, wait_until: Wait, **fields: Any) -> Job:
-    """A job whose second attempt begins at step 0, after it has ended."""
-    job = bench.claim(saving(loads=False, **fields))
-    thread = bench.begin(job)
-    wait_until(lambda: "[1] 15\n" in bench.output(job), what="some steps")
-    bench.store.request(job.id, Request.PREEMPT)
-    thread.join(30)
-    again = bench.store.claim("default", "w")
-    assert again is not None
-    supervise(bench.service, again)
-    return bench.store.get(job.id)
-
-
 def test_a_program_that_forgets_its_checkpoint_is_stopped_and_told(
     bench: Bench, wait_until: Wait
 ) -> None:
-    job = forgetful(bench, wait_until, env={"STEPS": "2000"})
+    job = preempted_once(bench, saving(loads=False, env={"STEPS": "2000"}), wait_until)
     assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
     assert "began at step 0 although it had a checkpoint" in job.message
 
@@ -328,7 +319,8 @@ def test_a_program_that_forgets_its_checkpoint_is_stopped_and_told(
 def test_a_program_may_begin_anew_where_the_specification_says_so(
     bench: Bench, wait_until: Wait
 ) -> None:
-    job = forgetful(bench, wait_until, restart="from_scratch", env={"STEPS": "30"})
+    spec = saving(loads=False, restart="from_scratch", env={"STEPS": "30"})
+    job = preempted_once(bench, spec, wait_until)
     assert job.state is State.SUCCEEDED
     assert (job.attempts[-1].first_step, job.attempts[-1].steps_recomputed) == (0, 16)
 
