@@ -34,7 +34,7 @@ demo: $(STAMP)  ## run the whole service here: train, preempt, resume, fetch
 
 .PHONY: test
 test: lint $(STAMP)  ## what CI runs: lint, types, import contracts, all tests
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
 bench: $(STAMP)  ## measure the library on a quiet machine, some 20 minutes; keeps the results

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -139,10 +139,9 @@ def test_a_directory_without_permission_skips_the_checkpoint(tmp_path: Path, mod
     (tmp_path / "checkpoints").mkdir()
     tmp_path.chmod(0o755)
     (tmp_path / "checkpoints").chmod(0o555)
-    for parent in tmp_path.parents:
-        with suppress(OSError):
-            if parent.owner() and parent.name.startswith("pytest"):
-                parent.chmod(0o755)
+    for parent in tmp_path.parents:  # those that pytest made, for its own user alone
+        if Path(tempfile.gettempdir()) in parent.parents:
+            parent.chmod(0o755)
     facts = run(
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         f"manager = CheckpointManager(root, async_save={mode == 'async'})\n"
