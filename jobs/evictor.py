@@ -21,6 +21,7 @@ class Evictor:
 
     def __init__(self, store: JobStore, min_seconds: float) -> None:
         self._store = store
+        self._queues = store.queues
         self._register = Register(
             store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds
         )
@@ -39,13 +40,13 @@ class Evictor:
         if not workers:
             return []
         # What each pass of a busy pool can afford, before the records of all that run are read.
-        self._store.next_in_turn(pool, 1)  # lets those in whose back-off is over
-        first = [self._job(job_id) for job_id in self._store.some_waiting(pool, 1)]
-        if not first or first[0] is None or not self._store.lower_runs(pool, first[0].priority):
+        self._queues.next_in_turn(pool, 1)  # lets those in whose back-off is over
+        first = [self._job(job_id) for job_id in self._queues.some_waiting(pool, 1)]
+        if not first or first[0] is None or not self._queues.lower_runs(pool, first[0].priority):
             return []
         # As many as there are slots: no more of them could have one.
-        ids = self._store.next_in_turn(pool, len(workers))
-        ids += [i for i in self._store.some_waiting(pool, len(workers)) if i not in ids]
+        ids = self._queues.next_in_turn(pool, len(workers))
+        ids += [i for i in self._queues.some_waiting(pool, len(workers)) if i not in ids]
         waiting = [
             Waiting(job.id, job.priority, job.spec.resources.gpus)
             for job in map(self._job, ids)
@@ -63,7 +64,7 @@ class Evictor:
         """The slot of a worker; None of one whose job is just ending or cannot be read."""
         gpus = len(worker.gpus)
         if worker.job is None:
-            return Slot(worker.name, gpus, kept_for=self._store.kept_for(worker.name))
+            return Slot(worker.name, gpus, kept_for=self._queues.kept_for(worker.name))
         job = self._job(worker.job)
         if job is None or job.current is None or job.worker != worker.name:
             return None
@@ -75,7 +76,7 @@ class Evictor:
             run_seconds=now - job.current.started_at,
             loss_seconds=loss_seconds(job, now),
             request=job.request,
-            evicted_for=self._store.evicted_for(job.id),
+            evicted_for=self._queues.evicted_for(job.id),
         )
         return Slot(worker.name, gpus, running)
 

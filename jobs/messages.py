@@ -63,7 +63,7 @@ class Messenger:
         self._app.send_task(
             TASK, args=[job_id], queue=queue_name(self._settings, pool), ignore_result=True
         )
-        self._store.message_sent(job_id, now)
+        self._store.queues.message_sent(job_id, now)
 
     def close(self) -> None:
         """Closes this process's connections to the broker; Celery shares them between apps."""
@@ -72,7 +72,7 @@ class Messenger:
 
     def flush(self, now: float) -> int:
         """Sends every message that is due by `now`; returns how many."""
-        due = self._store.due_messages(now)
+        due = self._store.queues.due_messages(now)
         for pool, job_id in due:
             self.announce(pool, job_id)
         return len(due)
@@ -84,9 +84,9 @@ class Messenger:
         sends more.
         """
         sent = 0
-        for pool in self._store.pools():
+        for pool in self._store.queues.pools():
             if self._store.redis.llen(queue_name(self._settings, pool)) == 0:
-                for job_id in self._store.some_waiting(pool, _SWEPT):
+                for job_id in self._store.queues.some_waiting(pool, _SWEPT):
                     self.announce(pool, job_id)
                     sent += 1
         return sent

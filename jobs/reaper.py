@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.evictor import Evictor
 from jobs.messages import Messenger
+from jobs.queues import ExpiredLease
 from jobs.record import Job
 from jobs.rules import lost_attempt
-from jobs.store import ExpiredLease, JobStore
+from jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Reaper:
             return []
         lost = [
             lease.job_id
-            for lease in self._store.expired_leases(now)
+            for lease in self._store.queues.expired_leases(now)
             if self._judge(lease, now, period, watch)
         ]
         if lost:

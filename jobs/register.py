@@ -13,6 +13,7 @@ from typing import Any
 
 from redis import Redis
 
+from jobs.clock import redis_time
 from jobs.errors import WorkerNotFoundError
 from jobs.scripts import Scripts
 from jobs.workers import Pool, Worker, WorkerState
@@ -76,7 +77,8 @@ class Register:
 
     def workers(self) -> list[Worker]:
         """The workers that are there, by pool and name."""
-        names = self._redis.zrangebyscore(self._key("workers"), f"({self._now()}", "+inf")
+        now = redis_time(self._redis)
+        names = self._redis.zrangebyscore(self._key("workers"), f"({now}", "+inf")
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(self._key(f"worker:{name}"))
@@ -87,7 +89,7 @@ class Register:
         """The pools that have workers or ever had a job, by name."""
         workers = self.workers()
         names = sorted({*self._redis.smembers(self._key("pools")), *(w.pool for w in workers)})
-        now = self._now()
+        now = redis_time(self._redis)
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 index = self._key(f"jobs:pool:{name}:")
@@ -121,10 +123,6 @@ class Register:
         if status != "ok" or worker is None:
             raise WorkerNotFoundError(name)
         return worker
-
-    def _now(self) -> float:
-        seconds, microseconds = self._redis.time()
-        return float(seconds) + float(microseconds) / 1e6
 
     def _key(self, name: str) -> str:
         return self._prefix + name

@@ -6,14 +6,14 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from redis import Redis
 
 from jobs.change import JobChange
+from jobs.clock import redis_time
 from jobs.errors import (
     ClaimRefusedError,
     IdempotencyConflictError,
@@ -21,6 +21,7 @@ from jobs.errors import (
     JobNotFoundError,
     StaleAttemptError,
 )
+from jobs.queues import ExpiredLease, Queues
 from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
 from jobs.rules import decide
 from jobs.scripts import Scripts
@@ -41,14 +42,6 @@ def _readable(fields: Mapping[str, str]) -> Job | None:
     except ValidationError as error:
         log.warning("the record of job %s cannot be read: %s", fields.get("id"), error)
         return None
-
-
-@dataclass(frozen=True)
-class ExpiredLease:
-    """A running job whose lease ran out at `expired_at` (seconds, the clock of Redis)."""
-
-    job_id: str
-    expired_at: float
 
 
 class JobStore:
@@ -72,6 +65,7 @@ class JobStore:
         self.lease_seconds = lease_seconds
         self.aging_seconds = aging_seconds
         self._run = Scripts(redis, prefix)
+        self.queues = Queues(redis, prefix, aging_seconds, self._run)
 
     # -- submit and read ------------------------------------------------------------------
 
@@ -116,14 +110,6 @@ class JobStore:
                 jobs = [_readable(fields) for fields in pipe.execute()]
             yield from (job for job in jobs if job and (state is None or job.state is state))
             bound = f"({found[-1][1]:.0f}"
-
-    def queue_position(self, job: Job) -> int | None:
-        """How many jobs of its pool go before it; None unless it waits for a worker now.
-
-        By the rule of the claims, aging included (`jobs/lua/claim.lua`), as of now.
-        """
-        status, number = self._run("position", job.id, self.aging_seconds)
-        return int(number) if status == "ok" else None
 
     def events(self, job_id: str, *, after: str = "-", limit: int = 1000) -> list[Event]:
         """The job's events, oldest first, those after the event id `after`."""
@@ -282,71 +268,19 @@ class JobStore:
 
     # -- what the reaper does -------------------------------------------------------------
 
-    def now(self) -> float:
-        """Seconds since the epoch by the clock of Redis."""
-        seconds, microseconds = self.redis.time()
-        return float(seconds) + float(microseconds) / 1e6
-
-    def uptime(self) -> float:
-        """Seconds for which Redis has been up."""
-        return float(self.redis.info("server")["uptime_in_seconds"])
-
-    def expired_leases(self, now: float) -> list[ExpiredLease]:
-        """The running jobs whose lease had run out by `now`."""
-        found = self.redis.zrangebyscore(self._key("leases"), "-inf", now, withscores=True)
-        return [ExpiredLease(job_id, expired_at) for job_id, expired_at in found]
-
-    def due_messages(self, now: float) -> list[tuple[str, str]]:
-        """(pool, job id) of the queued jobs for which a message is due and was not sent."""
-        ids = self.redis.zrangebyscore(self._key("outbox"), "-inf", now)
-        pools = self._pools_of(ids)
-        return [(pool, job_id) for pool, job_id in zip(pools, ids, strict=True) if pool]
-
-    def message_sent(self, job_id: str, now: float) -> None:
-        """Notes that the message which the job was due by `now` is on its way."""
-        self._run("sent", job_id, repr(now))
-
-    def pools(self) -> list[str]:
-        """Every pool that ever had a job."""
-        return sorted(self.redis.smembers(self._key("pools")))
-
     def evict(self, job_id: str, attempt: int, for_job: str) -> bool:
         """Whether the attempt was asked to make room for a waiting job of higher priority."""
         requests = json.dumps(list(Request))
         status, _ = self._run("request", job_id, Request.EVICT, requests, attempt, for_job)
         return status == "ok"
 
-    def evicted_for(self, job_id: str) -> str | None:
-        """The job that a running one makes room for."""
-        return self.redis.hget(self._key("job", job_id), "evicted_for") or None
+    def now(self) -> float:
+        """Seconds since the epoch by the clock of Redis."""
+        return redis_time(self.redis)
 
-    def kept_for(self, worker: str) -> str | None:
-        """The job that a worker's next claim will give it, whoever is first in turn."""
-        return self.redis.get(self._key("kept", worker)) or None
-
-    def lower_runs(self, pool: str, priority: int) -> bool:
-        """Whether a job of a lower priority runs in the pool."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for job_id in self.redis.zrange(self._pool_key(pool, "running"), 0, -1):
-                pipe.hget(self._key("job", job_id), "priority")
-            return any(int(found) < priority for found in pipe.execute() if found)
-
-    def some_waiting(self, pool: str, most: int) -> list[str]:
-        """The ids of up to `most` (at least 1) jobs that could run now, high priorities first."""
-        ids: list[str] = self.redis.zrange(self._pool_key(pool, "queued"), 0, most - 1)
-        # Those whose back-off is over: the next claim puts them into the queue.
-        ids += self.redis.zrangebyscore(self._pool_key(pool, "delayed"), "-inf", self.now())
-        return ids[:most]
-
-    def next_in_turn(self, pool: str, most: int = -1) -> list[str]:
-        """The ids of the jobs that would be claimed next, up to `most`, all for -1."""
-        _, ids = self._run("turns", pool, self.aging_seconds, most)
-        return list(json.loads(ids))
-
-    def waiting(self) -> dict[str, list[str]]:
-        """The ids of the jobs that could run now, by pool, the next one first."""
-        found = {pool: self.next_in_turn(pool) for pool in self.pools()}
-        return {pool: ids for pool, ids in found.items() if ids}
+    def uptime(self) -> float:
+        """Seconds for which Redis has been up."""
+        return float(self.redis.info("server")["uptime_in_seconds"])
 
     # -- the rest -------------------------------------------------------------------------
 
@@ -377,17 +311,8 @@ class JobStore:
         if status != "ok":
             raise IllegalMoveError(job_id, action, detail)
 
-    def _pools_of(self, ids: Sequence[str]) -> list[str | None]:
-        with self.redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hget(self._key("job", job_id), "pool")
-            return list(pipe.execute())
-
     def _key(self, *parts: str) -> str:
         return self.prefix + ":".join(parts)
-
-    def _pool_key(self, pool: str, index: str) -> str:
-        return self._key("jobs", "pool", pool, index)
 
 
 def open_store(redis: Redis, settings: Settings) -> JobStore:

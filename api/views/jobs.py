@@ -117,7 +117,7 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
 
 
 def _view(job: Job) -> JobView:
-    position = service().store.queue_position(job)
+    position = service().store.queues.position(job)
     files = f"{service().settings.storage_url.rstrip('/')}/{job.id}"
     goodput = job.goodput_at(time.time())
     return JobView.model_construct(

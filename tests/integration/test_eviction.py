@@ -123,12 +123,12 @@ def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
     assert evictor.run_once(store.now()) == [low.id]
     evicted(store, low)
     assert store.get(low.id).reason is Reason.EVICTED
-    assert store.next_in_turn("default") == [low.id, aged.id, high.id]
+    assert store.queues.next_in_turn("default") == [low.id, aged.id, high.id]
     assert evictor.run_once(store.now()) == []
     claimed = store.claim("default", "w1")
     assert claimed is not None
     assert claimed.id == high.id
-    assert store.next_in_turn("default") == [low.id, aged.id]
+    assert store.queues.next_in_turn("default") == [low.id, aged.id]
 
 
 def test_a_kept_place_is_anybodys_when_the_job_it_is_kept_for_is_gone(

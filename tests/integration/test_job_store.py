@@ -28,11 +28,12 @@ from jobs.errors import (
     JobNotFoundError,
     StaleAttemptError,
 )
+from jobs.queues import ExpiredLease
 from jobs.record import Attempt, Job, Progress
 from jobs.rules import lost_attempt
 from jobs.spec import JobSpec, Retry
 from jobs.states import MOVES, Reason, Request, State
-from jobs.store import ExpiredLease, JobStore
+from jobs.store import JobStore
 
 WORKERS = ["w1", "w2", "w3"]
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
@@ -85,7 +86,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(target=attempts, worker=st.sampled_from(WORKERS))
     def claim(self, worker: str) -> Job:
-        waiting = self.store.waiting().get("default", [])
+        waiting = self.store.queues.waiting().get("default", [])
         busy = [j for j in self.store.newest(state=State.RUNNING) if j.worker == worker]
         job = self.store.claim("default", worker)
         if busy:
@@ -195,7 +196,7 @@ class Lifecycle(RuleBasedStateMachine):
         receipt = lost_attempt(job, at=1.0, silent_seconds=15)
         assert self.store.finish(job_id, receipt, lease=ExpiredLease(job_id, 0.5)) is None
         self.store.redis.zadd("spectrain:leases", {job_id: 0.25})
-        (lease,) = self.store.expired_leases(self.store.now())
+        (lease,) = self.store.queues.expired_leases(self.store.now())
         after = self.store.finish(job_id, receipt, lease=lease)
         assert after is not None
         assert after.state in {State.QUEUED, State.FAILED, State.CANCELLED, State.PAUSED}
@@ -237,7 +238,7 @@ class Lifecycle(RuleBasedStateMachine):
             if job.state is not State.QUEUED:
                 assert redis.zscore("spectrain:outbox", job_id) is None
             self.seen[job_id] = (job.state, job.attempt)
-        waiting = self.store.waiting().get("default", [])
+        waiting = self.store.queues.waiting().get("default", [])
         queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
         assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
         queued = redis.zrange("spectrain:jobs:pool:default:queued", 0, -1)
@@ -334,7 +335,7 @@ def test_jobs_run_by_priority_and_first_in_first_out_and_a_preempted_one_goes_fi
     preempted = store.get(first)
     store.finish(first, ended(preempted, Reason.PREEMPTED, at=2.0))
     late = store.submit(SPEC).id
-    assert store.waiting()["default"] == [first, second, late, low]
+    assert store.queues.waiting()["default"] == [first, second, late, low]
 
 
 def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
@@ -344,7 +345,7 @@ def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
     assert job is not None
     store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
     assert store.claim("default", "w2") is None
-    assert store.due_messages(store.now()) == []
+    assert store.queues.due_messages(store.now()) == []
     store.redis.zadd("spectrain:jobs:pool:default:delayed", {job_id: 1})
     again = store.claim("default", "w2")
     assert again is not None
@@ -357,8 +358,8 @@ def test_a_message_lost_after_a_back_off_is_found_by_the_sweep(store: JobStore) 
     assert job is not None
     store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
     store.redis.zadd("spectrain:jobs:pool:default:delayed", {job_id: 1})
-    store.message_sent(job_id, store.now())
-    assert store.waiting() == {"default": [job_id]}
+    store.queues.message_sent(job_id, store.now())
+    assert store.queues.waiting() == {"default": [job_id]}
 
 
 def test_noting_an_old_message_as_sent_leaves_that_of_the_next_turn(store: JobStore) -> None:
@@ -367,8 +368,8 @@ def test_noting_an_old_message_as_sent_leaves_that_of_the_next_turn(store: JobSt
     job = store.claim("default", "w1")
     assert job is not None
     store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
-    store.message_sent(job_id, read_at)
-    assert store.due_messages(store.now() + 7200) == [("default", job_id)]
+    store.queues.message_sent(job_id, read_at)
+    assert store.queues.due_messages(store.now() + 7200) == [("default", job_id)]
 
 
 def test_a_worker_that_was_away_during_its_claim_is_not_given_anothers_attempt(
@@ -432,5 +433,6 @@ def test_the_scripts_answer_clients_of_both_protocols(redis_url: str) -> None:
             store = JobStore(redis, prefix=f"p{protocol}:", lease_seconds=0.001)
             job = store.submit(SPEC)
             assert store.claim("default", "w") is not None
-            assert store.due_messages(store.now()) == []
-            assert [lease.job_id for lease in store.expired_leases(store.now() + 1)] == [job.id]
+            assert store.queues.due_messages(store.now()) == []
+            leases = store.queues.expired_leases(store.now() + 1)
+            assert [lease.job_id for lease in leases] == [job.id]

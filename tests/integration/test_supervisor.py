@@ -330,9 +330,9 @@ def test_an_overtaken_attempt_is_killed_and_leaves_no_trace(bench: Bench, wait_u
     thread = bench.begin(job)
     wait_until(lambda: "up" in bench.output(job), what="the program")
     attempt = job.attempts[-1].model_copy(update={"reason": Reason.LOST, "ended_at": 1.0})
-    leases = bench.store.expired_leases(bench.store.now() + 60)
+    leases = bench.store.queues.expired_leases(bench.store.now() + 60)
     while bench.store.finish(job.id, attempt, lease=leases[0]) is None:
-        leases = bench.store.expired_leases(bench.store.now() + 60)
+        leases = bench.store.queues.expired_leases(bench.store.now() + 60)
     newer = bench.store.claim("default", "other")
     assert newer is not None
     before = bench.output(job)

@@ -1,0 +1,104 @@
+"""What waits and what has run out: what the reaper, the evictor and the messages look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from jobs.clock import redis_time
+from jobs.record import Job
+from jobs.scripts import Scripts
+
+
+@dataclass(frozen=True)
+class ExpiredLease:
+    """A running job whose lease ran out at `expired_at` (seconds, the clock of Redis)."""
+
+    job_id: str
+    expired_at: float
+
+
+class Queues:
+    """The lines of the pools, the outbox and the leases of one store."""
+
+    def __init__(self, redis: Redis, prefix: str, aging_seconds: float, run: Scripts) -> None:
+        self._redis: Any = redis  # answers in `str`
+        self._prefix = prefix
+        self._aging_seconds = aging_seconds
+        self._run = run
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs of its pool go before it; None unless it waits for a worker now.
+
+        By the rule of the claims, aging included (`jobs/lua/claim.lua`), as of now.
+        """
+        status, number = self._run("position", job.id, self._aging_seconds)
+        return int(number) if status == "ok" else None
+
+    def expired_leases(self, now: float) -> list[ExpiredLease]:
+        """The running jobs whose lease had run out by `now`."""
+        found = self._redis.zrangebyscore(self._key("leases"), "-inf", now, withscores=True)
+        return [ExpiredLease(job_id, expired_at) for job_id, expired_at in found]
+
+    def due_messages(self, now: float) -> list[tuple[str, str]]:
+        """(pool, job id) of the queued jobs for which a message is due and was not sent."""
+        ids = self._redis.zrangebyscore(self._key("outbox"), "-inf", now)
+        pools = self._pools_of(ids)
+        return [(pool, job_id) for pool, job_id in zip(pools, ids, strict=True) if pool]
+
+    def message_sent(self, job_id: str, now: float) -> None:
+        """Notes that the message which the job was due by `now` is on its way."""
+        self._run("sent", job_id, repr(now))
+
+    def pools(self) -> list[str]:
+        """Every pool that ever had a job."""
+        return sorted(self._redis.smembers(self._key("pools")))
+
+    def evicted_for(self, job_id: str) -> str | None:
+        """The job that a running one makes room for."""
+        return self._redis.hget(self._key("job", job_id), "evicted_for") or None
+
+    def kept_for(self, worker: str) -> str | None:
+        """The job that a worker's next claim will give it, whoever is first in turn."""
+        return self._redis.get(self._key("kept", worker)) or None
+
+    def lower_runs(self, pool: str, priority: int) -> bool:
+        """Whether a job of a lower priority runs in the pool."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in self._redis.zrange(self._pool_key(pool, "running"), 0, -1):
+                pipe.hget(self._key("job", job_id), "priority")
+            return any(int(found) < priority for found in pipe.execute() if found)
+
+    def some_waiting(self, pool: str, most: int) -> list[str]:
+        """The ids of up to `most` (at least 1) jobs that could run now, high priorities first."""
+        ids: list[str] = self._redis.zrange(self._pool_key(pool, "queued"), 0, most - 1)
+        # Those whose back-off is over: the next claim puts them into the queue.
+        delayed, now = self._pool_key(pool, "delayed"), redis_time(self._redis)
+        ids += self._redis.zrangebyscore(delayed, "-inf", now)
+        return ids[:most]
+
+    def next_in_turn(self, pool: str, most: int = -1) -> list[str]:
+        """The ids of the jobs that would be claimed next, up to `most`, all for -1."""
+        _, ids = self._run("turns", pool, self._aging_seconds, most)
+        return list(json.loads(ids))
+
+    def waiting(self) -> dict[str, list[str]]:
+        """The ids of the jobs that could run now, by pool, the next one first."""
+        found = {pool: self.next_in_turn(pool) for pool in self.pools()}
+        return {pool: ids for pool, ids in found.items() if ids}
+
+    def _pools_of(self, ids: Sequence[str]) -> list[str | None]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hget(self._key("job", job_id), "pool")
+            return list(pipe.execute())
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
+
+    def _pool_key(self, pool: str, index: str) -> str:
+        return self._key("jobs", "pool", pool, index)
