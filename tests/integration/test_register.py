@@ -309,9 +309,10 @@ def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     messenger.flush(store.now())
     queue = "spectrain:queue:default"
     wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the end of its job")
-    # It takes one message, hands it on, and leaves them all in the queue for others.
+    # It takes one message, hands it on, and leaves them all in the queue for others. The reaper may
+    # have sent some at the same time as the test: twice does no harm.
     wait_until(lambda: "is drained" in workers.log().read_text(), what="its word")
-    wait_until(lambda: store.redis.llen(queue) == 3, what="the messages")
+    wait_until(lambda: store.redis.llen(queue) >= 3, what="the messages")
     assert {store.get(job.id).state for job in waiting} == {State.QUEUED}
     workers.start()
     wait_until(lambda: store.get(waiting[2].id).state is State.SUCCEEDED, what="another worker")
