@@ -13,6 +13,7 @@ NAMES = {
     "overhead": "the whole library in the built-in training loop, in percent of step time",
     "model": "time per step of the wave variant against the standard one",
     "dispatch": "from POST to the first line of the training script, warm and cold",
+    "stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }
 

@@ -15,16 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from redis import Redis
 
 from api.client import Client
-from api.redis_server import RedisConfig, find_redis_server
 from api.up import LocalService
 from bench import celery_echo
 from bench.report import Report, options, timed
+from bench.service import PATIENCE_SECONDS, local_service, redis_server, wait_for
 from jobs.settings import Settings, connect
 from jobs.store import JobStore
 
@@ -36,7 +36,6 @@ with open(os.environ["STAMP"] + ".new", "w") as file:
     file.write(f"{first!r} {imported!r} {int(warm)}")
 os.replace(file.name, os.environ["STAMP"])
 """
-_PATIENCE_SECONDS = 60.0
 # A worker is idle this long after its last job, at the latest.
 _IDLE_SECONDS = 0.3
 
@@ -46,16 +45,17 @@ def main(argv: Sequence[str]) -> int:
     arguments = options("dispatch", jobs=40, queued=1000).parse_args(argv)
     cores = len(os.sched_getaffinity(0))
     report = Report("dispatch", {**vars(arguments), "cores": cores})
-    with tempfile.TemporaryDirectory() as directory, _redis(Path(directory)) as url:
-        warm = _measure(report, Path(directory), arguments.jobs, warm=True)
-        _measure(report, Path(directory), max(5, arguments.jobs // 2), warm=False)
+    with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as redis:
+        data, url = Path(directory), redis.url
+        warm = _measure(report, data, url, arguments.jobs, warm=True)
+        _measure(report, data, url, max(5, arguments.jobs // 2), warm=False)
         report.add("Celery: a trivial task and its result", "ms", _echo(url, 10 * arguments.jobs))
-        _measure_order(report, Path(directory), url, arguments.queued)
+        _measure_order(report, data, url, arguments.queued)
     report.bar("ms from POST to the first line, warm, p50", warm, 60.0)
     return report.show(keep=arguments.keep)
 
 
-def _measure(report: Report, directory: Path, jobs: int, *, warm: bool) -> float:
+def _measure(report: Report, directory: Path, url: str, jobs: int, *, warm: bool) -> float:
     """Adds the milliseconds of `jobs` dispatches, in all and by stages; their median."""
     name = "warm" if warm else "cold"
     stamp, script = directory / f"stamp-{name}", directory / "script.py"
@@ -68,16 +68,17 @@ def _measure(report: Report, directory: Path, jobs: int, *, warm: bool) -> float
         "  claim to the first line": [],
         "POST to the line after `import torch`": [],
     }
-    with _service(directory / name, workers=1, warm=warm) as service, Client(service.url) as client:
+    settings = {"SPECTRAIN_REDIS_URL": url, "SPECTRAIN_WARM_START": str(int(warm))}
+    with _service(directory / name, 1, settings) as service, Client(service.url) as client:
 
         def dispatch() -> bool:
             """Takes one measure; whether the script ran warm."""
             stamp.unlink(missing_ok=True)
             posted = time.time()
             job = client.submit(spec)
-            _wait(stamp.exists)
+            wait_for(stamp.exists)
             first, imported, is_warm = (float(word) for word in stamp.read_text().split())
-            client.wait(job.id, _PATIENCE_SECONDS, poll=0.02)
+            client.wait(job.id, PATIENCE_SECONDS, poll=0.02)
             events = {event.type: event.at for event in client.events(job.id)}
             recorded, claimed = events["submitted"], events["started"]
             spans = [(posted, first), (posted, recorded), (recorded, claimed), (claimed, first),
@@ -87,7 +88,7 @@ def _measure(report: Report, directory: Path, jobs: int, *, warm: bool) -> float
             time.sleep(_IDLE_SECONDS)
             return bool(is_warm)
 
-        _wait(lambda: dispatch() == warm)
+        wait_for(lambda: dispatch() == warm)
         for taken in stages.values():
             taken.clear()
         for _ in range(jobs):
@@ -108,7 +109,7 @@ def _echo(url: str, times: int) -> list[float]:
     app = celery_echo.app
     app.conf.update(broker_url=url, result_backend=url)
     try:
-        celery_echo.echo.delay(0).get(timeout=_PATIENCE_SECONDS)
+        celery_echo.echo.delay(0).get(timeout=PATIENCE_SECONDS)
         return [timed(lambda: celery_echo.echo.delay(1).get(timeout=10)) for _ in range(times)]
     finally:
         app.close()
@@ -118,7 +119,8 @@ def _echo(url: str, times: int) -> list[float]:
 
 def _measure_order(report: Report, directory: Path, url: str, jobs: int) -> None:
     """Submits `jobs` while no worker runs, and claims them until none is left."""
-    with _service(directory / "order", workers=0) as service, Client(service.url) as client:
+    settings = {"SPECTRAIN_REDIS_URL": url}
+    with _service(directory / "order", 0, settings) as service, Client(service.url) as client:
         submitted: list[str] = []
 
         def submit() -> None:
@@ -137,55 +139,10 @@ def _measure_order(report: Report, directory: Path, url: str, jobs: int) -> None
     report.bar(f"of {jobs} jobs out of the order of their submission", moved, 0)
 
 
-# -- the service -----------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
-def _redis(directory: Path) -> Iterator[str]:
-    """The URL of a Redis like that of `spectrain up`, which the environment names meanwhile."""
-    config = RedisConfig(directory / "redis")
-    command = [find_redis_server(), str(config.path)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        _wait(config.answers)
-        with _environment(SPECTRAIN_REDIS_URL=config.url):
-            yield config.url
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@contextlib.contextmanager
-def _service(data: Path, *, workers: int, warm: bool = True) -> Iterator[LocalService]:
-    """The running service, with an empty Redis."""
-    with Redis.from_url(os.environ["SPECTRAIN_REDIS_URL"]) as redis:
+def _service(data: Path, workers: int, settings: Mapping[str, str]) -> Iterator[LocalService]:
+    """The running service, its Redis emptied before."""
+    with Redis.from_url(settings["SPECTRAIN_REDIS_URL"]) as redis:
         redis.flushall()
-    with _environment(SPECTRAIN_WARM_START=str(int(warm))):
-        service = LocalService(data, workers=workers, device="cpu")
-        service.start()
-    try:
+    with local_service(data, workers=workers, settings=settings) as service:
         yield service
-    finally:
-        service.stop()
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("what the benchmark waits for did not come about")
-        time.sleep(0.001)

@@ -1,0 +1,207 @@
+"""Does a service whose Redis and whose object store stall again and again lose a healthy job?
+
+Real parts: two workers with a job each, the API and its reaper, a Redis that writes every change
+to disk, an S3 server. For an hour (`--minutes`) Redis is stopped (SIGSTOP) for ten seconds at
+random moments, and the store for up to twenty. Every attempt but the first ones would be a false
+loss. So that a service which judges nobody cannot pass, a worker is killed at the end: that loss
+has to be found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import psutil
+
+from api.client import Client
+from api.redis_server import free_port
+from api.up import LocalService
+from api.wire import JobView
+from bench.report import Report, options
+from bench.service import local_service, wait_for
+from jobs.states import Reason, State
+
+_REDIS_SECONDS = 10.0
+_STORE_SECONDS = (1.0, 20.0)
+_BETWEEN_SECONDS = (5.0, 30.0)
+_BUCKET = "runs"
+_SCRIPT = """
+import os, time, torch
+from monitoring import CheckpointManager, MetricsLogger
+from monitoring.preemption import install, stop_requested
+install()
+torch.set_num_threads(1)
+root = os.environ["SPECTRAIN_RUN_DIR"]
+model = torch.nn.Linear(256, 1024)
+optimizer = torch.optim.SGD(model.parameters())
+manager = CheckpointManager(root, save_interval=100)
+metrics = MetricsLogger(root + "/logs", log_interval=1)
+latest = manager.load_latest_checkpoint()
+step = latest["step"] + 1 if latest else 0
+while not stop_requested():
+    time.sleep(0.1)
+    metrics.log_metrics(step, {"loss": 1.0})
+    if manager.should_checkpoint(step):
+        manager.save_checkpoint(step, model, optimizer, [], {})
+    step += 1
+manager.save_checkpoint(step, model, optimizer, [], {})
+manager.wait()
+"""
+
+
+@dataclass
+class Stalls:
+    """Stops a process by SIGSTOP at random moments, for a while each, in a thread of its own."""
+
+    name: str
+    pid: int
+    seconds: tuple[float, float]
+    dice: random.Random
+    lasted: list[float] = field(default_factory=list)
+
+    def run(self, end: threading.Event) -> None:
+        """Goes on until `end`; the process runs afterwards."""
+        process = psutil.Process(self.pid)
+        while not end.wait(self.dice.uniform(*_BETWEEN_SECONDS)):
+            seconds, start = self.dice.uniform(*self.seconds), time.monotonic()
+            process.suspend()
+            try:
+                end.wait(seconds)
+            finally:
+                process.resume()
+            self.lasted.append(time.monotonic() - start)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Stall both for so many minutes; 1 when a healthy job was taken for lost."""
+    arguments = options("stalls", minutes=60.0, seed=1).parse_args(argv)
+    report = Report("stalls", vars(arguments))
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory)
+        with (
+            _store(data) as (server, environment),
+            local_service(data, workers=2, settings=environment) as service,
+        ):
+            dice = [random.Random(arguments.seed + number) for number in range(2)]
+            _measure(
+                report,
+                service,
+                data,
+                [
+                    Stalls("Redis", service.redis[0], (_REDIS_SECONDS,) * 2, dice[0]),
+                    Stalls("the object store", server, _STORE_SECONDS, dice[1]),
+                ],
+                arguments.minutes * 60,
+            )
+    return report.show(keep=arguments.keep)
+
+
+def _measure(
+    report: Report, service: LocalService, data: Path, stalls: Sequence[Stalls], seconds: float
+) -> None:
+    script = data / "train.py"
+    script.write_text(_SCRIPT)
+    spec = {"name": "steady", "command": ["python", str(script)], "env": {"OMP_NUM_THREADS": "1"}}
+    with Client(service.url, timeout=60) as client:
+        jobs = [client.submit(spec) for _ in service.workers]
+        wait_for(lambda: all(_steps(client.get(job.id)) > 0 for job in jobs))
+        end = threading.Event()
+        threads = [threading.Thread(target=stall.run, args=(end,)) for stall in stalls]
+        for thread in threads:
+            thread.start()
+        try:
+            end.wait(seconds)
+        finally:
+            end.set()
+            for thread in threads:
+                thread.join()
+        for stall in stalls:
+            report.add(f"stalls of {stall.name}", "s", stall.lasted)
+        # Longer than a lease: what was to be taken for lost has been by then.
+        time.sleep(20.0)
+        found = [client.get(job.id) for job in jobs]
+        pauses = [pause for job in found for pause in _pauses(data, job)]
+        report.add("from one step of the training to the next", "s", pauses)
+        report.add("of each job, done", "steps", [_steps(job) for job in found])
+        report.bar("attempts beyond the first", sum(job.attempt - 1 for job in found), 0)
+        report.bar("jobs that do not run", sum(job.state is not State.RUNNING for job in found), 0)
+        missed = 1 - _kill(service, client, jobs)
+        report.bar("losses missed of the one at the end", missed, 0)
+        for job in jobs:
+            client.cancel(job.id)
+        for job in jobs:
+            client.wait(job.id, timeout=120)
+
+
+def _kill(service: LocalService, client: Client, jobs: Sequence[JobView]) -> int:
+    """How many attempts were found lost after a worker was killed; it is not started again."""
+    os.kill(service.workers[0], signal.SIGKILL)
+
+    def lost() -> int:
+        attempts = [attempt for job in jobs for attempt in client.get(job.id).attempts]
+        return sum(attempt.reason is Reason.LOST for attempt in attempts)
+
+    with contextlib.suppress(TimeoutError):
+        wait_for(lambda: lost() > 0, seconds=60.0)
+    return lost()
+
+
+def _steps(job: JobView) -> int:
+    return job.progress.step if job.progress and job.progress.step is not None else 0
+
+
+def _pauses(data: Path, job: JobView) -> list[float]:
+    """Seconds between the rows that the running attempt has written to its scratch disk."""
+    (path,) = (data / "scratch").glob(f"**/{job.id}/**/metrics.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    times = [row["timestamp"] for row in rows]
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+@contextlib.contextmanager
+def _store(data: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The process id of an S3 server with an empty bucket, and what a service needs to use it."""
+    port = free_port()
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_for(answers)
+        httpx.put(f"http://127.0.0.1:{port}/{_BUCKET}").raise_for_status()
+        yield (
+            server.pid,
+            {
+                "SPECTRAIN_STORAGE_URL": f"s3://{_BUCKET}/stalls",
+                "SPECTRAIN_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_ACCESS_KEY_ID": "bench",
+                "AWS_SECRET_ACCESS_KEY": "secret",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            },
+        )
+    finally:
+        server.terminate()
+        server.wait()
