@@ -43,6 +43,9 @@ class RedisConfig:
         self.path.write_text(
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{directory}"\n'
             'appendonly yes\nappendfsync always\nsave ""\nmaxmemory-policy noeviction\n'
+            # Redis sets a whole node aside for each stream, 4 KiB unless told: half of a job's
+            # memory, for a history of a few hundred bytes.
+            "stream-node-max-bytes 512\n"
         )
 
     @property

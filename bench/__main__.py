@@ -13,6 +13,8 @@ NAMES = {
     "overhead": "the whole library in the built-in training loop, in percent of step time",
     "model": "time per step of the wave variant against the standard one",
     "dispatch": "from POST to the first line of the training script, warm and cold",
+    "recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
+    "scale": "claim, renew and list beside 100,000 finished and 10,000 queued jobs",
     "stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }

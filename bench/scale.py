@@ -1,0 +1,180 @@
+"""What a full store costs Redis: claim, renew, list beside 100,000 finished and 10,000 queued jobs.
+
+The records are made by the service's own calls, on a Redis configured as `spectrain up` does it.
+Time on the Redis side is what its SLOWLOG says of all the commands of one call; what the client
+waits for comes beside it. Then 1,000 workers keep their jobs' leases and their own entries in the
+register, at the pace of real ones, and Redis says how much processor that took.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from api.listing import page_of
+from api.wire import JobQuery
+from bench.report import Report, options, timed
+from bench.service import redis_server
+from jobs.record import Job, Progress
+from jobs.register import Register
+from jobs.settings import Settings, connect
+from jobs.spec import JobSpec
+from jobs.states import Reason, State
+from jobs.store import JobStore
+
+_AGING_SECONDS = 3600.0
+_LEASE_SECONDS = 15.0
+# What a worker of that lease does, in seconds between one and the next: worker.supervisor.
+_RENEW_SECONDS = 1.0
+_LIMITS_SECONDS = 5.0
+_ATTEND_SECONDS = _LEASE_SECONDS / 5
+_PROGRESS = Progress(
+    first_step=0, step=1234, total_steps=2000, loss=2.345678, tokens_per_second=34567.8,
+    checkpoint_step=1000, restore_seconds=0.123456, first_step_seconds=0.654321,
+    step_seconds=123.456, uploaded_bytes=123456789,
+)  # fmt: skip
+_SPEC: dict[str, Any] = {
+    "train": {"steps": 2000, "model": {"type": "wave"}},
+    "labels": {"team": "waves"},
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fill a store and measure it; 1 when a bar is broken."""
+    parser = options("scale", finished=100_000, queued=10_000, workers=1000, calls=2000, seconds=30)
+    arguments = parser.parse_args(argv)
+    report = Report("scale", vars(arguments))
+    with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as config:
+        redis = connect(Settings(redis_url=config.url))
+        store = JobStore(redis, lease_seconds=_LEASE_SECONDS, aging_seconds=_AGING_SECONDS)
+        _fill(report, store, arguments.finished, arguments.queued)
+        running = _measure_calls(report, store, arguments.calls)
+        _measure_workers(report, store, running[: arguments.workers], arguments.seconds)
+        redis.close()
+    return report.show(keep=arguments.keep)
+
+
+def _fill(report: Report, store: JobStore, finished: int, queued: int) -> None:
+    """Makes the records; adds what each takes of Redis' memory."""
+    dice = random.Random(1)
+    store.redis.config_set("appendfsync", "no")  # the filling is not what is measured
+    for name, number in (("finished", finished), ("queued", queued)):
+        before = store.redis.info("memory")["used_memory"]
+        for _ in range(number):
+            spec = JobSpec(name="wave_rgd_qfe", priority=dice.randrange(10), **_SPEC)
+            store.submit(spec)
+            if name == "finished":
+                _finish(store, store.claim("default", "worker"))
+        taken = store.redis.info("memory")["used_memory"] - before
+        report.add(f"memory of a {name} job", "bytes", [taken / max(1, number)])
+    store.redis.config_set("appendfsync", "always")
+
+
+def _finish(store: JobStore, job: Job | None) -> None:
+    assert job is not None
+    assert job.current is not None
+    store.renew(job.id, job.attempt, _PROGRESS)
+    ended = job.so_far(job.current, _PROGRESS)
+    store.finish(
+        job.id, ended.model_copy(update={"reason": Reason.COMPLETED, "ended_at": time.time()})
+    )
+
+
+def _measure_calls(report: Report, store: JobStore, calls: int) -> list[Job]:
+    """Adds the time of each call; the jobs that were claimed."""
+    running: list[Job] = []
+
+    def claim() -> None:
+        job = store.claim("default", f"worker-{len(running)}")
+        assert job is not None
+        running.append(job)
+
+    def renew() -> None:
+        job = random.choice(running)
+        store.renew(job.id, job.attempt, _PROGRESS)
+
+    def look() -> None:
+        store.queues.position(next(queued))
+
+    _measure(report, store, "claim", claim, calls)
+    _measure(report, store, "renew", renew, calls)
+    for name, query in {
+        "the newest 50 jobs": JobQuery(limit=50),
+        "the newest 50 queued jobs": JobQuery(limit=50, state=State.QUEUED),
+        "50 finished jobs from the middle": JobQuery(
+            limit=50, state=State.SUCCEEDED, cursor="50000"
+        ),
+    }.items():
+        _measure(report, store, f"list {name}", lambda q=query: page_of(store, q), calls // 10)
+    queued = store.newest(state=State.QUEUED)
+    _measure(report, store, "place in the queue", look, calls // 10)
+    return running
+
+
+def _measure(
+    report: Report, store: JobStore, name: str, call: Callable[[], object], times: int
+) -> None:
+    """Adds what `call` takes on the Redis side, held against 5 ms, and what its caller waits."""
+    redis = store.redis
+    redis.config_set("slowlog-max-len", 10_000)
+    waited = [timed(call) for _ in range(times)]
+    report.add(f"{name}: its caller waits", "ms", waited)
+    redis.config_set("slowlog-log-slower-than", 0)
+    took = []
+    for _ in range(times):
+        redis.slowlog_reset()
+        call()
+        commands = redis.slowlog_get(10_000)
+        own = [c for c in commands if not c["command"].startswith(b"SLOWLOG")]
+        took.append(sum(c["duration"] for c in own) / 1e3)
+    redis.config_set("slowlog-log-slower-than", -1)
+    report.add(f"{name}: Redis works", "ms", took)
+    if not name.startswith("place"):
+        report.bar(f"ms of Redis for {name}, p99", statistics.quantiles(took, n=100)[-1], 5.0)
+
+
+def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], seconds: float) -> None:
+    """Adds the processor time of Redis while so many workers keep their leases."""
+    register = Register(store.redis, prefix=store.prefix, lease_seconds=_LEASE_SECONDS)
+
+    def attend(job: Job) -> None:
+        assert job.worker is not None
+        register.attend(job.worker, pool="default", host="host", gpus=("GPU-0",))
+
+    for job in jobs:
+        attend(job)
+    # Each call at its pace, evenly spread: (time, period, what is called).
+    due = [
+        (number / len(jobs) * period, period, call, job)
+        for number, job in enumerate(jobs)
+        for period, call in (
+            (_RENEW_SECONDS, lambda j: store.renew(j.id, j.attempt, _PROGRESS)),
+            (_LIMITS_SECONDS, lambda j: store.limits(j.id)),
+            (_ATTEND_SECONDS, attend),
+        )
+    ]
+    plan = sorted(
+        (first + turn * period, number)
+        for number, (first, period, _, _) in enumerate(due)
+        for turn in range(int((seconds - first) / period) + 1)
+    )
+    before, start = _processor_seconds(store), time.monotonic()
+    for at, number in plan:
+        time.sleep(max(0.0, start + at - time.monotonic()))
+        _, _, call, job = due[number]
+        call(job)
+    elapsed = time.monotonic() - start
+    share = (_processor_seconds(store) - before) / elapsed * 100
+    report.add(f"calls of {len(jobs)} workers", "/s", [len(plan) / elapsed])
+    report.notes.append(f"{len(plan)} calls planned for {seconds:g} s took {elapsed:.1f} s")
+    report.bar(f"percent of a core for {len(jobs)} workers that keep leases", share, 10.0)
+
+
+def _processor_seconds(store: JobStore) -> float:
+    found = store.redis.info("cpu")
+    return float(found["used_cpu_sys"]) + float(found["used_cpu_user"])
