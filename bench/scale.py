@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def _measure_calls(report: Report, store: JobStore, calls: int) -> list[Job]:
             limit=50, state=State.SUCCEEDED, cursor="50000"
         ),
     }.items():
-        _measure(report, store, f"list {name}", lambda q=query: page_of(store, q), calls // 10)
+        page = partial(page_of, store, query)
+        _measure(report, store, f"list {name}", page, calls // 10)
     queued = store.newest(state=State.QUEUED)
     _measure(report, store, "place in the queue", look, calls // 10)
     return running
