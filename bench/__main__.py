@@ -13,6 +13,7 @@ NAMES = {
     "overhead": "the whole library in the built-in training loop, in percent of step time",
     "model": "time per step of the wave variant against the standard one",
     "dispatch": "from POST to the first line of the training script, warm and cold",
+    "chaos": "jobs keep their curves while everything is killed at random (ten minutes)",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }
 

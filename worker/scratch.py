@@ -66,6 +66,8 @@ class Scratch:
             yield
         finally:
             shutil.rmtree(self.root, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another attempt is in it
+                self.root.parent.rmdir()
             os.close(lock)
 
     def empty(self) -> None:

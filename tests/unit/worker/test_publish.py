@@ -310,6 +310,8 @@ def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
         remove_left_behind(tmp_path / "scratch")
         assert not left.root.exists()
         assert live.run.checkpoints.is_dir()
+    assert not list((tmp_path / "scratch").iterdir())
+    left.run.checkpoints.mkdir(parents=True)
     remove_left_behind(tmp_path / "scratch")
     assert not list((tmp_path / "scratch").iterdir())
 
