@@ -18,13 +18,14 @@ from jobs.change import JobChange, LimitsChange
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
 from jobs.record import Job
+from jobs.rules import lost_attempt
 from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
-from monitoring.storage import open_storage
+from monitoring.storage import Fence, open_storage
 from worker.launch import Slot
 from worker.service import Attendance, Service
 from worker.supervisor import supervise
@@ -295,6 +296,22 @@ def test_a_receipt_says_what_each_attempt_waited_for_and_did(
     assert job.started_at is not None
     assert job.finished_at is not None
     assert job.goodput_at(0) == pytest.approx(useful / (job.finished_at - job.started_at))
+
+
+def test_a_worker_that_was_killed_after_its_receipt_leaves_none_that_differs_from_the_record(
+    bench: Bench, tmp_path: Path
+) -> None:
+    job = bench.claim(python(""))
+    lost = lost_attempt(job, at=bench.store.now(), silent_seconds=3)
+    early = tmp_path / "1.json"
+    early.write_text(lost.model_copy(update={"reason": Reason.COMPLETED}).model_dump_json())
+    bench.storage.put(f"{job.id}/attempts/1.json", early, Fence(job.id, 1))
+    bench.store.finish(job.id, lost)
+    again = bench.store.claim("default", "w")
+    assert again is not None
+    supervise(bench.service, again)
+    kept = [json.loads(bench.files(job).attempt(n).read_text())["reason"] for n in (1, 2)]
+    assert kept == [a.reason for a in bench.store.get(job.id).attempts] == ["lost", "completed"]
 
 
 def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) -> None:
