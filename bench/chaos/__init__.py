@@ -194,6 +194,6 @@ class Run:
         found("jobs lost", [] if len(self.results.jobs) == self.plan.jobs else ["some were lost"])
         found("temporary files left", checks.left_in_storage(storage))
         for path in sorted((self.service.data / "logs").glob("*.log")):
-            self.results.errors += [
-                f"{path.name}: {line}" for line in checks.log_lines(path, "Traceback")
-            ]
+            self.results.overtaken += len(checks.log_lines(path, "was overtaken"))
+            traces = checks.log_lines(path, "Traceback")
+            self.results.errors += [f"{path.name}: {line}" for line in traces]

@@ -40,6 +40,7 @@ class Results:
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
     idle_beside_work: float = 0.0
+    overtaken: int = 0  # attempts whose worker woke up when a newer one had the job
 
     def found(self, kind: str, flaws: Iterable[str]) -> None:
         """Notes flaws of a kind, each once."""
@@ -59,7 +60,12 @@ class Results:
     def report(self, setting: dict[str, Any]) -> Report:
         """Measures, bars and flaws."""
         given = {k: v for k, v in setting.items() if k not in {"data", "keep"}}
-        outcome = {"struck": self.struck, "not there": self.missed, "attempts": self.reasons}
+        outcome = {
+            "struck": self.struck,
+            "not there": self.missed,
+            "attempts": self.reasons,
+            "overtaken": self.overtaken,
+        }
         report = Report("chaos", {**given, **outcome})
         report.add("from the first strike to the last job's end", "s", [self.seconds])
         report.add("a job waits beside an idle worker, at most", "s", [self.idle_beside_work])
@@ -77,6 +83,7 @@ class Results:
         report.notes += [f"struck {count} x {kind}" for kind, count in self.struck.items()]
         report.notes += [f"not there {count} x {kind}" for kind, count in self.missed.items()]
         report.notes.append(f"attempts by reason: {json.dumps(self.reasons)}")
+        report.notes.append(f"workers that woke up overtaken: {self.overtaken}")
         report.notes.append(f"steps computed twice: {sum(map(_twice, attempts))}")
         for kind, flaws in self.flaws.items():
             report.notes += [f"FLAW ({kind}) {flaw}" for flaw in flaws[:_SHOWN]]
