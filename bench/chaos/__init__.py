@@ -87,6 +87,7 @@ class Run:
     plan: Plan
     directory: Path
     results: Results = field(default_factory=Results)
+    writers: checks.Writers = field(default_factory=checks.Writers)
 
     def carry_out(self) -> Results:
         """What came of it; nothing is left running."""
@@ -140,13 +141,17 @@ class Run:
         finally:
             striker.let_go(float("inf"))
             self.load.stop()
+        self.struck = striker.workers
         self.results.strikes(striker.struck, striker.missed)
         self.results.seconds = time.monotonic() - begun
         self.results.idle_beside_work = self.load.idle_beside_work
 
     def _sample(self) -> None:
-        live = [(job, number, process.pid) for job, number, process in self.service.training()]
-        self.results.found("attempts with two writers", checks.two_writers(live))
+        live, workers = list(self.service.training()), self.service.workers()
+        self.results.found(
+            "attempts with two writers, or one without its worker",
+            self.writers.flaws(live, workers, time.monotonic()),
+        )
 
     def _watch(self, now: float) -> None:
         self.service.check()
@@ -191,6 +196,10 @@ class Run:
                     checks.twin_flaws(storage, job.id, twins[accepted.kind], last),
                 )
                 found("words of an overtaken attempt", checks.log_flaws(storage, job))
+        found(
+            "attempts lost though nobody touched their worker",
+            checks.needless_losses(self.results.jobs, self.struck),
+        )
         found("jobs lost", [] if len(self.results.jobs) == self.plan.jobs else ["some were lost"])
         found("temporary files left", checks.left_in_storage(storage))
         for path in sorted((self.service.data / "logs").glob("*.log")):

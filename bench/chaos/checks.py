@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 
 from api.twins import compare
+from bench.chaos.service import Training
 from jobs.record import Attempt, Event, Job
 from jobs.states import Reason, State
 from monitoring.paths import RunPaths
 
 _MARK = re.compile(rb"\[(\d+)\] ")
 _TEMPORARY = re.compile(r"^\.tmp-|\.tmp$|\.corrupt$|\.next$")
+# A guard whose worker is gone kills its training process at once; the machine may be busy.
+_ORPHAN_SECONDS = 3.0
 _SAID_WHILE_RUNNING = {"requested", "changed", "grace_too_short"}
 
 
@@ -135,13 +138,39 @@ def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
             yield f"{key}: a message that was given out and never acknowledged"
 
 
-def two_writers(live: Sequence[tuple[str, str, int]]) -> Iterator[str]:
-    """Attempts of which there are two training processes, of all (job, attempt, process id)."""
-    seen: dict[tuple[str, str], int] = {}
-    for job, attempt, pid in live:
-        if (job, attempt) in seen:
-            yield f"{job}: attempt {attempt} is run by {seen[job, attempt]} and {pid}"
-        seen[job, attempt] = pid
+class Writers:
+    """Watches the training processes: one for each attempt, and none without its worker."""
+
+    def __init__(self) -> None:
+        self._workers: dict[int, int] = {}  # of each training process, as long as it was to be seen
+        self._alone: dict[int, float] = {}  # since when
+
+    def flaws(self, live: Sequence[Training], workers: Set[int], now: float) -> Iterator[str]:
+        """What is wrong with the processes that are there now, at the time `now`."""
+        seen: dict[tuple[str, str], int] = {}
+        for one in live:
+            if other := seen.get((one.job, one.attempt)):
+                yield f"{one.job}: attempt {one.attempt} is run by {other} and {one.pid}"
+            seen[one.job, one.attempt] = one.pid
+            if one.worker is not None:
+                self._workers[one.pid] = one.worker
+        alone = {
+            one.pid
+            for one in live
+            if not one.guard_stopped and self._workers.get(one.pid, -1) not in {-1, *workers}
+        }
+        self._alone = {pid: self._alone.get(pid, now) for pid in alone}
+        for one in live:
+            if now - self._alone.get(one.pid, now) > _ORPHAN_SECONDS:
+                yield f"{one.job}: attempt {one.attempt} ({one.pid}) goes on without its worker"
+
+
+def needless_losses(jobs: Iterable[Job], struck: Set[int]) -> Iterator[str]:
+    """Attempts that were found lost although nobody had touched their worker."""
+    for job in jobs:
+        for attempt in job.attempts:
+            if attempt.reason is Reason.LOST and int(attempt.worker.split("-")[-2]) not in struck:
+                yield f"{job.id}: attempt {attempt.number} of {attempt.worker}: {attempt.message}"
 
 
 def log_lines(path: Path, word: str) -> list[str]:

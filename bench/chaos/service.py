@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -29,6 +30,17 @@ _OUR_OWN = re.compile(r"SPECTRAIN_|REDIS_URL$")
 
 class ServiceError(Exception):
     """The service did something that no strike explains; the message says what."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training process, and for which attempt of which job it works."""
+
+    job: str
+    attempt: str
+    pid: int
+    worker: int | None  # the process id, where the worker is above it
+    guard_stopped: bool
 
 
 class Service:
@@ -118,13 +130,20 @@ class Service:
             return [[process, *_below(process)] for process in found]
         return [[process] for process in found]
 
-    def training(self) -> Iterator[tuple[str, str, psutil.Process]]:
-        """The live training processes with the job and the attempt that each works for."""
+    def training(self) -> Iterator[Training]:
+        """The live training processes."""
         for process in self._parts(Target.CHILD):
             with suppress(psutil.Error, ValueError):
                 place = Path(process.cwd().removesuffix(" (deleted)"))
                 job, attempt, *_ = place.relative_to(self.scratch).parts
-                yield job, attempt, process
+                above = process.parents()
+                workers = (p.pid for p in above if _is(p, Target.WORKER))
+                held = above[0].status() == psutil.STATUS_STOPPED
+                yield Training(job, attempt, process.pid, next(workers, None), held)
+
+    def workers(self) -> set[int]:
+        """The process ids of the workers."""
+        return {process.pid for process in self._parts(Target.WORKER)}
 
     def redis(self) -> Redis:
         """A client of its Redis."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from bench.chaos.schedule import Action, Strike
+from bench.chaos.schedule import Action, Strike, Target
 from bench.chaos.service import Service
 
 _SIGNALS = {
@@ -26,6 +26,7 @@ class Striker:
     service: Service
     struck: Counter[str] = field(default_factory=Counter)  # by what was done
     missed: Counter[str] = field(default_factory=Counter)  # nothing of the kind was there
+    workers: set[int] = field(default_factory=set)  # process ids of those that were struck
     _stopped: list[tuple[float, list[psutil.Process]]] = field(default_factory=list)
 
     def strike(self, strike: Strike, now: float) -> str:
@@ -39,6 +40,8 @@ class Striker:
             return f"{strike}: none is there"
         if strike.action is Action.STOP:
             self._stopped.append((now + strike.seconds, hit))
+        if strike.target in {Target.WORKER, Target.MACHINE}:
+            self.workers.add(victims[0].pid)
         self.struck[kind] += 1
         return f"{strike}: {', '.join(str(process.pid) for process in hit)}"
 

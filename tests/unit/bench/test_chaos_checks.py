@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.chaos import checks
+from bench.chaos.service import Training
 from jobs.record import Attempt, Event, Job
 from jobs.spec import JobSpec
 from jobs.states import Reason, State
@@ -93,9 +94,36 @@ def test_an_overtaken_attempt_says_nothing_more(tmp_path: Path, lines: str, flaw
     assert len(list(checks.log_flaws(tmp_path, JOB))) == flaws
 
 
+def training(pid: int, attempt: str = "1", worker: int | None = 7, held: bool = False) -> Training:
+    return Training("j", attempt, pid, worker, held)
+
+
 def test_two_training_processes_of_one_attempt_are_found() -> None:
-    assert not list(checks.two_writers([("j", "1", 10), ("j", "2", 11), ("k", "1", 12)]))
-    assert list(checks.two_writers([("j", "1", 10), ("j", "1", 11)]))
+    assert not list(checks.Writers().flaws([training(10), training(11, "2")], {7}, now=0))
+    assert list(checks.Writers().flaws([training(10), training(11)], {7}, now=0))
+
+
+def test_a_training_process_that_outlives_its_worker_is_found() -> None:
+    writers = checks.Writers()
+
+    def flaws(now: float, workers: set[int], held: bool = False) -> list[str]:
+        # Its launcher is gone, and with it the way up to the worker.
+        return list(writers.flaws([training(10, worker=None, held=held)], workers, now))
+
+    assert not list(writers.flaws([training(10)], {7}, now=0))
+    assert not flaws(10, {7})
+    assert not flaws(20, {8}, held=True)
+    assert not flaws(30, {8})
+    assert not flaws(32, {8})
+    assert flaws(34, {8})
+
+
+def test_a_loss_without_a_strike_is_found() -> None:
+    lost = JOB.model_copy(
+        update={"attempts": [FIRST.model_copy(update={"worker": "a-host-12-beef"}), LAST]}
+    )
+    assert not list(checks.needless_losses([lost], {12}))
+    assert list(checks.needless_losses([lost], {13}))
 
 
 def test_files_that_somebody_meant_to_rename_are_found(tmp_path: Path) -> None:
