@@ -51,7 +51,9 @@ def specifications(steps: int) -> list[JobSpec]:
             checkpoint=Checkpoint(every_steps=25, every_seconds=None, keep_last=2),
             # Whoever strikes at random may strike one job ever again: the budgets are not the
             # question here.
-            retry=Retry(max_failures=1000, max_no_progress=1000, backoff_seconds=0.5),
+            retry=Retry(
+                max_failures=1000, max_no_progress=1000, backoff_seconds=0.5, out_of_memory=True
+            ),
         )
         for number, (model, optimizer, loss, length) in enumerate(kinds)
     ]
