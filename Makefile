@@ -41,6 +41,11 @@ bench: $(STAMP)  ## measure the library on a quiet machine, some 20 minutes; kee
 	@failed=0; for run in metrics plots reader dispatch overhead checkpoint "checkpoint --mb 1500"; do \
 		$(BIN)/python -m bench $$run --keep || failed=1; done; exit $$failed
 
+SEED ?=
+.PHONY: chaos
+chaos: $(STAMP)  ## kill and stop everything at random for ten minutes; SEED=n repeats a run
+	@$(BIN)/python -m bench chaos $(if $(SEED),--seed $(SEED))
+
 .PHONY: lint
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check --quiet .

@@ -39,6 +39,8 @@ def celery_app(settings: Settings) -> Celery:
             "socket_connect_timeout": 5,
             "socket_timeout": 10,
             "socket_keepalive": True,
+            # A connection that is dead without a word is noticed in some ten seconds.
+            "health_check_interval": 5,
         },
     )
     return app

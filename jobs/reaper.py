@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ from jobs.rules import lost_attempt
 from jobs.store import JobStore
 
 log = logging.getLogger(__name__)
+
+# A silence of such a share of a lease is an absence: a lease that was renewed before it, five times
+# in its life at least, does not run out within it. Never less than so many seconds.
+_ABSENCE, _SHORTEST_ABSENCE_SECONDS = 3 / 5, 0.5
 
 # Seconds since the epoch of the newest sign of life that the job's run left in storage, or None.
 SignOfLife = Callable[[Job], float | None]
@@ -69,6 +74,7 @@ class Reaper:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._since: float | None = None
         self._last_pass = 0.0
+        self._storage_seconds = 0.0  # that the pass waited for storage
         self.at_work = False  # holds the lock
         self._from_the_future: dict[tuple[str, int, float], float] = {}
 
@@ -76,15 +82,24 @@ class Reaper:
         """The ids of the jobs found lost in one pass; nothing where another reaper is at work."""
         now = self._store.now()
         period = self._store.lease_seconds
-        # A reaper that was stopped for a while has seen nothing meanwhile.
-        if self._since is None or now - self._last_pass > period:
-            self._since = now
+        self._note_absence(now, now - self._last_pass)
+        self._storage_seconds = 0.0
         try:
             self.at_work = self._hold_lock(period)
-            return self._pass(now, period, self._since) if self.at_work else []
+            return self._pass(now, period, self._since or now) if self.at_work else []
         finally:
-            # The end of a pass: one that took long was no absence.
+            # A pass that took long because storage did was no absence.
             self._last_pass = self._store.now()
+            self._note_absence(self._last_pass, self._last_pass - now - self._storage_seconds)
+
+    def _note_absence(self, now: float, seconds: float) -> None:
+        """Begins to watch anew after so many seconds in which nothing was heard of Redis.
+
+        This process was stopped, or Redis was: then nobody could renew a lease either.
+        """
+        absence = max(self._store.lease_seconds * _ABSENCE, _SHORTEST_ABSENCE_SECONDS)
+        if self._since is None or seconds > absence:
+            self._since = now
 
     def _pass(self, now: float, period: float, since: float) -> list[str]:
         self._wake(now)
@@ -126,7 +141,9 @@ class Reaper:
 
     def _sign(self, job: Job, now: float) -> float | None:
         """The job's newest sign of life; one from the future counts from when it was first seen."""
+        start = time.monotonic()
         sign = self._sign_of_life(job)
+        self._storage_seconds += time.monotonic() - start
         if sign is None or sign <= now:
             return sign
         return self._from_the_future.setdefault((job.id, job.attempt, sign), now)

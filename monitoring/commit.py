@@ -54,7 +54,7 @@ def write(checkpoint: Path, record: CommitRecord) -> None:
 
 def publish(draft: Path, checkpoint: Path, record: CommitRecord) -> None:
     """Move a synced draft to its name and commit it; safe at every instant. Raises OSError."""
-    _settle(checkpoint)
+    settle(checkpoint)
     write_atomically(_intent(checkpoint), _encode(record))
     draft.replace(checkpoint)
     sync(checkpoint.parent)
@@ -113,6 +113,20 @@ def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
     return sorted(found, key=lambda item: item[0].step)
 
 
+def settle(checkpoint: Path) -> None:
+    """Finish what a killed process began: data that its intent describes are committed.
+
+    Raises OSError.
+    """
+    intent = _intent(checkpoint)
+    try:
+        if _mismatch(checkpoint, _decode(intent)) is None:
+            intent.replace(commit_record(checkpoint))
+            sync(checkpoint.parent)
+    except (CheckpointCorrupt, FileNotFoundError):
+        return
+
+
 def discard(checkpoint: Path) -> None:
     """Remove a checkpoint and what belongs to it. Raises OSError."""
     checkpoint.unlink(missing_ok=True)
@@ -169,17 +183,6 @@ def _mismatch(checkpoint: Path, record: CommitRecord) -> str | None:
     if found != record.checksum:
         return f"its checksum is {found}, its commit record says {record.checksum}"
     return None
-
-
-def _settle(checkpoint: Path) -> None:
-    """Finish what a killed process began: data that its intent describes are committed."""
-    intent = _intent(checkpoint)
-    try:
-        if _mismatch(checkpoint, _decode(intent)) is None:
-            intent.replace(commit_record(checkpoint))
-            sync(checkpoint.parent)
-    except (CheckpointCorrupt, FileNotFoundError):
-        return
 
 
 def _intent(checkpoint: Path) -> Path:

@@ -37,9 +37,10 @@ class FileStorage:
         self.root = root
 
     def seize(self, fence: Fence) -> None:
-        """Takes the run over; see `Storage`."""
+        """Takes the run over; see `Storage`. What a killed writer was about to rename goes."""
         with self._guarded(fence):
-            pass
+            for left in self._path(fence.run).rglob(f"{_TEMPORARY}*"):
+                left.unlink(missing_ok=True)
 
     def put(
         self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
@@ -137,7 +138,8 @@ class FileStorage:
 
     def _replace(self, key: str, write: Callable[[Path], None], fence: Fence | None) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._guarded(fence):  # who was overtaken leaves nothing, not even for a moment
+            path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
         try:
             write(temporary)

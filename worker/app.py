@@ -11,7 +11,6 @@ import time
 
 from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
-from kombu.asynchronous import get_event_loop
 from redis import Redis
 
 from jobs.errors import STORE_AWAY, ClaimRefusedError
@@ -24,6 +23,7 @@ from jobs.settings import Settings, connect
 from jobs.store import JobStore, open_store
 from monitoring.storage import newest_change, open_storage
 from worker.child import start_cold
+from worker.consumer import PromptConsumer, listen_again
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
@@ -35,8 +35,6 @@ from worker.warm_start import WarmStart
 log = logging.getLogger("worker")
 
 _RETRY_SECONDS = 2.0
-# After the end of a task, when Celery has surely taken note of it.
-_LISTEN_AGAIN_SECONDS = (0.005, 0.05)
 
 
 def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR0915  all the wiring
@@ -66,6 +64,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
         leaving=lambda: attendance.stop_since is not None,
     )
     app = celery_app(settings)
+    app.conf.worker_consumer = PromptConsumer.NAME
 
     gpus.on_change = presence.tell
     reaping = Reaping(settings, lambda job: newest_change(service.storage, job.id))
@@ -101,7 +100,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
             with gpus.at_work():
                 supervise(service, job)
         log.debug("nothing more to run in pool %s (woken for %s)", settings.pool, job_id)
-        _listen_again()
+        listen_again()
 
     def on_ready(**_: object) -> None:
         gpus.start()
@@ -130,23 +129,6 @@ def _hand_on(messenger: Messenger, pool: str, job_id: str) -> None:
         messenger.announce(pool, job_id)
     except Exception as error:
         log.warning("a message of job %s is lost for a moment: %s", job_id, error)
-
-
-class _NoRetries(logging.Filter):
-    """Drops Celery's word on each try to reach Redis: `Presence` says when it goes and comes."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("consumer: Cannot connect to")
-
-
-def _listen_again() -> None:
-    """Has Celery wait for the next message at once.
-
-    While a task runs it does not, and it would notice the end of it up to a second late.
-    """
-    if (hub := get_event_loop()) is not None:
-        for seconds in _LISTEN_AGAIN_SECONDS:
-            hub.call_soon(hub.call_later, seconds, lambda: None)  # type: ignore[no-untyped-call]
 
 
 def _keep_logging(**_: object) -> None:
@@ -182,7 +164,6 @@ def main() -> None:
     # Celery would set up logging anew; its own words are for those who look into Celery.
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
-    logging.getLogger("celery.worker.consumer.consumer").addFilter(_NoRetries())
     settings = Settings()
     redis = connect(settings)
     wait_for_redis(redis)

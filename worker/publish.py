@@ -13,7 +13,7 @@ import os
 import time
 from pathlib import Path
 
-from monitoring.commit import CheckpointCorrupt, read
+from monitoring.commit import CheckpointCorrupt, read, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
 from monitoring.storage import Fence, OvertakenError, Storage, StorageError
@@ -69,6 +69,8 @@ class Publisher:
     def publish(self) -> None:
         """One pass over the scratch directory."""
         start = time.monotonic()
+        if self._closing:
+            self._settle()
         listed = self._files()
         checkpoints = self._scratch.run.checkpoints
         data = [path for path in listed if path.parent == checkpoints and path.suffix != ".json"]
@@ -92,6 +94,12 @@ class Publisher:
         seconds = time.monotonic() - start
         if whole and seconds > self.longest_seconds:
             self.longest_seconds = seconds
+
+    def _settle(self) -> None:
+        """Commits the checkpoint that a killed child had written but for its record."""
+        for path in self._scratch.run.checkpoints.glob("*.pt"):
+            with contextlib.suppress(OSError):
+                settle(path)
 
     def _publish_or_note(self, path: Path) -> None:
         """Publishes a file; one that cannot be stored must not hold up the others."""

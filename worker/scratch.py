@@ -6,12 +6,12 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring import commit
-from monitoring.paths import RunPaths
+from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage import Storage
 
 
@@ -66,6 +66,8 @@ class Scratch:
             yield
         finally:
             shutil.rmtree(self.root, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another attempt is in it
+                self.root.parent.rmdir()
             os.close(lock)
 
     def empty(self) -> None:
@@ -139,9 +141,12 @@ def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
     added to. Raises `OSError` and `StorageError`.
     """
     files = {}
-    for file in storage.list(job_id):
-        target = run.root / Path(file.key).relative_to(job_id)
+    stored = {run.root / Path(f.key).relative_to(job_id): f for f in storage.list(job_id)}
+    for target, file in stored.items():
         if target == run.output_log or target.parent == run.attempts:
+            continue
+        if _is_half(target, stored.keys()):
+            files[target] = Version(0, file.size, 0)  # not here: the first publication removes it
             continue
         immutable = target.parent == run.checkpoints and target.suffix == ".pt"
         storage.get(file.key, target, immutable=immutable)
@@ -154,6 +159,19 @@ def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
     for link, neighbour in links.items():
         link.symlink_to(neighbour)
     return Restored(_newest_whole(run), files, links)
+
+
+def _is_half(path: Path, stored: Set[Path]) -> bool:
+    """Whether a worker was killed between a checkpoint and its record.
+
+    In the order of its publication the data comes first, in that of its removal last. A program
+    that keeps no records at all has whole checkpoints without.
+    """
+    return (
+        step_of(path) is not None
+        and commit_record(path) not in stored
+        and any(commit_record(other) in stored for other in stored if step_of(other) is not None)
+    )
 
 
 def _newest_whole(run: RunPaths) -> commit.CommitRecord | None:

@@ -158,9 +158,10 @@ class _Attempt:
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
             write_atomically(run.job, text.encode())
-        # Who was killed could not write its own receipt.
+        # Who was killed could not write its own receipt, or not what became of it after that.
         for attempt in self._job.attempts[:-1]:
-            if storage.stat(f"{self._job.id}/attempts/{attempt.number}.json") is None:
+            kept = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
+            if kept is None or storage.read(key) != _receipt_bytes(attempt):
                 self._write_receipt(attempt)
         return restored
 
@@ -356,7 +357,11 @@ class _Attempt:
     def _write_receipt(self, attempt: Attempt) -> None:
         path = self._scratch.run.attempt(attempt.number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, attempt.model_dump_json(indent=2).encode())
+        write_atomically(path, _receipt_bytes(attempt))
+
+
+def _receipt_bytes(attempt: Attempt) -> bytes:
+    return attempt.model_dump_json(indent=2).encode()
 
 
 def _start(restored: Restored) -> str:

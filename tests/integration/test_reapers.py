@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from api.redis_server import free_port
+from api.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
-from jobs.settings import Settings
+from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, State
-from jobs.store import JobStore
+from jobs.store import JobStore, open_store
 
 Wait = Callable[..., Any]
 LOCK = "spectrain:reaper"
@@ -102,6 +103,66 @@ def test_the_lock_expires_within_a_lease_and_is_given_up_at_a_clean_end(
         assert second.at_work
     finally:
         messenger.close()
+
+
+@pytest.fixture
+def redis_of_its_own(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[Settings, int]]:
+    """The settings for a Redis that may be stopped, and its process id."""
+    config = RedisConfig(tmp_path / "redis")
+    process = subprocess.Popen([find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(config.answers, what="Redis")
+        yield Settings(redis_url=config.url, lease_seconds=1), process.pid
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait()
+
+
+class StoppingRedis(Messenger):
+    """Stops Redis in the middle of the next pass, for longer than the lease."""
+
+    stop: int | None = None
+
+    def sweep(self) -> int:
+        found = super().sweep()
+        if self.stop is not None:
+            os.kill(self.stop, signal.SIGSTOP)
+            threading.Timer(2.5, os.kill, (self.stop, signal.SIGCONT)).start()
+            self.stop = None
+        return found
+
+
+def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
+    redis_of_its_own: tuple[Settings, int], wait_until: Wait
+) -> None:
+    settings, pid = redis_of_its_own
+    redis = connect(settings)
+    store = open_store(redis, settings)
+    messenger = StoppingRedis(settings, store)
+    try:
+        job = store.submit(JobSpec(name="a", command=["true"]))
+        assert store.claim("default", "worker") is not None
+        reaper = Reaper(store, messenger, lambda _: None)
+        began = store.now()
+
+        def watches() -> bool:
+            store.renew(job.id, 1)
+            assert reaper.run_once() == []
+            return store.now() - max(began, store.now() - store.uptime()) > 1.5
+
+        wait_until(watches, what="a reaper that may judge")
+        messenger.stop = pid
+        store.renew(job.id, 1)
+        assert reaper.run_once() == []
+        assert store.expired_leases(store.now()), "Redis has not stood still for a lease"
+        assert reaper.run_once() == []
+        assert store.renew(job.id, 1) is None
+        # And who is silent from now on is lost as ever.
+        wait_until(lambda: reaper.run_once() == [job.id], what="the verdict")
+    finally:
+        messenger.close()
+        redis.close()
 
 
 def test_a_reaper_that_is_told_to_stop_ends_at_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -18,13 +19,15 @@ from jobs.change import JobChange, LimitsChange
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
 from jobs.record import Job
+from jobs.rules import lost_attempt
 from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
-from monitoring.storage import open_storage
+from monitoring.storage import Fence, open_storage
+from worker import memory
 from worker.launch import Slot
 from worker.service import Attendance, Service
 from worker.supervisor import supervise
@@ -183,7 +186,7 @@ def test_a_limit_that_is_passed_ends_the_attempt(
 
 @pytest.fixture
 def small_memory() -> Iterator[Path]:
-    """A control group of 64 MiB, which only root can make."""
+    """A control group of 256 MiB, which only root can make."""
     group = Path("/sys/fs/cgroup/memory/spectrain-test")  # version 1
     limit, swap = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
     if not group.parent.is_dir():
@@ -191,26 +194,67 @@ def small_memory() -> Iterator[Path]:
         limit, swap = "memory.max", "memory.swap.max"
     try:
         group.mkdir(exist_ok=True)
-        (group / limit).write_text(str(64 << 20))
+        (group / limit).write_text(str(256 << 20))
     except OSError:
         pytest.skip("making a control group needs root")
     if (group / swap).exists():
-        (group / swap).write_text("0" if swap == "memory.swap.max" else str(64 << 20))
+        (group / swap).write_text("0" if swap == "memory.swap.max" else str(256 << 20))
     yield group
     group.rmdir()
+
+
+HOARD = "hoard = [bytearray(b'x' * (1 << 20)) for _ in range(500)]\n"
+WORKER_IN_A_GROUP = """
+import os, pathlib, sys
+from jobs.messages import Messenger
+from jobs.settings import Settings, connect
+from jobs.store import open_store
+from monitoring.storage import open_storage
+from worker.launch import Slot
+from worker.service import Attendance, Service
+from worker.supervisor import supervise
+settings = Settings()
+store = open_store(connect(settings), settings)
+storage = open_storage(settings.storage_url)
+service = Service(settings, store, Messenger(settings, store), storage, Slot(()), Attendance())
+job = store.claim("default", "w")
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+supervise(service, job)
+"""
 
 
 def test_a_program_that_the_kernel_killed_for_memory_is_told_so(
     bench: Bench, small_memory: Path
 ) -> None:
-    script = (
-        "import os, pathlib\n"
-        f"pathlib.Path('{small_memory}/cgroup.procs').write_text(str(os.getpid()))\n"
-        "hoard = [bytearray(b'x' * (1 << 20)) for _ in range(500)]\n"
-    )
-    job = bench.run(python(script))
+    job = bench.store.submit(python(HOARD))
+    settings = bench.settings
+    subprocess.run(
+        [sys.executable, "-c", WORKER_IN_A_GROUP, str(small_memory)],
+        env={**os.environ, "SPECTRAIN_REDIS_URL": settings.redis_url,
+             "SPECTRAIN_STORAGE_URL": settings.storage_url,
+             "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir)},
+        check=True,
+    )  # fmt: skip
+    job = bench.store.get(job.id)
     assert (job.state, job.reason) == (State.FAILED, Reason.OUT_OF_MEMORY)
     assert "killed by the kernel" in job.message
+
+
+def test_a_program_that_somebody_killed_is_not_taken_for_one_of_another_group_that_hoarded(
+    bench: Bench, small_memory: Path
+) -> None:
+    if not any(counter.exists() for counter in memory.own_counters()):
+        pytest.skip("the kernel counts for the whole machine here")
+    joins = f"open('{small_memory}/cgroup.procs', 'w').write(str(__import__('os').getpid()))\n"
+    script = (
+        "import os, subprocess, sys\n"
+        f"code = subprocess.run([sys.executable, '-c', {joins + HOARD!r}]).returncode\n"
+        "print('the other one:', code, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    job = bench.run(python(script))
+    assert "the other one: -9" in bench.output(job)
+    assert (job.state, job.reason) == (State.QUEUED, Reason.ERROR)
 
 
 def test_a_limit_that_is_changed_counts_for_the_attempt_under_way(
@@ -295,6 +339,22 @@ def test_a_receipt_says_what_each_attempt_waited_for_and_did(
     assert job.started_at is not None
     assert job.finished_at is not None
     assert job.goodput_at(0) == pytest.approx(useful / (job.finished_at - job.started_at))
+
+
+def test_a_worker_that_was_killed_after_its_receipt_leaves_none_that_differs_from_the_record(
+    bench: Bench, tmp_path: Path
+) -> None:
+    job = bench.claim(python(""))
+    lost = lost_attempt(job, at=bench.store.now(), silent_seconds=3)
+    early = tmp_path / "1.json"
+    early.write_text(lost.model_copy(update={"reason": Reason.COMPLETED}).model_dump_json())
+    bench.storage.put(f"{job.id}/attempts/1.json", early, Fence(job.id, 1))
+    bench.store.finish(job.id, lost)
+    again = bench.store.claim("default", "w")
+    assert again is not None
+    supervise(bench.service, again)
+    kept = [json.loads(bench.files(job).attempt(n).read_text())["reason"] for n in (1, 2)]
+    assert kept == [a.reason for a in bench.store.get(job.id).attempts] == ["lost", "completed"]
 
 
 def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) -> None:

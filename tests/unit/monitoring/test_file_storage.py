@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from monitoring import file_storage
 from monitoring.file_storage import FileStorage
-from monitoring.storage import Fence, StorageError, open_storage
+from monitoring.storage import Fence, OvertakenError, StorageError, open_storage
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 
@@ -43,6 +44,36 @@ def test_a_put_that_fails_leaves_no_temporary_file(storage: FileStorage, source:
     with pytest.raises(FileNotFoundError):
         storage.put("run/a", source.with_name("none"), FIRST)
     assert {p.name for p in (storage.root / "run").iterdir()} == {".fence", "a"}
+
+
+def test_what_a_writer_left_that_was_killed_is_gone_when_the_next_attempt_has_the_run(
+    storage: FileStorage, source: Path
+) -> None:
+    storage.put("run/a", source, FIRST)
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from monitoring import file_storage\n"
+        "from monitoring.storage import Fence\n"
+        "file_storage.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "storage = file_storage.FileStorage(Path(sys.argv[1]))\n"
+        "storage.put('run/checkpoints/b', Path(sys.argv[2]), Fence('run', 1))\n"
+    )
+    command = [sys.executable, "-c", script, str(storage.root), str(source)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert list((storage.root / "run" / "checkpoints").iterdir())
+    storage.seize(SECOND)
+    assert not list((storage.root / "run" / "checkpoints").iterdir())
+    assert storage.read("run/a") == b"data"
+
+
+def test_an_overtaken_writer_copies_nothing(
+    storage: FileStorage, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.seize(SECOND)
+    monkeypatch.setattr(file_storage.shutil, "copyfile", lambda *_: pytest.fail("it copies"))
+    with pytest.raises(OvertakenError):
+        storage.put("run/a", source, FIRST)
 
 
 def test_a_deleted_run_leaves_no_directory(storage: FileStorage, source: Path) -> None:

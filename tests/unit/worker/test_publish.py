@@ -88,6 +88,53 @@ def test_only_new_bytes_are_sent(first: Attempt, monkeypatch: pytest.MonkeyPatch
     ]
 
 
+def test_a_checkpoint_that_was_whole_but_for_its_record_when_the_child_was_killed_is_kept(
+    first: Attempt, tmp_path: Path
+) -> None:
+    path = first.save(10)
+    record = commit_record(path)
+    record.rename(f"{record}.next")
+    first.publisher.publish()
+    assert not first.stored.checkpoint(10).exists()
+    first.publisher.close("ended")
+    first.publisher.publish()
+    assert first.publisher.checkpoint is not None
+    second = Attempt(tmp_path, 2)
+    assert second.restored.checkpoint is not None
+    assert second.restored.checkpoint.step == 10
+
+
+def test_half_a_checkpoint_of_a_killed_worker_is_neither_taken_nor_kept(
+    first: Attempt, tmp_path: Path
+) -> None:
+    for step in (10, 20):
+        first.save(step)
+    first.publisher.publish()
+    commit_record(first.stored.checkpoint(20)).unlink()
+    second = Attempt(tmp_path, 2)
+    assert second.restored.checkpoint is not None
+    assert second.restored.checkpoint.step == 10
+    assert not second.run.checkpoint(20).exists()
+    second.publisher.publish()
+    assert not second.stored.checkpoint(20).exists()
+    second.save(20)
+    second.publisher.publish()
+    assert commit.verify(second.stored.checkpoint(20)).attempt == 2
+
+
+def test_checkpoints_of_a_program_that_keeps_no_records_are_kept(
+    first: Attempt, tmp_path: Path
+) -> None:
+    for step in (10, 20):
+        first.run.checkpoint(step).write_bytes(b"mine")
+    first.publisher.close("ended")
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    second.publisher.publish()
+    assert second.run.checkpoint(20).exists()
+    assert second.stored.checkpoint(10).exists()
+
+
 def test_a_rewound_curve_replaces_the_published_one(first: Attempt, tmp_path: Path) -> None:
     first.log(0, 10, 20)
     first.publisher.publish()
@@ -310,6 +357,8 @@ def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
         remove_left_behind(tmp_path / "scratch")
         assert not left.root.exists()
         assert live.run.checkpoints.is_dir()
+    assert not list((tmp_path / "scratch").iterdir())
+    left.run.checkpoints.mkdir(parents=True)
     remove_left_behind(tmp_path / "scratch")
     assert not list((tmp_path / "scratch").iterdir())
 

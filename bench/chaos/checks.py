@@ -1,0 +1,178 @@
+"""What must be true after a chaos run: each check gives what is wrong, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from api.twins import compare
+from bench.chaos.service import Training
+from jobs.record import Attempt, Event, Job
+from jobs.states import Reason, State
+from monitoring.paths import RunPaths
+
+_MARK = re.compile(rb"\[(\d+)\] ")
+_TEMPORARY = re.compile(r"^\.tmp-|\.tmp$|\.corrupt$|\.next$")
+# A guard whose worker is gone kills its training process at once; the machine may be busy.
+_ORPHAN_SECONDS = 3.0
+_SAID_WHILE_RUNNING = {"requested", "changed", "grace_too_short"}
+
+
+def job_flaws(job: Job) -> Iterator[str]:
+    """Whether the job succeeded, exactly once, with a receipt for every attempt."""
+    if job.state is not State.SUCCEEDED:
+        yield f"{job.id} is {job.state}: {job.message or job.reason}"
+    reasons = [attempt.reason for attempt in job.attempts]
+    if reasons.count(Reason.COMPLETED) != 1 or reasons[-1:] != [Reason.COMPLETED]:
+        yield f"{job.id} has attempts that ended as {', '.join(map(str, reasons))}"
+    if [attempt.number for attempt in job.attempts] != list(range(1, job.attempt + 1)):
+        yield f"{job.id} has {job.attempt} attempts and receipts of {len(job.attempts)}"
+    for before, after in zip(job.attempts, job.attempts[1:], strict=False):
+        if before.ended_at is None or after.started_at < before.ended_at:
+            yield f"{job.id}: attempt {after.number} began before {before.number} had ended"
+
+
+def history_flaws(job_id: str, events: Iterable[Event]) -> Iterator[str]:
+    """Whether the events are a history that can have happened."""
+    state, attempt, at = "", 0, 0.0
+    for event in events:
+        number = event.data.get("attempt")
+        match state, event.type:
+            case "", "submitted":
+                state = "queued"
+            case "queued", "started" if number == attempt + 1:
+                state, attempt = "running", attempt + 1
+            case "running", "requeued" if number == attempt:
+                state = "queued"
+            case "running", "succeeded" if number == attempt:
+                state = "succeeded"
+            case "running", kind if kind in _SAID_WHILE_RUNNING:
+                pass
+            case _:
+                yield f"{job_id}: {event.type} {event.data} when it was {state} in {attempt}"
+        if event.at < at:
+            yield f"{job_id}: {event.type} is earlier than what came before it"
+        at = event.at
+    if state != "succeeded":
+        yield f"{job_id}: its history ends with {state or 'nothing'}"
+
+
+def receipt_flaws(storage: Path, job: Job) -> Iterator[str]:
+    """Whether each attempt's receipt lies in storage and says what the record says."""
+    for attempt in job.attempts:
+        path = RunPaths(storage / job.id).attempt(attempt.number)
+        try:
+            found = Attempt.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            yield f"{job.id}: no receipt of attempt {attempt.number}: {error}"
+            continue
+        if (found.number, found.worker, found.reason) != (
+            attempt.number, attempt.worker, attempt.reason,
+        ):  # fmt: skip
+            yield (
+                f"{job.id}: the receipt of attempt {attempt.number} says {found.reason}, "
+                f"the record says {attempt.reason}"
+            )
+
+
+def twin_flaws(storage: Path, job_id: str, twin: str, last_step: int) -> Iterator[str]:
+    """Whether curve and final weights are those of the run that nobody touched."""
+    found = compare(RunPaths(storage / twin), RunPaths(storage / job_id))
+    if found.step != last_step:
+        yield f"{job_id}: its newest checkpoint in common is of step {found.step}, not {last_step}"
+    for difference in (*found.curve[:2], *found.weights[:2]):
+        yield f"{job_id}: {difference}"
+    if not found.identical and not (found.curve or found.weights):
+        yield f"{job_id}: there was nothing to compare"
+
+
+def log_flaws(storage: Path, job: Job) -> Iterator[str]:
+    """Whether an attempt added to the log after a newer one had begun to: it was overtaken."""
+    newest = 0
+    for line in RunPaths(storage / job.id).output_log.read_bytes().splitlines():
+        mark = _MARK.match(line)
+        if mark is None or int(mark[1]) < newest:
+            yield f"{job.id}: after attempt {newest} its log goes on with {line[:80]!r}"
+            return
+        newest = int(mark[1])
+    if newest != job.attempt:
+        yield f"{job.id}: its log ends with attempt {newest} of {job.attempt}"
+
+
+def left_in_storage(storage: Path) -> list[str]:
+    """Files that somebody meant to rename or to remove."""
+    found = (path for path in storage.rglob("*") if _TEMPORARY.search(path.name))
+    return sorted(path.relative_to(storage).as_posix() for path in found)
+
+
+def left_below(directory: Path) -> list[str]:
+    """Everything in a directory that should be empty, but for torch's own cache."""
+    found = (path.relative_to(directory) for path in directory.rglob("*"))
+    return sorted(
+        path.as_posix() for path in found if not path.parts[0].startswith("torchinductor")
+    )
+
+
+def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
+    """Whatever says that something is still to be done, or is being done."""
+    client: Any = redis
+    sizes: dict[str, Callable[[str], int]] = {
+        "leases": client.zcard,
+        "outbox": client.zcard,
+        "claims": client.hlen,
+        **{
+            f"jobs:pool:default:{index}": client.zcard for index in ("queued", "delayed", "running")
+        },
+        **{f"jobs:state:{s}": client.zcard for s in State if s is not State.SUCCEEDED},
+        "queue:default": client.llen,
+    }
+    for name, size in sizes.items():
+        if count := size(prefix + name):
+            yield f"{count} in {prefix}{name}"
+    for key in ("unacked", "unacked_index"):
+        if client.exists(key):
+            yield f"{key}: a message that was given out and never acknowledged"
+
+
+class Writers:
+    """Watches the training processes: one for each attempt, and none without its worker."""
+
+    def __init__(self) -> None:
+        self._workers: dict[int, int] = {}  # of each training process, as long as it was to be seen
+        self._alone: dict[int, float] = {}  # since when
+
+    def flaws(self, live: Sequence[Training], workers: Set[int], now: float) -> Iterator[str]:
+        """What is wrong with the processes that are there now, at the time `now`."""
+        seen: dict[tuple[str, str], int] = {}
+        for one in live:
+            if other := seen.get((one.job, one.attempt)):
+                yield f"{one.job}: attempt {one.attempt} is run by {other} and {one.pid}"
+            seen[one.job, one.attempt] = one.pid
+            if one.worker is not None:
+                self._workers[one.pid] = one.worker
+        alone = {
+            one.pid
+            for one in live
+            if not one.guard_stopped and self._workers.get(one.pid, -1) not in {-1, *workers}
+        }
+        self._alone = {pid: self._alone.get(pid, now) for pid in alone}
+        for one in live:
+            if now - self._alone.get(one.pid, now) > _ORPHAN_SECONDS:
+                yield f"{one.job}: attempt {one.attempt} ({one.pid}) goes on without its worker"
+
+
+def needless_losses(jobs: Iterable[Job], struck: Set[int]) -> Iterator[str]:
+    """Attempts that were found lost although nobody had touched their worker."""
+    for job in jobs:
+        for attempt in job.attempts:
+            if attempt.reason is Reason.LOST and int(attempt.worker.split("-")[-2]) not in struck:
+                yield f"{job.id}: attempt {attempt.number} of {attempt.worker}: {attempt.message}"
+
+
+def log_lines(path: Path, word: str) -> list[str]:
+    """The lines of a file that hold a word."""
+    return [line for line in path.read_text(errors="replace").splitlines() if word in line]

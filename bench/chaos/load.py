@@ -1,0 +1,131 @@
+"""The jobs of a chaos run: submitted when it is their time, and followed through the API."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.client import ApiError, Client, Unreachable
+from bench.chaos.schedule import Submission
+from jobs.record import Progress
+from jobs.spec import Checkpoint, JobSpec, Retry
+from jobs.workers import WorkerState
+from jobs.workload import LossSpec, ModelSpec, OptimizerSpec, TrainSpec
+
+_LOOK_SECONDS = 0.5
+_TIMEOUT_SECONDS = 5.0
+_PATIENCE_SECONDS = 120.0  # how long the API may give no answer
+
+
+def specifications(steps: int) -> list[JobSpec]:
+    """The distinct jobs, each of some `steps`.
+
+    Dropout draws random numbers, which a resume must not repeat.
+    """
+    small = {"d_model": 32, "num_layers": 2, "num_heads": 2, "block_size": 32, "dropout": 0.1}
+    kinds = [
+        ("wave", "rgd", "qfe", steps),
+        ("standard", "adamw", "ce", steps * 6 // 5),
+        ("wave", "adamw", "ce", steps * 4 // 5),
+    ]
+    return [
+        JobSpec(
+            name=f"chaos-{number}",
+            train=TrainSpec(
+                model=ModelSpec.model_validate(
+                    {"type": model, "num_waves": 4, "num_harmonics": 2, **small}
+                ),
+                optimizer=OptimizerSpec.model_validate({"name": optimizer, "warmup_steps": 50}),
+                loss=LossSpec.model_validate({"name": loss}),
+                steps=length,
+                seed=number,
+                batch_size=8,
+                log_every=5,
+                eval_every=max(1, length // 3),
+                eval_batches=2,
+                plot_every=10 * length,
+                sample_tokens=8,
+            ),
+            checkpoint=Checkpoint(every_steps=25, every_seconds=None, keep_last=2),
+            # Whoever strikes at random may strike one job ever again: the budgets are not the
+            # question here.
+            retry=Retry(
+                max_failures=1000, max_no_progress=1000, backoff_seconds=0.5, out_of_memory=True
+            ),
+        )
+        for number, (model, optimizer, loss, length) in enumerate(kinds)
+    ]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A job that the service took: its id, and which specification it has."""
+
+    id: str
+    kind: int
+
+
+class Load:
+    """Submits in a thread of its own, so that no answer that is waited for delays a strike."""
+
+    def __init__(
+        self, url: str, specs: Sequence[JobSpec], submissions: Sequence[Submission]
+    ) -> None:
+        self._client = Client(url, timeout=_TIMEOUT_SECONDS, patience=_PATIENCE_SECONDS)
+        self._specs = specs
+        self._left = list(submissions)
+        self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self._stopping = threading.Event()
+        self._seen: list[tuple[str, str, int, Progress | None]] = []
+        self._waiting_since: float | None = None
+        self.accepted: list[Accepted] = []
+        self.moved_at = time.monotonic()  # when a job was last seen to get on
+        self.idle_beside_work = 0.0  # longest time that a job waited beside an idle worker, seconds
+        self.done = False
+        self.error: Exception | None = None
+
+    def start(self) -> None:
+        """Begins now."""
+        self._begun = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns when it has ended."""
+        self._stopping.set()
+        self._thread.join()
+        self._client.close()
+
+    def _run(self) -> None:
+        try:
+            while not self.done and not self._stopping.wait(_LOOK_SECONDS):
+                self._submit_due()
+                self._look()
+        except (ApiError, Unreachable) as error:
+            self.error = error
+
+    def _submit_due(self) -> None:
+        while self._left and time.monotonic() - self._begun >= self._left[0].at:
+            next_one = self._left.pop(0)
+            spec = self._specs[next_one.kind].model_copy(update={"priority": next_one.priority})
+            self.accepted.append(Accepted(self._client.submit(spec).id, next_one.kind))
+
+    def _look(self) -> None:
+        ours = {accepted.id for accepted in self.accepted}
+        jobs = [job for job in self._client.list(limit=None) if job.id in ours]
+        seen = [(j.id, str(j.state), j.attempt, j.progress) for j in jobs]
+        if seen != self._seen:
+            self._seen, self.moved_at = seen, time.monotonic()
+        self._note_idle()
+        self.done = not self._left and all(job.state.is_final for job in jobs)
+
+    def _note_idle(self) -> None:
+        """Keeps how long a job that could run waits although the register has an idle worker."""
+        now, pools = time.monotonic(), self._client.pools()
+        if not any(pool.queued and pool.workers.get(WorkerState.IDLE) for pool in pools):
+            self._waiting_since = None
+            return
+        if self._waiting_since is None:
+            self._waiting_since = now
+        self.idle_beside_work = max(self.idle_beside_work, now - self._waiting_since)

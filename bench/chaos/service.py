@@ -1,0 +1,224 @@
+"""`spectrain up` as a process of its own, and the processes that it is made of."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from redis import Redis
+
+from api.redis_server import free_port
+from bench.chaos.schedule import Target
+from jobs.parent_death import adopt_orphans, die_with_parent
+from jobs.settings import Settings, connect
+
+WORKERS = 3
+_START_SECONDS = 120.0
+_STOP_SECONDS = 120.0
+_END_SECONDS = 15.0
+_OUR_OWN = re.compile(r"SPECTRAIN_|REDIS_URL$")
+
+
+class ServiceError(Exception):
+    """The service did something that no strike explains; the message says what."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training process, and for which attempt of which job it works."""
+
+    job: str
+    attempt: str
+    pid: int
+    worker: int | None  # the process id, where the worker is above it
+    guard_stopped: bool
+
+
+class Service:
+    """The service below `data`, started by the command that users start it with.
+
+    Whatever escapes it becomes a child of this process, so that nothing of it can hide.
+    """
+
+    def __init__(self, data: Path, *, lease: float) -> None:
+        self.data = data
+        self.storage = data / "experiments"
+        self.scratch = data / "scratch"
+        self.temporary = data.parent / "tmp"
+        self.temporary.mkdir()
+        self.output = data.parent / "up.log"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._env = {
+            **{k: v for k, v in os.environ.items() if not _OUR_OWN.match(k)},
+            "SPECTRAIN_LEASE_SECONDS": f"{lease:g}",
+            # Jobs of high priority evict others all the time.
+            "SPECTRAIN_EVICTION_MIN_SECONDS": f"{lease:g}",
+            "SPECTRAIN_GRACE_SECONDS": "20",
+            # The digits of a sum depend on the number of threads.
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.temporary),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        adopt_orphans()
+
+    def start(self) -> None:
+        """Starts it and returns when it answers; raises `ServiceError`."""
+        command = [sys.executable, "-m", "api.cli", "up", "--data", str(self.data)]
+        options = ["--port", str(self.port), "--workers", str(WORKERS), "--device", "cpu"]
+        with self.output.open("ab") as file:
+            self._process = subprocess.Popen(
+                [*command, *options],
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one thread
+            )
+        wait_until(
+            lambda: "is up at" in self.output.read_text() or not self.running,
+            _START_SECONDS,
+            "the service is up",
+        )
+        self.check()
+
+    @property
+    def running(self) -> bool:
+        """Whether `spectrain up` runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def check(self) -> None:
+        """Raises `ServiceError` when `spectrain up` itself has ended: nothing strikes it."""
+        if not self.running:
+            raise ServiceError(f"`spectrain up` has ended:\n{self.output.read_text()[-2000:]}")
+
+    def stop(self) -> list[str]:
+        """Ends it like Ctrl-C; what was wrong with its end and what is left of it, in words."""
+        if self._process is None:
+            return []
+        self._process.send_signal(signal.SIGINT)
+        try:
+            code = self._process.wait(_STOP_SECONDS)
+            flaws = [f"`spectrain up` ended with {code}"] if code else []
+        except subprocess.TimeoutExpired:
+            flaws = [f"`spectrain up` did not end within {_STOP_SECONDS:.0f} s of Ctrl-C"]
+        with suppress(ServiceError):
+            wait_until(lambda: not self._family(), _END_SECONDS, "all its processes have ended")
+        return flaws + [f"left behind: {_title(process)}" for process in self._family()]
+
+    def kill(self) -> None:
+        """Ends whatever is left of it."""
+        while family := self._family():
+            for process in family:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(family, timeout=1)
+
+    def find(self, target: Target) -> list[list[psutil.Process]]:
+        """Those there are, the oldest first, each with all that is to be struck with it."""
+        found = sorted(self._parts(target), key=lambda process: (_born(process), process.pid))
+        if target is Target.MACHINE:
+            return [[process, *_below(process)] for process in found]
+        return [[process] for process in found]
+
+    def training(self) -> Iterator[Training]:
+        """The live training processes."""
+        for process in self._parts(Target.CHILD):
+            with suppress(psutil.Error, ValueError):
+                place = Path(process.cwd().removesuffix(" (deleted)"))
+                job, attempt, *_ = place.relative_to(self.scratch).parts
+                above = process.parents()
+                workers = (p.pid for p in above if _is(p, Target.WORKER))
+                held = above[0].status() == psutil.STATUS_STOPPED
+                yield Training(job, attempt, process.pid, next(workers, None), held)
+
+    def workers(self) -> set[int]:
+        """The process ids of the workers."""
+        return {process.pid for process in self._parts(Target.WORKER)}
+
+    def redis(self) -> Redis:
+        """A client of its Redis."""
+        text = (self.data / "redis" / "redis.conf").read_text()
+        values = dict(line.split(maxsplit=1) for line in text.splitlines())
+        url = f"redis://:{values['requirepass']}@127.0.0.1:{values['port']}/0"
+        return connect(Settings(redis_url=url))
+
+    def _parts(self, target: Target) -> Iterator[psutil.Process]:
+        for process in self._family():
+            with suppress(psutil.Error):
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                if target is Target.CHILD:
+                    above = process.parent()
+                    if above is not None and _is(above, Target.GUARD):
+                        yield process
+                elif _is(process, target):
+                    yield process
+
+    def _family(self) -> list[psutil.Process]:
+        """All processes below this one, but those that have ended."""
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+                elif process.ppid() == os.getpid() and not self._is_ours(process.pid):
+                    os.waitpid(process.pid, os.WNOHANG)  # it was adopted, and nobody else buries it
+        return found
+
+    def _is_ours(self, pid: int) -> bool:
+        return self._process is not None and self._process.pid == pid
+
+
+def _is(process: psutil.Process, target: Target) -> bool:
+    words = process.cmdline()
+    line = " ".join(words)  # a forked process shows one text
+    match target:
+        case Target.WORKER | Target.MACHINE:
+            return words[-2:] == ["-m", "worker"]
+        case Target.LAUNCHER:
+            return "-m worker.launcher " in line
+        case Target.GUARD:
+            return "-m worker.guard" in line
+        case Target.API:
+            return " gunicorn " in line
+        case Target.REDIS:
+            return "redis-server" in line
+        case Target.CHILD:
+            return False
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return process.children(recursive=True)
+    return []
+
+
+def _born(process: psutil.Process) -> float:
+    with suppress(psutil.Error):
+        return process.create_time()
+    return 0.0
+
+
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return f"{process.pid} {' '.join(process.cmdline())[:120]} ({process.status()})"
+    return str(process.pid)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Returns when the condition holds; raises `ServiceError`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ServiceError(f"it did not come about within {seconds:.0f} s that {what}")
+        time.sleep(0.05)
