@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
@@ -113,7 +114,7 @@ class _Attempt:
         except CannotLaunchError as error:
             return Outcome(Reason.ERROR, str(error), retryable=False)
         if (asked := self._asked()) is not None:
-            return not_started(asked)
+            return self._with_notice(not_started(asked), asked)
         return self._attend_child(launch, restored[0])
 
     def _attend_child(self, launch: Launch, restored: Restored) -> Outcome:
@@ -146,7 +147,13 @@ class _Attempt:
             says_when_done=tells,
             killed_for_memory=oom_kills() != kills,
         )
-        return self._publish_last(publisher, ended)
+        return self._publish_last(publisher, self._with_notice(ended, self._intent))
+
+    def _with_notice(self, ended: Outcome, intent: Intent | None) -> Outcome:
+        """The outcome, with what the cloud said where that was the reason."""
+        notice = self._service.attendance.notice
+        told = intent is Intent.SHUTDOWN and ended.reason is Reason.PREEMPTED and notice
+        return replace(ended, message=notice) if told else ended
 
     # -- before -----------------------------------------------------------------------------
 
@@ -220,8 +227,9 @@ class _Attempt:
         first = self._intent is None
         if self._intent is None or intent.value > self._intent.value:
             self._intent = intent
-        seconds = grace(intent, self._service.settings.grace_seconds, publisher.longest_seconds)
         stop_since = self._service.attendance.stop_since
+        pressing = intent if stop_since is None else Intent.SHUTDOWN
+        seconds = grace(pressing, self._grace_seconds, publisher.longest_seconds)
         kill_at = (time.monotonic() if stop_since is None else stop_since) + seconds
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         if first:
@@ -311,7 +319,12 @@ class _Attempt:
     def _grace_ends(self) -> float:
         """The `time.monotonic` by which this worker must be gone; infinite while it may stay."""
         since = self._service.attendance.stop_since
-        return math.inf if since is None else since + self._service.settings.grace_seconds
+        return math.inf if since is None else since + self._grace_seconds
+
+    @property
+    def _grace_seconds(self) -> float:
+        """From a stop request to the kill; less where the machine is gone sooner."""
+        return self._service.attendance.seconds(self._service.settings.grace_seconds)
 
     def finish(self, ended: Outcome) -> None:
         """Writes the end, however long Redis is away, and wakes a worker for what is queued.
