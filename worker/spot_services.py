@@ -31,7 +31,7 @@ _ADDRESS = "http://169.254.169.254"
 _SECONDS = 2.0
 _MOST_BYTES = 1 << 20
 _TOKEN_SECONDS = 21600
-_GCP_WAIT_SECONDS = 10
+_GCP_WAIT_SECONDS = 10.0
 # Azure's first answer may take two minutes: it enables the service for the machine.
 _AZURE_FIRST_SECONDS = 150.0
 
@@ -60,19 +60,21 @@ class MetadataService(Protocol):
 
 
 class Http:
-    """Asks one address, never through a proxy, and never for longer than it was given."""
+    """Asks one address, never through a proxy, and never for longer than `seconds` a call."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, seconds: float) -> None:
         url = urlsplit(address or _ADDRESS)
         if url.scheme != "http" or not url.hostname:
             raise ValueError(f"no address of a metadata service: {address!r}")
         self._host, self._port = url.hostname, url.port or 80
         self._root = url.path.rstrip("/")
+        self.seconds = seconds
 
     def ask(
-        self, path: str, headers: dict[str, str], *, method: str = "GET", seconds: float = _SECONDS
+        self, path: str, headers: dict[str, str], *, method: str = "GET", longer: float = 0.0
     ) -> Answer:
-        """The answer; raises `OSError` or `HTTPException`."""
+        """The answer; raises `OSError` or `HTTPException`. It may take so many seconds longer."""
+        seconds = self.seconds + longer
         connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
         late = threading.Event()
         try:
@@ -98,9 +100,9 @@ class Http:
             raise TimeoutError(f"no whole answer within {seconds:g} s")
         return Answer(response.status, body, response.headers)
 
-    def get(self, path: str, headers: dict[str, str], *, seconds: float = _SECONDS) -> Answer:
+    def get(self, path: str, headers: dict[str, str], *, longer: float = 0.0) -> Answer:
         """The answer with status 200; raises `NotUnderstoodError` for every other one too."""
-        answer = self.ask(path, headers, seconds=seconds)
+        answer = self.ask(path, headers, longer=longer)
         if answer.status != http.HTTPStatus.OK:
             raise NotUnderstoodError(f"status {answer.status} for {path}")
         return answer
@@ -168,24 +170,27 @@ class Gcp:
 
     pause = 0.5
 
-    def __init__(self, asked: Http) -> None:
+    def __init__(self, asked: Http, wait_seconds: float) -> None:
         self._http = asked
+        self._wait_seconds = wait_seconds
         self._etag = ""
 
     def look(self) -> Notice | None:
         """The notice that stands; waits for one for some seconds."""
-        wait = f"?wait_for_change=true&timeout_sec={_GCP_WAIT_SECONDS}&last_etag={self._etag}"
-        seconds = _GCP_WAIT_SECONDS + _SECONDS
-        preempted = self._get(f"preempted{wait if self._etag else ''}", seconds=seconds)
+        path, longer = "preempted", 0.0
+        if self._etag:
+            longer = self._wait_seconds
+            path += f"?wait_for_change=true&timeout_sec={longer:g}&last_etag={self._etag}"
+        preempted = self._get(path, longer=longer)
         if (notice := gcp_preempted(preempted.body)) is not None:
             return notice
         etag = preempted.headers.get("ETag", "").strip()
         self._etag = etag if etag.isalnum() else ""
         return gcp_maintenance(self._get("maintenance-event").body)
 
-    def _get(self, path: str, *, seconds: float = _SECONDS) -> Answer:
+    def _get(self, path: str, *, longer: float = 0.0) -> Answer:
         answer = self._http.get(
-            f"/computeMetadata/v1/instance/{path}", {"Metadata-Flavor": "Google"}, seconds=seconds
+            f"/computeMetadata/v1/instance/{path}", {"Metadata-Flavor": "Google"}, longer=longer
         )
         if answer.headers.get("Metadata-Flavor") != "Google":
             raise NotUnderstoodError("this is not the metadata server of Google")
@@ -209,23 +214,32 @@ class Azure:
             self._name = name.body.decode(errors="replace").strip()
             if not self._name:
                 raise NotUnderstoodError("a virtual machine without a name")
-        seconds = _SECONDS if self._enabled else _AZURE_FIRST_SECONDS
-        answer = self._get("scheduledevents?api-version=2020-07-01", seconds=seconds)
+        longer = 0.0 if self._enabled else _AZURE_FIRST_SECONDS
+        answer = self._get("scheduledevents?api-version=2020-07-01", longer=longer)
         notice = azure_notice(answer.body, self._name, answer.now)
         self._enabled = True
         return notice
 
-    def _get(self, path: str, *, seconds: float = _SECONDS) -> Answer:
-        return self._http.get(f"/metadata/{path}", {"Metadata": "true"}, seconds=seconds)
+    def _get(self, path: str, *, longer: float = 0.0) -> Answer:
+        return self._http.get(f"/metadata/{path}", {"Metadata": "true"}, longer=longer)
 
 
-def open_service(cloud: Cloud, address: str) -> MetadataService:
-    """The metadata service of a cloud, at another address than its own where one is given."""
-    asked = Http(address)
+def open_service(
+    cloud: Cloud,
+    address: str,
+    *,
+    seconds: float = _SECONDS,
+    wait_seconds: float = _GCP_WAIT_SECONDS,
+) -> MetadataService:
+    """The metadata service of a cloud, at another address than its own where one is given.
+
+    A call takes `seconds` at most, and `wait_seconds` more where it waits for a change.
+    """
+    asked = Http(address, seconds)
     match cloud:
         case "aws":
             return Aws(asked)
         case "gcp":
-            return Gcp(asked)
+            return Gcp(asked, wait_seconds)
         case "azure":
             return Azure(asked)

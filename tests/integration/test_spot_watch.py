@@ -250,7 +250,7 @@ def test_a_service_tells_of_a_notice_when_there_is_one_and_when_it_is_withdrawn(
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    service = open_service(fake.cloud, fake.url)
+    service = open_service(fake.cloud, fake.url, wait_seconds=0.1)
     assert service.look() is None
     fake.notice()
     notice = service.look()
@@ -275,7 +275,7 @@ def test_a_token_of_aws_is_used_until_it_expires(aws: FakeAws) -> None:
 
 def test_a_call_to_gcp_waits_and_comes_back_with_the_notice(wait_until: Wait) -> None:
     fake, found = FakeGcp(), []
-    service = open_service("gcp", fake.url)
+    service = open_service("gcp", fake.url, wait_seconds=60)
     assert service.look() is None
     looking = threading.Thread(target=lambda: found.append(service.look()))
     looking.start()
@@ -284,10 +284,15 @@ def test_a_call_to_gcp_waits_and_comes_back_with_the_notice(wait_until: Wait) ->
     looking.join(30)
     assert found
     assert str(found[0]) == "spot notice (gcp): preempt at once"
-    fake.withdraw()
-    service.look()
+    fake.close()
+
+
+def test_maintenance_of_gcp_that_ends_the_machine_is_seen_beside_it() -> None:
+    fake = FakeGcp()
+    service = open_service("gcp", fake.url, wait_seconds=0.1)
+    fake.set("maintenance-event", "MIGRATE_ON_HOST_MAINTENANCE")
+    assert service.look() is None
     fake.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
-    fake.etag = lambda _: "changed"  # type: ignore[method-assign]
     assert str(service.look()) == "spot notice (gcp): terminate for maintenance at once"
     fake.close()
 
@@ -305,29 +310,31 @@ MOODS = ["500", "garbage", "no HTTP", "hangs up", "hangs", "drips", "half"]
 
 @pytest.mark.parametrize("mood", MOODS)
 def test_a_service_that_fails_is_no_notice_and_holds_up_nothing(
-    fake: AnyFake, mood: str, wait_until: Wait, caplog: pytest.LogCaptureFixture
+    fake: AnyFake,
+    mood: str,
+    wait_until: Wait,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Through an hour of that, and when it is back, the notice is seen at once."""
     caplog.set_level(logging.INFO)
     notices: list[Notice] = []
     pauses: list[float] = []
     watch = SpotWatch(
-        open_service(fake.cloud, fake.url), grace_seconds=60, on_notice=notices.append,
+        open_service(fake.cloud, fake.url, seconds=0.5, wait_seconds=0.1),
+        grace_seconds=60,
+        on_notice=notices.append,
         wait=lambda seconds: (pauses.append(seconds), time.sleep(0.01)),
     )  # fmt: skip
     assert watch._look(watch._service) is False
     watch.start()
     fake.mood = mood
-    slow = mood in {"hangs", "drips"} or isinstance(fake, FakeGcp)
-    wait_until(lambda: watch._failures >= (1 if slow else 8), what="failures")
+    wait_until(lambda: watch._failures >= 5, what="failures")
     assert not notices
     assert max(pauses) <= 5, "one that has answered is asked again soon"
     fake.mood = ""
     fake.notice()
     wait_until(lambda: notices, what="the notice")
-    time.sleep(0)
     assert len(notices) == 1
-    assert len([r for r in caplog.records if "cannot be seen" in r.message]) == (not slow)
+    assert len([r for r in caplog.records if "cannot be seen" in r.message]) == 1
 
 
 def test_a_service_that_never_answers_is_told_once_and_asked_ever_more_rarely(
@@ -437,7 +444,7 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
                     env={**environment, **spot, **more},
                     stdout=log,
                     stderr=log,
-                )  # fmt: skip
+                )
             )
         return started[-1]
 
@@ -508,9 +515,6 @@ def test_a_notice_is_shown_and_a_sigterm_of_the_platform_after_it_is_no_second_o
     wait_until(register.workers, what="the worker")
     job = submit(STUBBORN)
     wait_until(lambda: reached(store, job, 0), what="the child")
-    aws.notice(seconds=700)
-    time.sleep(0)
-    wait_until(lambda: not reached(store, job, 1), what="nothing yet")
     aws.notice(seconds=600)
     wait_until(lambda: reached(store, job, 1), what="the word at the child")
     (leaving,) = wait_until(
@@ -520,9 +524,12 @@ def test_a_notice_is_shown_and_a_sigterm_of_the_platform_after_it_is_no_second_o
     assert leaving.reason.startswith(aws.reason)
     other = submit(TRAIN)
     worker.send_signal(signal.SIGTERM)
-    log = Path(worker.args[0])  # noqa: F841
-    renewed = store.get(job.id).progress
-    wait_until(lambda: store.get(job.id).progress is not None and renewed, what="a renewal")
+    for _ in range(3):
+        before = store.redis.zscore("spectrain:leases", job.id)
+        wait_until(
+            lambda: store.redis.zscore("spectrain:leases", job.id) != before,  # noqa: B023
+            what="a renewal",
+        )
     assert worker.poll() is None
     assert store.get(job.id).state is State.RUNNING
     worker.send_signal(signal.SIGTERM)
@@ -549,7 +556,7 @@ def test_a_worker_that_is_started_under_a_notice_takes_no_job_until_it_is_withdr
     assert there.reason.startswith(fake.reason)
     job = submit("print('runs')")
     asked = len(fake.asked)
-    wait_until(lambda: len(fake.asked) > asked + 3, what="further looks")
+    wait_until(lambda: len(fake.asked) > asked, what="a further look")
     assert store.get(job.id).attempt == 0
     assert worker.poll() is None
     fake.withdraw()
