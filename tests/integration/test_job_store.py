@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -23,19 +24,40 @@ from redis import Redis
 
 from jobs.change import JobChange
 from jobs.errors import (
+    ClaimRefusedError,
     IdempotencyConflictError,
     IllegalMoveError,
     JobNotFoundError,
     StaleAttemptError,
+    WorkerNotFoundError,
 )
 from jobs.record import Attempt, Job, Progress
+from jobs.register import Register
 from jobs.rules import lost_attempt
 from jobs.spec import JobSpec, Retry
 from jobs.states import MOVES, Reason, Request, State
 from jobs.store import ExpiredLease, JobStore
+from jobs.workers import WorkerState
 
 WORKERS = ["w1", "w2", "w3"]
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
+
+
+def weight(request: Request) -> int:
+    return list(Request).index(request)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a worker has said of itself, and what was asked of it."""
+
+    unhealthy: str = ""
+    leaving: str = ""
+    drained: bool = False
+
+    @property
+    def takes_jobs(self) -> bool:
+        return not (self.unhealthy or self.leaving or self.drained)
 
 
 def ended(job: Job, reason: Reason, at: float, **changes: object) -> Attempt:
@@ -60,6 +82,9 @@ class Lifecycle(RuleBasedStateMachine):
         self.seen: dict[str, tuple[State, int]] = {}
         self.ends: dict[tuple[str, int], Reason] = {}
         self.marked: set[str] = set()
+        self.asked: dict[tuple[str, int], Request] = {}  # what was accepted, and not taken back
+        self.there: dict[str, Entry] = {}
+        self.register = Register(self.store.redis, prefix=self.store.prefix, lease_seconds=600)
 
     @initialize(target=jobs)
     def two_jobs(self) -> Any:
@@ -72,9 +97,10 @@ class Lifecycle(RuleBasedStateMachine):
             return multiple()
         self.finish(job, reason, saved=self.store.get(job.id).sequence + job.attempt)
         for worker in WORKERS:
-            newer = self.store.claim("default", worker)
-            if newer is not None and newer.id == job.id:
-                return newer
+            if self.may_claim(worker):
+                newer = self.store.claim("default", worker)
+                if newer is not None and newer.id == job.id:
+                    return newer
         return multiple()
 
     @rule(target=jobs, priority=st.integers(0, 9))
@@ -86,11 +112,18 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(target=attempts, worker=st.sampled_from(WORKERS))
     def claim(self, worker: str) -> Job:
         waiting = self.store.waiting().get("default", [])
-        busy = [j for j in self.store.newest(state=State.RUNNING) if j.worker == worker]
+        busy = self.job_of(worker)
+        if not busy and not self.may_claim(worker):
+            with pytest.raises(ClaimRefusedError):
+                self.store.claim("default", worker)
+            return multiple()
+        kept = self.store.kept_for(worker)
+        if kept in waiting:
+            waiting = [kept]
         job = self.store.claim("default", worker)
         if busy:
             assert job is not None, "a worker with a job is given that job again"
-            assert (job.id, job.attempt) == (busy[0].id, busy[0].attempt)
+            assert (job.id, job.attempt) == (busy.id, busy.attempt)
         elif not waiting:
             assert job is None
             return multiple()
@@ -113,6 +146,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(job=attempts, reason=st.sampled_from(Reason), saved=st.none() | st.integers(0, 100))
     def finish(self, job: Job, reason: Reason, saved: int | None) -> None:
         current = self.is_current(job)
+        promised = self.promise(job.id) if current else None
         receipt = ended(job, reason, at=1.0, checkpoint_step=saved)
         try:
             self.store.finish(job.id, receipt)
@@ -121,30 +155,72 @@ class Lifecycle(RuleBasedStateMachine):
             return
         if not current:
             assert self.ends[job.id, job.attempt] == reason, "only the same end may be told twice"
+            return
         self.ends[job.id, job.attempt] = reason
+        self.check_request_had_its_effect(job)
+        if promised is not None:
+            assert self.store.kept_for(promised[0]) == promised[1], "the victim's place is kept"
 
     @rule(job_id=jobs, request=st.sampled_from(Request))
     def request(self, job_id: str, request: Request) -> None:
+        if job_id not in self.seen:
+            with pytest.raises(JobNotFoundError):
+                self.store.request(job_id, request)
+            return
+        before = self.store.get(job_id)
+        pending = before.request
         try:
-            before = self.store.get(job_id)
-            self.store.request(job_id, request)
-        except JobNotFoundError:
-            assert job_id not in self.seen
+            after = self.store.request(job_id, request)
         except IllegalMoveError:
-            stronger = before.request is not None and list(Request).index(before.request) > list(
-                Request
-            ).index(request)
-            assert before.state is not State.RUNNING or stronger
+            stronger = pending is not None and weight(pending) > weight(request)
+            waits = before.state in {State.QUEUED, State.PAUSED}
+            assert stronger or before.state is not State.RUNNING
+            assert not (request is Request.CANCEL and waits)
+            assert self.store.get(job_id) == before, "what is refused changes nothing"
+            return
+        if before.state is State.RUNNING:
+            assert after.request is request
+            self.asked[job_id, before.attempt] = request
+        else:
+            assert (request, after.state) == (Request.CANCEL, State.CANCELLED)
+
+    @rule(job_id=jobs, other=jobs)
+    def evict(self, job_id: str, other: str) -> None:
+        if job_id not in self.seen:
+            return
+        before = self.store.get(job_id)
+        waits = self.state_of(other) is State.QUEUED
+        higher = waits and self.store.get(other).priority > before.priority
+        running = before.state is State.RUNNING
+        done = self.store.evict(job_id, before.attempt, other)
+        assert done is (running and higher and before.request in {None, Request.EVICT})
+        assert not self.store.evict(job_id, before.attempt + 1, other), "decided for another one"
+        if done:
+            self.asked[job_id, before.attempt] = Request.EVICT
+            if before.request is None:
+                assert self.store.evicted_for(job_id) == other
 
     @rule(job_id=jobs)
     def resume(self, job_id: str) -> None:
+        if job_id not in self.seen:
+            with pytest.raises(JobNotFoundError):
+                self.store.resume(job_id)
+            return
+        before = self.store.get(job_id)
+        pausing = before.state is State.RUNNING and before.request is Request.PAUSE
         try:
-            before = self.store.get(job_id)
-            self.store.resume(job_id)
-        except JobNotFoundError:
-            assert job_id not in self.seen
+            after = self.store.resume(job_id)
         except IllegalMoveError:
             assert before.state is not State.PAUSED
+            assert not pausing
+            return
+        if pausing:
+            assert after.request in {None, Request.PREEMPT}
+            del self.asked[job_id, before.attempt]
+            if after.request is not None:
+                self.asked[job_id, before.attempt] = after.request
+        else:
+            assert (before.state, after.state) == (State.PAUSED, State.QUEUED)
 
     @rule(job_id=jobs)
     def retry(self, job_id: str) -> None:
@@ -192,6 +268,7 @@ class Lifecycle(RuleBasedStateMachine):
         if self.state_of(job_id) is not State.RUNNING:
             return
         job = self.store.get(job_id)
+        promised = self.promise(job_id)
         receipt = lost_attempt(job, at=1.0, silent_seconds=15)
         assert self.store.finish(job_id, receipt, lease=ExpiredLease(job_id, 0.5)) is None
         self.store.redis.zadd("spectrain:leases", {job_id: 0.25})
@@ -200,6 +277,38 @@ class Lifecycle(RuleBasedStateMachine):
         assert after is not None
         assert after.state in {State.QUEUED, State.FAILED, State.CANCELLED, State.PAUSED}
         self.ends[job_id, job.attempt] = Reason.LOST
+        self.check_request_had_its_effect(job)
+        if promised is not None:
+            assert self.store.kept_for(promised[0]) == promised[1]
+
+    @rule(
+        worker=st.sampled_from(WORKERS), unhealthy=st.sampled_from(["", "hot"]),
+        leaving=st.sampled_from(["", "", "spot notice"]), drained=st.booleans(),
+    )  # fmt: skip
+    def attend(self, worker: str, unhealthy: str, leaving: str, drained: bool) -> None:
+        """A worker says that it is there; what it knows of a drain counts where Redis forgot."""
+        before = self.there.get(worker)
+        entry = Entry(unhealthy, leaving, before.drained if before else drained)
+        self.there[worker] = entry
+        state = self.register.attend(
+            worker, pool="default", host="h", unhealthy=unhealthy, leaving=leaving, drained=drained
+        )
+        assert state is self.expected_state(worker)
+
+    @rule(worker=st.sampled_from(WORKERS), drained=st.booleans())
+    def drain(self, worker: str, drained: bool) -> None:
+        call = self.register.drain if drained else self.register.undrain
+        if worker not in self.there:
+            with pytest.raises(WorkerNotFoundError):
+                call(worker)
+            return
+        self.there[worker] = replace(self.there[worker], drained=drained)
+        assert call(worker).state is self.expected_state(worker)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def leave(self, worker: str) -> None:
+        self.register.leave(worker)
+        self.there.pop(worker, None)
 
     @rule(job_id=consumes(jobs))
     def delete(self, job_id: str) -> None:
@@ -246,6 +355,56 @@ class Lifecycle(RuleBasedStateMachine):
         running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
         assert redis.hgetall("spectrain:claims") == running
         assert redis.zcard("spectrain:jobs:all") == len(self.seen)
+        for job in self.store.newest():
+            assert job.request is self.asked.get((job.id, job.attempt) if job.worker else ("", 0))
+            assert job.worker or not self.store.evicted_for(job.id)
+
+    @invariant()
+    def the_register_agrees_with_the_records(self) -> None:
+        workers = {worker.name: worker for worker in self.register.workers()}
+        assert workers.keys() == self.there.keys()
+        for name, worker in workers.items():
+            job = self.job_of(name)
+            assert worker.state is self.expected_state(name)
+            assert worker.job == (job.id if job else None)
+
+    def job_of(self, worker: str) -> Job | None:
+        running = self.store.newest(state=State.RUNNING)
+        return next((job for job in running if job.worker == worker), None)
+
+    def may_claim(self, worker: str) -> bool:
+        return worker not in self.there or self.there[worker].takes_jobs
+
+    def expected_state(self, worker: str) -> WorkerState:
+        entry = self.there[worker]
+        if entry.unhealthy:
+            return WorkerState.UNHEALTHY
+        if entry.leaving or entry.drained:
+            return WorkerState.DRAINING
+        return WorkerState.BUSY if self.job_of(worker) else WorkerState.IDLE
+
+    def promise(self, job_id: str) -> tuple[str, str] | None:
+        """The worker of an evicted job and the job that is to have its place."""
+        job, other = self.store.get(job_id), self.store.evicted_for(job_id)
+        evicted = job.request is Request.EVICT and job.worker is not None and other
+        return (job.worker, other) if evicted else None
+
+    def check_request_had_its_effect(self, job: Job) -> None:
+        """What was accepted is never forgotten, unless the job ended for good."""
+        asked = self.asked.pop((job.id, job.attempt), None)
+        after = self.store.get(job.id)
+        assert after.state is not State.RUNNING
+        assert after.request is None
+        if after.state in {State.SUCCEEDED, State.FAILED}:
+            too_late = f"the request to {asked} came too late"
+            assert (too_late in after.message) is (asked is not None)
+            return
+        if asked is Request.CANCEL:
+            assert after.state is State.CANCELLED
+        elif asked is Request.PAUSE:
+            assert after.state in {State.PAUSED, State.CANCELLED}
+        else:
+            assert after.state in {State.QUEUED, State.CANCELLED}
 
     def state_of(self, job_id: str) -> State | None:
         return self.seen[job_id][0] if job_id in self.seen else None
