@@ -83,6 +83,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.ends: dict[tuple[str, int], Reason] = {}
         self.marked: set[str] = set()
         self.asked: dict[tuple[str, int], Request] = {}  # what was accepted, and not taken back
+        self.replaced: dict[str, Request | None] = {}  # what the newest request stood in for
         self.there: dict[str, Entry] = {}
         self.register = Register(self.store.redis, prefix=self.store.prefix, lease_seconds=600)
 
@@ -181,6 +182,8 @@ class Lifecycle(RuleBasedStateMachine):
         if before.state is State.RUNNING:
             assert after.request is request
             self.asked[job_id, before.attempt] = request
+            if pending is not request:
+                self.replaced[job_id] = pending
         else:
             assert (request, after.state) == (Request.CANCEL, State.CANCELLED)
 
@@ -215,7 +218,8 @@ class Lifecycle(RuleBasedStateMachine):
             assert not pausing
             return
         if pausing:
-            assert after.request in {None, Request.PREEMPT}
+            again = Request.PREEMPT if self.replaced[job_id] is Request.PREEMPT else None
+            assert after.request is again
             del self.asked[job_id, before.attempt]
             if after.request is not None:
                 self.asked[job_id, before.attempt] = after.request
