@@ -39,16 +39,17 @@ class Register:
         host: str,
         gpus: Sequence[str] = (),
         unhealthy: str = "",
-        leaving: bool = False,
+        leaving: str = "",
         drained: bool = False,
     ) -> WorkerState:
         """The worker's state, whose entry now lasts another lease.
 
-        `drained` is what the worker knows of itself: it holds where Redis has forgotten it.
+        `leaving` is why it ends, '' while it stays; `drained` is what it knows of itself, which
+        holds where Redis has forgotten it.
         """
         _, state = self._run(
             "attend", name, pool, host, json.dumps(list(gpus)), self._lease_seconds, unhealthy,
-            "yes" if leaving else "", "yes" if drained else "",
+            leaving, "yes" if drained else "",
         )  # fmt: skip
         return WorkerState(state)
 
@@ -148,5 +149,5 @@ def _reason(fields: Mapping[str, str]) -> str:
     if fields["unhealthy"]:
         return fields["unhealthy"]
     if fields["leaving"]:
-        return "it was told to stop"
+        return fields["leaving"]
     return "it was drained" if fields["drained"] else ""

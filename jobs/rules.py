@@ -60,11 +60,16 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
         elif ended.reason is Reason.STORAGE:
             delay = _backoff(retry.backoff_seconds, no_progress, jitter)
 
-    # A cancel that came while the attempt was ending: only a finished run outruns it.
+    # What came while the attempt was ending counts, unless that was the end of the job.
     if job.request is Request.CANCEL and state in {State.QUEUED, State.PAUSED}:
         state, delay, message = State.CANCELLED, 0.0, "cancelled on request"
     elif job.request is Request.PAUSE and state is State.QUEUED:
         state, delay = State.PAUSED, 0.0
+    elif job.request is not Request.PAUSE and state is State.PAUSED:
+        state, message = State.QUEUED, "paused, and resumed before it had stopped"
+    elif job.request is not None and state in {State.SUCCEEDED, State.FAILED}:
+        late = f"the request to {job.request} came too late"
+        message = f"{message} ({late})" if message else late
 
     return Decision(
         state=state,

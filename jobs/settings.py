@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     eviction_min_seconds: float = Field(
         120.0, ge=0, description="A job that has run for less is not evicted for a higher one."
     )
+    spot: Literal["auto", "aws", "gcp", "azure", "off"] = Field(
+        "auto", description="Whose notices that a machine is taken away a worker watches for."
+    )
+    spot_metadata_url: str = Field(
+        "", description="Address of the cloud's metadata service, where it is not the usual one."
+    )
     scratch_dir: Path = Field(
         Path("/tmp/spectrain"),  # noqa: S108 - a local disk of the worker, one directory an attempt
         description="Local disk where attempts write before publication.",

@@ -136,7 +136,7 @@ class JobStore:
         return self._after(answer, job_id, request.value)
 
     def resume(self, job_id: str) -> Job:
-        """The paused job, queued again; raises like `request`."""
+        """The paused job, queued again; one that is to pause goes on. Raises like `request`."""
         return self._after(self._run("resume", job_id), job_id, "resume")
 
     def retry(self, job_id: str) -> Job:

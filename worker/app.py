@@ -11,6 +11,7 @@ import time
 
 from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker import state
 from redis import Redis
 
 from jobs.errors import STORE_AWAY, ClaimRefusedError
@@ -29,6 +30,8 @@ from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
 from worker.scratch import remove_left_behind
 from worker.service import Attendance, Service
+from worker.spot_notices import Notice
+from worker.spot_watch import SpotWatch, watched_service
 from worker.supervisor import supervise
 from worker.warm_start import WarmStart
 
@@ -61,8 +64,18 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
         Identity(name, settings.pool, host, nvml.names() if nvml else service.slot.gpus),
         seconds=settings.lease_seconds / 5,
         health=gpus.verdict,
-        leaving=lambda: attendance.stop_since is not None,
+        leaving=lambda: attendance.why or spot.standing,
     )
+
+    def on_notice(notice: Notice) -> None:
+        attendance.leave(str(notice), notice.left)
+        presence.tell()
+        state.should_stop = 0  # as Celery's own handler of SIGTERM does
+
+    spot = SpotWatch(
+        watched_service(settings), grace_seconds=settings.grace_seconds,
+        on_notice=on_notice, on_change=presence.tell,
+    )  # fmt: skip
     app = celery_app(settings)
     app.conf.worker_consumer = PromptConsumer.NAME
 
@@ -104,6 +117,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
 
     def on_ready(**_: object) -> None:
         gpus.start()
+        spot.start()
         reaping.start()
         presence.start()
 

@@ -30,8 +30,8 @@ class Identity:
 class Presence:
     """Renews the worker's entry in a thread of its own, through outages of Redis.
 
-    `health` says why the worker must not run a job, '' while it may; `leaving` whether it was
-    told to stop.
+    `health` says why the worker must not run a job, '' while it may; `leaving` why it
+    leaves, '' while it stays.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Presence:
         *,
         seconds: float,
         health: Callable[[], str],
-        leaving: Callable[[], bool],
+        leaving: Callable[[], str],
     ) -> None:
         self.identity = identity
         self._register = register
@@ -59,7 +59,7 @@ class Presence:
 
     def start(self) -> None:
         """Starts saying it, at once and then again and again."""
-        if self._health():
+        if self._health() or self._leaving():
             self._allowed.clear()
         self._thread.start()
 

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,13 @@ class Scratch:
     def output(self) -> Path:
         """What the child prints, before its lines are marked."""
         return self.root / "output"
+
+    def last_lines(self) -> list[str]:
+        """The last 16 KiB of the child's output, by lines."""
+        with self.output.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 16384))
+            return file.read().decode(errors="replace").splitlines()
 
     @property
     def steps(self) -> Path:
@@ -133,8 +140,10 @@ class Restored:
     links: dict[Path, str]
 
 
-def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
-    """Fills a run directory with what earlier attempts published.
+def restore(
+    storage: Storage, job_id: str, run: RunPaths, *, wanted: Callable[[], bool] = lambda: True
+) -> Restored | None:
+    """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
 
     Every byte of the checkpoint to go on from is verified. A damaged one is set aside as
     `.corrupt` and the one before it is taken. The output log stays in storage: it is only ever
@@ -148,6 +157,8 @@ def restore(storage: Storage, job_id: str, run: RunPaths) -> Restored:
         if _is_half(target, stored.keys()):
             files[target] = Version(0, file.size, 0)  # not here: the first publication removes it
             continue
+        if not wanted():
+            return None
         immutable = target.parent == run.checkpoints and target.suffix == ".pt"
         storage.get(file.key, target, immutable=immutable)
         files[target] = Version.of(target)

@@ -17,18 +17,44 @@ from worker.launch import Slot
 
 @dataclass
 class Attendance:
-    """Whether this worker was told to stop, and what wakes its supervisor."""
+    """Whether this worker was told to stop and why, and what wakes its supervisor."""
 
     wake: threading.Event = field(default_factory=threading.Event)
     stop_since: float | None = None  # time.monotonic
+    notice: str = ""  # of the cloud that takes the machine away
+    _gone_at: float = math.inf  # time.monotonic
+    _signalled: bool = False
 
     def stop(self) -> None:
         """Asks the attempt under way to end; asked again, to end at once, its grace over.
 
-        May be called by a signal handler.
+        May be called by a signal handler. The first call after `leave` is no second one: it is
+        the platform that stops what runs on the machine it takes away.
         """
-        self.stop_since = time.monotonic() if self.stop_since is None else -math.inf
+        if self._signalled:
+            self.stop_since = -math.inf
+        elif self.stop_since is None:
+            self.stop_since = time.monotonic()
+        self._signalled = True
         self.wake.set()
+
+    def leave(self, notice: str, seconds: float) -> None:
+        """Asks the same, because the machine will be gone in so many seconds."""
+        now = time.monotonic()
+        self._gone_at = min(self._gone_at, now + seconds)
+        self.notice = notice
+        if self.stop_since is None:
+            self.stop_since = now
+        self.wake.set()
+
+    @property
+    def why(self) -> str:
+        """Why this worker leaves, for the register; '' while it stays."""
+        return self.notice or ("" if self.stop_since is None else "it was told to stop")
+
+    def seconds(self, grace: float) -> float:
+        """How long after `stop_since` this worker must be gone: the grace, or less."""
+        return grace if self.stop_since is None else min(grace, self._gone_at - self.stop_since)
 
 
 @dataclass(frozen=True)

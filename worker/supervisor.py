@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
@@ -71,7 +72,7 @@ class _Attempt:
         self._job = job
         self._scratch = scratch
         self._progress = Progress()
-        self._request: Request | None = None
+        self._request = job.request
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
@@ -104,16 +105,17 @@ class _Attempt:
             return Outcome(Reason.ERROR, f"the supervisor failed: {error!r}")
 
     def _run_child(self) -> Outcome:
-        restored: list[Restored] = []
-        if not self._patiently(lambda: restored.append(self._restore())):
+        restored: list[Restored | None] = []
+        came = self._patiently(lambda: restored.append(self._restore()), as_long_as=self._is_wanted)
+        if (asked := self._asked()) is not None:
+            return self._with_notice(not_started(asked), asked)
+        if not came or restored[0] is None:
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
         self._restore_seconds = time.monotonic() - self._begun
         try:
             launch = prepare(self._job, self._scratch, self._service.slot, self._service.settings)
         except CannotLaunchError as error:
             return Outcome(Reason.ERROR, str(error), retryable=False)
-        if (asked := self._asked()) is not None:
-            return not_started(asked)
         return self._attend_child(launch, restored[0])
 
     def _attend_child(self, launch: Launch, restored: Restored) -> Outcome:
@@ -137,7 +139,7 @@ class _Attempt:
             child.kill()
             child.wait()
             publication.stop()
-        lines = _last_lines(self._scratch)
+        lines = self._scratch.last_lines()
         tells = self._job.spec.train is not None
         ended = outcome(
             exit_code,
@@ -146,15 +148,23 @@ class _Attempt:
             says_when_done=tells,
             killed_for_memory=oom_kills() != kills,
         )
-        return self._publish_last(publisher, ended)
+        return self._publish_last(publisher, self._with_notice(ended, self._intent))
+
+    def _with_notice(self, ended: Outcome, intent: Intent | None) -> Outcome:
+        """The outcome, with what the cloud said where that was the reason."""
+        notice = self._service.attendance.notice
+        told = intent is Intent.SHUTDOWN and ended.reason is Reason.PREEMPTED and notice
+        return replace(ended, message=notice) if told else ended
 
     # -- before -----------------------------------------------------------------------------
 
-    def _restore(self) -> Restored:
+    def _restore(self) -> Restored | None:
         storage, run = self._service.storage, self._scratch.run
         storage.seize(Fence(self._job.id, self._job.attempt))
         self._scratch.empty()
-        restored = restore(storage, self._job.id, run)
+        restored = restore(storage, self._job.id, run, wanted=self._is_wanted)
+        if restored is None:
+            return None
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
             write_atomically(run.job, text.encode())
@@ -190,6 +200,10 @@ class _Attempt:
             attendance.wake.wait(_TICK_SECONDS)
             attendance.wake.clear()
 
+    def _is_wanted(self) -> bool:
+        """Whether nobody has asked this attempt or this worker to stop."""
+        return self._asked() is None
+
     def _asked(self) -> Intent | None:
         """What this worker or this attempt was asked for; the weightier of both."""
         shutdown = Intent.SHUTDOWN if self._service.attendance.stop_since is not None else None
@@ -221,8 +235,9 @@ class _Attempt:
         first = self._intent is None
         if self._intent is None or intent.value > self._intent.value:
             self._intent = intent
-        seconds = grace(intent, self._service.settings.grace_seconds, publisher.longest_seconds)
         stop_since = self._service.attendance.stop_since
+        pressing = intent if stop_since is None else Intent.SHUTDOWN
+        seconds = grace(pressing, self._grace_seconds, publisher.longest_seconds)
         kill_at = (time.monotonic() if stop_since is None else stop_since) + seconds
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         if first:
@@ -280,7 +295,11 @@ class _Attempt:
             self._write_receipt(self._receipt(ended, time.time()))
         why = f" ({ended.message})" if ended.message else ""
         publisher.close(f"{_now()} attempt {self._job.attempt} ended: {ended.reason}{why}")
-        if not self._patiently(publisher.publish):
+        give_up = time.monotonic() + self._grace_seconds
+        if not self._patiently(
+            publisher.publish,
+            as_long_as=lambda: self._request is not Request.CANCEL or time.monotonic() < give_up,
+        ):
             message = "the last results could not be saved: storage was away"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
         self._progress = self._published(self._progress, publisher)
@@ -297,14 +316,19 @@ class _Attempt:
             self._patiently(publisher.publish)
         return ended
 
-    def _patiently(self, action: Callable[[], None]) -> bool:
-        """Calls `action` until it comes through; False when a store was away for too long."""
+    def _patiently(
+        self, action: Callable[[], None], *, as_long_as: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Calls `action` until it comes through; False when a store was away for too long.
+
+        `as_long_as` says whether it is worth the waiting.
+        """
         call = self._background("storage", action)
         deadline = time.monotonic() + _STORAGE_PATIENCE_SECONDS
         while not call.call():
             if self._lease.overtaken or call.overtaken:
                 raise Overtaken
-            if time.monotonic() > min(deadline, self._grace_ends()):
+            if time.monotonic() > min(deadline, self._grace_ends()) or not as_long_as():
                 return False
             time.sleep(_RETRY_SECONDS)
         return True
@@ -312,7 +336,12 @@ class _Attempt:
     def _grace_ends(self) -> float:
         """The `time.monotonic` by which this worker must be gone; infinite while it may stay."""
         since = self._service.attendance.stop_since
-        return math.inf if since is None else since + self._service.settings.grace_seconds
+        return math.inf if since is None else since + self._grace_seconds
+
+    @property
+    def _grace_seconds(self) -> float:
+        """From a stop request to the kill; less where the machine is gone sooner."""
+        return self._service.attendance.seconds(self._service.settings.grace_seconds)
 
     def finish(self, ended: Outcome) -> None:
         """Writes the end, however long Redis is away, and wakes a worker for what is queued.
@@ -372,11 +401,3 @@ def _start(restored: Restored) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _last_lines(scratch: Scratch) -> list[str]:
-    """The last 16 KiB of the child's output, by lines."""
-    with scratch.output.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 16384))
-        return file.read().decode(errors="replace").splitlines()

@@ -81,7 +81,7 @@ def pause_job(job_id: str) -> JobView:
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/resume", answer=JobView, status=202, problems=(409,))
 def resume_job(job_id: str) -> JobView:
-    """Queue a paused job again."""
+    """Queue a paused job again; one that is just leaving for a pause is queued when it has."""
     job = service().store.resume(job_id)
     service().announce(job)
     return _view(job)

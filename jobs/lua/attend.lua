@@ -1,7 +1,7 @@
 -- Renews a worker's entry in the register, with all that the worker knows of itself.
 -- ARGV[2] worker   ARGV[3] pool   ARGV[4] host   ARGV[5] names of its GPUs (JSON)
 -- ARGV[6] life of the entry, seconds   ARGV[7] why it is unhealthy, or ''
--- ARGV[8] 'yes' when it was told to stop, or ''
+-- ARGV[8] why it leaves, or ''
 -- ARGV[9] 'yes' when it was drained as far as it knows, or '': counts only where the entry is gone
 -- Answers ok with its state.
 local name, life = ARGV[2], tonumber(ARGV[6])

@@ -5,7 +5,7 @@
 local id, step = ARGV[2], ARGV[3]
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
-if not FINAL[state] then return {'illegal', state} end
+if not FINAL[state] then return {'illegal', doing(id, state)} end
 if step == 'mark' then
   redis.call('HSET', job_key(id), 'deleting', '1')
 else

@@ -54,6 +54,12 @@ local function legal(from, to)
   return false
 end
 
+-- A state for a person who was refused: that of a running job with what it was asked for.
+local function doing(id, state)
+  local pending = get(id, 'request') or ''
+  return state == 'running' and pending ~= '' and 'running, asked to ' .. pending or state
+end
+
 local function event(id, kind, data)
   redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', MAX_EVENTS, '*',
     'at', stamp(NOW), 'type', kind, 'data', data)
@@ -191,7 +197,8 @@ local function move(id, from, to)
     if asked[1] == 'evict' and (asked[2] or '') ~= '' then
       redis.call('SET', key('kept:' .. worker), asked[2], 'EX', 60)
     end
-    redis.call('HSET', job_key(id), 'worker', '', 'request', '', 'evicted_for', '')
+    redis.call('HSET', job_key(id), 'worker', '', 'request', '', 'evicted_for', '',
+      'request_before', '')
   end
   if to == 'running' then
     redis.call('ZADD', pool_key(pool, 'running'), sequence, id)

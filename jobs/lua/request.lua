@@ -1,7 +1,8 @@
 -- Asks a running job to stop, or cancels one that is not running.
 -- ARGV[2] id   ARGV[3] request   ARGV[4] the requests, weakest first (JSON)
 -- ARGV[5] attempt it was decided for, or ''   ARGV[6] the job that is to have its place, or ''
--- A stronger request replaces a weaker one, the same one again does nothing.
+-- A stronger request replaces a weaker one, the same one again does nothing. A pause may be taken
+-- back (resume.lua): what a person had asked for before it is kept for that.
 -- Answers ok with the state, missing, illegal with the state that forbids it, or changed when the
 -- attempt is over, or the other job does not wait with a higher priority any more.
 local id, request, attempt, other = ARGV[2], ARGV[3], ARGV[5], ARGV[6]
@@ -17,8 +18,9 @@ end
 if state == 'running' then
   local pending = get(id, 'request') or ''
   if pending == request then return {'ok', state} end
-  if (rank[pending] or 0) > rank[request] then return {'illegal', 'asked to ' .. pending} end
-  redis.call('HSET', job_key(id), 'request', request, 'evicted_for', other)
+  if (rank[pending] or 0) > rank[request] then return {'illegal', doing(id, state)} end
+  local before = request == 'pause' and pending == 'preempt' and pending or ''
+  redis.call('HSET', job_key(id), 'request', request, 'evicted_for', other, 'request_before', before)
   event(id, 'requested', cjson.encode({request = request, ['for'] = other ~= '' and other or nil}))
 elseif request == 'cancel' and state == 'cancelled' then
   return {'ok', state}

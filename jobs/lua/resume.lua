@@ -1,11 +1,17 @@
--- Puts a paused job back into the queue.
+-- Puts a paused job back into the queue, or takes back the pause of one that still runs.
 -- ARGV[2] id
--- Answers ok, missing, or illegal with the state that forbids it.
+-- An attempt that has left for the pause all the same is queued again at once (jobs.rules.decide).
+-- Answers ok with the state, missing, or illegal with the state that forbids it.
 local id = ARGV[2]
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
-if state ~= 'paused' then return {'illegal', state} end
-move(id, state, 'queued')
-enqueue(id, NOW)
+if state == 'running' and get(id, 'request') == 'pause' then
+  redis.call('HSET', job_key(id), 'request', get(id, 'request_before') or '', 'request_before', '')
+elseif state == 'paused' then
+  move(id, state, 'queued')
+  enqueue(id, NOW)
+else
+  return {'illegal', doing(id, state)}
+end
 event(id, 'resumed', '{}')
-return {'ok', 'queued'}
+return {'ok', get(id, 'state')}

@@ -4,7 +4,7 @@
 local id = ARGV[2]
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
-if not FINAL[state] or not legal(state, 'queued') then return {'illegal', state} end
+if not FINAL[state] or not legal(state, 'queued') then return {'illegal', doing(id, state)} end
 if get(id, 'deleting') == '1' then return {'illegal', 'being deleted'} end
 move(id, state, 'queued')
 redis.call('HSET', job_key(id), 'finished_at', '', 'reason', '', 'message', '',

@@ -1,41 +1,23 @@
-"""The store under any sequence of calls, by workers old and new, against a real Redis."""
+"""The store against a real Redis: what each call promises."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-    run_state_machine_as_test,
-)
 from redis import Redis
 
-from jobs.change import JobChange
 from jobs.errors import (
     IdempotencyConflictError,
-    IllegalMoveError,
-    JobNotFoundError,
-    StaleAttemptError,
 )
 from jobs.queues import ExpiredLease
-from jobs.record import Attempt, Job, Progress
+from jobs.record import Attempt, Job
 from jobs.rules import lost_attempt
 from jobs.spec import JobSpec, Retry
-from jobs.states import MOVES, Reason, Request, State
+from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 
-WORKERS = ["w1", "w2", "w3"]
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
 
 
@@ -44,229 +26,6 @@ def ended(job: Job, reason: Reason, at: float, **changes: object) -> Attempt:
     assert current is not None
     return current.model_copy(
         update={"reason": reason, "ended_at": at, "message": "said so", **changes}
-    )
-
-
-class Lifecycle(RuleBasedStateMachine):
-    """Every call at every moment; `held` attempts are never forgotten, so most become stale."""
-
-    store: JobStore  # set by the test
-
-    jobs: Bundle[str] = Bundle("jobs")
-    attempts: Bundle[Job] = Bundle("attempts")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.store.redis.flushall()
-        self.seen: dict[str, tuple[State, int]] = {}
-        self.ends: dict[tuple[str, int], Reason] = {}
-        self.marked: set[str] = set()
-
-    @initialize(target=jobs)
-    def two_jobs(self) -> Any:
-        return multiple(self.submit(5), self.submit(5))
-
-    @rule(target=attempts, job=attempts, reason=st.sampled_from([Reason.LOST, Reason.PREEMPTED]))
-    def overtake(self, job: Job, reason: Reason) -> Any:
-        """What makes an attempt stale: another one, of the same job, on another worker."""
-        if not self.is_current(job) or self.store.get(job.id).request is Request.CANCEL:
-            return multiple()
-        self.finish(job, reason, saved=self.store.get(job.id).sequence + job.attempt)
-        for worker in WORKERS:
-            newer = self.store.claim("default", worker)
-            if newer is not None and newer.id == job.id:
-                return newer
-        return multiple()
-
-    @rule(target=jobs, priority=st.integers(0, 9))
-    def submit(self, priority: int) -> str:
-        job = self.store.submit(SPEC.model_copy(update={"priority": priority}))
-        self.seen[job.id] = (job.state, 0)
-        return job.id
-
-    @rule(target=attempts, worker=st.sampled_from(WORKERS))
-    def claim(self, worker: str) -> Job:
-        waiting = self.store.queues.waiting().get("default", [])
-        busy = [j for j in self.store.newest(state=State.RUNNING) if j.worker == worker]
-        job = self.store.claim("default", worker)
-        if busy:
-            assert job is not None, "a worker with a job is given that job again"
-            assert (job.id, job.attempt) == (busy[0].id, busy[0].attempt)
-        elif not waiting:
-            assert job is None
-            return multiple()
-        else:
-            assert job is not None
-            assert job.id == waiting[0], "the first in the order is the next"
-            assert job.attempt == self.seen[job.id][1] + 1, "each attempt has a new number"
-        return job
-
-    @rule(job=attempts, step=st.integers(0, 100))
-    def renew(self, job: Job, step: int) -> None:
-        current = self.is_current(job)
-        try:
-            self.store.renew(job.id, job.attempt, Progress(step=step))
-        except StaleAttemptError:
-            assert not current
-        else:
-            assert current
-
-    @rule(job=attempts, reason=st.sampled_from(Reason), saved=st.none() | st.integers(0, 100))
-    def finish(self, job: Job, reason: Reason, saved: int | None) -> None:
-        current = self.is_current(job)
-        receipt = ended(job, reason, at=1.0, checkpoint_step=saved)
-        try:
-            self.store.finish(job.id, receipt)
-        except (StaleAttemptError, JobNotFoundError):
-            assert not current
-            return
-        if not current:
-            assert self.ends[job.id, job.attempt] == reason, "only the same end may be told twice"
-        self.ends[job.id, job.attempt] = reason
-
-    @rule(job_id=jobs, request=st.sampled_from(Request))
-    def request(self, job_id: str, request: Request) -> None:
-        try:
-            before = self.store.get(job_id)
-            self.store.request(job_id, request)
-        except JobNotFoundError:
-            assert job_id not in self.seen
-        except IllegalMoveError:
-            stronger = before.request is not None and list(Request).index(before.request) > list(
-                Request
-            ).index(request)
-            assert before.state is not State.RUNNING or stronger
-
-    @rule(job_id=jobs)
-    def resume(self, job_id: str) -> None:
-        try:
-            before = self.store.get(job_id)
-            self.store.resume(job_id)
-        except JobNotFoundError:
-            assert job_id not in self.seen
-        except IllegalMoveError:
-            assert before.state is not State.PAUSED
-
-    @rule(job_id=jobs)
-    def retry(self, job_id: str) -> None:
-        state = self.state_of(job_id)
-        may = state in {State.FAILED, State.CANCELLED} and job_id not in self.marked
-        try:
-            after = self.store.retry(job_id)
-        except JobNotFoundError:
-            assert state is None
-        except IllegalMoveError:
-            assert not may
-        else:
-            assert may
-            assert (after.failures, after.no_progress, after.run_seconds) == (0, 0, 0)
-
-    @rule(job_id=jobs, priority=st.integers(0, 9))
-    def change(self, job_id: str, priority: int) -> None:
-        state = self.state_of(job_id)
-        try:
-            after = self.store.change(job_id, JobChange(priority=priority))
-        except JobNotFoundError:
-            assert state is None
-        except IllegalMoveError:
-            assert state is not None
-            assert state.is_final
-        else:
-            assert after.priority == after.spec.priority == priority
-
-    @rule(job_id=jobs)
-    def mark_deleted(self, job_id: str) -> None:
-        state = self.state_of(job_id)
-        try:
-            self.store.mark_deleted(job_id)
-        except JobNotFoundError:
-            assert state is None
-        except IllegalMoveError:
-            assert state is not None
-            assert not state.is_final
-        else:
-            self.marked.add(job_id)
-
-    @rule(job_id=jobs)
-    def lose(self, job_id: str) -> None:
-        """The reaper comes upon an expired lease; and upon one that was renewed meanwhile."""
-        if self.state_of(job_id) is not State.RUNNING:
-            return
-        job = self.store.get(job_id)
-        receipt = lost_attempt(job, at=1.0, silent_seconds=15)
-        assert self.store.finish(job_id, receipt, lease=ExpiredLease(job_id, 0.5)) is None
-        self.store.redis.zadd("spectrain:leases", {job_id: 0.25})
-        (lease,) = self.store.queues.expired_leases(self.store.now())
-        after = self.store.finish(job_id, receipt, lease=lease)
-        assert after is not None
-        assert after.state in {State.QUEUED, State.FAILED, State.CANCELLED, State.PAUSED}
-        self.ends[job_id, job.attempt] = Reason.LOST
-
-    @rule(job_id=consumes(jobs))
-    def delete(self, job_id: str) -> None:
-        state = self.state_of(job_id)
-        try:
-            self.store.delete(job_id)
-        except IllegalMoveError:
-            assert state is not None
-            assert not state.is_final
-        except JobNotFoundError:
-            assert state is None
-        else:
-            del self.seen[job_id]
-
-    @invariant()
-    def every_move_was_legal_and_every_index_agrees(self) -> None:
-        redis = self.store.redis
-        for job_id, (state, attempt) in list(self.seen.items()):
-            job = self.store.get(job_id)
-            moved = job.state is not state or job.attempt != attempt
-            legal = job.state in MOVES[state] or any(
-                job.state in MOVES[middle] for middle in MOVES[state]
-            )
-            assert not moved or legal, f"{state} became {job.state}"
-            assert job.attempt - attempt in {0, 1}
-            assert [a.number for a in job.attempts] == list(range(1, job.attempt + 1))
-            assert (job.finished_at is not None) is job.state.is_final
-            assert (job.worker is not None) is (job.state is State.RUNNING)
-            indexes = {s for s in State if redis.zscore(f"spectrain:jobs:state:{s}", job_id)}
-            assert indexes == {job.state}
-            queued = redis.zscore("spectrain:jobs:pool:default:queued", job_id) is not None
-            assert queued is (job.state is State.QUEUED)
-            leased = redis.zscore("spectrain:leases", job_id) is not None
-            assert leased is (job.state is State.RUNNING)
-            if job.state is not State.QUEUED:
-                assert redis.zscore("spectrain:outbox", job_id) is None
-            self.seen[job_id] = (job.state, job.attempt)
-        waiting = self.store.queues.waiting().get("default", [])
-        queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
-        assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
-        queued = redis.zrange("spectrain:jobs:pool:default:queued", 0, -1)
-        in_order = sorted(map(self.store.get, queued), key=lambda j: (-j.priority, j.sequence))
-        assert queued == [job.id for job in in_order]
-        running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
-        assert redis.hgetall("spectrain:claims") == running
-        assert redis.zcard("spectrain:jobs:all") == len(self.seen)
-
-    def state_of(self, job_id: str) -> State | None:
-        return self.seen[job_id][0] if job_id in self.seen else None
-
-    def is_current(self, job: Job) -> bool:
-        return self.seen.get(job.id) == (State.RUNNING, job.attempt)
-
-
-def test_no_sequence_of_calls_reaches_an_illegal_state_or_lets_an_old_attempt_write(
-    store: JobStore,
-) -> None:
-    machine = type("LifecycleHere", (Lifecycle,), {"store": store})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=30,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        ),
     )
 
 

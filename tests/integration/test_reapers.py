@@ -155,7 +155,7 @@ def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
         messenger.stop = pid
         store.renew(job.id, 1)
         assert reaper.run_once() == []
-        assert store.expired_leases(store.now()), "Redis has not stood still for a lease"
+        assert store.queues.expired_leases(store.now()), "Redis has not stood still for a lease"
         assert reaper.run_once() == []
         assert store.renew(job.id, 1) is None
         # And who is silent from now on is lost as ever.

@@ -103,7 +103,7 @@ def test_what_never_came_back_is_forgotten(store: JobStore, register: Register) 
 
 def test_an_unhealthy_or_leaving_worker_says_why(register: Register) -> None:
     assert attend(register, "w1", unhealthy="GPU 0 is lost") is WorkerState.UNHEALTHY
-    assert attend(register, "w2", leaving=True) is WorkerState.DRAINING
+    assert attend(register, "w2", leaving="it was told to stop") is WorkerState.DRAINING
     assert [worker.reason for worker in register.workers()] == [
         "GPU 0 is lost", "it was told to stop",
     ]  # fmt: skip
@@ -234,7 +234,7 @@ def test_a_worker_stays_drained_when_redis_has_forgotten_it(
 ) -> None:
     presence = Presence(
         register, Identity("w1", "default", "h"), seconds=60,
-        health=lambda: "", leaving=lambda: False,
+        health=lambda: "", leaving=lambda: "",
     )  # fmt: skip
     presence.say()
     register.drain("w1")
@@ -259,7 +259,7 @@ def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(
     watch = GpuWatch(reader)
     presence = Presence(
         register, Identity("w1", "default", "h", ("NVIDIA L4",)), seconds=60,
-        health=watch.verdict, leaving=lambda: False,
+        health=watch.verdict, leaving=lambda: "",
     )  # fmt: skip
     watch.on_change = presence.say
     presence.say()

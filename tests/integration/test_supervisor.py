@@ -141,19 +141,33 @@ def test_what_can_never_run_fails_at_once_and_says_why(
     assert message in job.message
 
 
+@pytest.mark.parametrize(
+    ("grace", "stop", "message"),
+    [(4, Attendance.stop, "the worker was told to stop"),
+     (600, lambda attendance: attendance.leave("spot notice", 4), "spot notice")],
+    ids=["the grace", "the notice of the cloud"],
+)  # fmt: skip
 def test_a_program_that_ignores_sigterm_is_killed_within_the_grace(
-    bench: Bench, wait_until: Wait
+    settings: Settings,
+    store: JobStore,
+    wait_until: Wait,
+    grace: float,
+    stop: Callable[[Attendance], None],
+    message: str,
 ) -> None:
+    bench = Bench(settings.model_copy(update={"grace_seconds": grace}), store)
     job = bench.claim(python(STUBBORN))
     thread = bench.begin(job)
     wait_until(lambda: "up" in bench.output(job), what="the program")
-    bench.attendance.stop()
-    thread.join(30)
+    stop(bench.attendance)
+    thread.join(60)
     assert not thread.is_alive()
     job = bench.store.get(job.id)
     assert (job.state, job.reason) == (State.QUEUED, Reason.PREEMPTED)
+    assert job.message == message
     assert job.attempts[0].exit_code == 137
     assert bench.store.redis.llen("spectrain:queue:default") == 1, "a worker is woken for it"
+    bench.service.messenger.close()
 
 
 def test_a_request_reaches_the_program(bench: Bench, wait_until: Wait) -> None:
