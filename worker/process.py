@@ -1,0 +1,145 @@
+"""One worker process: its parts, and how a message becomes attempts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+
+from celery.worker import state
+
+from jobs.errors import STORE_AWAY, ClaimRefusedError
+from jobs.messages import Messenger
+from jobs.nvml import open_nvml
+from jobs.reaping import Reaping
+from jobs.record import Job
+from jobs.register import Register
+from jobs.settings import Settings
+from jobs.store import JobStore
+from monitoring.storage import newest_change, open_storage
+from worker.child import start_cold
+from worker.health import GpuWatch
+from worker.launch import Slot, usual_environment
+from worker.presence import Identity, Presence
+from worker.scratch import remove_left_behind
+from worker.service import Attendance, Service
+from worker.spot_notices import Notice
+from worker.spot_watch import SpotWatch, watched_service
+from worker.supervisor import supervise
+from worker.warm_start import WarmStart
+
+log = logging.getLogger("worker")
+
+_REFUSED_SECONDS = 2.0
+
+
+class WorkerProcess:
+    """Claims the jobs of the settings' pool and runs them, one at a time.
+
+    One incarnation: a process that is started again is another worker, with another name.
+    """
+
+    def __init__(self, settings: Settings, store: JobStore) -> None:
+        remove_left_behind(settings.scratch_dir)
+        slot = Slot.of_this_process(settings.device)
+        self._attendance = Attendance()
+        self._service = Service(
+            settings,
+            store,
+            Messenger(settings, store),
+            open_storage(settings.storage_url, settings.s3_endpoint_url),
+            slot,
+            self._attendance,
+            WarmStart(usual_environment(slot)).start if settings.warm_start else start_cold,
+        )
+        nvml = open_nvml(slot.gpus)
+        self._gpus = GpuWatch(nvml)
+        self._spot = SpotWatch(
+            watched_service(settings),
+            grace_seconds=settings.grace_seconds,
+            on_notice=self._take_notice,
+            on_change=self._tell,
+        )
+        host = socket.gethostname()
+        gpus = nvml.names() if nvml else slot.gpus
+        name = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+        lease = settings.lease_seconds
+        self._presence = Presence(
+            Register(store.redis, prefix=settings.redis_prefix, lease_seconds=lease),
+            Identity(name, settings.pool, host, gpus),
+            seconds=lease / 5,
+            health=self._gpus.verdict,
+            leaving=lambda: self._attendance.why or self._spot.standing,
+        )
+        self._gpus.on_change = self._tell
+        self._reaping = Reaping(settings, lambda job: newest_change(self._service.storage, job.id))
+        log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
+                 ", ".join(slot.gpus) or "none, on the CPU")  # fmt: skip
+
+    # -- its life -----------------------------------------------------------------------------
+
+    def begin(self, **_: object) -> None:
+        """Starts what goes on beside the jobs; messages come from now on."""
+        self._gpus.start()
+        self._spot.start()
+        self._reaping.start()
+        self._presence.start()
+
+    def leave(self, **_: object) -> None:
+        """Takes no further job and has the running one saved; may be called by a signal handler."""
+        self._attendance.stop()
+        self._tell()
+
+    def end(self, **_: object) -> None:
+        """Takes the worker out of the register, and lets another process reap."""
+        self._reaping.stop()
+        self._presence.stop()
+
+    # -- its work -----------------------------------------------------------------------------
+
+    def work(self, message: str) -> None:
+        """Runs what waits in the pool, which may be other jobs than the one in `message`."""
+        held: str | None = message
+        while (job := self._claim(held)) is not None:
+            held = None  # its job has been found
+            with self._gpus.at_work():
+                supervise(self._service, job)
+        log.debug("nothing more to run (woken for %s)", message)
+
+    def _claim(self, message: str | None) -> Job | None:
+        """The next job; with a message in hand it waits while this worker may take none."""
+        pool, handed_on = self._service.settings.pool, False
+        while self._attendance.stop_since is None:
+            if self._presence.may_take_jobs:
+                try:
+                    return self._service.store.claim(pool, self._presence.identity.name)
+                except ClaimRefusedError:
+                    self._presence.refused()
+                except STORE_AWAY as error:
+                    log.warning("cannot claim a job, its message is sent again: %s", error)
+                    return None
+            if message is None:
+                return None
+            # Celery gives a worker that is at work no further message: while it waits here, this
+            # one takes none away from those who may run a job.
+            if not handed_on:
+                self._hand_on(message)
+            handed_on = True
+            self._presence.wait(_REFUSED_SECONDS)
+        return None
+
+    def _hand_on(self, message: str) -> None:
+        """Sends a message on to another worker; should that fail, the reaper sends it again."""
+        try:
+            self._service.messenger.announce(self._service.settings.pool, message)
+        except Exception as error:
+            log.warning("a message of job %s is lost for a moment: %s", message, error)
+
+    def _take_notice(self, notice: Notice) -> None:
+        self._attendance.leave(str(notice), notice.left)
+        self._tell()
+        state.should_stop = 0  # as Celery's own handler of SIGTERM does
+
+    def _tell(self) -> None:
+        self._presence.tell()
