@@ -2,9 +2,9 @@
 
 Real parts: two workers with a job each, the API and its reaper, a Redis that writes every change
 to disk, an S3 server. For an hour (`--minutes`) Redis is stopped (SIGSTOP) for ten seconds at
-random moments, and the store for up to twenty. Every attempt but the first ones would be a false
-loss. So that a service which judges nobody cannot pass, a worker is killed at the end: that loss
-has to be found.
+random moments, and the store for up to twenty; then Redis is killed and stays away for five
+(`--outage`). Every attempt but the first ones would be a false loss. So that a service which judges
+nobody cannot pass, a worker is killed at the end: that loss has to be found.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Stalls:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Stall both for so many minutes; 1 when a healthy job was taken for lost."""
-    arguments = options("stalls", minutes=60.0, seed=1).parse_args(argv)
+    """Stall both for so long; 1 when a healthy job was taken for lost, or a lost one not."""
+    arguments = options("stalls", minutes=60.0, outage=5.0, seed=1).parse_args(argv)
     report = Report("stalls", vars(arguments))
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
@@ -107,12 +107,18 @@ def main(argv: Sequence[str]) -> int:
                     Stalls("the object store", server, _STORE_SECONDS, dice[1]),
                 ],
                 arguments.minutes * 60,
+                arguments.outage * 60,
             )
     return report.show(keep=arguments.keep)
 
 
 def _measure(
-    report: Report, service: LocalService, data: Path, stalls: Sequence[Stalls], seconds: float
+    report: Report,
+    service: LocalService,
+    data: Path,
+    stalls: Sequence[Stalls],
+    seconds: float,
+    outage: float,
 ) -> None:
     script = data / "train.py"
     script.write_text(_SCRIPT)
@@ -132,9 +138,11 @@ def _measure(
                 thread.join()
         for stall in stalls:
             report.add(f"stalls of {stall.name}", "s", stall.lasted)
-        # Longer than a lease: what was to be taken for lost has been by then.
-        time.sleep(20.0)
+        _take_away(service, outage)
+        # Longer than the reaper watches and a lease lasts: what it takes for lost is so by then.
+        time.sleep(40.0)
         found = [client.get(job.id) for job in jobs]
+        report.add("Redis away", "s", [outage])
         pauses = [pause for job in found for pause in _pauses(data, job)]
         report.add("from one step of the training to the next", "s", pauses)
         report.add("of each job, done", "steps", [_steps(job) for job in found])
@@ -146,6 +154,14 @@ def _measure(
             client.cancel(job.id)
         for job in jobs:
             client.wait(job.id, timeout=120)
+
+
+def _take_away(service: LocalService, seconds: float) -> None:
+    """Kills Redis, and starts it again so much later."""
+    (pid,) = service.redis
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(seconds)
+    wait_for(lambda: service.tend() or service.redis)
 
 
 def _kill(service: LocalService, client: Client, jobs: Sequence[JobView]) -> int:
