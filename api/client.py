@@ -170,8 +170,17 @@ class Client:
             yield from page.rows
             after_step = page.after_step
 
-    def logs(self, job_id: str, *, follow: bool = False, poll: float = 0.5) -> Iterator[str]:
-        """What the training process printed, in pieces; with `follow` until the job has ended."""
+    def logs(
+        self, job_id: str, *, attempt: int | None = None, follow: bool = False, poll: float = 0.5
+    ) -> Iterator[str]:
+        """What the training process printed, in pieces; with `follow` until the job has ended.
+
+        With `attempt` the lines of that attempt only.
+        """
+        pieces = self._log(job_id, follow=follow, poll=poll)
+        return pieces if attempt is None else _lines_of(attempt, pieces)
+
+    def _log(self, job_id: str, *, follow: bool, poll: float) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         path, offset = _path(job_id, "logs"), 0
         while True:
@@ -243,6 +252,16 @@ class Client:
         finally:
             temporary.unlink(missing_ok=True)
         return target
+
+
+def _lines_of(attempt: int, pieces: Iterator[str]) -> Iterator[str]:
+    """The whole lines that are marked with the attempt."""
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split("\n")
+        yield from (f"{line}\n" for line in lines if line.startswith(f"[{attempt}] "))
+    if rest.startswith(f"[{attempt}] "):
+        yield rest
 
 
 def _path(job_id: str, *parts: str) -> str:

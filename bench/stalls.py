@@ -161,7 +161,8 @@ def _take_away(service: LocalService, seconds: float) -> None:
     (pid,) = service.redis
     os.kill(pid, signal.SIGKILL)
     time.sleep(seconds)
-    wait_for(lambda: service.tend() or service.redis)
+    while not service.redis:
+        service.tend()
 
 
 def _kill(service: LocalService, client: Client, jobs: Sequence[JobView]) -> int:

@@ -204,6 +204,19 @@ def test_a_followed_log_ends_with_the_job_and_loses_no_character(
     assert text + "".join(pieces) == "first ∿\nlast\n"
 
 
+def test_the_log_of_one_attempt_is_told_from_the_others(
+    client: Client, storage: Path, spectrain: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    job = client.submit(GOOD)
+    log = run_directory(storage, job.id) / "logs/output.log"
+    # Pages end where they end: also in the middle of a mark.
+    first, second = "[1] ∿ one\n" * 100_000, "[2] two\n[1] not this one\n[12] nor this one\n[2] end"
+    log.write_text(first + second)
+    assert "".join(client.logs(job.id, attempt=1)) == first + "[1] not this one\n"
+    assert "".join(client.logs(job.id, attempt=2)) == "[2] two\n[2] end"
+    assert spectrain("logs", job.id, "--attempt", "2").stdout == "[2] two\n[2] end"
+
+
 def test_metrics_are_read_to_the_end(client: Client, storage: Path) -> None:
     job = client.submit(GOOD)
     rows = [{"step": step, "loss": 1 / (step + 3)} for step in range(2500)]
