@@ -22,11 +22,12 @@ from jobs.record import Attempt, Job, Progress
 from jobs.states import Reason, Request
 from monitoring.files import write_atomically
 from monitoring.storage import Fence, OvertakenError
-from worker.advice import Advice, advise
+from worker.advice import advise
 from worker.background import Background
 from worker.child import Child
 from worker.command import Launch
 from worker.launch import CannotLaunchError, prepare
+from worker.lease import Lease, period
 from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
-_LIMITS_SECONDS = 5.0
 # A store that is away for so long at the end of an attempt fails it.
 _STORAGE_PATIENCE_SECONDS = 900.0
 # How often the last files are offered to a store that takes others.
@@ -71,19 +71,13 @@ class _Attempt:
         self._service = service
         self._job = job
         self._scratch = scratch
-        self._progress = Progress()
-        self._request = job.request
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
-        self._limits = job.spec.limits
-        self._limits_read = time.monotonic()
-        self._advice: Advice | None = None
-        self._advised = False  # whether Redis has it
         self._claimed_at = time.time()  # as the child's step counter counts time
         self._begun = time.monotonic()
         self._restore_seconds: float | None = None
-        self._lease = self._background("Redis", self._renew)
+        self._lease = Lease(service, job)
 
     def run(self) -> None:
         """Prepares, attends and ends the attempt, its lease kept all the while."""
@@ -193,7 +187,7 @@ class _Attempt:
             if (asked := self._asked()) is not None:
                 self._stop(child, asked, publisher)
             self._advise(publisher)
-            if (violation := observer.violation(self._limits, self._run_seconds)) is not None:
+            if (violation := observer.violation(self._lease.limits, self._run_seconds)) is not None:
                 self._stop(child, violation, publisher)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
@@ -207,18 +201,19 @@ class _Attempt:
     def _asked(self) -> Intent | None:
         """What this worker or this attempt was asked for; the weightier of both."""
         shutdown = Intent.SHUTDOWN if self._service.attendance.stop_since is not None else None
-        return BY_REQUEST[self._request] if self._request is not None else shutdown
+        request = self._lease.request  # once: it may be taken back
+        return BY_REQUEST[request] if request is not None else shutdown
 
     def _look(self, observer: Observer, publisher: Publisher) -> None:
         """Notes the progress; whatever the job has written there must not end it."""
         try:
             seen = observer.progress()
         except Exception as error:  # strange rows, directories in the place of files, …
-            seen = self._progress
+            seen = self._lease.progress
             if not self._puzzled:
                 log.warning("job %s: cannot tell its progress: %r", self._job.id, error)
             self._puzzled = True
-        self._progress = self._published(seen, publisher)
+        self._lease.progress = self._published(seen, publisher)
 
     def _published(self, seen: Progress, publisher: Publisher) -> Progress:
         """What was seen, and what storage has of it."""
@@ -252,39 +247,22 @@ class _Attempt:
     def _advise(self, publisher: Publisher) -> bool:
         """Says once when a save and its upload do not fit into the grace; whether it did now."""
         saved = publisher.checkpoint
-        if self._advice is not None or saved is None or saved.attempt != self._job.attempt:
+        if self._lease.advice is not None or saved is None or saved.attempt != self._job.attempt:
             return False
-        self._advice = advise(
+        self._lease.advice = advise(
             self._job,
-            self._progress,
+            self._lease.progress,
             save_seconds=saved.seconds,
             upload_seconds=publisher.longest_seconds,
             grace_seconds=self._service.settings.grace_seconds,
             run_seconds=self._run_seconds,
         )
-        if self._advice is not None:
-            publisher.say(str(self._advice))
-        return self._advice is not None
-
-    def _renew(self) -> None:
-        store = self._service.store
-        self._note_advice()
-        if time.monotonic() - self._limits_read > _LIMITS_SECONDS:
-            self._limits = store.limits(self._job.id)  # they may be changed while it runs
-            self._limits_read = time.monotonic()
-        request = store.renew(self._job.id, self._job.attempt, self._progress)
-        if request is not self._request:
-            self._request = request
-            self._service.attendance.wake.set()
-
-    def _note_advice(self) -> None:
-        if self._advice is not None and not self._advised:
-            data, store = self._advice.data(), self._service.store
-            store.note(self._job.id, self._job.attempt, "grace_too_short", data)
-            self._advised = True
+        if self._lease.advice is not None:
+            publisher.say(str(self._lease.advice))
+        return self._lease.advice is not None
 
     def _background(self, name: str, action: Callable[[], None]) -> Background:
-        seconds = min(_TICK_SECONDS, self._service.settings.lease_seconds / 5)
+        seconds = period(self._service.settings.lease_seconds)
         return Background(name, action, seconds=seconds, on_overtaken=self._service.attendance.wake)
 
     # -- after ------------------------------------------------------------------------------
@@ -296,13 +274,14 @@ class _Attempt:
         why = f" ({ended.message})" if ended.message else ""
         publisher.close(f"{_now()} attempt {self._job.attempt} ended: {ended.reason}{why}")
         give_up = time.monotonic() + self._grace_seconds
-        if not self._patiently(
-            publisher.publish,
-            as_long_as=lambda: self._request is not Request.CANCEL or time.monotonic() < give_up,
-        ):
+
+        def worth_it() -> bool:
+            return self._lease.request is not Request.CANCEL or time.monotonic() < give_up
+
+        if not self._patiently(publisher.publish, as_long_as=worth_it):
             message = "the last results could not be saved: storage was away"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
-        self._progress = self._published(self._progress, publisher)
+        self._lease.progress = self._published(self._lease.progress, publisher)
         if self._advise(publisher):
             self._patiently(publisher.publish)
         for _ in range(_OFFERS):
@@ -351,7 +330,7 @@ class _Attempt:
         store, told = self._service.store, False
         while True:
             try:
-                self._note_advice()
+                self._lease.note_advice()
                 receipt = self._receipt(ended, store.now())
                 job = store.finish(self._job.id, receipt, retryable=ended.retryable)
             except RedisError as error:  # away, or out of memory or disk
@@ -373,7 +352,7 @@ class _Attempt:
             log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 
     def _receipt(self, ended: Outcome, at: float) -> Attempt:
-        return self._job.so_far(self._job.attempts[-1], self._progress).model_copy(
+        return self._job.so_far(self._job.attempts[-1], self._lease.progress).model_copy(
             update={
                 "ended_at": at,
                 "reason": ended.reason,
