@@ -27,7 +27,7 @@ from worker.consumer import PromptConsumer, listen_again
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
-from worker.scratch import remove_left_behind
+from worker.scratch import Tidying
 from worker.service import Attendance, Service
 from worker.supervisor import supervise
 from worker.warm_start import WarmStart
@@ -39,7 +39,6 @@ _RETRY_SECONDS = 2.0
 
 def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR0915  all the wiring
     """The Celery application whose one task runs the next job of the settings' pool."""
-    remove_left_behind(settings.scratch_dir)
     attendance = Attendance()
     slot = Slot.of_this_process(settings.device)
     service = Service(
@@ -68,6 +67,8 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
 
     gpus.on_change = presence.tell
     reaping = Reaping(settings, lambda job: newest_change(service.storage, job.id))
+
+    tidying = Tidying(settings.scratch_dir, seconds=settings.lease_seconds)
 
     def claim(message: str | None) -> Job | None:
         """The next job; with a message in hand it waits while this worker may take none."""
@@ -103,6 +104,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
         listen_again()
 
     def on_ready(**_: object) -> None:
+        tidying.start()
         gpus.start()
         reaping.start()
         presence.start()
@@ -112,6 +114,7 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:  # noqa: PLR09
         presence.tell()
 
     def on_end(**_: object) -> None:
+        tidying.stop()
         reaping.stop()
         presence.stop()
 

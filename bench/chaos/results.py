@@ -15,7 +15,7 @@ _SHOWN = 12  # flaws of a kind
 # Every kind of flaw is a bar, also where none was found.
 KINDS = (
     "runs that came to no end",
-    "jobs lost",
+    "jobs lost or doubled",
     "jobs that did not succeed exactly once",
     "curves or weights that differ from the twin's",
     "words of an overtaken attempt",
