@@ -69,7 +69,7 @@ class Results:
         }
         report = Report("chaos", {**given, **outcome})
         report.add("from the first strike to the last job's end", "s", [self.seconds])
-        report.add("a job waits beside an idle worker, at most", "s", [self.idle_beside_work])
+        report.add("an idle worker leaves a job waiting, at most", "s", [self.idle_beside_work])
         attempts = [attempt for job in self.jobs for attempt in job.attempts]
         again = [attempt for job in self.jobs for attempt in job.attempts[1:]]
         for title, field_name, among in _MEASURES:
