@@ -121,7 +121,7 @@ class Load:
         self.done = not self._left and all(job.state.is_final for job in jobs)
 
     def _note_idle(self) -> None:
-        """Keeps how long one worker, by the register idle, has left a job waiting that could run."""
+        """Keeps how long a worker, idle by the register, has left a job waiting that could run."""
         now = time.monotonic()
         waiting = any(pool.queued for pool in self._client.pools())
         idle = [w.name for w in self._client.workers() if w.state is WorkerState.IDLE]
