@@ -22,7 +22,7 @@ from worker.child import start_cold
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
-from worker.scratch import remove_left_behind
+from worker.scratch import Tidying
 from worker.service import Attendance, Service
 from worker.spot_notices import Notice
 from worker.spot_watch import SpotWatch, watched_service
@@ -41,7 +41,6 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: Settings, store: JobStore) -> None:
-        remove_left_behind(settings.scratch_dir)
         slot = Slot.of_this_process(settings.device)
         self._attendance = Attendance()
         self._service = Service(
@@ -74,6 +73,7 @@ class WorkerProcess:
         )
         self._gpus.on_change = self._tell
         self._reaping = Reaping(settings, lambda job: newest_change(self._service.storage, job.id))
+        self._tidying = Tidying(settings.scratch_dir, seconds=lease)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
                  ", ".join(slot.gpus) or "none, on the CPU")  # fmt: skip
 
@@ -81,6 +81,7 @@ class WorkerProcess:
 
     def begin(self, **_: object) -> None:
         """Starts what goes on beside the jobs; messages come from now on."""
+        self._tidying.start()
         self._gpus.start()
         self._spot.start()
         self._reaping.start()
@@ -93,6 +94,7 @@ class WorkerProcess:
 
     def end(self, **_: object) -> None:
         """Takes the worker out of the register, and lets another process reap."""
+        self._tidying.stop()
         self._reaping.stop()
         self._presence.stop()
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,32 @@ def remove_left_behind(scratch_dir: Path) -> None:
     for job in scratch_dir.glob("*/"):
         with contextlib.suppress(OSError):  # another attempt is in it
             job.rmdir()
+
+
+class Tidying:
+    """Removes what was left behind on this machine, again and again, in a thread of its own.
+
+    Once at the start would not do: the training process of a killed worker may live for a moment
+    longer, while its guard or the machine stands still, and it makes its directories anew.
+    """
+
+    def __init__(self, scratch_dir: Path, *, seconds: float) -> None:
+        self._scratch_dir = scratch_dir
+        self._seconds = seconds
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Removes at once what is there, and goes on."""
+        threading.Thread(target=self._run, name="tidying", daemon=True).start()
+
+    def stop(self) -> None:
+        """Removes nothing more, but for what is being removed."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            remove_left_behind(self._scratch_dir)
+            self._stopping.wait(self._seconds)
 
 
 @dataclass(frozen=True)

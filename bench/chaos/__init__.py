@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 
 from api.client import Client
+from api.transport import ClientError
 from bench.chaos import checks
 from bench.chaos.load import Load, specifications
 from bench.chaos.results import Results
@@ -101,8 +102,8 @@ class Run:
             self.results.found("processes left, or a bad end", self.service.stop())
             left = checks.left_below(self.service.temporary)
             self.results.found("temporary files left", left)
-        except ServiceError as error:
-            self.results.found("runs that came to no end", [str(error)])
+        except (ServiceError, ClientError, TimeoutError) as error:
+            self.results.found("runs that came to no end", [f"{type(error).__name__}: {error}"])
         finally:
             self.service.kill()
         return self.results
@@ -178,11 +179,13 @@ class Run:
 
     def _judge(self, twins: list[str]) -> None:
         """Looks at every job and at all that is left."""
-        storage, found = self.service.storage, self.results.found
+        plan, storage, found = self.plan, self.service.storage, self.results.found
         with Client(self.service.url) as client:
+            there = len(list(client.list(limit=None))) - len(twins)
+            found("jobs lost or doubled", [f"{there} of {plan.jobs}"] if there != plan.jobs else [])
             for accepted in self.load.accepted:
                 job = client.get(accepted.id)
-                spec = self.plan.specs[accepted.kind]
+                spec = plan.specs[accepted.kind]
                 last = spec.train.steps - 1 if spec.train else 0
                 self.results.jobs.append(job)
                 found("jobs that did not succeed exactly once", checks.job_flaws(job))
@@ -200,7 +203,6 @@ class Run:
             "attempts lost though nobody touched their worker",
             checks.needless_losses(self.results.jobs, self.struck),
         )
-        found("jobs lost", [] if len(self.results.jobs) == self.plan.jobs else ["some were lost"])
         found("temporary files left", checks.left_in_storage(storage))
         for path in sorted((self.service.data / "logs").glob("*.log")):
             self.results.overtaken += len(checks.log_lines(path, "was overtaken"))

@@ -79,10 +79,10 @@ class Load:
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._stopping = threading.Event()
         self._seen: list[tuple[str, str, int, Progress | None]] = []
-        self._waiting_since: float | None = None
+        self._idle_since: dict[str, float] = {}  # workers beside work
         self.accepted: list[Accepted] = []
         self.moved_at = time.monotonic()  # when a job was last seen to get on
-        self.idle_beside_work = 0.0  # longest time that a job waited beside an idle worker, seconds
+        self.idle_beside_work = 0.0  # longest time that a worker left a job waiting, seconds
         self.done = False
         self.error: Exception | None = None
 
@@ -121,11 +121,10 @@ class Load:
         self.done = not self._left and all(job.state.is_final for job in jobs)
 
     def _note_idle(self) -> None:
-        """Keeps how long a job that could run waits although the register has an idle worker."""
-        now, pools = time.monotonic(), self._client.pools()
-        if not any(pool.queued and pool.workers.get(WorkerState.IDLE) for pool in pools):
-            self._waiting_since = None
-            return
-        if self._waiting_since is None:
-            self._waiting_since = now
-        self.idle_beside_work = max(self.idle_beside_work, now - self._waiting_since)
+        """Keeps how long a worker, idle by the register, has left a job waiting that could run."""
+        now = time.monotonic()
+        waiting = any(pool.queued for pool in self._client.pools())
+        idle = [w.name for w in self._client.workers() if w.state is WorkerState.IDLE]
+        self._idle_since = {name: self._idle_since.get(name, now) for name in idle if waiting}
+        longest = max((now - since for since in self._idle_since.values()), default=0.0)
+        self.idle_beside_work = max(self.idle_beside_work, longest)

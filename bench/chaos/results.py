@@ -15,7 +15,7 @@ _SHOWN = 12  # flaws of a kind
 # Every kind of flaw is a bar, also where none was found.
 KINDS = (
     "runs that came to no end",
-    "jobs lost",
+    "jobs lost or doubled",
     "jobs that did not succeed exactly once",
     "curves or weights that differ from the twin's",
     "words of an overtaken attempt",
@@ -69,7 +69,7 @@ class Results:
         }
         report = Report("chaos", {**given, **outcome})
         report.add("from the first strike to the last job's end", "s", [self.seconds])
-        report.add("a job waits beside an idle worker, at most", "s", [self.idle_beside_work])
+        report.add("an idle worker leaves a job waiting, at most", "s", [self.idle_beside_work])
         attempts = [attempt for job in self.jobs for attempt in job.attempts]
         again = [attempt for job in self.jobs for attempt in job.attempts[1:]]
         for title, field_name, among in _MEASURES:

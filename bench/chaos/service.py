@@ -123,9 +123,15 @@ class Service:
                     process.kill()
             psutil.wait_procs(family, timeout=1)
 
-    def find(self, target: Target) -> list[list[psutil.Process]]:
-        """Those there are, the oldest first, each with all that is to be struck with it."""
+    def find(self, target: Target, *, at_work: bool = False) -> list[list[psutil.Process]]:
+        """Those there are, the oldest first, each with all that is to be struck with it.
+
+        With `at_work` only those workers that have a training process, where there are such.
+        """
         found = sorted(self._parts(target), key=lambda process: (_born(process), process.pid))
+        if at_work and target in {Target.WORKER, Target.MACHINE}:
+            working = {one.worker for one in self.training()}
+            found = [process for process in found if process.pid in working] or found
         if target is Target.MACHINE:
             return [[process, *_below(process)] for process in found]
         return [[process] for process in found]

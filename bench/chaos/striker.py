@@ -32,7 +32,8 @@ class Striker:
     def strike(self, strike: Strike, now: float) -> str:
         """Does it; what was done, in words."""
         kind = f"{strike.action} {strike.target}"
-        found = self.service.find(strike.target)
+        # Who is stopped while it has nothing to do has nothing to say when it wakes up.
+        found = self.service.find(strike.target, at_work=strike.action is Action.STOP)
         victims = found[int(strike.which * len(found))] if found else []
         hit = [process for process in victims if _send(process, _SIGNALS[strike.action])]
         if not hit:

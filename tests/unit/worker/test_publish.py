@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths, commit_record
 from monitoring.storage import Fence, OvertakenError
 from worker.publish import Publisher
-from worker.scratch import Scratch, remove_left_behind, restore
+from worker.scratch import Scratch, Tidying, remove_left_behind, restore
 
 
 class Attempt:
@@ -361,6 +363,22 @@ def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
     left.run.checkpoints.mkdir(parents=True)
     remove_left_behind(tmp_path / "scratch")
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_the_child_of_a_killed_worker_makes_after_that_is_removed_too(
+    tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    left, live = (Scratch(tmp_path / "scratch", "job", n) for n in (1, 2))
+    tidying = Tidying(tmp_path / "scratch", seconds=0.01)
+    tidying.start()
+    try:
+        with live.held():
+            for _ in range(3):
+                left.run.checkpoints.mkdir(parents=True)
+                wait_until(lambda: not left.root.exists(), what="the end of what was left")
+            assert live.run.checkpoints.is_dir()
+    finally:
+        tidying.stop()
 
 
 def test_a_pass_over_an_unchanged_run_writes_nothing(first: Attempt) -> None:
