@@ -114,7 +114,7 @@ def _asking(name: str, ask: Callable[[Client, str], JobView], help_text: str) ->
 _asking("cancel", Client.cancel, "End a job for good; one that runs saves first.")
 _asking("preempt", Client.preempt, "Take a running job off its worker; it goes on when it can.")
 _asking("pause", Client.pause, "Let a running job save and hold.")
-_asking("resume", Client.resume, "Let a paused job go on.")
+_asking("resume", Client.resume, "Let a paused job go on, or take its pause back.")
 _asking("retry", Client.retry, "Let a failed or cancelled job go on from its checkpoint.")
 
 

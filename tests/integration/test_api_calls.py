@@ -356,6 +356,20 @@ def test_a_paused_job_is_queued_again_and_announced(
         assert redis.llen("spectrain:queue:default") == 2
 
 
+def test_a_pause_under_way_is_taken_back_and_a_cancel_under_way_is_not(
+    http: FlaskClient, store: JobStore, job_id: str
+) -> None:
+    store.claim("default", "w1")
+    http.post(f"/v1/jobs/{job_id}/pause")
+    answer = http.post(f"/v1/jobs/{job_id}/resume")
+    assert (answer.status_code, answer.get_json()["state"]) == (202, "running")
+    assert answer.get_json()["request"] is None
+    http.post(f"/v1/jobs/{job_id}/cancel")
+    for action in ("resume", "pause", "preempt", "retry"):
+        body = problem(http.post(f"/v1/jobs/{job_id}/{action}"), 409)
+        assert body["state"] == "running, asked to cancel"
+
+
 def test_a_failed_job_is_tried_again_and_announced(
     http: FlaskClient, store: JobStore, job_id: str, redis_url: str
 ) -> None:

@@ -120,7 +120,7 @@ class Attempted:
         claimed = store.claim("default", "w")
         assert claimed is not None
         self.claimed = claimed
-        self._thread = threading.Thread(target=supervise, args=(self.service, claimed))
+        self._thread = threading.Thread(target=supervise, args=(self.service, claimed), daemon=True)
         self._thread.start()
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from redis import Redis
 
 from api.redis_server import RedisConfig, find_redis_server
 from jobs.errors import ClaimRefusedError, WorkerNotFoundError
@@ -249,6 +250,22 @@ def test_a_worker_stays_drained_when_redis_has_forgotten_it(
     store.redis.flushall()
     presence.say()
     assert presence.may_take_jobs
+
+
+@pytest.mark.parametrize(("health", "leaving"), [("hot", ""), ("", "spot notice")])
+def test_a_worker_that_starts_unfit_or_under_a_notice_takes_no_job_before_it_has_said_so(
+    health: str, leaving: str
+) -> None:
+    with Redis("127.0.0.1", 1, retry=None, decode_responses=True) as nobody:
+        presence = Presence(
+            Register(nobody, prefix="spectrain:", lease_seconds=60),
+            Identity("w1", "default", "h"), seconds=60,
+            health=lambda: health, leaving=lambda: leaving,
+        )  # fmt: skip
+        assert presence.may_take_jobs
+        presence.start()
+        assert not presence.may_take_jobs
+        presence.stop()
 
 
 def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(

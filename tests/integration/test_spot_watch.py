@@ -28,7 +28,7 @@ from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
-from worker.spot_notices import Notice
+from worker.spot_notices import Notice, NotUnderstoodError
 from worker.spot_services import open_service
 from worker.spot_watch import SpotWatch
 
@@ -53,11 +53,15 @@ class Fake:
 
             do_GET = do_PUT = do_POST = do  # noqa: N815 - the names of http.server
 
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return format_datetime(datetime.now(UTC) + fake.ahead, usegmt=True)
+
             def log_message(self, *_: object) -> None:
                 pass
 
         self.asked: list[str] = []
         self.mood = ""
+        self.ahead = timedelta(0)  # of the machine's clock
         self.changed = threading.Condition()
         self.closed = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -159,6 +163,7 @@ class FakeGcp(Fake):
         super().__init__()
         self.values = {"preempted": "FALSE", "maintenance-event": "NONE"}
         self.waiting = threading.Event()
+        self.flavor = "Google"
 
     def notice(self) -> None:
         self.set("preempted", "TRUE")
@@ -184,7 +189,7 @@ class FakeGcp(Fake):
                 self.changed.wait_for(
                     lambda: self.etag(name) != seen, float(query.get("timeout_sec", "60"))
                 )
-            headers = {"Metadata-Flavor": "Google", "ETag": self.etag(name)}
+            headers = {"Metadata-Flavor": self.flavor, "ETag": self.etag(name)}
             return send(request, 200, self.values[name], headers)
 
     def etag(self, name: str) -> str:
@@ -262,6 +267,17 @@ def test_a_service_tells_of_a_notice_when_there_is_one_and_when_it_is_withdrawn(
     assert not [line for line in fake.asked if line.startswith("POST")], "nothing is acknowledged"
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_times_are_those_of_the_service_however_wrong_the_clock_of_the_machine(
+    aws: FakeAws, hours: int
+) -> None:
+    aws.ahead = timedelta(hours=hours)
+    aws.notice(seconds=120 + 3600 * hours)
+    notice = open_service("aws", aws.url).look()
+    assert notice is not None
+    assert 110 < notice.left <= 121
+
+
 def test_a_token_of_aws_is_used_until_it_expires(aws: FakeAws) -> None:
     service = open_service("aws", aws.url)
     for _ in range(3):
@@ -294,6 +310,15 @@ def test_maintenance_of_gcp_that_ends_the_machine_is_seen_beside_it() -> None:
     assert service.look() is None
     fake.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
     assert str(service.look()) == "spot notice (gcp): terminate for maintenance at once"
+    fake.close()
+
+
+def test_who_is_not_the_metadata_server_of_google_is_not_believed() -> None:
+    fake = FakeGcp()
+    fake.flavor = "Somebody"
+    fake.notice()
+    with pytest.raises(NotUnderstoodError, match="not the metadata server"):
+        open_service("gcp", fake.url).look()
     fake.close()
 
 

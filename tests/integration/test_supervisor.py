@@ -71,7 +71,7 @@ class Bench:
         return self.store.get(job.id)
 
     def begin(self, job: Job) -> threading.Thread:
-        thread = threading.Thread(target=supervise, args=(self.service, job))
+        thread = threading.Thread(target=supervise, args=(self.service, job), daemon=True)
         thread.start()
         return thread
 
