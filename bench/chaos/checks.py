@@ -91,14 +91,20 @@ def twin_flaws(storage: Path, job_id: str, twin: str, last_step: int) -> Iterato
 
 
 def log_flaws(storage: Path, job: Job) -> Iterator[str]:
-    """Whether an attempt added to the log after a newer one had begun to: it was overtaken."""
+    """Whether an overtaken attempt wrote to the log: added to it, or cut off what a newer one said.
+
+    An attempt that says anything says first that it starts, and none speaks after a newer one.
+    """
     newest = 0
     for line in RunPaths(storage / job.id).output_log.read_bytes().splitlines():
         mark = _MARK.match(line)
-        if mark is None or int(mark[1]) < newest:
+        number = int(mark[1]) if mark else 0
+        if number < newest:
             yield f"{job.id}: after attempt {newest} its log goes on with {line[:80]!r}"
             return
-        newest = int(mark[1])
+        if number > newest and b" attempt %d starts " % number not in line:
+            yield f"{job.id}: the log of attempt {number} begins with {line[:80]!r}"
+        newest = number
     if newest != job.attempt:
         yield f"{job.id}: its log ends with attempt {newest} of {job.attempt}"
 

@@ -17,6 +17,7 @@ class Target(StrEnum):
     MACHINE = "machine"  # a worker with all that runs below it
     API = "api"
     REDIS = "redis"
+    OUTAGE = "redis for long"  # what would start it again stands still meanwhile
 
 
 class Action(StrEnum):
@@ -42,7 +43,8 @@ _DECK = {
     (Target.MACHINE, Action.STOP): 2,
     (Target.API, Action.KILL): 1,
     (Target.API, Action.STOP): 1,
-    (Target.REDIS, Action.KILL): 2,
+    (Target.REDIS, Action.KILL): 1,
+    (Target.OUTAGE, Action.KILL): 1,
     (Target.REDIS, Action.STOP): 1,
 }
 _KINDS = [kind for kind, count in _DECK.items() for _ in range(count)]
@@ -54,7 +56,7 @@ _SHORTEST, _LONGEST = 1.5, 4.0
 class Strike:
     """One strike: when, in seconds after the start, and at whom of those that are there then.
 
-    `which` is in [0, 1): 0 the oldest. `seconds` is for how long it stops.
+    `which` is in [0, 1): 0 the oldest. `seconds` is for how long it stops, or stays away.
     """
 
     at: float
@@ -65,7 +67,7 @@ class Strike:
 
     def __str__(self) -> str:
         """What is done to whom."""
-        stop = f" for {self.seconds:.1f} s" if self.action is Action.STOP else ""
+        stop = f" for {self.seconds:.1f} s" if self.seconds else ""
         return f"{self.action} {self.target}{stop}"
 
 
@@ -89,7 +91,8 @@ def strikes(seed: int, *, seconds: float, every: float, lease: float) -> list[St
         target, action = deck.pop()
         at, which = (number + dice.random()) * every, dice.random()
         still = dice.uniform(_SHORTEST, _LONGEST) * lease
-        found.append(Strike(at, target, action, which, still if action is Action.STOP else 0.0))
+        stands = action is Action.STOP or target is Target.OUTAGE
+        found.append(Strike(at, target, action, which, still if stands else 0.0))
     return found
 
 

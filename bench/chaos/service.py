@@ -132,6 +132,9 @@ class Service:
         if at_work and target in {Target.WORKER, Target.MACHINE}:
             working = {one.worker for one in self.training()}
             found = [process for process in found if process.pid in working] or found
+        if target is Target.OUTAGE:
+            above = [p for p in self._family() if self._is_ours(p.pid)]
+            return [[*above, process] for process in found]
         if target is Target.MACHINE:
             return [[process, *_below(process)] for process in found]
         return [[process] for process in found]
@@ -197,7 +200,7 @@ def _is(process: psutil.Process, target: Target) -> bool:
             return "-m worker.guard" in line
         case Target.API:
             return " gunicorn " in line
-        case Target.REDIS:
+        case Target.REDIS | Target.OUTAGE:
             return "redis-server" in line
         case Target.CHILD:
             return False

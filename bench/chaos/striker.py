@@ -35,11 +35,15 @@ class Striker:
         # Who is stopped while it has nothing to do has nothing to say when it wakes up.
         found = self.service.find(strike.target, at_work=strike.action is Action.STOP)
         victims = found[int(strike.which * len(found))] if found else []
-        hit = [process for process in victims if _send(process, _SIGNALS[strike.action])]
+        signals = [_SIGNALS[strike.action]] * len(victims)
+        if strike.target is Target.OUTAGE and victims:
+            signals[0] = signal.SIGSTOP
+        pairs = zip(victims, signals, strict=True)
+        hit = [process for process, number in pairs if _send(process, number)]
         if not hit:
             self.missed[kind] += 1
             return f"{strike}: none is there"
-        if strike.action is Action.STOP:
+        if strike.seconds:
             self._stopped.append((now + strike.seconds, hit))
         if strike.target in {Target.WORKER, Target.MACHINE}:
             self.workers.add(victims[0].pid)

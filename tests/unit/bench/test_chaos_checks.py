@@ -78,19 +78,26 @@ def test_each_receipt_must_be_there_and_say_what_the_record_says(tmp_path: Path)
     assert list(checks.receipt_flaws(tmp_path, JOB))
 
 
+ONE, TWO = "[1] --- now attempt 1 starts anew", "[2] --- now attempt 2 starts anew"
+
+
 @pytest.mark.parametrize(
     ("lines", "flaws"),
     [
-        ("[1] a\nb\n[2] c\n", 1),
-        ("[1] a\n[2] b\n", 0),
-        ("[1] a\n[2] b\n[1] c\n", 1),
-        ("[1] a\n", 1),
+        ([ONE, "[1] a", TWO, "[2] b"], 0),
+        ([TWO, "[2] b"], 0),
+        ([ONE, TWO, "[2] b", "[1] c"], 1),
+        ([ONE, "[1] a", "[2] b"], 1),
+        ([ONE, "not marked", TWO], 1),
+        ([ONE, "[1] a"], 1),
     ],
 )
-def test_an_overtaken_attempt_says_nothing_more(tmp_path: Path, lines: str, flaws: int) -> None:
+def test_an_overtaken_attempt_says_nothing_more(
+    tmp_path: Path, lines: list[str], flaws: int
+) -> None:
     log = tmp_path / "j" / "logs" / "output.log"
     log.parent.mkdir(parents=True)
-    log.write_text(lines)
+    log.write_text("\n".join(lines))
     assert len(list(checks.log_flaws(tmp_path, JOB))) == flaws
 
 
