@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.evictor import Evictor
@@ -87,6 +88,10 @@ class Reaper:
         try:
             self.at_work = self._hold_lock(period)
             return self._pass(now, period, self._since or now) if self.at_work else []
+        except RedisError:
+            # It is away, or takes no writes (a full disk, no memory): nobody could renew a lease.
+            self._since = None
+            raise
         finally:
             # A pass that took long because storage did was no absence.
             self._last_pass = self._store.now()
@@ -95,15 +100,18 @@ class Reaper:
     def _note_absence(self, now: float, seconds: float) -> None:
         """Begins to watch anew after so many seconds in which nothing was heard of Redis.
 
-        This process was stopped, or Redis was: then nobody could renew a lease either.
+        This process was stopped, or Redis was: then nobody could renew a lease either. Less than
+        none: the clock was set back, and no time before that can be compared with one after it.
         """
         absence = max(self._store.lease_seconds * _ABSENCE, _SHORTEST_ABSENCE_SECONDS)
-        if self._since is None or seconds > absence:
+        if self._since is None or not 0 <= seconds <= absence:
             self._since = now
 
     def _pass(self, now: float, period: float, since: float) -> list[str]:
         self._wake(now)
-        watch = Watch(redis_since=now - self._store.uptime(), reaper_since=since)
+        uptime = self._store.uptime()
+        # Less than none: the clock was set back since Redis started.
+        watch = Watch(redis_since=now - uptime if uptime >= 0 else since, reaper_since=since)
         if not is_watched(now, period, watch):
             return []
         lost = [

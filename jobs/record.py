@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 
@@ -12,6 +13,7 @@ from jobs.states import Reason, Request, State
 
 # No vowels and nothing that looks like something else: an id is read aloud and spells no word.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
+_ID = re.compile(rf"[a-z0-9_-]{{1,63}}-[{_ALPHABET}]{{8}}")
 
 
 class _Value(BaseModel):
@@ -155,6 +157,11 @@ class Event(_Value):
 def new_job_id(name: str) -> str:
     """A fresh id that says whose it is: the job's name and eight random characters."""
     return f"{name}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a text looks like the id of a job."""
+    return _ID.fullmatch(text) is not None
 
 
 def job_from_hash(fields: Mapping[str, str]) -> Job:

@@ -236,7 +236,9 @@ class JobStore:
             job = self.get(job_id)
             decision = decide(job, ended, jitter=random.random(), retryable=retryable)
             receipt = ended.model_copy(update={"message": ended.message or decision.message})
-            seconds = max(0.0, (ended.ended_at or ended.started_at) - ended.started_at)
+            # Until it was last heard of: nothing ran while nobody was there to notice a loss.
+            heard = (ended.ended_at or ended.started_at) - (ended.detect_seconds or 0.0)
+            seconds = max(0.0, heard - ended.started_at)
             fields = {
                 "reason": ended.reason,
                 "message": decision.message,

@@ -95,7 +95,7 @@ class Presence:
         if health:
             self._allowed.clear()
         if health != self._said:
-            words = health or "its GPUs are well again"
+            words = health or "it is well again"
             log.warning("worker %s: %s", self.identity.name, words)
             self._said = health
         try:

@@ -23,6 +23,7 @@ from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
 from worker.scratch import Tidying
+from worker.scratch_disk import ScratchDisk
 from worker.service import Attendance, Service
 from worker.spot_notices import Notice
 from worker.spot_watch import SpotWatch, watched_service
@@ -54,6 +55,7 @@ class WorkerProcess:
         )
         nvml = open_nvml(slot.gpus)
         self._gpus = GpuWatch(nvml)
+        self._disk = ScratchDisk(settings.scratch_dir)
         self._spot = SpotWatch(
             watched_service(settings),
             grace_seconds=settings.grace_seconds,
@@ -68,7 +70,7 @@ class WorkerProcess:
             Register(store.redis, prefix=settings.redis_prefix, lease_seconds=lease),
             Identity(name, settings.pool, host, gpus),
             seconds=lease / 5,
-            health=self._gpus.verdict,
+            health=lambda: self._gpus.verdict() or self._disk.verdict_now(),
             leaving=lambda: self._attendance.why or self._spot.standing,
         )
         self._gpus.on_change = self._tell
@@ -83,6 +85,7 @@ class WorkerProcess:
         """Starts what goes on beside the jobs; messages come from now on."""
         self._tidying.start()
         self._gpus.start()
+        self._disk.look()
         self._spot.start()
         self._reaping.start()
         self._presence.start()
@@ -113,7 +116,9 @@ class WorkerProcess:
         """The next job; with a message in hand it waits while this worker may take none."""
         pool, handed_on = self._service.settings.pool, False
         while self._attendance.stop_since is None:
-            if self._presence.may_take_jobs:
+            if self._presence.may_take_jobs and self._disk.look():
+                self._presence.refused()
+            elif self._presence.may_take_jobs:
                 try:
                     return self._service.store.claim(pool, self._presence.identity.name)
                 except ClaimRefusedError:

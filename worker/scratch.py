@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.record import is_job_id
 from monitoring import commit
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage import Storage
+
+# What lies in an attempt's directory beside its run.
+_NAMES = {"workspace", "output", "steps", "train.json"}
 
 
 @dataclass(frozen=True)
@@ -103,18 +107,31 @@ def _make_locked(root: Path) -> int:
 
 
 def remove_left_behind(scratch_dir: Path) -> None:
-    """Removes the scratch directories of workers that were killed on this machine."""
-    for root in scratch_dir.glob("*/*/"):
+    """Removes the scratch directories of workers that were killed on this machine.
+
+    And nothing else that may lie there: the directory may be a whole disk with much on it.
+    """
+    jobs = [path for path in scratch_dir.glob("*/") if is_job_id(path.name)]
+    for root in (path for job in jobs for path in job.glob("*/")):
         with contextlib.suppress(OSError):  # in use, somebody else's, or removed by another worker
+            if not _is_ours(root):
+                continue
             lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(root, ignore_errors=True)
             finally:
                 os.close(lock)
-    for job in scratch_dir.glob("*/"):
+    for job in jobs:
         with contextlib.suppress(OSError):  # another attempt is in it
             job.rmdir()
+
+
+def _is_ours(root: Path) -> bool:
+    """Whether a directory is that of an attempt, whole or as far as it was made or removed."""
+    run = root.parent.name
+    names = {path.name for path in root.iterdir()}
+    return root.name.isdigit() and (run in names or names <= _NAMES)
 
 
 class Tidying:

@@ -111,6 +111,18 @@ def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
     assert again.attempt == 2
 
 
+def test_the_time_until_a_loss_was_noticed_is_no_run_time(store: JobStore) -> None:
+    job_id = store.submit(SPEC).id
+    job = store.claim("default", "w1")
+    assert job is not None
+    assert job.current is not None
+    # A power cut after an hour, and nobody there for a weekend.
+    after = job.current.started_at + 3600 + 200_000
+    done = store.finish(job_id, lost_attempt(job, after, 200_000))
+    assert done is not None
+    assert done.run_seconds == pytest.approx(3600)
+
+
 def test_a_message_lost_after_a_back_off_is_found_by_the_sweep(store: JobStore) -> None:
     job_id = store.submit(SPEC.model_copy(update={"retry": Retry(backoff_seconds=3600)})).id
     job = store.claim("default", "w1")

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from redis.exceptions import RedisError
 
 from api.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.messages import Messenger
@@ -163,6 +164,73 @@ def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
     finally:
         messenger.close()
         redis.close()
+
+
+def test_a_redis_that_took_no_writes_for_longer_than_a_lease_makes_nobody_lost(
+    redis_of_its_own: tuple[Settings, int], wait_until: Wait
+) -> None:
+    settings, _ = redis_of_its_own
+    redis = connect(settings)
+    store = open_store(redis, settings)
+    messenger = Messenger(settings, store)
+    try:
+        job = store.submit(JobSpec(name="a", command=["true"]))
+        assert store.claim("default", "worker") is not None
+        reaper = Reaper(store, messenger, lambda _: None)
+        began = store.now()
+
+        def watches() -> bool:
+            store.renew(job.id, 1)
+            assert reaper.run_once() == []
+            return store.now() - max(began, store.now() - store.uptime()) > 1.5
+
+        wait_until(watches, what="a reaper that may judge")
+        redis.config_set("maxmemory", 1)
+
+        def lapsed() -> bool:
+            for call in (lambda: store.renew(job.id, 1), reaper.run_once):
+                with pytest.raises(RedisError, match="memory"):
+                    call()
+            return bool(store.queues.expired_leases(store.now()))
+
+        wait_until(lapsed, what="the end of the lease")
+        redis.config_set("maxmemory", 0)
+        assert reaper.run_once() == []
+        assert store.renew(job.id, 1) is None
+    finally:
+        messenger.close()
+        redis.close()
+
+
+class SetBackStore(JobStore):
+    """A store whose clock, and that of its Redis, is so many seconds ahead."""
+
+    ahead = 0.0
+    since_start = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+    def uptime(self) -> float:
+        return super().uptime() + self.since_start
+
+
+def test_a_clock_of_redis_that_is_set_back_keeps_no_reaper_from_its_work(
+    settings: Settings, store: JobStore, wait_until: Wait
+) -> None:
+    store = SetBackStore(store.redis, lease_seconds=0.2)
+    messenger = Messenger(settings, store)
+    try:
+        reaper = Reaper(store, messenger, lambda _: None)
+        store.ahead = 7200
+        assert reaper.run_once() == []
+        # As after the first word of NTP to a machine that started with a wrong clock.
+        store.ahead, store.since_start = 0, -7200
+        job = store.submit(JobSpec(name="a", command=["true"]))
+        assert store.claim("default", "silent") is not None
+        wait_until(lambda: reaper.run_once() == [job.id], what="the verdict", seconds=20)
+    finally:
+        messenger.close()
 
 
 def test_a_reaper_that_is_told_to_stop_ends_at_once(

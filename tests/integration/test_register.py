@@ -297,6 +297,33 @@ def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(
     assert store.claim("default", "w1") is not None
 
 
+def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_is_one(
+    workers: Workers,
+    register: Register,
+    store: JobStore,
+    messenger: Messenger,
+    settings: Settings,
+    wait_until: Wait,
+) -> None:
+    workers.start()
+    wait_until(register.workers, what="the worker")
+    wait_until(lambda: not any(settings.scratch_dir.rglob("*")), what="a tidy directory")
+    settings.scratch_dir.rmdir()
+    settings.scratch_dir.write_text("no directory")
+    jobs = [store.submit(SPEC) for _ in range(3)]
+    messenger.flush(store.now())
+    worker = wait_until(
+        lambda: next((w for w in register.workers() if w.state is WorkerState.UNHEALTHY), None),
+        what="the worker's word",
+    )
+    assert "its scratch disk" in worker.reason
+    assert [store.get(job.id).attempt for job in jobs] == [0, 0, 0]
+    settings.scratch_dir.unlink()
+    for job in jobs:
+        wait_until(lambda: store.get(job.id).state is State.SUCCEEDED, what="its end")  # noqa: B023
+    assert [store.get(job.id).attempt for job in jobs] == [1, 1, 1]
+
+
 def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
     workers: Workers, register: Register, wait_until: Wait
 ) -> None:

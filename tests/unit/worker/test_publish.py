@@ -353,7 +353,7 @@ def test_an_overtaken_attempt_publishes_nothing(first: Attempt, tmp_path: Path) 
 def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
     tmp_path: Path,
 ) -> None:
-    left, live = (Scratch(tmp_path / "scratch", "job", n) for n in (1, 2))
+    left, live = (Scratch(tmp_path / "scratch", "job-23456789", n) for n in (1, 2))
     left.run.checkpoints.mkdir(parents=True)
     with live.held():
         remove_left_behind(tmp_path / "scratch")
@@ -368,7 +368,7 @@ def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
 def test_what_the_child_of_a_killed_worker_makes_after_that_is_removed_too(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
-    left, live = (Scratch(tmp_path / "scratch", "job", n) for n in (1, 2))
+    left, live = (Scratch(tmp_path / "scratch", "job-23456789", n) for n in (1, 2))
     tidying = Tidying(tmp_path / "scratch", seconds=0.01)
     tidying.start()
     try:
@@ -379,6 +379,24 @@ def test_what_the_child_of_a_killed_worker_makes_after_that_is_removed_too(
             assert live.run.checkpoints.is_dir()
     finally:
         tidying.stop()
+
+
+def test_nothing_else_is_removed_where_the_scratch_directory_is_a_whole_disk(
+    tmp_path: Path,
+) -> None:
+    disk = tmp_path / "disk"
+    others = ["thesis/chapters/1.tex", "data/1/train.bin", "run-23456789/1/weights.pt",
+              "run-23456789/best/run-23456789/weights.pt"]  # fmt: skip
+    for name in others:
+        (disk / name).parent.mkdir(parents=True)
+        (disk / name).write_text("dear to somebody")
+    (disk / "empty").mkdir()
+    left = Scratch(disk, "job-23456789", 1)
+    left.run.checkpoints.mkdir(parents=True)
+    left.output.write_text("hello")
+    remove_left_behind(disk)
+    assert not left.root.parent.exists()
+    assert all((disk / name).exists() for name in [*others, "empty"])
 
 
 def test_a_pass_over_an_unchanged_run_writes_nothing(first: Attempt) -> None:
