@@ -128,5 +128,5 @@ def _recovery(
         queue=now.queue_seconds or 0.0,
         restore=progress.restore_seconds or 0.0,
         start=start,
-        recomputed=(ended.last_step or 0) - (progress.resumed_from or 0),
+        recomputed=max(0, (ended.last_step or 0) - (progress.resumed_from or 0)),
     )
