@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from flask import Flask, Response, request
+from redis.exceptions import ResponseError
 from werkzeug.exceptions import HTTPException, NotFound, default_exceptions
 
 from api.wire import FieldError, Problem
@@ -88,6 +89,9 @@ def _illegal_move(error: IllegalMoveError) -> Response:
 
 
 def _store_away(error: Exception) -> Response:
+    if isinstance(error, ResponseError):
+        log.warning("Redis refuses: %s", error)
+        return unavailable("Redis, which holds the jobs, refuses this now; the API's log says why.")
     log.warning("Redis cannot be reached: %s", error)
     return unavailable("Redis, which holds the jobs, cannot be reached; try again in a moment.")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import redis.exceptions
 
-# What a call to the store raises while Redis is away, restarting or loading its file.
+# What a call to the store raises while Redis is away, restarting or loading its file, and while it
+# refuses (MISCONF for a full disk, OOM, READONLY in a failover, BUSY). What a script raises has no
+# class of its own.
 STORE_AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
-    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ResponseError,
 )
 
 

@@ -35,6 +35,8 @@ def celery_app(settings: Settings) -> Celery:
         task_default_queue=queue_name(settings, settings.pool),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Redis refuses in a failover, or while its disk is full: that passes, too.
+        broker_channel_error_retry=True,
         broker_transport_options={
             "socket_connect_timeout": 5,
             "socket_timeout": 10,

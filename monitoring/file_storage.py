@@ -19,6 +19,7 @@ from monitoring.storage import (
     OvertakenError,
     StorageError,
     StoredFile,
+    is_text,
     key_parts,
 )
 
@@ -111,20 +112,21 @@ class FileStorage:
         for path in self._path(prefix).rglob("*"):
             if path.name == FENCE_NAME or path.name.startswith(_TEMPORARY) or path.is_symlink():
                 continue
+            key = path.relative_to(self.root).as_posix()
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                if path.is_file():
-                    key = path.relative_to(self.root).as_posix()
+                if path.is_file() and is_text(key):
                     found.append(StoredFile(key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file.key)
 
     def links(self, prefix: str) -> dict[str, str]:
         """The links below a folder."""
-        return {
+        found = {
             path.relative_to(self.root).as_posix(): str(path.readlink())
             for path in sorted(self._path(prefix).rglob("*"))
             if path.is_symlink() and not path.name.startswith(_TEMPORARY)
         }
+        return {key: target for key, target in found.items() if is_text(key)}
 
     def local_path(self, key: str) -> Path | None:
         """The file's path."""

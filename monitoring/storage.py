@@ -98,7 +98,18 @@ def key_parts(key: str) -> tuple[str, ...]:
     parts = PurePosixPath(key).parts
     if not parts or key.startswith("/") or ".." in parts or "\0" in key:
         raise StorageError(f"{key!r} is not a key")
+    if not is_text(key):
+        raise StorageError(f"{key!r} is not UTF-8")
     return parts
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8: a file system takes others, a key is text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def newest_change(storage: Storage, run: str) -> float | None:

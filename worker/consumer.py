@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.asynchronous import get_event_loop
 from kombu.connection import Connection
+from redis.exceptions import ResponseError
 
 _RETRY_SECONDS = 0.5
 # After the end of a task, when Celery has surely taken note of it.
@@ -31,6 +34,19 @@ class PromptConsumer(Consumer):  # type: ignore[misc]
         )
         self.first_connection_attempt = False
         return conn
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Says why; where Redis refuses, `worker.presence` does, and this one waits."""
+        if isinstance(exc, ResponseError):
+            time.sleep(_RETRY_SECONDS)
+        else:
+            super().on_connection_error_before_connected(exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """The same for a connection that there was."""
+        super().on_connection_error_after_connected(exc)
+        if isinstance(exc, ResponseError):
+            time.sleep(_RETRY_SECONDS)
 
 
 def listen_again() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from monitoring.commit import CheckpointCorrupt, read, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
-from monitoring.storage import Fence, OvertakenError, Storage, StorageError
+from monitoring.storage import FENCE_NAME, Fence, OvertakenError, Storage, StorageError
 from worker.scratch import Restored, Scratch, Version
 
 _GROWING = {".jsonl", ".log"}
@@ -39,6 +39,8 @@ class Publisher:
         self._scratch = scratch
         self._fence = fence
         self._log_key = self._key(scratch.run.output_log)
+        # What the service writes in storage itself: a file of the job's would take its place.
+        self._ours = {scratch.run.output_log, scratch.run.root / FENCE_NAME}
         self._log_size: int | None = None  # bytes in storage; None when it must be asked
         self._output_read = 0  # bytes of the child's output that are in the log
         self._published = dict(restored.files)
@@ -59,7 +61,8 @@ class Publisher:
 
     def say(self, line: str) -> None:
         """Adds a line of the supervisor's to the run's output log, with the next pass."""
-        self._lines.append(f"[{self._fence.attempt}] --- {line}\n".encode())
+        text = f"[{self._fence.attempt}] --- {line}\n"
+        self._lines.append(text.encode(errors="backslashreplace"))
 
     def close(self, line: str) -> None:
         """Ends the run's output log with a line, after all that the child printed."""
@@ -73,11 +76,11 @@ class Publisher:
             self._settle()
         listed = self._files()
         checkpoints = self._scratch.run.checkpoints
-        data = [path for path in listed if path.parent == checkpoints and path.suffix != ".json"]
-        records = [path for path in listed if path.parent == checkpoints and path.suffix == ".json"]
-        others = [path for path in listed if path.parent != checkpoints]
+        data = [path for path in listed if path.parent == checkpoints and step_of(path) is not None]
+        records = sorted({commit_record(path) for path in data}.intersection(listed))
+        others = sorted(set(listed).difference(data, records))
         # A checkpoint without its record does not exist yet.
-        whole = [path for path in data if step_of(path) is None or commit_record(path) in records]
+        whole = [path for path in data if commit_record(path) in records]
 
         if self._closing:
             whole = data  # also those of a script that keeps no records
@@ -91,6 +94,9 @@ class Publisher:
         self.refused = {}
         for path in others:
             self._publish_or_note(path)
+        for path in self._ours:
+            if path.exists():
+                self.refused[path.relative_to(self._scratch.run.root)] = "the service's own name"
         seconds = time.monotonic() - start
         if whole and seconds > self.longest_seconds:
             self.longest_seconds = seconds
@@ -235,6 +241,7 @@ class Publisher:
             and not path.is_symlink()
             and not (path.name.startswith(".") and path.name.endswith(TEMPORARY))
             and not path.name.endswith(".pt.json.next")
+            and path not in self._ours
         ]
 
     def _key(self, path: Path) -> str:

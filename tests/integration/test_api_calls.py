@@ -670,6 +670,18 @@ def test_without_redis_the_answer_is_503_and_when_to_ask_again(
     assert http.get("/healthz").status_code == 200
 
 
+def test_a_redis_that_takes_no_writes_is_one_that_is_away(
+    http: FlaskClient, store: JobStore
+) -> None:
+    store.redis.config_set("maxmemory", 1)
+    try:
+        answer = http.post("/v1/jobs", json=GOOD)
+    finally:
+        store.redis.config_set("maxmemory", 0)
+    assert "refuses" in problem(answer, 503)["detail"]
+    assert answer.headers["Retry-After"]
+
+
 def test_without_storage_the_answer_is_503(
     settings: Settings, http: FlaskClient, job_id: str, wait_until: Callable[..., Any]
 ) -> None:

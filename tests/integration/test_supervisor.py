@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -569,6 +570,58 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         worker.wait(30)
     assert worker.returncode == 0
     assert not psutil.wait_procs(family, timeout=10)[1]
+
+
+def test_a_redis_that_refuses_writes_ends_neither_worker_nor_job(
+    settings: Settings,
+    own_redis: tuple[RedisConfig, Callable[[], Any]],
+    wait_until: Wait,
+    tmp_path: Path,
+) -> None:
+    config, start = own_redis
+    start()
+    client = connect(settings.model_copy(update={"redis_url": config.url}))
+    store = JobStore(client, lease_seconds=1)
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "SPECTRAIN_REDIS_URL": config.url,
+        "SPECTRAIN_STORAGE_URL": settings.storage_url,
+        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
+        "SPECTRAIN_DEVICE": "cpu",
+        "SPECTRAIN_LEASE_SECONDS": "1",
+        "SPECTRAIN_WARM_START": "0",
+    }
+    log = tmp_path / "worker.log"
+    with log.open("wb") as file:
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "worker"], env=environment, stderr=file, stdout=file
+            )
+            for _ in range(2)
+        ]
+    try:
+        wait_until(lambda: client.zcard("spectrain:workers") == 2, what="the workers")
+        gate = tmp_path / "gate"
+        command = ["sh", "-c", f"until test -e {gate}; do sleep 0.1; done"]
+        running = store.submit(JobSpec(name="a", command=command))
+        wait_until(lambda: store.get(running.id).state is State.RUNNING, what="its start")
+        # As in a failover: readable, and nothing can be written; what waits is thrown out.
+        client.replicaof("127.0.0.1", 1)
+        wait_until(lambda: "Connection to broker lost" in log.read_text(), what="the refusal")
+        wait_until(lambda: store.queues.expired_leases(time.time()), what="an expired lease")
+        client.replicaof("NO", "ONE")
+        waiting = store.submit(JobSpec(name="b", command=["true"]))
+        wait_until(lambda: store.get(waiting.id).state is State.SUCCEEDED, what="the next job")
+        gate.touch()
+        wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the first job")
+        assert store.get(running.id).attempt == 1
+        assert [worker.poll() for worker in workers] == [None, None]
+        assert "Traceback" not in log.read_text()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        client.close()
 
 
 @pytest.mark.parametrize("ahead", [0.0, 1e6], ids=["slow storage", "a clock that is ahead"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -306,6 +307,45 @@ def test_a_file_that_storage_does_not_take_holds_up_no_other_and_is_named(first:
     assert first.publisher.checkpoint is not None
     assert first.publisher.checkpoint.step == 10
     assert list(first.publisher.refused) == [Path("out/x")]
+
+
+@pytest.mark.parametrize("name", ["logs/output.log", ".fence"])
+def test_a_file_by_a_name_of_the_services_own_replaces_nothing_and_is_named(
+    first: Attempt, tmp_path: Path, name: str
+) -> None:
+    first.prints("from the first attempt\n")
+    first.publisher.publish()
+    second = Attempt(tmp_path, 2)
+    (second.run.root / name).write_text("99")
+    for line in ("one\n", "two\n"):
+        second.prints(line)
+        second.publisher.publish()
+    text = "[1] from the first attempt\n[2] one\n[2] two\n"
+    assert second.stored.output_log.read_text() == text
+    assert list(second.publisher.refused) == [Path(name)]
+    second.publisher.say(f"not kept: {name}")
+    second.publisher.publish()
+
+
+@pytest.mark.parametrize("directory", ["", "checkpoints/"])
+def test_a_file_whose_name_is_no_text_is_named_and_ends_nothing(
+    first: Attempt, directory: str
+) -> None:
+    name = f"{directory}caf{os.fsdecode(bytes([0xE9]))}.txt"
+    (first.run.root / name).write_text("by a program of long ago")
+    (first.run.root / "zzz").write_text("after it")
+    first.save(10)
+    first.publisher.publish()
+    (refused,) = first.publisher.refused
+    assert str(refused) == name
+    first.publisher.say(f"not kept: {refused}")
+    first.publisher.publish()
+    assert (first.stored.root / "zzz").read_text() == "after it"
+    assert first.stored.checkpoint(10).exists()
+    assert "not kept: " in first.stored.output_log.read_text()
+    # One that an earlier version kept cannot be told of either.
+    (first.stored.root / name).write_text("by an earlier version")
+    assert all(file.key.encode() for file in first.storage.list("job"))
 
 
 def test_hidden_files_and_checkpoints_without_a_record_are_kept_in_the_end(first: Attempt) -> None:
