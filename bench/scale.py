@@ -30,10 +30,10 @@ from jobs.store import JobStore
 
 _AGING_SECONDS = 3600.0
 _LEASE_SECONDS = 15.0
-# What a worker of that lease does, in seconds between one and the next: worker.supervisor.
-_RENEW_SECONDS = 1.0
-_LIMITS_SECONDS = 5.0
-_ATTEND_SECONDS = _LEASE_SECONDS / 5
+# What a busy worker does, in seconds between one and the next: worker.lease, worker.presence.
+_RENEW_SECONDS = _LEASE_SECONDS / 5
+_LIMITS_SECONDS = _LEASE_SECONDS
+_ATTEND_SECONDS = _LEASE_SECONDS
 _PROGRESS = Progress(
     first_step=0, step=1234, total_steps=2000, loss=2.345678, tokens_per_second=34567.8,
     checkpoint_step=1000, restore_seconds=0.123456, first_step_seconds=0.654321,

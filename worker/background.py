@@ -12,11 +12,13 @@ from monitoring.storage import OvertakenError, StorageError
 
 log = logging.getLogger(__name__)
 
+_RETRY_SECONDS = 1.0
+
 AWAY = (*STORE_AWAY, OSError, StorageError)
 
 
 class Background:
-    """Calls `action` again and again in a thread of its own, through outages.
+    """Calls `action` every so many `seconds` in a thread of its own, through outages.
 
     What it calls may be away for a while: that is said once, and once again when it is back.
     """
@@ -34,7 +36,8 @@ class Background:
         self._action = action
         self._seconds = seconds
         self._on_overtaken = on_overtaken
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._due = threading.Event()
         self._away_since: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -44,8 +47,13 @@ class Background:
 
     def stop(self) -> None:
         """Returns when the call under way has come back; there is none after it."""
-        self._stopping.set()
+        self._stopping = True
+        self._due.set()
         self._thread.join()
+
+    def hurry(self) -> None:
+        """Has it called at once, or again when the call under way has come back."""
+        self._due.set()
 
     def call(self) -> bool:
         """Calls the action once; whether it came through. Not while the thread runs."""
@@ -69,5 +77,10 @@ class Background:
         return False
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._seconds) and not self.overtaken:
-            self.call()
+        came = True
+        while not self.overtaken:
+            self._due.wait(self._seconds if came else min(self._seconds, _RETRY_SECONDS))
+            self._due.clear()
+            if self._stopping:
+                return
+            came = self.call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from jobs.record import Job, Progress
@@ -9,20 +10,13 @@ from worker.advice import Advice
 from worker.background import Background
 from worker.service import Service
 
-_RENEW_SECONDS = 1.0
-_LIMITS_SECONDS = 5.0
-
-
-def period(lease_seconds: float) -> float:
-    """Seconds between one word to Redis or to storage and the next."""
-    return min(_RENEW_SECONDS, lease_seconds / 5)
-
 
 class Lease:
-    """Renews the lease in a thread of its own, through outages of Redis.
+    """Renews the lease five times in a period, in a thread of its own, through outages of Redis.
 
     `progress` is told with each renewal, and `advice` once. `request` is what was asked of the
-    attempt last; `limits` are those of the job, which may be changed while it runs.
+    attempt last; `limits` are those of the job, which may be changed while it runs. Both are read
+    at once when the worker hears that something was asked, and where it does not, a little later.
     """
 
     def __init__(self, service: Service, job: Job) -> None:
@@ -34,21 +28,33 @@ class Lease:
         self._wake = service.attendance.wake
         self._job = job
         self._advised = False
+        self._attendance = service.attendance
         self._limits_read = time.monotonic()
+        self._limits_seconds = service.settings.lease_seconds
         self._thread = Background(
             "Redis",
             self._renew,
-            seconds=period(service.settings.lease_seconds),
+            seconds=service.settings.lease_seconds / 5,
             on_overtaken=self._wake,
         )
 
     def start(self) -> None:
         """Starts renewing."""
+        self._attendance.on_asked = self._look
         self._thread.start()
 
     def stop(self) -> None:
         """Renews no more."""
+        self._attendance.on_asked = None
         self._thread.stop()
+
+    def tell(self, progress: Progress) -> None:
+        """Has the progress told with the next renewal; at once for a first step or a checkpoint."""
+        before, self.progress = self.progress, progress
+        if (progress.first_step, progress.checkpoint_step) != (
+            before.first_step, before.checkpoint_step,
+        ):  # fmt: skip
+            self._thread.hurry()
 
     @property
     def overtaken(self) -> bool:
@@ -64,10 +70,15 @@ class Lease:
 
     def _renew(self) -> None:
         self.note_advice()
-        if time.monotonic() - self._limits_read > _LIMITS_SECONDS:
+        if time.monotonic() - self._limits_read > self._limits_seconds:
             self.limits = self._store.limits(self._job.id)
             self._limits_read = time.monotonic()
         request = self._store.renew(self._job.id, self._job.attempt, self.progress)
+        self._attendance.renewed_at = time.monotonic()
         if request is not self.request:
             self.request = request
             self._wake.set()
+
+    def _look(self) -> None:
+        self._limits_read = -math.inf
+        self._thread.hurry()

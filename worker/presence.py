@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class Presence:
     """Renews the worker's entry in a thread of its own, through outages of Redis.
 
     `health` says why the worker must not run a job, '' while it may; `leaving` why it
-    leaves, '' while it stays.
+    leaves, '' while it stays. A renewal of the running job's lease, the last one at `renewed_at`
+    (time.monotonic), renews the entry too.
     """
 
     def __init__(
@@ -42,12 +44,15 @@ class Presence:
         seconds: float,
         health: Callable[[], str],
         leaving: Callable[[], str],
+        renewed_at: Callable[[], float] = lambda: -math.inf,
     ) -> None:
         self.identity = identity
         self._register = register
         self._seconds = seconds
         self._health = health
         self._leaving = leaving
+        self._renewed_at = renewed_at
+        self._attended: tuple[float, str, str] = (-math.inf, "", "")
         self._drained = False
         self._said = ""
         self._allowed = threading.Event()
@@ -89,8 +94,11 @@ class Presence:
         """Returns when the worker may take jobs again, or after `seconds`."""
         self._allowed.wait(seconds)
 
-    def say(self) -> None:
-        """Renews the entry once; an outage is told once, and once again when it is over."""
+    def say(self, *, hurried: bool = True) -> None:
+        """Renews the entry once, unless it is kept anyway and nobody `hurried`.
+
+        An outage is told once, and once again when it is over.
+        """
         health = self._health()
         if health:
             self._allowed.clear()
@@ -98,6 +106,9 @@ class Presence:
             words = health or "it is well again"
             log.warning("worker %s: %s", self.identity.name, words)
             self._said = health
+        leaving = self._leaving()
+        if not hurried and self._is_kept(health, leaving):
+            return
         try:
             state = self._register.attend(
                 self.identity.name,
@@ -105,7 +116,7 @@ class Presence:
                 host=self.identity.host,
                 gpus=self.identity.gpus,
                 unhealthy=health,
-                leaving=self._leaving(),
+                leaving=leaving,
                 drained=self._drained,
             )
         except STORE_AWAY as error:
@@ -120,7 +131,17 @@ class Presence:
             away = time.monotonic() - self._away_since
             log.info("back in the register of workers after %.1f s", away)
             self._away_since = None
+        self._attended = (time.monotonic(), health, leaving)
         self._note(state)
+
+    def _is_kept(self, health: str, leaving: str) -> bool:
+        """Whether the lease's renewals keep the entry, and it says what there is to say."""
+        now, (at, *said) = time.monotonic(), self._attended
+        return (
+            said == [health, leaving]
+            and now - self._renewed_at() < 1.5 * self._seconds
+            and now - at < 5 * self._seconds
+        )
 
     def _note(self, state: WorkerState) -> None:
         if state.takes_jobs:
@@ -135,9 +156,10 @@ class Presence:
         self._allowed.clear()
 
     def _run(self) -> None:
+        hurried = True
         while not self._ended:
-            self.say()
-            self._hurry.wait(self._seconds)
+            self.say(hurried=hurried)
+            hurried = self._hurry.wait(self._seconds)
             self._hurry.clear()
         try:
             self._register.leave(self.identity.name)

@@ -18,6 +18,7 @@ from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
 from monitoring.storage import newest_change, open_storage
+from worker.asked import Asked
 from worker.child import start_cold
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
@@ -72,8 +73,10 @@ class WorkerProcess:
             seconds=lease / 5,
             health=lambda: self._gpus.verdict() or self._disk.verdict_now(),
             leaving=lambda: self._attendance.why or self._spot.standing,
+            renewed_at=lambda: self._attendance.renewed_at,
         )
         self._gpus.on_change = self._tell
+        self._asked = Asked(settings, name, self._look)
         self._reaping = Reaping(settings, lambda job: newest_change(self._service.storage, job.id))
         self._tidying = Tidying(settings.scratch_dir, seconds=lease)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
@@ -89,6 +92,7 @@ class WorkerProcess:
         self._spot.start()
         self._reaping.start()
         self._presence.start()
+        self._asked.start()
 
     def leave(self, **_: object) -> None:
         """Takes no further job and has the running one saved; may be called by a signal handler."""
@@ -97,6 +101,7 @@ class WorkerProcess:
 
     def end(self, **_: object) -> None:
         """Takes the worker out of the register, and lets another process reap."""
+        self._asked.stop()
         self._tidying.stop()
         self._reaping.stop()
         self._presence.stop()
@@ -147,6 +152,10 @@ class WorkerProcess:
         self._attendance.leave(str(notice), notice.left)
         self._tell()
         state.should_stop = 0  # as Celery's own handler of SIGTERM does
+
+    def _look(self) -> None:
+        self._attendance.asked()
+        self._tell()
 
     def _tell(self) -> None:
         self._presence.tell()

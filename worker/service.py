@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jobs.messages import Messenger
@@ -21,9 +22,16 @@ class Attendance:
 
     wake: threading.Event = field(default_factory=threading.Event)
     stop_since: float | None = None  # time.monotonic
+    renewed_at: float = -math.inf  # time.monotonic of the lease's last renewal
+    on_asked: Callable[[], None] | None = None  # the attempt's own, while there is one
     notice: str = ""  # of the cloud that takes the machine away
     _gone_at: float = math.inf  # time.monotonic
     _signalled: bool = False
+
+    def asked(self) -> None:
+        """Has the attempt under way look at what was asked of it."""
+        if (look := self.on_asked) is not None:
+            look()
 
     def stop(self) -> None:
         """Asks the attempt under way to end; asked again, to end at once, its grace over.

@@ -27,7 +27,7 @@ from worker.background import Background
 from worker.child import Child
 from worker.command import Launch
 from worker.launch import CannotLaunchError, prepare
-from worker.lease import Lease, period
+from worker.lease import Lease
 from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
@@ -213,7 +213,7 @@ class _Attempt:
             if not self._puzzled:
                 log.warning("job %s: cannot tell its progress: %r", self._job.id, error)
             self._puzzled = True
-        self._lease.progress = self._published(seen, publisher)
+        self._lease.tell(self._published(seen, publisher))
 
     def _published(self, seen: Progress, publisher: Publisher) -> Progress:
         """What was seen, and what storage has of it."""
@@ -262,7 +262,7 @@ class _Attempt:
         return self._lease.advice is not None
 
     def _background(self, name: str, action: Callable[[], None]) -> Background:
-        seconds = period(self._service.settings.lease_seconds)
+        seconds = min(_TICK_SECONDS, self._service.settings.lease_seconds / 5)
         return Background(name, action, seconds=seconds, on_overtaken=self._service.attendance.wake)
 
     # -- after ------------------------------------------------------------------------------

@@ -14,5 +14,6 @@ redis.call('HSET', job_key(id), 'spec', spec, 'priority', priority, 'order', ord
 if redis.call('ZREM', pool_key(get(id, 'pool'), 'queued'), id) == 1 then
   into_line(id, waits_since(id))
 end
+if state == 'running' then tell_worker(get(id, 'worker'), id) end
 event(id, 'changed', ARGV[6])
 return {'ok', state}

@@ -5,4 +5,5 @@ local name = ARGV[2]
 local expiry = redis.call('ZSCORE', key('workers'), name)
 if not expiry or tonumber(expiry) <= NOW then return {'missing', ''} end
 redis.call('HSET', key('worker:' .. name), 'drained', ARGV[3])
+tell_worker(name, name)
 return {'ok', note_worker(name)}

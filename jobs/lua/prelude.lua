@@ -21,6 +21,7 @@
 --   workers                     sorted set: worker by the time its entry in the register expires
 --   worker:{name}               hash: the entry (jobs.workers.Worker). Kept for an hour longer, for
 --                               one that comes back after an outage
+--   asked:{worker}              channel: something was asked of the worker or of its job
 --   kept:{worker}               string: id of the job that an eviction made room for there, for a
 --                               minute: its claim gives that job, whoever is first
 --
@@ -73,6 +74,9 @@ local function worker_state(name)
   if found[3] ~= '' or found[4] ~= '' then return 'draining' end
   return redis.call('HEXISTS', key('claims'), name) == 1 and 'busy' or 'idle'
 end
+
+-- Tells a worker that there is something for it to look at.
+local function tell_worker(name, what) redis.call('PUBLISH', key('asked:' .. name), what) end
 
 -- Brings a worker's entry up to date; `since` is when it began to do what it does now.
 local function note_worker(name)

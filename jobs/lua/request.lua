@@ -21,6 +21,7 @@ if state == 'running' then
   if (rank[pending] or 0) > rank[request] then return {'illegal', doing(id, state)} end
   local before = request == 'pause' and pending == 'preempt' and pending or ''
   redis.call('HSET', job_key(id), 'request', request, 'evicted_for', other, 'request_before', before)
+  tell_worker(get(id, 'worker'), id)
   event(id, 'requested', cjson.encode({request = request, ['for'] = other ~= '' and other or nil}))
 elseif request == 'cancel' and state == 'cancelled' then
   return {'ok', state}

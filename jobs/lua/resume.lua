@@ -7,6 +7,7 @@ local state = get(id, 'state')
 if not state then return {'missing', ''} end
 if state == 'running' and get(id, 'request') == 'pause' then
   redis.call('HSET', job_key(id), 'request', get(id, 'request_before') or '', 'request_before', '')
+  tell_worker(get(id, 'worker'), id)
 elseif state == 'paused' then
   move(id, state, 'queued')
   enqueue(id, NOW)

@@ -1,0 +1,290 @@
+"""Real worker processes: how they are told to stop, drained, asked, and what they leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from api.redis_server import RedisConfig, find_redis_server
+from jobs.change import JobChange
+from jobs.messages import Messenger
+from jobs.register import Register
+from jobs.settings import Settings, connect
+from jobs.spec import JobSpec
+from jobs.states import Reason, Request, State
+from jobs.store import JobStore
+from jobs.workers import WorkerState
+
+Wait = Callable[..., Any]
+SPEC = JobSpec(name="a", command=["true"])
+NAPPING = JobSpec(name="nap", command=["sleep", "600"])
+
+
+@pytest.fixture
+def register(store: JobStore) -> Register:
+    return Register(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
+
+
+class Workers:
+    """Worker processes of a service, each with a log, ended with the test."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self._directory = directory
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if k not in {"REDIS_URL"}},
+            "SPECTRAIN_REDIS_URL": settings.redis_url,
+            "SPECTRAIN_STORAGE_URL": settings.storage_url,
+            "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
+            "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
+            "SPECTRAIN_DEVICE": "cpu",
+        }
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, **settings: str) -> subprocess.Popen[bytes]:
+        with self.log(len(self.started)).open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker"],
+                env={**self._environment, **settings},
+                stdout=file,
+                stderr=file,
+            )
+        self.started.append(process)
+        return process
+
+    def log(self, number: int = 0) -> Path:
+        return self._directory / f"worker-{number}.log"
+
+    def logs(self) -> str:
+        return "".join(self.log(number).read_text() for number in range(len(self.started)))
+
+    def stop(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def workers(settings: Settings, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(settings, tmp_path)
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture
+def messenger(settings: Settings, store: JobStore) -> Iterator[Messenger]:
+    messenger = Messenger(settings, store)
+    yield messenger
+    messenger.close()
+
+
+def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_is_one(
+    workers: Workers,
+    register: Register,
+    store: JobStore,
+    messenger: Messenger,
+    settings: Settings,
+    wait_until: Wait,
+) -> None:
+    workers.start()
+    wait_until(register.workers, what="the worker")
+    wait_until(lambda: not any(settings.scratch_dir.rglob("*")), what="a tidy directory")
+    settings.scratch_dir.rmdir()
+    settings.scratch_dir.write_text("no directory")
+    jobs = [store.submit(SPEC) for _ in range(3)]
+    messenger.flush(store.now())
+    worker = wait_until(
+        lambda: next((w for w in register.workers() if w.state is WorkerState.UNHEALTHY), None),
+        what="the worker's word",
+    )
+    assert "its scratch disk" in worker.reason
+    assert [store.get(job.id).attempt for job in jobs] == [0, 0, 0]
+    settings.scratch_dir.unlink()
+    for job in jobs:
+        wait_until(lambda: store.get(job.id).state is State.SUCCEEDED, what="its end")  # noqa: B023
+    assert [store.get(job.id).attempt for job in jobs] == [1, 1, 1]
+
+
+def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
+    workers: Workers, register: Register, wait_until: Wait
+) -> None:
+    leaving, killed = workers.start(), workers.start()
+    wait_until(lambda: len(register.workers()) == 2, what="both workers")
+    killed.kill()
+    leaving.terminate()
+    assert leaving.wait(30) == 0
+    wait_until(lambda: not register.workers(), what="an empty register", seconds=20)
+    assert len(register._redis.keys("spectrain:worker:*")) == 1, "only the killed one's is kept"
+
+
+def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
+    workers: Workers,
+    register: Register,
+    store: JobStore,
+    messenger: Messenger,
+    wait_until: Wait,
+) -> None:
+    workers.start()
+    (first,) = wait_until(register.workers, what="the worker")
+    running = store.submit(JobSpec(name="b", command=["sleep", "2"]))
+    messenger.flush(store.now())
+    wait_until(lambda: store.get(running.id).state is State.RUNNING, what="a start")
+    register.drain(first.name)
+    waiting = [store.submit(SPEC) for _ in range(3)]
+    messenger.flush(store.now())
+    queue = "spectrain:queue:default"
+    wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the end of its job")
+    # It takes one message, hands it on, and leaves them all in the queue for others. The reaper may
+    # have sent some at the same time as the test: twice does no harm.
+    wait_until(lambda: "is drained" in workers.log().read_text(), what="its word")
+    wait_until(lambda: store.redis.llen(queue) >= 3, what="the messages")
+    assert {store.get(job.id).state for job in waiting} == {State.QUEUED}
+    workers.start()
+    wait_until(lambda: store.get(waiting[2].id).state is State.SUCCEEDED, what="another worker")
+    names = {store.get(job.id).attempts[0].worker for job in waiting}
+    assert first.name not in names
+    workers.started[1].terminate()
+    assert workers.started[1].wait(30) == 0
+    last = store.submit(SPEC)
+    messenger.flush(store.now())
+    register.undrain(first.name)
+    wait_until(lambda: store.get(last.id).state is State.SUCCEEDED, what="the undrained worker")
+    register.drain(first.name)
+    workers.started[0].terminate()
+    assert workers.started[0].wait(30) == 0
+
+
+def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
+    workers: Workers,
+    register: Register,
+    store: JobStore,
+    messenger: Messenger,
+    wait_until: Wait,
+    tmp_path: Path,
+) -> None:
+    worker = workers.start(SPECTRAIN_GRACE_SECONDS="600")
+    wait_until(register.workers, what="the worker")
+    asked = tmp_path / "asked"
+    script = f"trap 'touch {asked}' TERM; while true; do sleep 0.05; done"
+    job = store.submit(JobSpec(name="stubborn", command=["sh", "-c", script]))
+    messenger.flush(store.now())
+    wait_until(lambda: stubborn_child(script), what="the child")
+    worker.send_signal(signal.SIGTERM)
+    wait_until(asked.exists, what="the first SIGTERM at the child")
+    leaving = wait_until(
+        lambda: [w for w in register.workers() if w.state is WorkerState.DRAINING],
+        what="its word",
+    )
+    assert (leaving[0].job, leaving[0].reason) == (job.id, "it was told to stop")
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert not stubborn_child(script)
+    ended = store.get(job.id)
+    assert (ended.state, ended.reason) == (State.QUEUED, Reason.PREEMPTED)
+    assert ended.attempts[0].exit_code == 137
+    assert register.workers() == []
+
+
+def stubborn_child(script: str) -> bool:
+    """Whether the child runs, its trap set: its shell sleeps for the first time."""
+    for process in psutil.process_iter(["cmdline"]):
+        if process.info["cmdline"] == ["sh", "-c", script] and process.children():
+            return True
+    return False
+
+
+def said(workers: Workers, times: int) -> bool:
+    """Whether both workers have noticed so many outages, and Celery in the idle one the first."""
+    log = workers.logs()
+    noticed = log.count("cannot reach the register") == 2 * times
+    return noticed and "Connection to broker lost" in log
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The URL of a Redis that a test may take away, and what starts it again."""
+    config = RedisConfig(tmp_path / "own-redis")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        running.append(
+            subprocess.Popen([find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL)
+        )
+        wait_until(config.answers, what="Redis")
+        return running[-1]
+
+    yield config.url, start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_right(
+    settings: Settings,
+    own_redis: tuple[str, Callable[[], Any]],
+    tmp_path: Path,
+    wait_until: Wait,
+) -> None:
+    url, start = own_redis
+    redis = start()
+    settings = settings.model_copy(update={"redis_url": url, "lease_seconds": 1})
+    workers = Workers(settings, tmp_path)
+    with connect(settings) as client:
+        store = JobStore(client, lease_seconds=1)
+        register = Register(client, prefix="spectrain:", lease_seconds=1)
+        messenger = Messenger(settings, store)
+        try:
+            running = [workers.start(), workers.start()]
+            wait_until(lambda: len(register.workers()) == 2, what="the workers")
+            job = store.submit(NAPPING)
+            messenger.flush(store.now())
+            wait_until(lambda: store.get(job.id).worker, what="the job")
+            before = register.workers()
+            assert {worker.state for worker in before} == {WorkerState.BUSY, WorkerState.IDLE}
+            for outage in (1, 2):
+                redis.kill()
+                redis.wait()
+                wait_until(lambda n=outage: said(workers, n), what="the workers' word")
+                redis = start()
+                store.redis.delete("spectrain:workers")
+                wait_until(lambda: register.workers() == before, what="the register as it was")
+            assert [worker.poll() for worker in running] == [None, None]
+            assert store.get(job.id).state is State.RUNNING
+            log = workers.logs()
+            assert "Traceback" not in log
+            assert "Cannot connect" not in log, "Celery tells each of its tries"
+        finally:
+            workers.stop()
+            messenger.close()
+
+
+def test_what_is_asked_is_seen_at_once_however_rarely_the_lease_is_renewed(
+    workers: Workers, register: Register, store: JobStore, messenger: Messenger, wait_until: Wait
+) -> None:
+    workers.start(SPECTRAIN_LEASE_SECONDS="3000")  # renewed every ten minutes
+    wait_until(register.workers, what="the worker")
+    job = store.submit(NAPPING)
+    messenger.flush(store.now())
+
+    def preempted(attempt: int) -> bool:
+        return store.get(job.id).attempt > attempt
+
+    for attempt in (1, 2):
+        wait_until(lambda n=attempt: store.get(job.id).attempt == n, what="a start")
+        store.request(job.id, Request.PREEMPT)
+        wait_until(lambda n=attempt: preempted(n), what="the next attempt")
+        # What is asked while nobody listens is seen when the worker listens again.
+        store.redis.client_kill_filter(_type="pubsub")
+    store.change(job.id, JobChange.model_validate({"limits": {"run_seconds": 0.1}}))
+    wait_until(lambda: store.get(job.id).state is State.FAILED, what="the new limit")
+    assert store.get(job.id).reason is Reason.TIMEOUT
