@@ -63,11 +63,12 @@ class Lease:
             self._advised = True
 
     def _renew(self) -> None:
-        self.note_advice()
-        if time.monotonic() - self._limits_read > _LIMITS_SECONDS:
-            self.limits = self._store.limits(self._job.id)
-            self._limits_read = time.monotonic()
         request = self._store.renew(self._job.id, self._job.attempt, self.progress)
         if request is not self.request:
             self.request = request
             self._wake.set()
+        # Whatever cannot be done of these, the lease has been renewed.
+        self.note_advice()
+        if time.monotonic() - self._limits_read > _LIMITS_SECONDS:
+            self._limits_read = time.monotonic()
+            self.limits = self._store.limits(self._job.id)
