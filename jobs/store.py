@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import random
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -137,14 +138,14 @@ class JobStore:
 
     def resume(self, job_id: str) -> Job:
         """The paused job, queued again; one that is to pause goes on. Raises like `request`."""
-        return self._after(self._run("resume", job_id), job_id, "resume")
+        return self._after(self._run("resume", job_id, secrets.token_hex(4)), job_id, "resume")
 
     def retry(self, job_id: str) -> Job:
         """The job that failed or was cancelled, queued again with whole budgets; its run goes on.
 
         Raises like `request`.
         """
-        return self._after(self._run("retry", job_id), job_id, "retry")
+        return self._after(self._run("retry", job_id, secrets.token_hex(4)), job_id, "retry")
 
     def change(self, job_id: str, change: JobChange) -> Job:
         """The job with a changed specification; a running attempt follows within seconds.
@@ -169,7 +170,7 @@ class JobStore:
         self._refuse(status, detail, job_id, "delete")
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job in a final state; raises like `request`."""
+        """Forgets a job in a final state, if it is still there; raises `IllegalMoveError`."""
         status, detail = self._run("delete", job_id, "remove")
         self._refuse(status, detail, job_id, "delete")
 

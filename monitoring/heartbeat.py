@@ -2,8 +2,9 @@
 
 The file that `SPECTRAIN_STEP_FILE` names holds five little-endian 64-bit integers: the first
 step done, the last step done, the number of beats, and the times of the first and of the last
-beat in nanoseconds since the epoch. It is mapped into memory, so that a beat is a few stores:
-under a microsecond, and the kernel keeps them when the process is killed.
+beat in nanoseconds of the machine's monotonic clock, which nobody sets. It is mapped into
+memory, so that a beat is a few stores: under a microsecond, and the kernel keeps them when the
+process is killed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ VARIABLE = "SPECTRAIN_STEP_FILE"
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps a process has done, both ends included, and when (seconds since the epoch)."""
+    """The steps a process has done, both ends included, and when (`time.monotonic`)."""
 
     first: int
     last: int
@@ -64,7 +65,7 @@ class StepCounter:
         if step == self._last:
             return
         step = int(step)
-        words, now = self._words, time.time_ns()
+        words, now = self._words, time.monotonic_ns()
         if self._last is None:
             words[0] = step
             words[3] = now

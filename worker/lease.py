@@ -69,15 +69,16 @@ class Lease:
             self._advised = True
 
     def _renew(self) -> None:
-        self.note_advice()
-        if time.monotonic() - self._limits_read > self._limits_seconds:
-            self.limits = self._store.limits(self._job.id)
-            self._limits_read = time.monotonic()
         request = self._store.renew(self._job.id, self._job.attempt, self.progress)
         self._attendance.renewed_at = time.monotonic()
         if request is not self.request:
             self.request = request
             self._wake.set()
+        # Whatever cannot be done of these, the lease has been renewed.
+        self.note_advice()
+        if time.monotonic() - self._limits_read > self._limits_seconds:
+            self._limits_read = time.monotonic()
+            self.limits = self._store.limits(self._job.id)
 
     def _look(self) -> None:
         self._limits_read = -math.inf

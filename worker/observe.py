@@ -24,7 +24,7 @@ class Observer:
         self._spec = spec
         self._scratch = scratch
         self._restored = restored
-        self._claimed_at = claimed_at  # seconds since the epoch
+        self._claimed_at = claimed_at  # time.monotonic, by which steps are counted too
         self._rows = _Tail(scratch.run.metrics)
         self._loss: float | None = None
         self._tokens_per_second: float | None = None

@@ -12,6 +12,8 @@ from jobs.states import Reason, Request
 from worker.guard import NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory")
+_TRACEBACK = "Traceback (most recent call last):"
+_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _TAIL_LINES = 50
 # What ending an attempt takes, beside the upload.
 MARGIN_SECONDS = 2.0
@@ -119,8 +121,9 @@ def outcome(
     if killed_for_memory and exit_code == 128 + signal.SIGKILL:
         message = f"killed by the kernel: the machine or the container is out of memory: {last}"
         return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
-    if any(_OUT_OF_MEMORY.search(line) for line in tail):
-        return Outcome(Reason.OUT_OF_MEMORY, last, exit_code, log_tail=tail)
+    for line in reversed(_last_words(tail)):
+        if _OUT_OF_MEMORY.search(line):
+            return Outcome(Reason.OUT_OF_MEMORY, line.strip(), exit_code, log_tail=tail)
     return Outcome(
         Reason.ERROR,
         f"{_describe(exit_code)}: {last}",
@@ -128,6 +131,21 @@ def outcome(
         retryable=exit_code != NOT_STARTED,
         log_tail=tail,
     )
+
+
+def _last_words(lines: Sequence[str]) -> Sequence[str]:
+    """What a program said of its end: from its last traceback on, where there is one.
+
+    What it has survived before, such as a batch that did not fit, is no reason. Exceptions that
+    came of each other are one.
+    """
+    said = ""
+    start = 0
+    for number, line in enumerate(lines):
+        if line == _TRACEBACK and not said.startswith(_CHAINED):
+            start = number
+        said = line or said
+    return lines[start:]
 
 
 def _describe(exit_code: int) -> str:

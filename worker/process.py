@@ -65,7 +65,7 @@ class WorkerProcess:
         )
         host = socket.gethostname()
         gpus = nvml.names() if nvml else slot.gpus
-        name = f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+        name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
         lease = settings.lease_seconds
         self._presence = Presence(
             Register(store.redis, prefix=settings.redis_prefix, lease_seconds=lease),

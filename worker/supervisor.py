@@ -74,8 +74,8 @@ class _Attempt:
         self._intent: Intent | None = None
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
-        self._claimed_at = time.time()  # as the child's step counter counts time
         self._begun = time.monotonic()
+        self._ended_at: float | None = None
         self._restore_seconds: float | None = None
         self._lease = Lease(service, job)
 
@@ -142,7 +142,9 @@ class _Attempt:
             says_when_done=tells,
             killed_for_memory=oom_kills() != kills,
         )
-        return self._publish_last(publisher, self._with_notice(ended, self._intent))
+        ended = self._publish_last(publisher, self._with_notice(ended, self._intent))
+        self._publish_receipt(publisher, ended)
+        return ended
 
     def _with_notice(self, ended: Outcome, intent: Intent | None) -> Outcome:
         """The outcome, with what the cloud said where that was the reason."""
@@ -176,7 +178,7 @@ class _Attempt:
     ) -> int:
         """The child's exit code, after looking after it once a second or when woken."""
         attendance = self._service.attendance
-        observer = Observer(self._job.spec, self._scratch, restored, self._claimed_at)
+        observer = Observer(self._job.spec, self._scratch, restored, self._begun)
         while True:
             code = child.exit_code
             self._look(observer, publisher)
@@ -187,12 +189,18 @@ class _Attempt:
             if (asked := self._asked()) is not None:
                 self._stop(child, asked, publisher)
             self._advise(publisher)
-            if (violation := observer.violation(self._lease.limits, self._run_seconds)) is not None:
+            if (violation := self._violation(observer)) is not None:
                 self._stop(child, violation, publisher)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
                 child.kill()
             attendance.wake.wait(_TICK_SECONDS)
             attendance.wake.clear()
+
+    def _violation(self, observer: Observer) -> Intent | None:
+        """What the attempt must be stopped for."""
+        found = observer.violation(self._lease.limits, self._run_seconds)
+        # A program that saves because it was asked to leave makes no step: that is no failure.
+        return None if found is Intent.STALL and self._intent is not None else found
 
     def _is_wanted(self) -> bool:
         """Whether nobody has asked this attempt or this worker to stop."""
@@ -269,8 +277,6 @@ class _Attempt:
 
     def _publish_last(self, publisher: Publisher, ended: Outcome) -> Outcome:
         """Publishes what is left and how it ended, waiting for a store that is away."""
-        with contextlib.suppress(OSError):  # the record has it too
-            self._write_receipt(self._receipt(ended, time.time()))
         why = f" ({ended.message})" if ended.message else ""
         publisher.close(f"{_now()} attempt {self._job.attempt} ended: {ended.reason}{why}")
         give_up = time.monotonic() + self._grace_seconds
@@ -294,6 +300,13 @@ class _Attempt:
         if publisher.refused:
             self._patiently(publisher.publish)
         return ended
+
+    def _publish_receipt(self, publisher: Publisher, ended: Outcome) -> None:
+        """Publishes what the record will say of this attempt, where storage is there."""
+        self._lease.progress = self._published(self._lease.progress, publisher)
+        with contextlib.suppress(OSError):  # the record has it too
+            self._write_receipt(self._receipt(ended))
+        self._background("storage", publisher.publish).call()
 
     def _patiently(
         self, action: Callable[[], None], *, as_long_as: Callable[[], bool] = lambda: True
@@ -331,7 +344,7 @@ class _Attempt:
         while True:
             try:
                 self._lease.note_advice()
-                receipt = self._receipt(ended, store.now())
+                receipt = self._receipt(ended)
                 job = store.finish(self._job.id, receipt, retryable=ended.retryable)
             except RedisError as error:  # away, or out of memory or disk
                 if not told:
@@ -351,10 +364,14 @@ class _Attempt:
         except Exception as error:  # the outbox has it: the reaper sends it
             log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 
-    def _receipt(self, ended: Outcome, at: float) -> Attempt:
-        return self._job.so_far(self._job.attempts[-1], self._lease.progress).model_copy(
+    def _receipt(self, ended: Outcome) -> Attempt:
+        current = self._job.attempts[-1]
+        if self._ended_at is None:
+            # By the clock of Redis, which may be away, and the same however often it is written.
+            self._ended_at = current.started_at + time.monotonic() - self._begun
+        return self._job.so_far(current, self._lease.progress).model_copy(
             update={
-                "ended_at": at,
+                "ended_at": self._ended_at,
                 "reason": ended.reason,
                 "message": ended.message,
                 "exit_code": ended.exit_code,

@@ -1,10 +1,11 @@
 -- Forgets a job that is in a final state.
 -- ARGV[2] id   ARGV[3] mark: it is to be forgotten, and can no longer be queued again;
 -- remove: it is forgotten now
--- Answers ok, missing, or illegal with the state that forbids it.
+-- Answers ok (also for one that was removed before: the answer may have been lost), missing, or
+-- illegal with the state that forbids it.
 local id, step = ARGV[2], ARGV[3]
 local state = get(id, 'state')
-if not state then return {'missing', ''} end
+if not state then return {step == 'remove' and 'ok' or 'missing', ''} end
 if not FINAL[state] then return {'illegal', doing(id, state)} end
 if step == 'mark' then
   redis.call('HSET', job_key(id), 'deleting', '1')

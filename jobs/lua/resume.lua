@@ -1,10 +1,11 @@
 -- Puts a paused job back into the queue, or takes back the pause of one that still runs.
--- ARGV[2] id
+-- ARGV[2] id   ARGV[3] mark of this call, which may be sent twice
 -- An attempt that has left for the pause all the same is queued again at once (jobs.rules.decide).
 -- Answers ok with the state, missing, or illegal with the state that forbids it.
 local id = ARGV[2]
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
+if get(id, 'call') == ARGV[3] then return {'ok', state} end
 if state == 'running' and get(id, 'request') == 'pause' then
   redis.call('HSET', job_key(id), 'request', get(id, 'request_before') or '', 'request_before', '')
   tell_worker(get(id, 'worker'), id)
@@ -14,5 +15,6 @@ elseif state == 'paused' then
 else
   return {'illegal', doing(id, state)}
 end
+redis.call('HSET', job_key(id), 'call', ARGV[3])
 event(id, 'resumed', '{}')
 return {'ok', get(id, 'state')}

@@ -10,6 +10,7 @@ from redis import Redis
 
 from jobs.errors import (
     IdempotencyConflictError,
+    IllegalMoveError,
 )
 from jobs.queues import ExpiredLease
 from jobs.record import Attempt, Job
@@ -109,6 +110,25 @@ def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
     again = store.claim("default", "w2")
     assert again is not None
     assert again.attempt == 2
+
+
+def test_what_a_person_asks_is_answered_alike_when_the_answer_was_lost_on_the_way(
+    store: JobStore, running: Job
+) -> None:
+    def twice(*call: str) -> None:
+        assert [store._run(*call)[0] for _ in range(2)] == ["ok", "ok"]
+
+    store.request(running.id, Request.PAUSE)
+    store.finish(running.id, ended(running, Reason.PAUSED, at=2.0))
+    twice("resume", running.id, "one call")
+    store.request(running.id, Request.CANCEL)
+    twice("retry", running.id, "another")
+    assert store.get(running.id).state is State.QUEUED
+    with pytest.raises(IllegalMoveError):
+        store.retry(running.id)
+    store.request(running.id, Request.CANCEL)
+    twice("delete", running.id, "mark")
+    twice("delete", running.id, "remove")
 
 
 def test_the_time_until_a_loss_was_noticed_is_no_run_time(store: JobStore) -> None:

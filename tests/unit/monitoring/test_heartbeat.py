@@ -32,14 +32,14 @@ def test_first_and_last_step_and_beats_are_counted(tmp_path: Path) -> None:
 
 
 def test_the_first_and_the_last_beat_have_their_times(tmp_path: Path) -> None:
-    before = time.time()
+    before = time.monotonic()
     counter = StepCounter(tmp_path / "steps")
     counter.beat(7)
-    between = time.time()
+    between = time.monotonic()
     counter.beat(8)
     found = read_steps(tmp_path / "steps")
     assert found is not None
-    assert before <= found.first_at <= between <= found.last_at <= time.time()
+    assert before <= found.first_at <= between <= found.last_at <= time.monotonic()
 
 
 def test_the_same_step_from_logger_and_checkpoints_is_one_beat(tmp_path: Path) -> None:

@@ -47,6 +47,34 @@ def test_running_out_of_memory_is_told_from_a_bug(line: str) -> None:
     assert ended.message == line.strip()
 
 
+def test_the_line_that_says_so_is_the_message_whatever_is_printed_after_it() -> None:
+    lines = ["Traceback (most recent call last):", "torch.OutOfMemoryError: CUDA out of memory.",
+             "wandb: synced"]  # fmt: skip
+    ended = outcome(1, None, lines, says_when_done=True)
+    assert (ended.reason, ended.message) == (
+        Reason.OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory.",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (["CUDA out of memory: going on with half the batch"], Reason.ERROR),
+        (["MemoryError", "", "During handling of the above exception, another exception occurred:",
+          ""], Reason.OUT_OF_MEMORY),
+        (["MemoryError", "", "The above exception was the direct cause of the following exception:",
+          ""], Reason.OUT_OF_MEMORY),
+    ],
+    ids=["survived", "while it was handled", "its cause"],
+)  # fmt: skip
+def test_memory_that_a_program_got_along_without_is_not_why_it_ended(
+    between: list[str], reason: Reason
+) -> None:
+    traceback = "Traceback (most recent call last):"
+    lines = [traceback, *between, traceback, "ValueError: no"]
+    assert outcome(1, None, lines, says_when_done=True).reason is reason
+
+
 def test_an_error_says_how_it_ended_and_its_last_words() -> None:
     lines = [f"line {n}" for n in range(100)] + ["ValueError: no", ""]
     ended = outcome(1, None, lines, says_when_done=True)
