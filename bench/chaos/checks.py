@@ -94,8 +94,8 @@ def twin_flaws(storage: Path, job_id: str, twin: str, last_step: int) -> Iterato
 def log_flaws(storage: Path, job: Job) -> Iterator[str]:
     """Whether an overtaken attempt wrote to the log: added to it, or cut off what a newer one said.
 
-    An attempt that says anything says first that it starts, and none speaks after a newer one. Where
-    one cut off another's first words, those are written again behind its own, which are later.
+    An attempt that says anything says first that it starts, and none speaks after a newer one.
+    Where one cut off another's first words, those are written again behind its own later ones.
     """
     newest, told = 0, b""
     for line in RunPaths(storage / job.id).output_log.read_bytes().splitlines():
