@@ -16,6 +16,7 @@ from jobs.states import Reason, State
 from monitoring.paths import RunPaths
 
 _MARK = re.compile(rb"\[(\d+)\] ")
+_TIME = re.compile(rb"\[\d+\] --- (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC ")
 _TEMPORARY = re.compile(r"^\.tmp-|\.tmp$|\.corrupt$|\.next$")
 # A guard whose worker is gone kills its training process at once; the machine may be busy.
 _ORPHAN_SECONDS = 3.0
@@ -94,8 +95,9 @@ def log_flaws(storage: Path, job: Job) -> Iterator[str]:
     """Whether an overtaken attempt wrote to the log: added to it, or cut off what a newer one said.
 
     An attempt that says anything says first that it starts, and none speaks after a newer one.
+    Where one cut off another's first words, those are written again behind its own later ones.
     """
-    newest = 0
+    newest, told = 0, b""
     for line in RunPaths(storage / job.id).output_log.read_bytes().splitlines():
         mark = _MARK.match(line)
         number = int(mark[1]) if mark else 0
@@ -104,6 +106,10 @@ def log_flaws(storage: Path, job: Job) -> Iterator[str]:
             return
         if number > newest and b" attempt %d starts " % number not in line:
             yield f"{job.id}: the log of attempt {number} begins with {line[:80]!r}"
+        if time := _TIME.match(line):
+            if time[1] < told:
+                yield f"{job.id}: an earlier attempt spoke when {line[:80]!r} had been said"
+            told = time[1]
         newest = number
     if newest != job.attempt:
         yield f"{job.id}: its log ends with attempt {newest} of {job.attempt}"

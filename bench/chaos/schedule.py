@@ -48,8 +48,10 @@ _DECK = {
     (Target.REDIS, Action.STOP): 1,
 }
 _KINDS = [kind for kind, count in _DECK.items() for _ in range(count)]
-# How long what was stopped stands still, in leases.
-_SHORTEST, _LONGEST = 1.5, 4.0
+# How long what was stopped stands still, in leases, from and to.
+_STILL = (1.5, 4.0)
+# A worker alone, whose child goes on: long enough that most find a newer attempt when they wake up.
+_WORKER_STILL = (4.0, 7.0)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def strikes(seed: int, *, seconds: float, every: float, lease: float) -> list[St
             deck = dice.sample(_KINDS, len(_KINDS))
         target, action = deck.pop()
         at, which = (number + dice.random()) * every, dice.random()
-        still = dice.uniform(_SHORTEST, _LONGEST) * lease
+        alone = (target, action) == (Target.WORKER, Action.STOP)
+        still = dice.uniform(*(_WORKER_STILL if alone else _STILL)) * lease
         stands = action is Action.STOP or target is Target.OUTAGE
         found.append(Strike(at, target, action, which, still if stands else 0.0))
     return found

@@ -78,7 +78,9 @@ def test_each_receipt_must_be_there_and_say_what_the_record_says(tmp_path: Path)
     assert list(checks.receipt_flaws(tmp_path, JOB))
 
 
-ONE, TWO = "[1] --- now attempt 1 starts anew", "[2] --- now attempt 2 starts anew"
+ONE = "[1] --- 2026-11-23 07:12:09 UTC attempt 1 starts anew"
+TWO = "[2] --- 2026-11-23 07:12:11 UTC attempt 2 starts anew"
+LATE = "[1] --- 2026-11-23 07:12:12 UTC attempt 1 ended: completed"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,7 @@ ONE, TWO = "[1] --- now attempt 1 starts anew", "[2] --- now attempt 2 starts an
         ([ONE, TWO, "[2] b", "[1] c"], 1),
         ([ONE, "[1] a", "[2] b"], 1),
         ([ONE, "not marked", TWO], 1),
+        ([ONE, LATE, TWO], 1),
         ([ONE, "[1] a"], 1),
     ],
 )
