@@ -36,6 +36,9 @@ class FileStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # The fence that this process last found in place, and the file system that it was on.
+        self._known: Fence | None = None
+        self._device = 0
 
     def seize(self, fence: Fence) -> None:
         """Takes the run over; see `Storage`. What a killed writer was about to rename goes."""
@@ -82,6 +85,7 @@ class FileStorage:
 
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
+        self._known = None
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._path(run))
 
@@ -157,8 +161,16 @@ class FileStorage:
             yield
             return
         path = self._path(fence.run) / FENCE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        create = 0
+        if fence != self._known:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            create = os.O_CREAT
+        try:
+            descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            if create or not self._is_mounted():
+                raise
+            raise OvertakenError(fence.run, fence.attempt, None) from None
         try:
             _lock(descriptor, path)
             text = os.pread(descriptor, 32, 0)
@@ -170,9 +182,17 @@ class FileStorage:
             if newest < fence.attempt:
                 os.pwrite(descriptor, str(fence.attempt).encode(), 0)
                 os.fsync(descriptor)
+            self._known, self._device = fence, os.fstat(descriptor).st_dev
             yield
         finally:
             os.close(descriptor)
+
+    def _is_mounted(self) -> bool:
+        """Whether the volume is there, as far as its root tells: else nothing was deleted."""
+        try:
+            return self.root.stat().st_dev == self._device
+        except OSError:
+            return False
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -73,6 +73,7 @@ class S3Storage:
         # What this process last knew of the run that it writes; only ever a guess.
         self._seized = ""
         self._known: dict[str, Written] = {}
+        self._fence: Fence | None = None  # that it last found in place
         self._conditional = True
 
     # -- writing ----------------------------------------------------------------------------
@@ -146,6 +147,7 @@ class S3Storage:
     def delete_run(self, run: str) -> None:
         """Removes all files of a run, a thousand in a request."""
         folder = f"{self._name(run)}/"
+        self._fence = None
         self._bucket.abort_uploads(folder)
         for page in self._bucket.pages(folder):
             if failed := self._bucket.delete_all([found["Key"] for found in page]):
@@ -239,9 +241,12 @@ class S3Storage:
             except ClientError as error:
                 if not is_missing(error):
                     raise
+                if fence == self._fence:
+                    raise OvertakenError(fence.run, fence.attempt, None) from None
             if newest > fence.attempt:
                 raise OvertakenError(fence.run, fence.attempt, newest)
             if newest == fence.attempt:
+                self._fence = fence
                 return
             condition = condition if self._conditional else {}
             try:

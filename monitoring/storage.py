@@ -22,10 +22,11 @@ class StorageError(Exception):
 
 
 class OvertakenError(StorageError):
-    """A newer attempt has taken the run over; nothing was written."""
+    """A newer attempt has taken the run over, or the run was deleted; nothing was written."""
 
-    def __init__(self, run: str, attempt: int, newer: int) -> None:
-        super().__init__(f"attempt {attempt} of {run} has been overtaken by attempt {newer}")
+    def __init__(self, run: str, attempt: int, newer: int | None) -> None:
+        by = "a deletion" if newer is None else f"attempt {newer}"
+        super().__init__(f"attempt {attempt} of {run} has been overtaken by {by}")
 
 
 @dataclass(frozen=True)

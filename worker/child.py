@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.command import Launch
-from worker.guard import ENDED, KILL, TERMINATE
+from worker.guard import ENDED, KILL, STARTED, TERMINATE
 
 _KILLED = 128 + signal.SIGKILL
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Child:
         with output.open("ab") as file:
             started = start(Launch(list(command), dict(env), cwd), file.fileno())
         self._control, self._process = started.control, started.process
+        self._guard: int | None = None
         self._exit_code: int | None = None
         self._on_exit = on_exit
         self._ended = threading.Event()
@@ -93,12 +96,21 @@ class Child:
         """Returns when it has ended."""
         self._ended.wait()
 
+    def end(self) -> None:
+        """Kills it, and returns when it has ended."""
+        self.kill()
+        while not self._ended.wait(_AGAIN_SECONDS):
+            self.kill()
+
     def _say(self, word: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended
             self._control.sendall(word)
+            # A job may have stopped its guard, which would hear nothing.
+            if self._guard is not None and not self._ended.is_set():
+                os.kill(self._guard, signal.SIGCONT)
 
     def _wait(self) -> None:
-        said = _read_all(self._control).partition(ENDED)[2]
+        said = self._listen().partition(ENDED)[2]
         code = said[0] if said else _KILLED
         if self._process is not None:
             own = self._process.wait()
@@ -108,10 +120,12 @@ class Child:
         self._on_exit()
         self._control.close()
 
-
-def _read_all(control: socket.socket) -> bytes:
-    said = b""
-    with contextlib.suppress(OSError):
-        while piece := control.recv(16):
-            said += piece
-    return said
+    def _listen(self) -> bytes:
+        """All that the guard says."""
+        said = b""
+        with contextlib.suppress(OSError):
+            while piece := self._control.recv(16):
+                said += piece
+                if self._guard is None and b"\n" in said:
+                    self._guard = int(said.partition(b"\n")[0].removeprefix(STARTED))
+        return said

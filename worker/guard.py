@@ -23,7 +23,8 @@ from typing import NoReturn
 from jobs.parent_death import adopt_orphans, die_with_parent
 from worker.command import Launch
 
-# The guard says that it has its launch, and at the end `ENDED` and the exit code, a byte each.
+# The guard says that it has its launch, then its process id and a new line; at the end `ENDED` and
+# the exit code, a byte each.
 STARTED, ENDED = b"S", b"E"
 # The supervisor may say these in between.
 TERMINATE, KILL = b"T", b"K"
@@ -57,7 +58,7 @@ def guard(
         return None, NOT_STARTED
     adopt_orphans()
     guard_pid = os.getpid()
-    control.sendall(STARTED)
+    control.sendall(STARTED + b"%d\n" % guard_pid)
     child = os.fork()
     if child == 0:
         control.close()

@@ -130,8 +130,7 @@ class _Attempt:
             publication.start()
             exit_code = self._attend(child, publisher, publication, restored)
         finally:
-            child.kill()
-            child.wait()
+            child.end()
             publication.stop()
         lines = self._scratch.last_lines()
         tells = self._job.spec.train is not None

@@ -71,6 +71,28 @@ def test_the_guard_ends_as_its_command_did(
     assert child.exit_code == code
 
 
+def test_a_program_that_stops_its_guard_cannot_hold_up_the_worker(
+    start: Callable[..., Child], tmp_path: Path, wait_until: Wait
+) -> None:
+    script = (
+        "import os, signal, time; os.kill(os.getppid(), signal.SIGSTOP); "
+        "print(os.getppid(), flush=True); time.sleep(600)"
+    )
+    child = start([sys.executable, "-c", script], tmp_path)
+    output = tmp_path / "output"
+    wait_until(lambda: output.read_text().endswith("\n"), what="the guard's name")
+    guard = psutil.Process(int(output.read_text()))
+    try:
+        ending = threading.Thread(target=child.end, daemon=True)
+        ending.start()
+        ending.join(30)
+        assert not ending.is_alive()
+        assert gone([guard])
+    finally:
+        if guard.is_running():
+            guard.kill()
+
+
 def test_sigterm_reaches_the_program_and_only_it(
     start: Callable[..., Child], tmp_path: Path
 ) -> None:

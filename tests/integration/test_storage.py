@@ -103,6 +103,24 @@ def test_every_write_of_an_overtaken_attempt_is_refused(
     storage.put("other/a", source, Fence("other", 1))
 
 
+def test_who_wakes_up_after_the_run_was_deleted_leaves_nothing_of_it(
+    url: str, storage: Storage, source: Path, tmp_path: Path
+) -> None:
+    storage.seize(FIRST)
+    storage.put("run/a", source, FIRST)
+    open_storage(url).delete_run("run")
+    for write in (
+        lambda: storage.put("run/a", source, FIRST),
+        lambda: storage.append("run/b", 0, b"!", FIRST),
+        lambda: storage.point("run/latest", "a", FIRST),
+        lambda: storage.delete("run/a", FIRST),
+    ):
+        with pytest.raises(OvertakenError, match="overtaken by a deletion"):
+            write()
+    assert storage.list("run") == []
+    assert not (tmp_path / "store" / "run").exists()
+
+
 def test_appending_the_same_bytes_twice_leaves_them_once(storage: Storage) -> None:
     storage.append("run/log", 0, b"one\n", FIRST)
     storage.append("run/log", 4, b"two\n", FIRST)

@@ -67,6 +67,25 @@ def test_what_a_writer_left_that_was_killed_is_gone_when_the_next_attempt_has_th
     assert storage.read("run/a") == b"data"
 
 
+def test_a_volume_that_is_away_is_no_run_that_was_deleted(
+    storage: FileStorage, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.seize(FIRST)
+    storage.root.rename(storage.root.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError):
+        storage.put("run/a", source, FIRST)
+    storage.root.mkdir()  # where it is mounted
+    monkeypatch.setattr(storage, "_device", -1)
+    with pytest.raises(FileNotFoundError):
+        storage.put("run/a", source, FIRST)
+    assert not list(storage.root.iterdir())
+    monkeypatch.undo()
+    storage.root.rmdir()
+    storage.root.with_name("elsewhere").rename(storage.root)
+    storage.put("run/a", source, FIRST)
+    assert storage.read("run/a") == b"data"
+
+
 def test_an_overtaken_writer_copies_nothing(
     storage: FileStorage, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
