@@ -19,6 +19,7 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 from monitoring.storage import newest_change, open_storage
 from worker.child import start_cold
+from worker.deletion_cost import BUSY, IDLE, pod_deletion_cost
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
@@ -73,6 +74,7 @@ class WorkerProcess:
             leaving=lambda: self._attendance.why or self._spot.standing,
         )
         self._gpus.on_change = self._tell
+        self._cost = pod_deletion_cost(os.environ)
         self._reaping = Reaping(settings, lambda job: newest_change(self._service.storage, job.id))
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
                  ", ".join(slot.gpus) or "none, on the CPU")  # fmt: skip
@@ -84,6 +86,7 @@ class WorkerProcess:
         self._gpus.start()
         self._spot.start()
         self._reaping.start()
+        self._cost.start()
         self._presence.start()
 
     def leave(self, **_: object) -> None:
@@ -94,6 +97,7 @@ class WorkerProcess:
     def end(self, **_: object) -> None:
         """Takes the worker out of the register, and lets another process reap."""
         self._reaping.stop()
+        self._cost.stop()
         self._presence.stop()
 
     # -- its work -----------------------------------------------------------------------------
@@ -101,10 +105,14 @@ class WorkerProcess:
     def work(self, message: str) -> None:
         """Runs what waits in the pool, which may be other jobs than the one in `message`."""
         held: str | None = message
-        while (job := self._claim(held)) is not None:
-            held = None  # its job has been found
-            with self._gpus.at_work():
-                supervise(self._service, job)
+        try:
+            while (job := self._claim(held)) is not None:
+                held = None  # its job has been found
+                self._cost.tell(BUSY)
+                with self._gpus.at_work():
+                    supervise(self._service, job)
+        finally:
+            self._cost.tell(IDLE)
         log.debug("nothing more to run (woken for %s)", message)
 
     def _claim(self, message: str | None) -> Job | None:
