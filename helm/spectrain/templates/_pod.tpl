@@ -27,7 +27,7 @@ seccompProfile:
 {{- with .Values.images.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -51,17 +51,17 @@ topologySpreadConstraints:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
 {{/* An environment variable from a Secret. */}}
 {{- define "spectrain.secretEnv" -}}
-- name: {{ .env }}
+- name: {{ .env | quote }}
   valueFrom:
     secretKeyRef:
-      name: {{ .secret }}
-      key: {{ .key }}
+      name: {{ .secret | quote }}
+      key: {{ .key | quote }}
 {{- end }}
 
 {{/*
@@ -127,11 +127,11 @@ which is why the password's does.
 {{- if ne .Values.storage.type "s3" }}
 - name: storage
   persistentVolumeClaim:
-    claimName: {{ include "spectrain.claim" . }}
+    claimName: {{ include "spectrain.claim" . | quote }}
 {{- else if .Values.storage.s3.caBundle.configMap }}
 - name: storage-ca
   configMap:
-    name: {{ .Values.storage.s3.caBundle.configMap }}
+    name: {{ .Values.storage.s3.caBundle.configMap | quote }}
 {{- end }}
 {{- end }}
 
@@ -141,7 +141,7 @@ which is why the password's does.
   mountPath: /experiments
   {{- if eq .Values.storage.type "existingClaim" }}
   {{- with .Values.storage.existingClaim.subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   {{- end }}
 {{- else if .Values.storage.s3.caBundle.configMap }}
