@@ -104,7 +104,7 @@ def environment(found: Object) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in entries}
 
 
-# -- Kubernetes' own schemas --------------------------------------------------------------------
+# -- what Kubernetes takes --------------------------------------------------------------------
 
 
 @functools.cache
@@ -136,3 +136,28 @@ def violations(objects: list[Object], version: str) -> Iterator[str]:
     for found in objects:
         if found["kind"] not in FOREIGN:
             yield from _violations(version, json.dumps(found))
+
+
+_VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim",
+    "projected", "secret",
+}  # fmt: skip
+
+
+def beyond_restricted(pod: Object) -> list[str]:
+    """What Pod Security `restricted` refuses in a pod (Pod Security Standards)."""
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if pod.get(name)]
+    found += [v["name"] for v in pod["volumes"] if not v.keys() & _VOLUMES]
+    for each in [*pod["containers"], *pod.get("initContainers", [])]:
+        own = {**pod["securityContext"], **each["securityContext"]}
+        refused = {
+            "privileged": own.get("privileged"),
+            "escalation": own.get("allowPrivilegeEscalation") is not False,
+            "root": own.get("runAsNonRoot") is not True or own.get("runAsUser") == 0,
+            "capabilities": own.get("capabilities", {}).get("drop") != ["ALL"]
+            or own["capabilities"].get("add"),
+            "seccomp": own.get("seccompProfile", {}).get("type") != "RuntimeDefault",
+            "host ports": [port for port in each.get("ports", []) if "hostPort" in port],
+        }
+        found += [name for name, bad in refused.items() if bad]
+    return found

@@ -92,4 +92,6 @@ def test_a_token_may_not_change_a_pod_that_is_not_its_own(pod: str | None) -> No
 def test_others_are_not_concerned() -> None:
     changed = copy.deepcopy(POD)
     changed["metadata"]["labels"]["a"] = "b"
-    assert admitted(changed, POD, request("system:serviceaccount:kube-system:replicaset-controller"))
+    assert admitted(
+        changed, POD, request("system:serviceaccount:kube-system:replicaset-controller")
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import pytest
 import yaml
 
@@ -100,8 +102,12 @@ def test_the_probes_ask_paths_that_the_api_answers_without_a_token(tmp_path: Pat
     settings = Settings(storage_url=tmp_path.as_uri(), api_tokens="secret", api_host="0.0.0.0")  # noqa: S104
     client = create_app(settings).test_client()
     api = container(one(rendered(), "Deployment", "-api"))
-    paths = {name: api[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}  # fmt: skip
-    assert paths == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
+    paths = {name: api[name]["httpGet"]["path"] for name in api if name.endswith("Probe")}
+    assert paths == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
     assert client.get("/healthz").status_code == 200
     assert client.get("/readyz").status_code in {200, 503}, "503 where Redis is away"
     assert client.get("/v1/pools").status_code == 401
@@ -144,7 +150,9 @@ def test_the_values_default_to_what_the_settings_default_to() -> None:
 @everywhere
 def test_no_variable_of_a_service_is_taken_for_a_setting(values: Values) -> None:
     """A Service named spectrain-api would set SPECTRAIN_API_PORT=tcp://…"""
-    assert all(pod_of(found)["enableServiceLinks"] is False for found in with_pods(rendered(values)))
+    assert all(
+        pod_of(found)["enableServiceLinks"] is False for found in with_pods(rendered(values))
+    )
 
 
 @everywhere
@@ -281,10 +289,6 @@ def test_an_upgrade_gives_the_gpus_of_a_pool_to_its_new_workers(values: Values) 
 def test_a_new_version_of_the_chart_alone_restarts_no_pod_and_changes_nothing_that_cannot(
     values: Values, tmp_path: Path
 ) -> None:
-    import shutil
-
-    import helm_python
-
     shutil.copytree(CHART, tmp_path / "chart")
     meta = tmp_path / "chart/Chart.yaml"
     meta.write_text(re.sub(r"^version: .*$", "version: 9.9.9", meta.read_text(), flags=re.M))
@@ -312,7 +316,9 @@ def scaled() -> list[Object]:
     return rendered(example("spot-keda"))
 
 
-def test_a_pool_is_scaled_by_its_queued_and_running_jobs(scaled: list[Object], tmp_path: Path) -> None:
+def test_a_pool_is_scaled_by_its_queued_and_running_jobs(
+    scaled: list[Object], tmp_path: Path
+) -> None:
     app = create_app(Settings(storage_url=tmp_path.as_uri()))
     calls = app.test_client().get("/v1/openapi.json").get_json()["paths"]
     found = one(scaled, "ScaledObject", "-worker-spot")
@@ -557,4 +563,6 @@ def test_what_jobs_may_name_comes_from_secrets() -> None:
     values = pools({"name": "default"}, secrets={"HF_TOKEN": {"secret": "hub", "key": "token"}})
     env = environment(worker(rendered(values)))
     assert env["SPECTRAIN_SECRET_HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert "SPECTRAIN_SECRET_HF_TOKEN" not in environment(one(rendered(values), "Deployment", "-api"))
+    assert "SPECTRAIN_SECRET_HF_TOKEN" not in environment(
+        one(rendered(values), "Deployment", "-api")
+    )

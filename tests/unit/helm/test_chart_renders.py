@@ -140,7 +140,7 @@ def test_whatever_the_values_kubernetes_takes_what_comes_out(
     assert list(violations(objects, version)) == []
     names = [(found["kind"], found["metadata"]["name"]) for found in objects]
     assert len(set(names)) == len(names)
-    assert all(len(name) <= 63 for _, name in names )
+    assert all(len(name) <= 63 for _, name in names)
     for found in kinds(objects, "StatefulSet"):
         assert len(found["metadata"]["name"]) <= 52, "its pods carry its name and a hash as a label"
     for found in with_pods(objects):
