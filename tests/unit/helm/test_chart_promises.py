@@ -96,6 +96,8 @@ def test_ingress_and_route_are_there_when_asked_for_and_lead_to_the_service() ->
     (rule,) = route["spec"]["rules"]
     assert rule["backendRefs"] == [{"name": name, "port": port["port"]}]
     assert rule["timeouts"] == {"request": "0s"}, "a live log lasts as long as its job"
+    values["httpRoute"]["timeouts"] = None
+    assert "timeouts" not in one(rendered(values), "HTTPRoute", "-api")["spec"]["rules"][0]
 
 
 def test_the_probes_ask_paths_that_the_api_answers_without_a_token(tmp_path: Path) -> None:
@@ -557,6 +559,13 @@ def test_nothing_that_a_worker_reads_from_a_secret_reaches_a_job_unasked(
         for name in secret:
             monkeypatch.setenv(name, "geheim")
         assert not set(secret) & usual_environment(Slot(())).keys()
+
+
+@everywhere
+def test_only_the_api_holds_the_tokens_of_the_api(values: Values) -> None:
+    for found in kinds(rendered(values), "Deployment"):
+        is_api = found["metadata"]["name"].endswith("-api")
+        assert ("SPECTRAIN_API_TOKENS" in environment(found)) == is_api
 
 
 def test_what_jobs_may_name_comes_from_secrets() -> None:

@@ -238,6 +238,8 @@ def test_api_and_workers_reach_redis_and_nobody_else_does() -> None:
     assert reaches(objects, api, redis, 6379)
     assert reaches(objects, worker(objects), redis, 6379)
     assert not reaches(objects, test, redis, 6379)
+    (entry,) = rules(objects, labels_of(redis), "ingress")
+    assert not allows(entry, "from", labels_of(test), 6379), "by Redis' own policy too"
     assert reaches(objects, test, api, 8080)
     assert not reaches(objects, redis, api, 8080)
     assert not reaches(objects, worker(objects), api, 8080)
