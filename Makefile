@@ -58,6 +58,10 @@ format: $(STAMP)  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
+.PHONY: chart-readme
+chart-readme: $(STAMP)  ## write the Helm chart's README from its values
+	@$(BIN)/python helm/readme.py
+
 .PHONY: clean
 clean:  ## remove .venv and what the demo left
 	@rm -rf $(VENV) spectrain-demo

@@ -89,7 +89,14 @@ class Register:
     def pools(self) -> list[Pool]:
         """The pools that have workers or ever had a job, by name."""
         workers = self.workers()
-        names = sorted({*self._redis.smembers(self._key("pools")), *(w.pool for w in workers)})
+        names = {*self._redis.smembers(self._key("pools")), *(w.pool for w in workers)}
+        return self._count(sorted(names), workers)
+
+    def pool(self, name: str) -> Pool:
+        """The pool of that name; one that nobody has heard of is empty."""
+        return self._count([name], self.workers())[0]
+
+    def _count(self, names: Sequence[str], workers: Sequence[Worker]) -> list[Pool]:
         now = redis_time(self._redis)
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:

@@ -20,6 +20,7 @@ from jobs.store import JobStore
 from monitoring.storage import newest_change, open_storage
 from worker.asked import Asked
 from worker.child import start_cold
+from worker.deletion_cost import BUSY, IDLE, pod_deletion_cost
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence
@@ -77,6 +78,7 @@ class WorkerProcess:
         )
         self._gpus.on_change = self._tell
         self._asked = Asked(settings, name, self._look)
+        self._cost = pod_deletion_cost(os.environ)
         self._reaping = Reaping(settings, lambda job: newest_change(self._service.storage, job.id))
         self._tidying = Tidying(settings.scratch_dir, seconds=lease)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
@@ -91,6 +93,7 @@ class WorkerProcess:
         self._disk.look()
         self._spot.start()
         self._reaping.start()
+        self._cost.start()
         self._presence.start()
         self._asked.start()
 
@@ -104,6 +107,7 @@ class WorkerProcess:
         self._asked.stop()
         self._tidying.stop()
         self._reaping.stop()
+        self._cost.stop()
         self._presence.stop()
 
     # -- its work -----------------------------------------------------------------------------
@@ -111,10 +115,14 @@ class WorkerProcess:
     def work(self, message: str) -> None:
         """Runs what waits in the pool, which may be other jobs than the one in `message`."""
         held: str | None = message
-        while (job := self._claim(held)) is not None:
-            held = None  # its job has been found
-            with self._gpus.at_work():
-                supervise(self._service, job)
+        try:
+            while (job := self._claim(held)) is not None:
+                held = None  # its job has been found
+                self._cost.tell(BUSY)
+                with self._gpus.at_work():
+                    supervise(self._service, job)
+        finally:
+            self._cost.tell(IDLE)
         log.debug("nothing more to run (woken for %s)", message)
 
     def _claim(self, message: str | None) -> Job | None:

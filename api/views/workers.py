@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.routes import Routes
 from api.service import service
 from api.wire import PoolList, WorkerList
-from jobs.workers import Worker
+from jobs.workers import Pool, Worker
 
 routes = Routes("workers")
 
@@ -35,3 +35,9 @@ def list_pools() -> PoolList:
     `wanted` is what an autoscaler follows: a queue alone would scale a training worker away.
     """
     return PoolList(pools=service().register.pools())
+
+
+@routes.call("GET", "/v1/pools/<name>", answer=Pool)
+def get_pool(name: str) -> Pool:
+    """Ask how full a pool is; one that never had a job is empty, so that it can be scaled."""
+    return service().register.pool(name)

@@ -468,6 +468,14 @@ def test_workers_and_pools_are_listed_with_what_they_do(
     (pool,) = http.get("/v1/pools").get_json()["pools"]
     assert (pool["queued"], pool["running"], pool["wanted"]) == (1, 1, 2)
     assert pool["workers"] == {"idle": 0, "busy": 1, "draining": 0, "unhealthy": 1}
+    assert http.get("/v1/pools/default").get_json() == pool
+
+
+def test_a_pool_that_nobody_has_heard_of_wants_no_worker(http: FlaskClient) -> None:
+    answer = http.get("/v1/pools/gpu")
+    assert answer.status_code == 200
+    assert (answer.get_json()["name"], answer.get_json()["wanted"]) == ("gpu", 0)
+    assert http.get("/v1/pools").get_json()["pools"] == [], "and asking does not make it one"
 
 
 def test_a_worker_is_drained_and_undrained_by_its_name(http: FlaskClient, store: JobStore) -> None:
@@ -656,6 +664,7 @@ def test_without_tokens_no_web_page_of_somebody_else_calls(
         ("GET", f"/v1/jobs/{UNKNOWN}/logs"),
         ("GET", "/v1/workers"),
         ("GET", "/v1/pools"),
+        ("GET", "/v1/pools/gpu"),
         ("GET", "/readyz"),
     ],
 )

@@ -1,0 +1,84 @@
+{{/* A name of at most 63 characters: one that would be longer ends in a hash of the whole. */}}
+{{- define "spectrain.short" -}}
+{{- if gt (len .) 63 -}}
+{{ printf "%s-%s" (trunc 54 . | trimSuffix "-") (sha256sum . | trunc 8) }}
+{{- else -}}
+{{ . }}
+{{- end -}}
+{{- end }}
+
+{{/* What every object's name begins with. A StatefulSet's name leaves room for its pods' hash. */}}
+{{- define "spectrain.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- end -}}
+{{- if gt (len $full) 42 -}}
+{{- $full = printf "%s-%s" (trunc 33 $full | trimSuffix "-") (sha256sum $full | trunc 8) -}}
+{{- end -}}
+{{ $full }}
+{{- end }}
+
+{{- define "spectrain.workerName" -}}
+{{ include "spectrain.short" (printf "%s-worker-%s" (include "spectrain.fullname" .root) .pool.name) }}
+{{- end }}
+
+{{/* Labels that never change: of selectors, and of pods, which a new version of the chart alone must not restart. */}}
+{{- define "spectrain.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .pool }}
+spectrain/pool: {{ .name | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "spectrain.labels" -}}
+{{ include "spectrain.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
+{{- end }}
+
+{{/* registry/repository:tag or registry/repository@digest */}}
+{{- define "spectrain.image" -}}
+{{- $repository := .image.repository -}}
+{{- with .root.Values.images.registry -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
+{{- end -}}
+{{- if .image.digest -}}
+{{ $repository }}@{{ .image.digest }}
+{{- else -}}
+{{ $repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- define "spectrain.serviceAccountName" -}}
+{{- $account := index .root.Values.serviceAccounts .component -}}
+{{- if $account.create -}}
+{{ $account.name | default (printf "%s-%s" (include "spectrain.fullname" .root) .component) }}
+{{- else -}}
+{{ $account.name | default "default" }}
+{{- end -}}
+{{- end }}
+
+{{- define "spectrain.tokensSecret" -}}
+{{ .Values.tokens.existingSecret | default (printf "%s-tokens" (include "spectrain.fullname" .)) }}
+{{- end }}
+
+{{- define "spectrain.redisSecret" -}}
+{{ .Values.redis.existingSecret | default (printf "%s-redis" (include "spectrain.fullname" .)) }}
+{{- end }}
+
+{{- define "spectrain.claim" -}}
+{{- if eq .Values.storage.type "existingClaim" -}}
+{{ .Values.storage.existingClaim.name }}
+{{- else -}}
+{{ include "spectrain.fullname" . }}-storage
+{{- end -}}
+{{- end }}
+
+{{- define "spectrain.apiUrl" -}}
+http://{{ include "spectrain.fullname" . }}-api.{{ .Release.Namespace }}.svc:{{ .Values.api.service.port }}
+{{- end }}

@@ -1,0 +1,103 @@
+{{/*
+The pools as YAML, each with the defaults where it says nothing itself. What a pool says counts,
+also where that is 0, false or empty; maps of settings are filled key by key.
+*/}}
+{{- define "spectrain.pools" -}}
+{{- $defaults := .Values.workers.defaults -}}
+{{- $seen := dict -}}
+{{- $pools := list -}}
+{{- range $given := .Values.workers.pools -}}
+{{- if hasKey $seen $given.name -}}
+{{- fail (printf "workers.pools: two pools have the name %q" $given.name) -}}
+{{- end -}}
+{{- $_ := set $seen $given.name true -}}
+{{- $pool := dict "name" $given.name -}}
+{{- range $key, $default := $defaults -}}
+{{- $value := $default -}}
+{{- if hasKey $given $key -}}
+{{- $value = index $given $key -}}
+{{- if has $key (list "scratch" "image" "podDisruptionBudget" "autoscaling") -}}
+{{- $value = dict -}}
+{{- range $inner, $innerDefault := $default -}}
+{{- $own := index $given $key -}}
+{{- $_ := set $value $inner (ternary (index $own $inner) $innerDefault (hasKey $own $inner)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $pool $key $value -}}
+{{- end -}}
+{{- with $pool.autoscaling -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail (printf "workers.pools: %q: autoscaling.minReplicas is more than maxReplicas" $given.name) -}}
+{{- end -}}
+{{- end -}}
+{{- $pools = append $pools $pool -}}
+{{- end -}}
+{{ dict "pools" $pools | toYaml }}
+{{- end }}
+
+{{/* "true" where a pool's workers keep the deletion cost of their pods up to date. */}}
+{{- define "spectrain.tellsCost" -}}
+{{- if and .root.Values.workers.deletionCost.enabled .pool.autoscaling.enabled -}}true{{- end -}}
+{{- end }}
+
+{{/* "true" where any pool's do. */}}
+{{- define "spectrain.anyTellsCost" -}}
+{{- $root := . -}}
+{{- range (include "spectrain.pools" . | fromYaml).pools -}}
+{{- include "spectrain.tellsCost" (dict "root" $root "pool" .) -}}
+{{- end -}}
+{{- end }}
+
+{{/* The most workers that there may be. */}}
+{{- define "spectrain.mostWorkers" -}}
+{{- $most := 0 -}}
+{{- range (include "spectrain.pools" . | fromYaml).pools -}}
+{{- $most = add $most (ternary .autoscaling.maxReplicas .replicas .autoscaling.enabled) -}}
+{{- end -}}
+{{ $most }}
+{{- end }}
+
+{{/* "true" where a cloud's metadata service may be asked for credentials: S3 without keys. */}}
+{{- define "spectrain.asksForCredentials" -}}
+{{- if and (eq .Values.storage.type "s3") (not .Values.storage.s3.existingSecret) -}}true{{- end -}}
+{{- end }}
+
+{{/* The port of an object store: that of its address, or that of its scheme. */}}
+{{- define "spectrain.storagePort" -}}
+{{- $url := .Values.storage.s3.endpointUrl -}}
+{{- $port := regexFind ":[0-9]+(/.*)?$" $url | regexFind "[0-9]+" -}}
+{{ $port | default (ternary "80" "443" (hasPrefix "http://" $url)) }}
+{{- end }}
+
+{{/* What must not be rendered, said in a sentence. */}}
+{{- define "spectrain.checks" -}}
+{{- with .Values -}}
+{{- if not (or .redis.enabled .redis.external.url .redis.external.existingSecret) -}}
+{{- fail "redis: there is no Redis: set redis.enabled, or redis.external.url or .existingSecret" -}}
+{{- end -}}
+{{- if and .redis.enabled (or .redis.external.url .redis.external.existingSecret) -}}
+{{- fail "redis: set redis.enabled to false to use redis.external" -}}
+{{- end -}}
+{{- if and .redis.external.url .redis.external.existingSecret -}}
+{{- fail "redis.external: set url or existingSecret, not both" -}}
+{{- end -}}
+{{- if and (eq .storage.type "s3") (not .storage.s3.bucket) -}}
+{{- fail "storage.s3.bucket: name the bucket, which must exist" -}}
+{{- end -}}
+{{- if and (eq .storage.type "existingClaim") (not .storage.existingClaim.name) -}}
+{{- fail "storage.existingClaim.name: name the claim" -}}
+{{- end -}}
+{{- if and .ingress.enabled (not .ingress.hosts) -}}
+{{- fail "ingress.hosts: name at least one host" -}}
+{{- end -}}
+{{- if and .httpRoute.enabled (not .httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs: name the gateway" -}}
+{{- end -}}
+{{- $names := list -}}
+{{- range .workers.pools -}}{{- $names = append $names .name -}}{{- end -}}
+{{- if and .test.pool (not (has .test.pool $names)) -}}
+{{- fail (printf "test.pool: there is no pool %q" .test.pool) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
