@@ -37,8 +37,8 @@ test: lint $(STAMP)  ## what CI runs: lint, types, import contracts, all tests
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
-bench: $(STAMP)  ## measure the library on a quiet machine, some 20 minutes; keeps the results
-	@failed=0; for run in metrics plots reader dispatch overhead checkpoint "checkpoint --mb 1500"; do \
+bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; keeps the results
+	@failed=0; for run in metrics plots reader dispatch recovery scale overhead checkpoint "checkpoint --mb 1500"; do \
 		$(BIN)/python -m bench $$run --keep || failed=1; done; exit $$failed
 
 SEED ?=
