@@ -1,4 +1,4 @@
-"""The register of workers, with a real Redis and real worker processes."""
+"""The register of workers, with a real Redis."""
 
 from __future__ import annotations
 
