@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from importlib import resources
 
 from redis import Redis
 from redis.commands.core import Script
 
-from jobs.states import FINAL, MOVES
+from jobs.states import FINAL, MOVES, State
 
 
 class Scripts:
@@ -27,15 +27,20 @@ class Scripts:
     def _script(self, name: str) -> Script:
         if name not in self._loaded:
             folder = resources.files("jobs") / "lua"
-            moves = json.dumps({state: sorted(to) for state, to in MOVES.items()})
-            final = json.dumps(dict.fromkeys(sorted(FINAL), True))
+            moves = (f"{state} = {_names(sorted(to))}" for state, to in MOVES.items())
+            final = (f"{state} = true" for state in sorted(FINAL))
             text = "\n".join(
                 [
-                    f"local MOVES = cjson.decode('{moves}')",
-                    f"local FINAL = cjson.decode('{final}')",
+                    f"local MOVES = {{{', '.join(moves)}}}",
+                    f"local FINAL = {{{', '.join(final)}}}",
                     (folder / "prelude.lua").read_text(),
                     (folder / f"{name}.lua").read_text(),
                 ]
             )
             self._loaded[name] = self._redis.register_script(text)
         return self._loaded[name]
+
+
+def _names(states: Iterable[State]) -> str:
+    """A Lua table of them."""
+    return "{" + ", ".join(f"'{state}'" for state in states) + "}"

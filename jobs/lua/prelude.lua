@@ -1,6 +1,6 @@
 -- What every script below starts with. Python puts two lines before it, from jobs.states:
---   local MOVES = cjson.decode('{"queued": ["running", …], …}')
---   local FINAL = cjson.decode('{"succeeded": true, …}')
+--   local MOVES = {queued = {'running', …}, …}
+--   local FINAL = {succeeded = true, …}
 --
 -- ARGV[1]  prefix of every key
 --
