@@ -13,7 +13,7 @@ from worker.warm_start import WarmStart
 
 # What a program can see of how it was started.
 LOOK = """
-import json, os, resource, signal, sys
+import json, os, resource, signal, subprocess, sys
 main = sys.modules["__main__"]
 std = ("stdin", "stdout", "stderr")
 def stream(s):
@@ -22,7 +22,7 @@ def stream(s):
 seen = {
     "argv": sys.argv, "orig_argv": sys.orig_argv, "path": sys.path, "flags": list(sys.flags),
     "executable": sys.executable, "prefix": sys.prefix, "environment": dict(os.environ),
-    "inherited": sorted(os.popen("env").read().splitlines()),
+    "inherited": sorted(subprocess.check_output("env", text=True).splitlines()),
     "cwd": os.getcwd(), "name": __name__, "file": __file__,
     "main": sorted(main.__dict__), "same": main.__dict__ is globals(), "doc": __doc__,
     "spec": repr(__spec__).split(" at 0x")[0], "package": __package__,
