@@ -185,20 +185,26 @@ class Restored:
 
 
 def restore(
-    storage: Storage, job_id: str, run: RunPaths, *, wanted: Callable[[], bool] = lambda: True
+    storage: Storage,
+    job_id: str,
+    run: RunPaths,
+    *,
+    keeps_records: bool = False,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> Restored | None:
     """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
 
     Every byte of the checkpoint to go on from is verified. A damaged one is set aside as
     `.corrupt` and the one before it is taken. The output log stays in storage: it is only ever
-    added to. Raises `OSError` and `StorageError`.
+    added to. `keeps_records` says that the program is known to commit its checkpoints. Raises
+    `OSError` and `StorageError`.
     """
     files = {}
     stored = {run.root / Path(f.key).relative_to(job_id): f for f in storage.list(job_id)}
     for target, file in stored.items():
         if target == run.output_log or target.parent == run.attempts:
             continue
-        if _is_half(target, stored.keys()):
+        if _is_half(target, stored.keys(), keeps_records=keeps_records):
             files[target] = Version(0, file.size, 0)  # not here: the first publication removes it
             continue
         if not wanted():
@@ -216,17 +222,17 @@ def restore(
     return Restored(_newest_whole(run), files, links)
 
 
-def _is_half(path: Path, stored: Set[Path]) -> bool:
+def _is_half(path: Path, stored: Set[Path], *, keeps_records: bool) -> bool:
     """Whether a worker was killed between a checkpoint and its record.
 
     In the order of its publication the data comes first, in that of its removal last. A program
-    that keeps no records at all has whole checkpoints without.
+    that keeps no records at all has whole checkpoints without; whether a program does is seen by
+    its other checkpoints, where it is not known.
     """
-    return (
-        step_of(path) is not None
-        and commit_record(path) not in stored
-        and any(commit_record(other) in stored for other in stored if step_of(other) is not None)
-    )
+    if step_of(path) is None or commit_record(path) in stored:
+        return False
+    others = (other for other in stored if step_of(other) is not None)
+    return keeps_records or any(commit_record(other) in stored for other in others)
 
 
 def _newest_whole(run: RunPaths) -> commit.CommitRecord | None:

@@ -157,7 +157,13 @@ class _Attempt:
         storage, run = self._service.storage, self._scratch.run
         storage.seize(Fence(self._job.id, self._job.attempt))
         self._scratch.empty()
-        restored = restore(storage, self._job.id, run, wanted=self._is_wanted)
+        restored = restore(
+            storage,
+            self._job.id,
+            run,
+            keeps_records=self._job.spec.train is not None,
+            wanted=self._is_wanted,
+        )
         if restored is None:
             return None
         if not run.job.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from redis.exceptions import RedisError
 from api.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
+from jobs.record import Job
 from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, State
@@ -26,6 +28,7 @@ from jobs.store import JobStore, open_store
 
 Wait = Callable[..., Any]
 LOCK = "spectrain:reaper"
+M = TypeVar("M", bound=Messenger)
 
 
 @pytest.fixture
@@ -134,13 +137,14 @@ class StoppingRedis(Messenger):
         return found
 
 
-def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
-    redis_of_its_own: tuple[Settings, int], wait_until: Wait
-) -> None:
-    settings, pid = redis_of_its_own
+@contextlib.contextmanager
+def watching(
+    settings: Settings, messenger_type: type[M], wait_until: Wait
+) -> Iterator[tuple[JobStore, Job, Reaper, M]]:
+    """A job whose lease runs, and a reaper that has watched for long enough to judge it."""
     redis = connect(settings)
     store = open_store(redis, settings)
-    messenger = StoppingRedis(settings, store)
+    messenger = messenger_type(settings, store)
     try:
         job = store.submit(JobSpec(name="a", command=["true"]))
         assert store.claim("default", "worker") is not None
@@ -153,6 +157,17 @@ def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
             return store.now() - max(began, store.now() - store.uptime()) > 1.5
 
         wait_until(watches, what="a reaper that may judge")
+        yield store, job, reaper, messenger
+    finally:
+        messenger.close()
+        redis.close()
+
+
+def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
+    redis_of_its_own: tuple[Settings, int], wait_until: Wait
+) -> None:
+    settings, pid = redis_of_its_own
+    with watching(settings, StoppingRedis, wait_until) as (store, job, reaper, messenger):
         messenger.stop = pid
         store.renew(job.id, 1)
         assert reaper.run_once() == []
@@ -161,31 +176,14 @@ def test_a_redis_that_stood_still_in_the_middle_of_a_pass_makes_nobody_lost(
         assert store.renew(job.id, 1) is None
         # And who is silent from now on is lost as ever.
         wait_until(lambda: reaper.run_once() == [job.id], what="the verdict")
-    finally:
-        messenger.close()
-        redis.close()
 
 
 def test_a_redis_that_took_no_writes_for_longer_than_a_lease_makes_nobody_lost(
     redis_of_its_own: tuple[Settings, int], wait_until: Wait
 ) -> None:
     settings, _ = redis_of_its_own
-    redis = connect(settings)
-    store = open_store(redis, settings)
-    messenger = Messenger(settings, store)
-    try:
-        job = store.submit(JobSpec(name="a", command=["true"]))
-        assert store.claim("default", "worker") is not None
-        reaper = Reaper(store, messenger, lambda _: None)
-        began = store.now()
-
-        def watches() -> bool:
-            store.renew(job.id, 1)
-            assert reaper.run_once() == []
-            return store.now() - max(began, store.now() - store.uptime()) > 1.5
-
-        wait_until(watches, what="a reaper that may judge")
-        redis.config_set("maxmemory", 1)
+    with watching(settings, Messenger, wait_until) as (store, job, reaper, _):
+        store.redis.config_set("maxmemory", 1)
 
         def lapsed() -> bool:
             for call in (lambda: store.renew(job.id, 1), reaper.run_once):
@@ -194,12 +192,9 @@ def test_a_redis_that_took_no_writes_for_longer_than_a_lease_makes_nobody_lost(
             return bool(store.queues.expired_leases(store.now()))
 
         wait_until(lapsed, what="the end of the lease")
-        redis.config_set("maxmemory", 0)
+        store.redis.config_set("maxmemory", 0)
         assert reaper.run_once() == []
         assert store.renew(job.id, 1) is None
-    finally:
-        messenger.close()
-        redis.close()
 
 
 class SetBackStore(JobStore):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -38,7 +39,7 @@ Wait = Callable[..., Any]
 # -- the services ------------------------------------------------------------------------------
 
 
-class Fake:
+class Fake(ABC):
     """A metadata service on loopback; `mood` is how it fails, '' while it is well."""
 
     def __init__(self) -> None:
@@ -77,8 +78,9 @@ class Fake:
         self._server.shutdown()
         self._server.server_close()
 
+    @abstractmethod
     def answer(self, request: BaseHTTPRequestHandler, path: str, query: dict[str, str]) -> None:
-        raise NotImplementedError
+        """Answers as the cloud's service does."""
 
     def fails(self, request: BaseHTTPRequestHandler) -> bool:
         match self.mood:

@@ -13,6 +13,7 @@ from typing import Any
 import helm_python
 import jsonschema
 import kubernetes_validate
+import pytest
 import yaml
 from helm_python import _native
 from referencing import Registry, Resource
@@ -26,6 +27,13 @@ FOREIGN = {"HTTPRoute", "ScaledObject", "TriggerAuthentication"}
 
 Values = dict[str, Any]
 Object = dict[str, Any]
+
+
+INPUTS: dict[str, Values] = {
+    "default": {},
+    **{path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLES},
+}
+everywhere = pytest.mark.parametrize("values", INPUTS.values(), ids=list(INPUTS))
 
 
 @functools.cache

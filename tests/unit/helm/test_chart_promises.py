@@ -20,11 +20,11 @@ from jobs.spec import JobSpec
 from jobs.workers import Pool
 from tests.unit.helm.chart import (
     CHART,
-    EXAMPLES,
     Object,
     Values,
     container,
     environment,
+    everywhere,
     example,
     kinds,
     objects_of,
@@ -35,12 +35,6 @@ from tests.unit.helm.chart import (
     worker,
 )
 from worker.launch import Slot, usual_environment
-
-INPUTS: dict[str, Values] = {
-    "default": {},
-    **{path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLES},
-}
-everywhere = pytest.mark.parametrize("values", INPUTS.values(), ids=list(INPUTS))
 
 
 def pools(*given: dict[str, Any], **more: Any) -> Values:

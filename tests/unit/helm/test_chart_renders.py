@@ -18,6 +18,7 @@ from tests.unit.helm.chart import (
     Values,
     container,
     environment,
+    everywhere,
     kinds,
     pod_of,
     rendered,
@@ -26,13 +27,8 @@ from tests.unit.helm.chart import (
     worker,
 )
 
-INPUTS: dict[str, Values] = {
-    "default": {},
-    **{path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLES},
-}
 
-
-@pytest.mark.parametrize("values", INPUTS.values(), ids=list(INPUTS))
+@everywhere
 def test_lint_has_nothing_to_warn_of(values: Values) -> None:
     report = helm_python.lint(CHART, values, strict=True)
     assert report["errors"] == []
@@ -41,7 +37,7 @@ def test_lint_has_nothing_to_warn_of(values: Values) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("values", INPUTS.values(), ids=list(INPUTS))
+@everywhere
 def test_each_example_is_what_each_version_of_kubernetes_takes(
     values: Values, version: str
 ) -> None:

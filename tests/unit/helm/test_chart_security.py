@@ -7,15 +7,14 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.unit.helm.chart import (
-    EXAMPLES,
     Object,
     Values,
     beyond_restricted,
     container,
     environment,
+    everywhere,
     example,
     kinds,
     one,
@@ -25,12 +24,6 @@ from tests.unit.helm.chart import (
     worker,
 )
 from worker.deletion_cost import ANNOTATION, CREDENTIALS
-
-INPUTS: dict[str, Values] = {
-    "default": {},
-    **{path.stem: yaml.safe_load(path.read_text()) for path in EXAMPLES},
-}
-everywhere = pytest.mark.parametrize("values", INPUTS.values(), ids=list(INPUTS))
 
 # -- pods ---------------------------------------------------------------------------------------
 

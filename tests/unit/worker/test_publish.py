@@ -23,7 +23,7 @@ from worker.scratch import Scratch, Tidying, remove_left_behind, restore
 class Attempt:
     """One attempt of the run `job` on this machine."""
 
-    def __init__(self, tmp_path: Path, number: int) -> None:
+    def __init__(self, tmp_path: Path, number: int, *, keeps_records: bool = False) -> None:
         self.fence = Fence("job", number)
         self.storage = FileStorage(tmp_path / "store")
         self.stored = RunPaths(tmp_path / "store" / "job")
@@ -32,7 +32,7 @@ class Attempt:
         self.storage.seize(self.fence)
         self._held = self.scratch.held()
         self._held.__enter__()
-        self.restored = restore(self.storage, "job", self.run)
+        self.restored = restore(self.storage, "job", self.run, keeps_records=keeps_records)
         self.publisher = Publisher(self.storage, self.scratch, self.fence, self.restored)
 
     def save(self, step: int, data: bytes = b"weights") -> Path:
@@ -124,6 +124,19 @@ def test_half_a_checkpoint_of_a_killed_worker_is_neither_taken_nor_kept(
     second.save(20)
     second.publisher.publish()
     assert commit.verify(second.stored.checkpoint(20)).attempt == 2
+
+
+def test_half_of_the_first_checkpoint_is_known_for_that_where_the_program_keeps_records(
+    first: Attempt, tmp_path: Path
+) -> None:
+    first.save(10)
+    first.publisher.publish()
+    commit_record(first.stored.checkpoint(10)).unlink()
+    second = Attempt(tmp_path, 2, keeps_records=True)
+    assert second.restored.checkpoint is None
+    assert not second.run.checkpoint(10).exists()
+    second.publisher.publish()
+    assert not second.stored.checkpoint(10).exists()
 
 
 def test_checkpoints_of_a_program_that_keeps_no_records_are_kept(
