@@ -26,7 +26,11 @@ class Measures(_Value):
     first_step: int | None = Field(None, description="The first step of this attempt.")
     resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
     resumed_checksum: str | None = None
-    checkpoint_step: int | None = Field(None, description="Its newest committed checkpoint.")
+    checkpoint_step: int | None = Field(
+        None,
+        description="Its newest committed checkpoint, as far as was heard: a worker that was lost "
+        "may have published one more, which the next attempt then starts from.",
+    )
     restore_seconds: float | None = Field(
         None, description="To fetch and verify the files that it started from."
     )

@@ -199,7 +199,9 @@ def test_a_killed_training_process_and_then_a_killed_worker_leave_the_same_curve
     for earlier, later in zip(job.attempts, job.attempts[1:], strict=False):
         assert later.resumed_from is not None, "it began again in place of resuming"
         assert later.resumed_from % 200 == 0
-        assert later.resumed_from == earlier.checkpoint_step
+        assert earlier.checkpoint_step is not None
+        # A killed worker may have published one more checkpoint than it could tell of.
+        assert later.resumed_from >= earlier.checkpoint_step
     assert up.losses(job) == untouched
 
     log = (up.data / "experiments" / job.id / "logs" / "output.log").read_text()
