@@ -32,6 +32,7 @@ from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
+from worker.receipts import Receipts
 from worker.scratch import Restored, Scratch, restore
 from worker.service import Service
 
@@ -75,9 +76,9 @@ class _Attempt:
         self._kill_at: float | None = None  # time.monotonic
         self._puzzled = False
         self._begun = time.monotonic()
-        self._ended_at: float | None = None
         self._restore_seconds: float | None = None
         self._lease = Lease(service, job)
+        self._receipts = Receipts(job, scratch.run)
 
     def run(self) -> None:
         """Prepares, attends and ends the attempt, its lease kept all the while."""
@@ -169,11 +170,7 @@ class _Attempt:
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
             write_atomically(run.job, text.encode())
-        # Who was killed could not write its own receipt, or not what became of it after that.
-        for attempt in self._job.attempts[:-1]:
-            kept = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
-            if kept is None or storage.read(key) != _receipt_bytes(attempt):
-                self._write_receipt(attempt)
+        self._receipts.complete(storage)
         return restored
 
     # -- during -----------------------------------------------------------------------------
@@ -310,7 +307,7 @@ class _Attempt:
         """Publishes what the record will say of this attempt, where storage is there."""
         self._lease.progress = self._published(self._lease.progress, publisher)
         with contextlib.suppress(OSError):  # the record has it too
-            self._write_receipt(self._receipt(ended))
+            self._receipts.write(self._receipt(ended))
         self._background("storage", publisher.publish).call()
 
     def _patiently(
@@ -370,28 +367,7 @@ class _Attempt:
             log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 
     def _receipt(self, ended: Outcome) -> Attempt:
-        current = self._job.attempts[-1]
-        if self._ended_at is None:
-            # By the clock of Redis, which may be away, and the same however often it is written.
-            self._ended_at = current.started_at + time.monotonic() - self._begun
-        return self._job.so_far(current, self._lease.progress).model_copy(
-            update={
-                "ended_at": self._ended_at,
-                "reason": ended.reason,
-                "message": ended.message,
-                "exit_code": ended.exit_code,
-                "log_tail": list(ended.log_tail),
-            }
-        )
-
-    def _write_receipt(self, attempt: Attempt) -> None:
-        path = self._scratch.run.attempt(attempt.number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _receipt_bytes(attempt))
-
-
-def _receipt_bytes(attempt: Attempt) -> bytes:
-    return attempt.model_dump_json(indent=2).encode()
+        return self._receipts.of(ended, self._lease.progress)
 
 
 def _start(restored: Restored) -> str:

@@ -1,0 +1,61 @@
+"""The receipts of attempts: in the record and as `attempts/N.json`, the same to the byte."""
+
+from __future__ import annotations
+
+import time
+
+from jobs.record import Attempt, Job, Progress
+from monitoring.files import write_atomically
+from monitoring.paths import RunPaths
+from monitoring.storage import Storage
+from worker.outcome import Outcome
+
+
+class Receipts:
+    """Writes the receipt of a job's current attempt, and those that earlier ones could not write.
+
+    Made when the attempt begins, in the thread that ends it.
+    """
+
+    def __init__(self, job: Job, run: RunPaths) -> None:
+        self._job = job
+        self._run = run
+        self._begun = time.monotonic()
+        self._ended_at: float | None = None  # seconds since the epoch
+
+    def of(self, ended: Outcome, progress: Progress) -> Attempt:
+        """The current attempt's receipt; its end is the time of the first call."""
+        current = self._job.attempts[-1]
+        if self._ended_at is None:
+            # By the clock of Redis, which may be away, and the same however often it is written.
+            self._ended_at = current.started_at + time.monotonic() - self._begun
+        return self._job.so_far(current, progress).model_copy(
+            update={
+                "ended_at": self._ended_at,
+                "reason": ended.reason,
+                "message": ended.message,
+                "exit_code": ended.exit_code,
+                "log_tail": list(ended.log_tail),
+            }
+        )
+
+    def complete(self, storage: Storage) -> None:
+        """Writes those of earlier attempts that storage lacks, or has otherwise than the record.
+
+        Who was killed could not write its own, or not what became of it after that. Raises
+        `OSError` and `StorageError`.
+        """
+        for attempt in self._job.attempts[:-1]:
+            kept = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
+            if kept is None or storage.read(key) != _text(attempt):
+                self.write(attempt)
+
+    def write(self, attempt: Attempt) -> None:
+        """Writes a receipt for the publisher to publish; raises `OSError`."""
+        path = self._run.attempt(attempt.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, _text(attempt))
+
+
+def _text(attempt: Attempt) -> bytes:
+    return attempt.model_dump_json(indent=2).encode()
