@@ -17,6 +17,7 @@ from monitoring.commit import CheckpointCorrupt, read, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
 from monitoring.storage import FENCE_NAME, Fence, OvertakenError, Storage, StorageError
+from worker.output import OutputLog
 from worker.scratch import Restored, Scratch, Version
 
 _GROWING = {".jsonl", ".log"}
@@ -38,11 +39,9 @@ class Publisher:
         self._storage = storage
         self._scratch = scratch
         self._fence = fence
-        self._log_key = self._key(scratch.run.output_log)
+        self._output = OutputLog(storage, scratch, fence)
         # What the service writes in storage itself: a file of the job's would take its place.
         self._ours = {scratch.run.output_log, scratch.run.root / FENCE_NAME}
-        self._log_size: int | None = None  # bytes in storage; None when it must be asked
-        self._output_read = 0  # bytes of the child's output that are in the log
         self._published = dict(restored.files)
         self._links = dict(restored.links)
         # The last bytes that storage has of each growing file.
@@ -51,22 +50,24 @@ class Publisher:
             for path, version in restored.files.items()
             if path.suffix in _GROWING and path.is_file()
         }
-        self._lines: list[bytes] = []
-        self._last_line: str | None = None
         self._closing = False
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
-        self.uploaded_bytes = 0
+        self._uploaded_bytes = 0
         self.refused: dict[Path, str] = {}  # files that storage did not take in the last pass
         self.checkpoint = restored.checkpoint  # the newest one in storage
 
+    @property
+    def uploaded_bytes(self) -> int:
+        """What was sent to storage so far."""
+        return self._uploaded_bytes + self._output.published_bytes
+
     def say(self, line: str) -> None:
         """Adds a line of the supervisor's to the run's output log, with the next pass."""
-        text = f"[{self._fence.attempt}] --- {line}\n"
-        self._lines.append(text.encode(errors="backslashreplace"))
+        self._output.say(line)
 
     def close(self, line: str) -> None:
         """Ends the run's output log with a line, after all that the child printed."""
-        self._last_line = line
+        self._output.close(line)
         self._closing = True
 
     def publish(self) -> None:
@@ -86,7 +87,7 @@ class Publisher:
             whole = data  # also those of a script that keeps no records
         run = self._scratch.run
         curve = [path for path in others if path in {run.metrics, run.superseded_metrics}]
-        self._publish_log()
+        self._output.publish()
         for path in (*curve, *whole, *records):
             self._publish_file(path)
         self._publish_links()
@@ -118,51 +119,6 @@ class Publisher:
 
     # -- one kind of file each --------------------------------------------------------------
 
-    def _publish_log(self) -> None:
-        self._publish_lines()
-        self._publish_output(final=self._last_line is not None)
-        if self._last_line is not None:
-            self.say(self._last_line)
-            self._last_line = None
-            self._publish_lines()
-
-    def _publish_lines(self) -> None:
-        while self._lines:
-            self._append_to_log(self._lines[0])
-            del self._lines[0]
-
-    def _publish_output(self, *, final: bool) -> None:
-        """Sends the child's new lines, each marked with its attempt."""
-        while True:
-            try:
-                with self._scratch.output.open("rb") as file:
-                    file.seek(self._output_read)
-                    block = file.read(_READ_BYTES)
-            except FileNotFoundError:
-                return
-            at_end = len(block) < _READ_BYTES
-            whole = block.rfind(b"\n") + 1
-            if (final and at_end) or (whole == 0 and not at_end):
-                whole = len(block)
-            if whole == 0:
-                return
-            mark = b"[%d] " % self._fence.attempt
-            lines = block[:whole].removesuffix(b"\n").split(b"\n")
-            self._append_to_log(b"".join(mark + line + b"\n" for line in lines))
-            self._output_read += whole
-
-    def _append_to_log(self, data: bytes) -> None:
-        if self._log_size is None:
-            found = self._storage.stat(self._log_key)
-            self._log_size = found.size if found else 0
-        try:
-            self._storage.append(self._log_key, self._log_size, data, self._fence)
-        except Exception:
-            self._log_size = None
-            raise
-        self._log_size += len(data)
-        self.uploaded_bytes += len(data)
-
     def _publish_file(self, path: Path) -> None:
         try:
             version = Version.of(path)
@@ -185,7 +141,7 @@ class Publisher:
     def _put(self, path: Path, version: Version) -> None:
         committed = path.suffix == ".pt" and step_of(path) is not None
         self._storage.put(self._key(path), path, self._fence, immutable=committed)
-        self.uploaded_bytes += version.size
+        self._uploaded_bytes += version.size
 
     def _note_checkpoint(self, record: Path) -> None:
         with contextlib.suppress(CheckpointCorrupt, OSError):
@@ -206,7 +162,7 @@ class Publisher:
                 while data := file.read(min(_READ_BYTES, version.size - offset)):
                     self._storage.append(key, offset, data, self._fence)
                     offset += len(data)
-                    self.uploaded_bytes += len(data)
+                    self._uploaded_bytes += len(data)
         self._ends[path] = _end(path, version.size)
 
     def _publish_links(self) -> None:

@@ -48,13 +48,6 @@ class Scratch:
         """What the child prints, before its lines are marked."""
         return self.root / "output"
 
-    def last_lines(self) -> list[str]:
-        """The last 16 KiB of the child's output, by lines."""
-        with self.output.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 16384))
-            return file.read().decode(errors="replace").splitlines()
-
     @property
     def steps(self) -> Path:
         """The child's step counter."""

@@ -31,6 +31,7 @@ from worker.lease import Lease
 from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
+from worker.output import last_lines
 from worker.publish import Publisher
 from worker.receipts import Receipts
 from worker.scratch import Restored, Scratch, restore
@@ -133,7 +134,7 @@ class _Attempt:
         finally:
             child.end()
             publication.stop()
-        lines = self._scratch.last_lines()
+        lines = last_lines(self._scratch.output)
         tells = self._job.spec.train is not None
         ended = outcome(
             exit_code,
