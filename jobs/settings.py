@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     s3_endpoint_url: str = Field(
         "", description="Address of the object store, where that is not Amazon's."
     )
+    s3_redirect: bool = Field(
+        True, description="Whether clients fetch files from the object store; false: from the API."
+    )
     api_tokens: str = Field(
         "",
         description="Bearer tokens, separated by commas; without one the API serves loopback only.",

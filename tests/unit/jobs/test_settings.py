@@ -22,7 +22,13 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_setting_may_come_from_a_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    odd = {"api_port": "8081", "device": "cpu", "spot": "off", "warm_start": "false"}
+    odd = {
+        "api_port": "8081",
+        "device": "cpu",
+        "spot": "off",
+        "warm_start": "false",
+        "s3_redirect": "false",
+    }
     value = odd.get(name, "7" if name.endswith("seconds") else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
     monkeypatch.delenv(f"SPECTRAIN_{name.upper()}", raising=False)
