@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _connect(settings: Settings) -> Redis:
     """A client that fails sooner than a worker's; one retry mends a connection that went stale."""
     return Redis.from_url(
-        settings.redis_url,
+        settings.redis_address,
         decode_responses=True,
         socket_connect_timeout=_REDIS_TIMEOUT,
         socket_timeout=_REDIS_TIMEOUT,

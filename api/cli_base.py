@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,7 +55,15 @@ class _Sentences(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, url: str, token: str | None) -> None:
     """Training jobs that come back finished."""
-    ctx.obj = Service(url, token)
+    ctx.obj = Service(url, token or _token_of_file())
+
+
+def _token_of_file() -> str | None:
+    path = os.environ.get("SPECTRAIN_API_TOKEN_FILE")
+    try:
+        return Path(path).read_text().partition(",")[0].strip() if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"SPECTRAIN_API_TOKEN_FILE: {error}") from error
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -18,7 +18,7 @@ _SWEPT = 200
 
 def celery_app(settings: Settings) -> Celery:
     """The Celery application, for those who send and for the worker."""
-    app = Celery("spectrain", broker=settings.redis_url, set_as_current=False)
+    app = Celery("spectrain", broker=settings.redis_address, set_as_current=False)
     app.conf.update(
         # A late acknowledgement is restored, and so runs twice, after any reconnect.
         task_acks_late=False,

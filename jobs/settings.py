@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import Redis
 
+PREFIX = "SPECTRAIN_"
+
 
 class Settings(BaseSettings):
-    """What each process of the service reads when it starts."""
+    """What each process of the service reads when it starts.
 
-    model_config = SettingsConfigDict(env_prefix="SPECTRAIN_", extra="ignore", frozen=True)
+    `SPECTRAIN_X_FILE` names a file with the value, where `SPECTRAIN_X` itself is not set: secrets
+    come as files.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         validation_alias=AliasChoices("SPECTRAIN_REDIS_URL", "REDIS_URL", "redis_url"),
         description="Where the records and the queue are.",
     )
+    redis_password: str = Field("", description="Password of that Redis, where its URL has none.")
     redis_prefix: str = Field("spectrain:", description="Prefix of every key in Redis.")
     storage_url: str = Field(
         "file:///experiments",
@@ -27,6 +36,9 @@ class Settings(BaseSettings):
     )
     s3_endpoint_url: str = Field(
         "", description="Address of the object store, where that is not Amazon's."
+    )
+    s3_redirect: bool = Field(
+        True, description="Whether clients fetch files from the object store; false: from the API."
     )
     api_tokens: str = Field(
         "",
@@ -66,11 +78,41 @@ class Settings(BaseSettings):
         True, description="Whether a worker keeps torch imported, to start jobs in milliseconds."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        files = {}
+        for name in cls.model_fields:
+            variable = f"{PREFIX}{name.upper()}"
+            path = os.environ.get(f"{variable}_FILE")
+            if path and variable not in os.environ and name not in given:
+                # A field with several names is filled by the first of them that is there.
+                files[variable if name == "redis_url" else name] = _read(f"{variable}_FILE", path)
+        return {**given, **files}
+
+    @property
+    def redis_address(self) -> str:
+        """The URL of Redis, password included."""
+        parts = urlsplit(self.redis_url)
+        if not self.redis_password or parts.password is not None:
+            return self.redis_url
+        user, host = parts.username or "", parts.netloc.rpartition("@")[2]
+        password = quote(self.redis_password, safe="")
+        return parts._replace(netloc=f"{user}:{password}@{host}").geturl()
+
+
+def _read(variable: str, path: str) -> str:
+    """What a file holds, without the newline at its end; raises ValueError."""
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{variable} names a file that cannot be read: {error}") from error
+
 
 def connect(settings: Settings) -> Redis:
     """A client of the settings' Redis that answers in `str` and notices a dead peer."""
     return Redis.from_url(
-        settings.redis_url,
+        settings.redis_address,
         decode_responses=True,
         socket_connect_timeout=5,
         socket_timeout=10,

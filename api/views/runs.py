@@ -11,6 +11,7 @@ from werkzeug.exceptions import NotFound
 from api.metrics import rows_after
 from api.routes import Routes
 from api.service import service
+from api.stored_file import send_stored
 from api.wire import (
     JOB_STATE,
     NEXT_OFFSET,
@@ -95,28 +96,37 @@ def list_artifacts(job_id: str) -> ArtifactList:
 def get_artifact(job_id: str, path: str) -> Response:
     """Fetch a file of a run, or a part of it (Range).
 
-    An object store sends it itself: the answer is a redirect (302) to a URL of the store's that
-    needs no token and is good for a quarter of an hour.
+    An object store sends it itself, unless the service was told otherwise: the answer is a redirect
+    (302) to a URL of the store's that needs no token and is good for a quarter of an hour.
     """
     service().store.get(job_id)
     if not all(map(_NAME.fullmatch, path.encode(errors="replace").split(b"/"))):
         raise _no_file(job_id, path)
-    if (url := _url(job_id, path)) is not None:
-        return Response(status=302, headers={"Location": url, "Cache-Control": "no-store"})
-    file = _file(job_id, path)
-    answer = send_file(file, conditional=True, etag=True, max_age=0)
+    if service().storage.local_path(job_id) is not None:
+        answer = send_file(_file(job_id, path), conditional=True, etag=True, max_age=0)
+    elif service().settings.s3_redirect:
+        headers = {"Location": _url(job_id, path), "Cache-Control": "no-store"}
+        return Response(status=302, headers=headers)
+    else:
+        try:
+            answer = send_stored(service().storage, f"{job_id}/{path}")
+        except FileNotFoundError:
+            raise _no_file(job_id, path) from None
     # What a run wrote is data: no page of it may act in the service's name.
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return answer
 
 
-def _url(job_id: str, path: str) -> str | None:
-    """Where an object store sends the file from, None for a directory; raises `NotFound`."""
+def _url(job_id: str, path: str) -> str:
+    """Where an object store sends the file from; raises `NotFound`."""
     try:
-        return service().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
+        url = service().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
     except FileNotFoundError:
         raise _no_file(job_id, path) from None
+    if url is None:
+        raise _no_file(job_id, path)
+    return url
 
 
 def _file(job_id: str, path: str) -> Path:

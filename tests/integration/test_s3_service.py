@@ -78,6 +78,35 @@ def test_a_file_is_fetched_from_the_store_by_a_redirect(
     ]  # fmt: skip
 
 
+@pytest.fixture
+def sent(s3_settings: Settings) -> Iterator[FlaskClient]:
+    """The API where clients do not reach the store."""
+    app = create_app(s3_settings.model_copy(update={"s3_redirect": False}))
+    yield app.test_client()
+    app.extensions["spectrain"].messenger.close()
+
+
+def test_where_clients_do_not_reach_the_store_the_api_sends_files_itself(
+    sent: FlaskClient, storage: Storage, job_id: str
+) -> None:
+    whole = bytes(range(256)) * (5 << 12)  # more than one block
+    storage.append(f"{job_id}/checkpoints/big.pt", 0, whole)
+    path = f"/v1/jobs/{job_id}/artifacts/checkpoints/big.pt"
+    answer = sent.get(path)
+    assert (answer.status_code, answer.content_length) == (200, len(whole))
+    assert answer.data == whole
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    again = sent.get(path, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    for given, start, end in (("4194300-4194309", 4194300, 4194310), ("-7", -7, None)):
+        part = sent.get(path, headers={"Range": f"bytes={given}"})
+        assert (part.status_code, part.data) == (206, whole[start:end])
+        assert part.headers["Content-Range"].endswith(f"/{len(whole)}")
+    assert sent.get(path, headers={"Range": f"bytes={len(whole)}-"}).status_code == 416
+    assert sent.get(f"/v1/jobs/{job_id}/artifacts/latest").data == b'{"loss": 1.0}'
+    assert sent.get(f"/v1/jobs/{job_id}/artifacts/none").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["none", ".fence", "logs", "../x", "logs//output.log"])
 def test_what_is_no_file_of_the_run_is_not_found(
     http: FlaskClient, storage: Storage, job_id: str, path: str

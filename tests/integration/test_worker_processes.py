@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
+from worker.alive import running_workers, verdict
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
@@ -95,8 +97,9 @@ def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_
     settings: Settings,
     wait_until: Wait,
 ) -> None:
-    workers.start()
+    process = workers.start()
     wait_until(register.workers, what="the worker")
+    assert verdict([process.pid], socket.gethostname(), register.workers()) == ""
     wait_until(lambda: not any(settings.scratch_dir.rglob("*")), what="a tidy directory")
     settings.scratch_dir.rmdir()
     settings.scratch_dir.write_text("no directory")
@@ -107,6 +110,7 @@ def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_
         what="the worker's word",
     )
     assert "its scratch disk" in worker.reason
+    assert verdict([process.pid], socket.gethostname(), register.workers()) == worker.reason
     assert [store.get(job.id).attempt for job in jobs] == [0, 0, 0]
     settings.scratch_dir.unlink()
     for job in jobs:
@@ -119,6 +123,9 @@ def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
 ) -> None:
     leaving, killed = workers.start(), workers.start()
     wait_until(lambda: len(register.workers()) == 2, what="both workers")
+    assert {leaving.pid, killed.pid} <= set(running_workers())
+    killed.send_signal(signal.SIGSTOP)
+    wait_until(lambda: killed.pid not in running_workers(), what="a worker that stands still")
     killed.kill()
     leaving.terminate()
     assert leaving.wait(30) == 0

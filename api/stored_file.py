@@ -1,0 +1,60 @@
+"""A file of storage that this process sends itself, whole or a range of it."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+from typing import IO, cast
+
+from flask import Response, request
+from werkzeug.wsgi import FileWrapper
+
+from monitoring.storage import Storage
+
+_BLOCK = 4 << 20
+
+
+class StoredFileReader(io.RawIOBase):
+    """Reads a file of storage block by block, from wherever it is told to."""
+
+    def __init__(self, storage: Storage, key: str, size: int) -> None:
+        self._storage, self._key, self._size = storage, key, size
+        self._position = 0
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes on from there; from the beginning only."""
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("seek from the beginning")
+        self._position = offset
+        return offset
+
+    def tell(self) -> int:
+        """Where the next byte comes from."""
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, and no more than the file had when it was opened."""
+        left = self._size - self._position
+        size = left if size < 0 else min(size, left)
+        block = self._storage.read(self._key, self._position, size) if size > 0 else b""
+        self._position += len(block)
+        return block
+
+
+def send_stored(storage: Storage, key: str) -> Response:
+    """The answer to a request for a file; raises `FileNotFoundError`."""
+    file = storage.stat(key)
+    if file is None:
+        raise FileNotFoundError(key)
+    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    reader = cast(IO[bytes], StoredFileReader(storage, key, file.size))
+    answer = Response(FileWrapper(reader, _BLOCK), mimetype=kind, direct_passthrough=True)
+    answer.content_length = file.size
+    answer.set_etag(f"{file.modified}-{file.size}")
+    answer.cache_control.no_cache = True
+    answer.make_conditional(request.environ, accept_ranges=True, complete_length=file.size)
+    return answer

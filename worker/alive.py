@@ -1,0 +1,60 @@
+"""`python -m worker.alive`: whether this container's worker is well, for its health check.
+
+It is when its process runs and the register knows it as one that may take jobs. Nothing restarts a
+worker for that: `docker ps` shows it. One that cannot be asked after, for Redis is away, is taken
+for well: a worker outlives that.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+
+import psutil
+
+from jobs.errors import STORE_AWAY
+from jobs.register import Register
+from jobs.settings import Settings, connect
+from jobs.workers import Worker, WorkerState
+
+_STANDS = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
+
+
+def verdict(pids: Sequence[int], host: str, register: Iterable[Worker]) -> str:
+    """What is wrong with the worker that has one of `pids` on `host`, '' where nothing is."""
+    if not pids:
+        return "No worker process runs here."
+    names = tuple(f"{host}-{pid}-" for pid in pids)
+    mine = [worker for worker in register if worker.name.startswith(names)]
+    if not mine:
+        return "The register of workers does not know this one."
+    return next((w.reason for w in mine if w.state is WorkerState.UNHEALTHY), "")
+
+
+def running_workers() -> list[int]:
+    """The worker processes that are here, but for those that only stand still."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if line[1:] == ["-m", "worker"] and process.info["status"] not in _STANDS:
+            found.append(process.pid)
+    return found
+
+
+def main() -> str:
+    """What to say of the worker of this container, '' where it is well."""
+    settings = Settings()
+    pids = running_workers()
+    register = Register(
+        connect(settings), prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+    )
+    try:
+        return verdict(pids, socket.gethostname(), register.workers() if pids else [])
+    except STORE_AWAY as error:
+        print(f"The worker runs; Redis cannot be asked: {error}")
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main() or 0)
