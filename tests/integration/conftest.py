@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -23,18 +24,18 @@ from api.redis_server import free_port
 from worker.child import Child, Start
 from worker.warm_start import WarmStart
 
-# Lists come in pages of ten, so that every test with more files goes through several.
-_SERVER = {"MOTO_S3_DEFAULT_MAX_KEYS": "10"}
 _BUCKET = "runs"
+_SECRET = "secret"
 
 
-@pytest.fixture(scope="session")
-def s3_server(wait_until: Callable[..., Any]) -> Iterator[str]:
-    """The address of a moto server that lives as long as the tests."""
-    port = free_port()
+@contextlib.contextmanager
+def _served(
+    wait_until: Callable[..., Any], command: list[str], port: int, **env: str
+) -> Iterator[str]:
+    """The address of an S3 server with an empty bucket, while it runs."""
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
-        env={**os.environ, **_SERVER},
+        [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+        env={**os.environ, **env},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -44,13 +45,43 @@ def s3_server(wait_until: Callable[..., Any]) -> Iterator[str]:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_until(answers, what="the S3 server")
+        wait_until(answers, what=f"the S3 server {command[0]}")
         address = f"http://127.0.0.1:{port}"
         httpx.put(f"{address}/{_BUCKET}").raise_for_status()
         yield address
     finally:
         process.terminate()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def moto_server(wait_until: Callable[..., Any]) -> Iterator[str]:
+    """The address of a moto server that lives as long as the tests."""
+    port = free_port()
+    # Lists come in pages of ten, so that every test with more files goes through several.
+    own = {"MOTO_S3_DEFAULT_MAX_KEYS": "10"}
+    with _served(wait_until, ["moto_server", "--port", str(port)], port, **own) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def ministack_server(wait_until: Callable[..., Any]) -> Iterator[str]:
+    """The address of a server that shares no code with moto; lives as long as the tests."""
+    port = free_port()
+    own = {
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "SERVICES": "s3",
+        "AWS_SECRET_ACCESS_KEY": _SECRET,  # it checks the signatures of presigned URLs
+    }
+    with _served(wait_until, ["ministack"], port, **own) as address:
+        yield address
+
+
+@pytest.fixture
+def s3_server(moto_server: str) -> str:
+    """The address of an S3 server; the tests of storage itself go through several."""
+    return moto_server
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +98,7 @@ def s3_url(s3_server: str, read_once: None, monkeypatch: pytest.MonkeyPatch) -> 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)

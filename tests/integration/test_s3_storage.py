@@ -30,6 +30,11 @@ def opened(url: str) -> S3Storage:
     return storage
 
 
+@pytest.fixture(params=["moto_server", "ministack_server"])
+def s3_server(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
 @pytest.fixture
 def storage(s3_url: str) -> S3Storage:
     return opened(s3_url)
@@ -278,6 +283,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3_url: str, s3_server: str) -> N
             ask()
 
 
+@pytest.mark.parametrize("s3_server", ["moto_server"], indirect=True)  # the other takes any
 def test_wrong_credentials_are_said_to_be_wrong(storage: S3Storage, s3_server: str) -> None:
     httpx.post(f"{s3_server}/moto-api/reset-auth", content=b"0").raise_for_status()
     try:

@@ -12,11 +12,21 @@ FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 MB = 1 << 20
 
 
-@pytest.fixture(params=["file", "s3"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "s3":
-        return str(request.getfixturevalue("s3_url"))
-    return (tmp_path / "store").as_uri()
+@pytest.fixture
+def s3_server(request: pytest.FixtureRequest, url_kind: str) -> str:
+    return str(request.getfixturevalue(url_kind))
+
+
+@pytest.fixture(params=["file", "moto_server", "ministack_server"])
+def url_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, url_kind: str, tmp_path: Path) -> str:
+    if url_kind == "file":
+        return (tmp_path / "store").as_uri()
+    return str(request.getfixturevalue("s3_url"))
 
 
 @pytest.fixture
