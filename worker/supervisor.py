@@ -32,7 +32,8 @@ from worker.memory import oom_kills
 from worker.observe import Observer
 from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
 from worker.publish import Publisher
-from worker.scratch import Restored, Scratch, restore
+from worker.restore import restore
+from worker.scratch import Restored, Scratch
 from worker.service import Service
 
 log = logging.getLogger(__name__)
