@@ -51,7 +51,9 @@ class CheckpointDirectory:
             commit.publish(
                 draft,
                 path,
-                CommitRecord(step, file.size, file.checksum, self._attempt, moment, seconds),
+                CommitRecord(
+                    step, file.size, file.checksum, self._attempt, moment, seconds, self._keep
+                ),
             )
             # It counts from here on: what fails below takes nothing away from it.
             self._point(self.paths.latest_checkpoint, path)

@@ -45,6 +45,7 @@ class CommitRecord:
     attempt: int  # the fencing number, 0 outside the service
     time: float  # seconds since the epoch, later than that of every checkpoint before it
     seconds: float = 0.0  # that the save took, from the call until the data were on the disk
+    keep: int = 0  # how many of the newest its program keeps; 0 where that is not known
 
 
 def write(checkpoint: Path, record: CommitRecord) -> None:
@@ -70,10 +71,11 @@ def read(checkpoint: Path) -> CommitRecord:
     return _decode(commit_record(checkpoint))
 
 
-def verify(checkpoint: Path) -> CommitRecord:
+def verify(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> CommitRecord:
     """The record of a checkpoint whose every byte was compared with it.
 
-    Raises CheckpointCorrupt with the cause, FileNotFoundError where there is no such file.
+    `on_block` is called all the while and ends it by raising. Raises CheckpointCorrupt with the
+    cause, FileNotFoundError where there is no such file.
     """
     cause = "it has no commit record"
     for candidate in (commit_record(checkpoint), _intent(checkpoint)):
@@ -84,7 +86,7 @@ def verify(checkpoint: Path) -> CommitRecord:
         except CheckpointCorrupt as corrupt:
             cause = corrupt.cause
             continue
-        mismatch = _mismatch(checkpoint, record)
+        mismatch = _mismatch(checkpoint, record, on_block)
         if mismatch is None:
             return record
         cause = mismatch
@@ -145,7 +147,7 @@ def set_aside(checkpoint: Path) -> Path:
     return aside
 
 
-def checksum(path: Path, algorithm: str) -> str:
+def checksum(path: Path, algorithm: str, on_block: Callable[[], None] = lambda: None) -> str:
     """A file's checksum as records spell it: "crc32:…" or "sha256:…". Raises OSError."""
     update, digest = _hasher(algorithm)
     with path.open("rb", buffering=0) as file:
@@ -153,6 +155,7 @@ def checksum(path: Path, algorithm: str) -> str:
         block = bytearray(_BLOCK)
         view = memoryview(block)
         while count := file.readinto(block):
+            on_block()
             update(view[:count])
     return digest()
 
@@ -175,11 +178,13 @@ def crc32_text(crc: int) -> str:
     return f"crc32:{crc:08x}"
 
 
-def _mismatch(checkpoint: Path, record: CommitRecord) -> str | None:
+def _mismatch(
+    checkpoint: Path, record: CommitRecord, on_block: Callable[[], None] = lambda: None
+) -> str | None:
     size = checkpoint.stat().st_size
     if size != record.size:
         return f"it has {size} bytes, its commit record says {record.size}"
-    found = checksum(checkpoint, record.checksum.partition(":")[0])
+    found = checksum(checkpoint, record.checksum.partition(":")[0], on_block)
     if found != record.checksum:
         return f"its checksum is {found}, its commit record says {record.checksum}"
     return None

@@ -9,9 +9,11 @@ import os
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from monitoring.commit import crc32_text
 from monitoring.files import sync
 from monitoring.storage import (
     FENCE_NAME,
@@ -25,6 +27,7 @@ from monitoring.storage import (
 
 _LOCK_SECONDS = 10.0
 _TEMPORARY = ".tmp-"
+_BLOCK = 1 << 20
 
 
 class FileStorage:
@@ -89,12 +92,18 @@ class FileStorage:
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._path(run))
 
-    def get(self, key: str, target: Path, *, immutable: bool = False) -> None:
+    def get(
+        self,
+        key: str,
+        target: Path,
+        *,
+        immutable: bool = False,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> str | None:
         """Fetches a file; an immutable one on the same file system by a hard link."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source = self._path(key)
-        if not (immutable and _link(source, target)):
-            shutil.copyfile(source, target)
+        return None if immutable and _link(source, target) else _copy(source, target, on_block)
 
     def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
         """Bytes of a file."""
@@ -207,6 +216,23 @@ def _lock(descriptor: int, path: Path) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
+    """The CRC-32 of a file that is copied whole or not at all."""
+    crc, block = 0, memoryview(bytearray(_BLOCK))
+    try:
+        with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:
+            while count := read.readinto(block):
+                on_block()
+                crc = zlib.crc32(block[:count], crc)
+                part = block[:count]
+                while part:
+                    part = part[written.write(part) :]
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return crc32_text(crc)
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -1,12 +1,13 @@
 """The requests to one bucket of an S3 object store that storage is made of.
 
-boto3 finds credentials, region and certificates itself, and its transfer manager moves large
+boto3 finds credentials, region and certificates itself, and its transfer manager sends large
 objects. Everything here raises boto3's errors.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,14 @@ import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
-from s3transfer.subscribers import BaseSubscriber
 
+from monitoring.s3_download import Download, Options
 from monitoring.s3_errors import S3_ERRORS, error_code
 
 WHOLE = 8 << 20  # bytes; a smaller file is sent in one request, a larger one in parts of so many
 _MAX_COPIED_PART = 5 << 30
 _READ_TRIES = 3
-
-Options = dict[str, Any]
+_TRIES_OF_A_PART = 5  # one of a thousand must not cost the others; all else is tried three times
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,21 @@ class Bucket:
 
     def __init__(self, bucket: str, endpoint_url: str | None) -> None:
         self.bucket = bucket
-        self._client = boto3.session.Session().client(
-            "s3",
-            endpoint_url=endpoint_url,
-            config=Config(
-                signature_version="s3v4",
-                s3={"addressing_style": "path"} if endpoint_url else None,
-                retries={"mode": "standard"},
-                # Short: a worker that has to stop waits for the call that is under way.
-                connect_timeout=5,
-                read_timeout=20,
-                tcp_keepalive=True,
-                max_pool_connections=16,
-            ),
-        )
+        session = boto3.session.Session()
+        self._client = _client(session, endpoint_url)
+        self._parts_client = _client(session, endpoint_url, total_max_attempts=_TRIES_OF_A_PART)
         self._transfers = TransferConfig(
             multipart_threshold=WHOLE, multipart_chunksize=WHOLE, max_concurrency=8
         )
         # By object, what is to happen before its multipart upload is completed.
         self._before_completion: dict[str, Callable[[], Options]] = {}
-        self._client.meta.events.register(
-            "before-parameter-build.s3.CompleteMultipartUpload", self._add_condition
-        )
+        for client in (self._client, self._parts_client):
+            events = client.meta.events
+            events.register(
+                "before-parameter-build.s3.CompleteMultipartUpload", self._add_condition
+            )
+            events.register("after-call.s3.CreateMultipartUpload", self._note_begun)
+        self._begun: dict[str, str] = {}  # uploads that have not ended, by id, and their objects
 
     @property
     def endpoint(self) -> str:
@@ -103,11 +96,10 @@ class Bucket:
                 if not tries_left:
                     raise
 
-    def download(self, name: str, head: Options, target: Path) -> None:
-        """Fetches the object of that head, by ranges in parallel, to `target` whole or not."""
-        with create_transfer_manager(self._client, self._transfers) as manager:
-            known = [_Known(head)]
-            manager.download(self.bucket, name, str(target), subscribers=known).result()
+    def download(self, name: str, head: Options, target: Path, on_block: Callable[[], None]) -> str:
+        """Fetches the object of that head; see `Download`."""
+        source = {"Bucket": self.bucket, "Key": name}
+        return Download(self._parts_client, source, head, on_block).to(target)
 
     def pages(self, prefix: str) -> Iterator[list[Options]]:
         """Key, Size, ETag and LastModified of all objects by name, up to a thousand at once."""
@@ -138,8 +130,9 @@ class Bucket:
         `before_completion` gives the condition of the last request, or ends it all by raising.
         """
         with (
+            self._finishing(name),
             self._asking(name, before_completion),
-            create_transfer_manager(self._client, self._transfers) as manager,
+            create_transfer_manager(self._parts_client, self._transfers) as manager,
         ):
             manager.upload(str(source), self.bucket, name).result()
 
@@ -154,9 +147,10 @@ class Bucket:
         """Replaces an object by its first `offset` bytes, which the store copies, and `data`."""
         target = {"Bucket": self.bucket, "Key": name}
         unchanged = {f"CopySource{k}": v for k, v in condition.items() if k == "IfMatch"}
-        upload = {**target, "UploadId": self._client.create_multipart_upload(**target)["UploadId"]}
-        try:
+        with self._finishing(name):
             etags: list[str] = []
+            begun = self._client.create_multipart_upload(**target)
+            upload = {**target, "UploadId": begun["UploadId"]}
             for start, end in _parts(offset):
                 copied = self._client.upload_part_copy(
                     **upload,
@@ -173,10 +167,6 @@ class Bucket:
                 answer = self._client.complete_multipart_upload(
                     **upload, MultipartUpload={"Parts": parts}
                 )
-        except BaseException:
-            with contextlib.suppress(*S3_ERRORS):
-                self._client.abort_multipart_upload(**upload)
-            raise
         return Written(answer["ETag"], offset + len(data))
 
     def delete(self, name: str) -> None:
@@ -201,6 +191,31 @@ class Bucket:
                     )
 
     @contextlib.contextmanager
+    def _finishing(self, name: str) -> Iterator[None]:
+        """Sees to it that a failed upload leaves no parts, if need be later: they cost money."""
+        self._abort_begun()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(*S3_ERRORS):
+                self._abort_begun()
+            raise
+        self._begun = {id_: of for id_, of in self._begun.items() if of != name}
+
+    def _abort_begun(self) -> None:
+        for id_, name in list(self._begun.items()):
+            try:
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=id_)
+            except ClientError as error:
+                if error_code(error) != "NoSuchUpload":
+                    raise
+            del self._begun[id_]
+
+    def _note_begun(self, parsed: Options, **_: Any) -> None:
+        if "UploadId" in parsed:
+            self._begun[parsed["UploadId"]] = parsed["Key"]
+
+    @contextlib.contextmanager
     def _asking(self, name: str, before_completion: Callable[[], Options]) -> Iterator[None]:
         """The transfer manager completes uploads itself and knows no conditions."""
         self._before_completion[name] = before_completion
@@ -213,16 +228,23 @@ class Bucket:
         params.update(self._before_completion[params["Key"]]())
 
 
-class _Known(BaseSubscriber):  # type: ignore[misc]
-    """Tells the transfer manager what a HEAD said: it need not ask, and notices a change."""
-
-    def __init__(self, head: Options) -> None:
-        self._head = head
-
-    def on_queued(self, future: Any, **_: Any) -> None:
-        """Called before the transfer starts."""
-        future.meta.provide_transfer_size(self._head["ContentLength"])
-        future.meta.provide_object_etag(self._head["ETag"])
+def _client(session: boto3.session.Session, endpoint_url: str | None, **retries: int) -> Any:
+    if "AWS_MAX_ATTEMPTS" in os.environ:
+        retries = {}
+    return session.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"} if endpoint_url else None,
+            retries={"mode": "standard", **retries},
+            # Short: a worker that has to stop waits for the call that is under way.
+            connect_timeout=5,
+            read_timeout=20,
+            tcp_keepalive=True,
+            max_pool_connections=16,
+        ),
+    )
 
 
 def _parts(size: int) -> Iterator[tuple[int, int]]:

@@ -31,7 +31,8 @@ from urllib.parse import quote, unquote
 
 from botocore.exceptions import ClientError
 
-from monitoring.s3_bucket import WHOLE, Bucket, Options, Written
+from monitoring.s3_bucket import WHOLE, Bucket, Written
+from monitoring.s3_download import Options
 from monitoring.s3_errors import S3_ERRORS, error_code, in_words, is_conflict, is_missing
 from monitoring.storage import (
     FENCE_NAME,
@@ -156,11 +157,18 @@ class S3Storage:
     # -- reading ----------------------------------------------------------------------------
 
     @_explained
-    def get(self, key: str, target: Path, *, immutable: bool = False) -> None:
+    def get(
+        self,
+        key: str,
+        target: Path,
+        *,
+        immutable: bool = False,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> str | None:
         """Fetches a file, a large one by ranges in parallel; it is there whole or not at all."""
         name, head = self._find(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._bucket.download(name, head, target)
+        return self._bucket.download(name, head, target, on_block)
 
     @_explained
     def read(self, key: str, start: int = 0, size: int = -1) -> bytes:

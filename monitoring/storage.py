@@ -7,6 +7,7 @@ Keys are relative paths with `/`; the first part is the run's id. Writers of one
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -69,8 +70,19 @@ class Storage(Protocol):
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
 
-    def get(self, key: str, target: Path, *, immutable: bool = False) -> None:
-        """Fetches a file, which nobody will change if `immutable`; raises `FileNotFoundError`."""
+    def get(
+        self,
+        key: str,
+        target: Path,
+        *,
+        immutable: bool = False,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> str | None:
+        """Fetches a file, which nobody will change if `immutable`; raises `FileNotFoundError`.
+
+        Gives its CRC-32 as commit records spell it, None where the bytes did not come through
+        here. `on_block` is called all the while, by any thread, and ends it all by raising.
+        """
 
     def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
         """Bytes of a file from `start`, to its end for -1; raises `FileNotFoundError`."""

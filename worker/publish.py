@@ -13,7 +13,8 @@ import os
 import time
 from pathlib import Path
 
-from monitoring.commit import CheckpointCorrupt, read, settle
+from monitoring import commit
+from monitoring.commit import CheckpointCorrupt, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
 from monitoring.storage import FENCE_NAME, Fence, OvertakenError, Storage, StorageError
@@ -44,6 +45,7 @@ class Publisher:
         self._ours = {scratch.run.output_log, scratch.run.root / FENCE_NAME}
         self._published = dict(restored.files)
         self._links = dict(restored.links)
+        self._left = dict(restored.left)  # older checkpoints, which this attempt did not fetch
         # The last bytes that storage has of each growing file.
         self._ends = {
             path: _end(path, version.size)
@@ -92,6 +94,7 @@ class Publisher:
             self._publish_file(path)
         self._publish_links()
         self._retire(listed)
+        self._retire_left()
         self.refused = {}
         for path in others:
             self._publish_or_note(path)
@@ -135,6 +138,7 @@ class Publisher:
         except FileNotFoundError:
             return  # retired or replaced by the child in this moment; the next pass sees it
         self._published[path] = version
+        self._left.pop(path, None)  # written anew
         if path.suffix == ".json" and path.parent == self._scratch.run.checkpoints:
             self._note_checkpoint(path)
 
@@ -145,7 +149,7 @@ class Publisher:
 
     def _note_checkpoint(self, record: Path) -> None:
         with contextlib.suppress(CheckpointCorrupt, OSError):
-            found = read(record.with_suffix(""))
+            found = commit.read(record.with_suffix(""))
             if self.checkpoint is None or found.time > self.checkpoint.time:
                 self.checkpoint = found
 
@@ -185,6 +189,20 @@ class Publisher:
             if path.parent == self._scratch.run.checkpoints:
                 self._storage.delete(self._key(path), self._fence)
                 del self._published[path]
+
+    def _retire_left(self) -> None:
+        """Removes the checkpoints left in storage that the child would have removed by now."""
+        newest = self.checkpoint
+        if not self._left or newest is None or newest.attempt != self._fence.attempt:
+            return
+        here = commit.committed(self._scratch.run.checkpoints)
+        records = {path: record for record, path in here if commit_record(path) in self._published}
+        times = sorted((r.time for r in (self._left | records).values()), reverse=True)
+        for path, record in list(self._left.items()):
+            if newest.keep and record.time not in times[: newest.keep]:
+                for gone in (commit_record(path), path):
+                    self._storage.delete(self._key(gone), self._fence)
+                del self._left[path]
 
     # -- names ------------------------------------------------------------------------------
 

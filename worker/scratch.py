@@ -7,14 +7,13 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.record import is_job_id
 from monitoring import commit
-from monitoring.paths import RunPaths, commit_record, step_of
-from monitoring.storage import Storage
+from monitoring.paths import RunPaths
 
 # What lies in an attempt's directory beside its run.
 _NAMES = {"workspace", "output", "steps", "train.json"}
@@ -170,74 +169,12 @@ class Version:
 
 @dataclass(frozen=True)
 class Restored:
-    """What an attempt starts from: its checkpoint's record, and all files as storage has them."""
+    """What an attempt starts from: its checkpoint's record, and all files as storage has them.
+
+    Older checkpoints may have been left in storage: where they would lie here, and their records.
+    """
 
     checkpoint: commit.CommitRecord | None
     files: dict[Path, Version]
     links: dict[Path, str]
-
-
-def restore(
-    storage: Storage,
-    job_id: str,
-    run: RunPaths,
-    *,
-    keeps_records: bool = False,
-    wanted: Callable[[], bool] = lambda: True,
-) -> Restored | None:
-    """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
-
-    Every byte of the checkpoint to go on from is verified. A damaged one is set aside as
-    `.corrupt` and the one before it is taken. The output log stays in storage: it is only ever
-    added to. `keeps_records` says that the program is known to commit its checkpoints. Raises
-    `OSError` and `StorageError`.
-    """
-    files = {}
-    stored = {run.root / Path(f.key).relative_to(job_id): f for f in storage.list(job_id)}
-    for target, file in stored.items():
-        if target == run.output_log or target.parent == run.attempts:
-            continue
-        if _is_half(target, stored.keys(), keeps_records=keeps_records):
-            files[target] = Version(0, file.size, 0)  # not here: the first publication removes it
-            continue
-        if not wanted():
-            return None
-        immutable = target.parent == run.checkpoints and target.suffix == ".pt"
-        storage.get(file.key, target, immutable=immutable)
-        files[target] = Version.of(target)
-
-    links = {
-        run.root / Path(key).relative_to(job_id): target
-        for key, target in storage.links(job_id).items()
-    }
-    for link, neighbour in links.items():
-        link.symlink_to(neighbour)
-    return Restored(_newest_whole(run), files, links)
-
-
-def _is_half(path: Path, stored: Set[Path], *, keeps_records: bool) -> bool:
-    """Whether a worker was killed between a checkpoint and its record.
-
-    In the order of its publication the data comes first, in that of its removal last. A program
-    that keeps no records at all has whole checkpoints without; whether a program does is seen by
-    its other checkpoints, where it is not known.
-    """
-    if step_of(path) is None or commit_record(path) in stored:
-        return False
-    others = (other for other in stored if step_of(other) is not None)
-    return keeps_records or any(commit_record(other) in stored for other in others)
-
-
-def _newest_whole(run: RunPaths) -> commit.CommitRecord | None:
-    """The newest checkpoint that is what its record says; `latest` points to it."""
-    run.latest_checkpoint.unlink(missing_ok=True)
-    newest_first = sorted(commit.committed(run.checkpoints), key=lambda found: -found[0].time)
-    for record, path in newest_first:
-        try:
-            commit.verify(path)
-        except commit.CheckpointCorrupt:
-            commit.set_aside(path)
-        else:
-            run.latest_checkpoint.symlink_to(path.name)
-            return record
-    return None
+    left: dict[Path, commit.CommitRecord] = field(default_factory=dict)

@@ -34,7 +34,8 @@ from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outc
 from worker.output import last_lines
 from worker.publish import Publisher
 from worker.receipts import Receipts
-from worker.scratch import Restored, Scratch, restore
+from worker.restore import restore
+from worker.scratch import Restored, Scratch
 from worker.service import Service
 
 log = logging.getLogger(__name__)

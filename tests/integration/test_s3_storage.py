@@ -14,11 +14,12 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from api.redis_server import free_port
-from monitoring import commit
+from monitoring import commit, s3_download
 from monitoring.s3_storage import S3Storage
 from monitoring.storage import Fence, OvertakenError, StorageError, open_storage
 from worker.publish import Publisher
-from worker.scratch import Scratch, restore
+from worker.restore import restore
+from worker.scratch import Scratch
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 MB = 1 << 20
@@ -47,14 +48,18 @@ def file_of(path: Path, data: bytes) -> Path:
 
 def on_request(storage: S3Storage, operation: str, action: Callable[..., Any]) -> None:
     """Calls `action` before the next request of that kind leaves, once."""
-    events = storage._bucket._client.meta.events
-    name = f"before-send.s3.{operation}"
+    waiting = [action]
 
     def once(**arguments: Any) -> Any:
-        events.unregister(name, once)
-        return action(**arguments)
+        return waiting.pop()(**arguments) if waiting else None
 
-    events.register(name, once)
+    on_requests(storage, f"before-send.s3.{operation}", once)
+
+
+def on_requests(storage: S3Storage, event: str, action: Callable[..., Any]) -> None:
+    """Calls `action` on each such event."""
+    for client in (storage._bucket._client, storage._bucket._parts_client):
+        client.meta.events.register(event, action)
 
 
 def uploads(storage: S3Storage) -> list[Any]:
@@ -105,8 +110,8 @@ def test_a_large_file_that_is_replaced_is_sent_once(storage: S3Storage, tmp_path
     source = file_of(tmp_path / "a", b"x" * 9 * MB)
     storage.put("run/a", source, FIRST)
     parts: list[Any] = []
-    storage._bucket._client.meta.events.register(
-        "before-send.s3.UploadPart", lambda request, **_: parts.append(request.url)
+    on_requests(
+        storage, "before-send.s3.UploadPart", lambda request, **_: parts.append(request.url)
     )
     storage.put("run/a", source, FIRST)
     assert len(parts) == 2
@@ -224,7 +229,7 @@ def test_a_store_without_conditional_writes_is_fenced_all_the_same(
             return AWSResponse(request.url, 501, {}, _Raw(body))
         return None
 
-    storage._bucket._client.meta.events.register("before-send.s3", refuse)
+    on_requests(storage, "before-send.s3", refuse)
     source = file_of(tmp_path / "a", b"data")
     storage.put("run/a", source, FIRST)
     storage.append("run/log", 0, b"one", FIRST)
@@ -343,10 +348,12 @@ class Attempt:
         self.restored = restore(self.storage, "job", self.run)
         self.publisher = Publisher(self.storage, self.scratch, self.fence, self.restored)
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, *, keep: int = 0) -> None:
         path = self.run.checkpoint(step)
         path.write_bytes(b"weights")
-        record = commit.CommitRecord(step, 7, commit.checksum(path, "crc32"), 1, step)
+        record = commit.CommitRecord(
+            step, 7, commit.checksum(path, "crc32"), self.fence.attempt, step, keep=keep
+        )
         commit.write(path, record)
         self.run.latest_checkpoint.unlink(missing_ok=True)
         self.run.latest_checkpoint.symlink_to(path.name)
@@ -386,3 +393,114 @@ def test_the_next_attempt_goes_on_from_what_the_first_published(
     assert [file.key for file in kept.list("job/checkpoints")] == [
         "job/checkpoints/checkpoint_step_10.pt", "job/checkpoints/checkpoint_step_10.pt.json",
     ]  # fmt: skip
+
+
+def kept(storage: S3Storage) -> list[int]:
+    """The steps whose checkpoints are in the store, with their records."""
+    keys = {file.key for file in storage.list("job/checkpoints")}
+    data = {key for key in keys if key.endswith(".pt")}
+    assert {f"{key}.json" for key in data} == keys - data
+    return sorted(int(key.rpartition("_")[2].removesuffix(".pt")) for key in data)
+
+
+def test_an_attempt_fetches_the_newest_checkpoint_and_the_best_and_leaves_the_others(
+    s3_url: str, tmp_path: Path
+) -> None:
+    first = Attempt(s3_url, tmp_path, 1)
+    for step in (10, 20, 30, 40):
+        first.save(step, keep=3)
+    first.run.best_checkpoint.symlink_to("checkpoint_step_10.pt")
+    first.publisher.publish()
+
+    second = Attempt(s3_url, tmp_path, 2)
+    assert sorted(path.name for path in second.run.checkpoints.iterdir()) == [
+        "checkpoint_best.pt", "checkpoint_latest.pt", "checkpoint_step_10.pt",
+        "checkpoint_step_10.pt.json", "checkpoint_step_40.pt", "checkpoint_step_40.pt.json",
+    ]  # fmt: skip
+    second.publisher.publish()
+    assert kept(second.storage) == [10, 20, 30, 40]
+    second.save(50, keep=3)
+    second.publisher.publish()
+    assert kept(second.storage) == [10, 30, 40, 50], "the three newest and the best, as on disk"
+    second.save(30, keep=3)  # again: it is the attempt's own from now on
+    second.save(60, keep=3)
+    second.publisher.publish()
+    assert kept(second.storage) == [10, 30, 40, 50, 60]
+
+
+def test_all_checkpoints_are_fetched_where_nobody_knows_how_many_are_kept(
+    s3_url: str, tmp_path: Path
+) -> None:
+    first = Attempt(s3_url, tmp_path, 1)
+    for step in (10, 20):
+        first.save(step)
+    first.publisher.publish()
+    second = Attempt(s3_url, tmp_path, 2)
+    assert second.run.checkpoint(10).exists()
+
+
+def test_a_damaged_checkpoint_in_the_store_is_set_aside_and_the_one_before_it_is_fetched(
+    s3_url: str, tmp_path: Path
+) -> None:
+    first = Attempt(s3_url, tmp_path, 1)
+    for step in (10, 20, 30):
+        first.save(step, keep=3)
+    first.publisher.publish()
+    key = "job/checkpoints/checkpoint_step_30.pt"
+    first.storage.put(key, file_of(tmp_path / "damaged", b"weighty"), first.fence)
+
+    second = Attempt(s3_url, tmp_path, 2)
+    assert second.restored.checkpoint is not None
+    assert second.restored.checkpoint.step == 20
+    assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_20.pt"
+    assert not second.run.checkpoint(10).exists()
+    second.publisher.publish()
+    assert second.storage.read(f"{key}.corrupt") == b"weighty"
+    assert second.storage.stat(key) is None
+    third = Attempt(s3_url, tmp_path, 3)
+    assert not list(third.run.checkpoints.glob("*.pt.corrupt")), "nobody needs it here"
+    third.publisher.publish()
+    assert third.storage.read(f"{key}.corrupt") == b"weighty"
+
+
+def test_a_restore_ends_in_the_middle_of_a_large_checkpoint_when_nobody_wants_it_any_more(
+    s3_url: str, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_download, "_RANGE", MB)
+    monkeypatch.setattr(s3_download, "_THREADS", 2)
+    first = Attempt(s3_url, tmp_path, 1)
+    path = first.run.checkpoint(10)
+    path.write_bytes(b"x" * 20 * MB)
+    record = commit.CommitRecord(10, 20 * MB, commit.checksum(path, "crc32"), 1, 10)
+    commit.write(path, record)
+    first.publisher.publish()
+
+    requests: list[str] = []
+    on_requests(storage, "before-send.s3.GetObject",
+                lambda request, **_: requests.append(request.headers.get("Range", "")))  # fmt: skip
+    scratch = Scratch(tmp_path / "other", "job", 2)
+    with scratch.held():
+        unwanted = restore(storage, "job", scratch.run, wanted=lambda: len(requests) < 3)
+        assert unwanted is None
+        assert not list(scratch.run.checkpoints.glob("*.pt"))
+    assert len(requests) <= 3 + 2, "none but those that were under way"
+
+
+def test_an_upload_that_could_not_be_ended_is_ended_before_the_next(
+    storage: S3Storage, tmp_path: Path
+) -> None:
+    source = file_of(tmp_path / "a", b"x" * 20 * MB)
+
+    def refuse(request: Any, **_: Any) -> AWSResponse:
+        return AWSResponse(request.url, 400, {}, _Raw(b"<Error><Code>Away</Code></Error>"))
+
+    away = [True]
+    for operation in ("UploadPart", "AbortMultipartUpload"):
+        on_requests(storage, f"before-send.s3.{operation}",
+                    lambda request, **_: refuse(request) if away else None)  # fmt: skip
+    with pytest.raises(StorageError, match="Away"):
+        storage.put("run/a", source, FIRST)
+    assert len(uploads(storage)) == 1
+    away.clear()
+    storage.put("run/b", source, FIRST)
+    assert uploads(storage) == []

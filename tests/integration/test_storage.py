@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from monitoring import commit
 from monitoring.storage import Fence, OvertakenError, Storage, StorageError, open_storage
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
@@ -193,6 +194,35 @@ def test_a_put_that_fails_leaves_what_was_there(storage: Storage, source: Path) 
     with pytest.raises(FileNotFoundError):
         storage.put("run/a", source.with_name("none"), FIRST)
     assert storage.read("run/a") == b"data"
+
+
+def test_a_file_is_fetched_with_its_checksum(
+    storage: Storage, source: Path, tmp_path: Path
+) -> None:
+    source.write_bytes(bytes(range(256)) * 4096 * 40 + b"and some")  # three ranges
+    storage.put("run/a", source)
+    checksum = storage.get("run/a", tmp_path / "back")
+    assert checksum == commit.checksum(source, "crc32")
+    assert commit.checksum(tmp_path / "back", "crc32") == checksum
+
+
+def test_a_fetch_that_nobody_wants_any_more_ends_and_leaves_nothing(
+    storage: Storage, source: Path, tmp_path: Path
+) -> None:
+    source.write_bytes(b"x" * 40 * MB)
+    storage.put("run/a", source)
+    blocks = []
+
+    def enough() -> None:
+        blocks.append(1)
+        if len(blocks) >= 3:
+            raise KeyboardInterrupt
+
+    target = tmp_path / "back" / "a"
+    with pytest.raises(KeyboardInterrupt):
+        storage.get("run/a", target, on_block=enough)
+    assert len(blocks) < 20
+    assert list(target.parent.iterdir()) == []
 
 
 def test_a_link_follows_its_newest_target(storage: Storage, source: Path, tmp_path: Path) -> None:

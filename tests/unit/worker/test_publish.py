@@ -18,7 +18,8 @@ from monitoring.paths import RunPaths, commit_record
 from monitoring.storage import Fence, OvertakenError
 from worker.output import OutputLog, last_lines
 from worker.publish import Publisher
-from worker.scratch import Scratch, Tidying, remove_left_behind, restore
+from worker.restore import restore
+from worker.scratch import Scratch, Tidying, remove_left_behind
 
 
 class Attempt:

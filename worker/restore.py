@@ -1,0 +1,161 @@
+"""Fills the run directory of an attempt with what earlier attempts published."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Set
+from pathlib import Path
+
+from monitoring import commit
+from monitoring.commit import CheckpointCorrupt, CommitRecord
+from monitoring.paths import RunPaths, commit_record, step_of
+from monitoring.storage import Storage
+from worker.scratch import Restored, Version
+
+log = logging.getLogger(__name__)
+
+
+class _Unwanted(Exception):  # noqa: N818
+    """Nobody waits for this attempt any more."""
+
+
+def restore(
+    storage: Storage,
+    job_id: str,
+    run: RunPaths,
+    *,
+    keeps_records: bool = False,
+    wanted: Callable[[], bool] = lambda: True,
+) -> Restored | None:
+    """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
+
+    Every byte of the checkpoint to go on from is verified, as it comes where it comes over a
+    network. A damaged one is set aside as `.corrupt` and the one before it is taken. Older
+    checkpoints are left in a store from which they would have to be downloaded, but for those
+    that a link leads to. The output log stays there too: it is only ever added to.
+    `keeps_records` says that the program is known to commit its checkpoints. Raises `OSError` and
+    `StorageError`.
+    """
+
+    def check() -> None:
+        if not wanted():
+            raise _Unwanted
+
+    try:
+        return _Restoring(storage, job_id, run, check).all(keeps_records=keeps_records)
+    except _Unwanted:
+        return None
+
+
+class _Restoring:
+    """The files of one run on their way; `check` ends it by raising."""
+
+    def __init__(
+        self, storage: Storage, job_id: str, run: RunPaths, check: Callable[[], None]
+    ) -> None:
+        self._storage = storage
+        self._run = run
+        self._check = check
+        self._stored = {run.root / Path(f.key).relative_to(job_id): f for f in storage.list(job_id)}
+        self._links = {
+            run.root / Path(key).relative_to(job_id): target
+            for key, target in storage.links(job_id).items()
+        }
+        self._files: dict[Path, Version] = {}
+
+    def all(self, *, keeps_records: bool) -> Restored:
+        """Fetches what the attempt needs: the small files, then its checkpoint."""
+        checkpoints = []
+        for path, file in self._stored.items():
+            if path == self._run.output_log or path.parent == self._run.attempts:
+                continue
+            if _is_half(path, self._stored.keys(), keeps_records=keeps_records):
+                # Not here: the first publication removes it.
+                self._files[path] = Version(0, file.size, 0)
+            elif step_of(path) is not None and commit_record(path) in self._stored:
+                checkpoints.append(path)
+            elif not (path.name.endswith(".pt.corrupt") and self._is_far(path)):
+                self._fetch(path)
+        for link, neighbour in self._links.items():
+            link.symlink_to(neighbour)
+        newest, left = self._fetch_checkpoints(checkpoints)
+        return Restored(newest, self._files, self._links, left)
+
+    def _fetch_checkpoints(
+        self, paths: Iterable[Path]
+    ) -> tuple[CommitRecord | None, dict[Path, CommitRecord]]:
+        """The newest checkpoint that is what its record says, and what was left in storage."""
+        records = {path: self._record(path) for path in paths}
+        newest_first = sorted(records.items(), key=lambda item: -item[1].time if item[1] else 0)
+        linked = {
+            link.parent / neighbour
+            for link, neighbour in self._links.items()
+            if link != self._run.latest_checkpoint
+        }
+        self._run.latest_checkpoint.unlink(missing_ok=True)
+        newest: CommitRecord | None = None
+        left = {}
+        for path, record in newest_first:
+            # Who knows how many are kept also knows which of those left are to go one day.
+            if newest and newest.keep and record and path not in linked and self._is_far(path):
+                left[path] = record
+                self._leave(path)
+                continue
+            checksum = self._fetch(path)
+            if newest is None and record is not None and self._is_whole(path, record, checksum):
+                newest = record
+                self._run.latest_checkpoint.symlink_to(path.name)
+        return newest, left
+
+    def _record(self, path: Path) -> CommitRecord | None:
+        """The record of a checkpoint that has the size it says."""
+        try:
+            record = commit.read(path)
+        except CheckpointCorrupt:
+            return None
+        return record if record.size == self._stored[path].size else None
+
+    def _is_whole(self, path: Path, record: CommitRecord, checksum: str | None) -> bool:
+        """Whether a fetched checkpoint is what its record says; set aside where it is not."""
+        try:
+            if checksum is None or not record.checksum.startswith("crc32:"):
+                commit.verify(path, self._check)
+            elif checksum != record.checksum:
+                cause = f"its checksum is {checksum}, its commit record says {record.checksum}"
+                raise CheckpointCorrupt(path, cause)
+        except CheckpointCorrupt as corrupt:
+            aside = commit.set_aside(path).name
+            log.warning("%s in storage: %s; kept as %s", path.name, corrupt.cause, aside)
+            return False
+        return True
+
+    def _fetch(self, path: Path) -> str | None:
+        """Fetches a file; its CRC-32 where storage can tell."""
+        self._check()
+        immutable = path.parent == self._run.checkpoints and path.suffix == ".pt"
+        checksum = self._storage.get(
+            self._stored[path].key, path, immutable=immutable, on_block=self._check
+        )
+        self._files[path] = Version.of(path)
+        return checksum
+
+    def _leave(self, path: Path) -> None:
+        """Leaves a checkpoint in storage, its record too: a record alone would puzzle others."""
+        commit_record(path).unlink()
+        del self._files[commit_record(path)]
+
+    def _is_far(self, path: Path) -> bool:
+        return self._storage.local_path(self._stored[path].key) is None
+
+
+def _is_half(path: Path, stored: Set[Path], *, keeps_records: bool) -> bool:
+    """Whether a worker was killed between a checkpoint and its record.
+
+    In the order of its publication the data comes first, in that of its removal last. A program
+    that keeps no records at all has whole checkpoints without; whether a program does is seen by
+    its other checkpoints, where it is not known.
+    """
+    if step_of(path) is None or commit_record(path) in stored:
+        return False
+    others = (other for other in stored if step_of(other) is not None)
+    return keeps_records or any(commit_record(other) in stored for other in others)
