@@ -47,16 +47,22 @@ chaos: $(STAMP)  ## kill and stop everything at random for ten minutes; SEED=n r
 	@$(BIN)/python -m bench chaos $(if $(SEED),--seed $(SEED))
 
 .PHONY: lint
-lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter, hadolint
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo 2>&1 | tail -3
+	@$(BIN)/hadolint Dockerfile
 
 .PHONY: format
 format: $(STAMP)  ## let ruff rewrite what it can
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
+
+BUILD ?=
+.PHONY: image-check
+image-check: $(STAMP)  ## build both images and run jobs in them (Docker, Compose); BUILD="--network host"
+	@SPECTRAIN_IMAGE_BUILD="$(BUILD)" $(BIN)/pytest -v -s -m images tests/images
 
 .PHONY: chart-readme
 chart-readme: $(STAMP)  ## write the Helm chart's README from its values

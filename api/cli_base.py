@@ -51,7 +51,12 @@ class _Sentences(click.Group):
     "--url", envvar="SPECTRAIN_URL", default=DEFAULT_URL, show_default=True, help="The service."
 )
 @click.option("--token", envvar="SPECTRAIN_API_TOKEN", help="A token of the service.")
-@click.version_option(package_name="spectrain", prog_name="spectrain")
+@click.version_option(
+    package_name="spectrain",
+    prog_name="spectrain",
+    # Images know the commit that they were built from; elsewhere git does.
+    message=" ".join(["%(prog)s %(version)s", os.environ.get("SPECTRAIN_REVISION", "")]).strip(),
+)
 @click.pass_context
 def cli(ctx: click.Context, url: str, token: str | None) -> None:
     """Training jobs that come back finished."""
