@@ -134,14 +134,18 @@ def test_no_metric_row_is_lost_when_the_disk_was_full_for_a_while(tmp_path: Path
     assert sum("Cannot write" in w and "metrics.jsonl" in w for w in before) == 1
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that other users reach too; pytest closes its own whenever a session starts."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_directory_without_permission_skips_the_checkpoint(tmp_path: Path, mode: str) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    tmp_path.chmod(0o755)
-    (tmp_path / "checkpoints").chmod(0o555)
-    for parent in tmp_path.parents:  # those that pytest made, for its own user alone
-        if Path(tempfile.gettempdir()) in parent.parents:
-            parent.chmod(0o755)
+def test_a_directory_without_permission_skips_the_checkpoint(open_path: Path, mode: str) -> None:
+    (open_path / "checkpoints").mkdir()
+    (open_path / "checkpoints").chmod(0o555)
     facts = run(
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         f"manager = CheckpointManager(root, async_save={mode == 'async'})\n"
@@ -149,7 +153,7 @@ def test_a_directory_without_permission_skips_the_checkpoint(tmp_path: Path, mod
         "manager.wait()\n"
         "MetricsLogger(root / 'logs').log_metrics(1, {'loss': 1.0})\n"
         "tell(files=files())\n",
-        tmp_path,
+        open_path,
     )
     assert facts["files"] == []
     warnings = facts["warnings"]
