@@ -55,6 +55,8 @@ def test_the_file_of_the_redis_url_wins_over_the_variable_of_other_programs(
     monkeypatch.setenv("REDIS_URL", "redis://other:6379/0")
     monkeypatch.setenv("SPECTRAIN_REDIS_URL_FILE", str(tmp_path / "url"))
     assert Settings().redis_url == "redis://file:6379/0"
+    monkeypatch.setenv("SPECTRAIN_REDIS_URL", "redis://own:6379/0")
+    assert Settings().redis_url == "redis://own:6379/0"
 
 
 def test_a_file_that_is_not_there_is_named_with_its_variable(
