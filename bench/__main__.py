@@ -15,6 +15,7 @@ NAMES = {
     "dispatch": "from POST to the first line of the training script, warm and cold",
     "recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
     "scale": "claim, renew and list beside 100,000 finished and 10,000 queued jobs",
+    "storage": "a checkpoint to an object store and back, beside boto3 and a training loop",
     "stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
     "chaos": "jobs keep their curves while everything is killed at random (ten minutes)",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",

@@ -171,7 +171,7 @@ def _measure_lost(report: Report, saver: Saver, threads: int, rounds: int) -> No
     """Training time lost until the file is committed: held and slowed together."""
     lost: dict[str, list[float]] = {"ours": [], "synchronous": []}
     with _threads(threads):
-        step = _training()
+        step = training()
         for _ in range(rounds):
             lost["ours"].append(_lost(step, saver.ours, lambda: _done(saver)))
             saver.manager.wait()
@@ -203,7 +203,7 @@ def _lost(
     return (perf_counter() - start) * 1e3 - steps * usual
 
 
-def _training() -> Callable[[], object]:
+def training() -> Callable[[], object]:
     """A step of about ten milliseconds that keeps the processor busy as training does."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))

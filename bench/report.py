@@ -104,8 +104,12 @@ class PeakMemory:
     """The most resident memory that the process has between two points, in bytes (Linux)."""
 
     def __init__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # the kernel starts a new high-water mark
+        self.restart()
         self._before = self._read("VmRSS")
+
+    def restart(self) -> None:
+        """Forgets the highest point so far, but not the beginning."""
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel starts a new high-water mark
 
     def extra(self) -> int:
         """How much more than at the beginning was resident at the highest point."""

@@ -14,32 +14,27 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
 import psutil
 
 from api.client import Client
-from api.redis_server import free_port
 from api.up import LocalService
 from api.wire import JobView
 from bench.report import Report, options
 from bench.service import local_service, wait_for
+from bench.store import s3_store
 from jobs.states import Reason, State
 
 _REDIS_SECONDS = 10.0
 _STORE_SECONDS = (1.0, 20.0)
 _BETWEEN_SECONDS = (5.0, 30.0)
-_BUCKET = "runs"
 _SCRIPT = """
 import os, time, torch
 from monitoring import CheckpointManager, MetricsLogger
@@ -94,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
         with (
-            _store(data) as (server, environment),
+            s3_store() as (server, environment),
             local_service(data, workers=2, settings=environment) as service,
         ):
             dice = [random.Random(arguments.seed + number) for number in range(2)]
@@ -188,37 +183,3 @@ def _pauses(data: Path, job: JobView) -> list[float]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     times = [row["timestamp"] for row in rows]
     return [later - earlier for earlier, later in pairwise(times)]
-
-
-@contextlib.contextmanager
-def _store(data: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The process id of an S3 server with an empty bucket, and what a service needs to use it."""
-    port = free_port()
-    server = subprocess.Popen(
-        [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_for(answers)
-        httpx.put(f"http://127.0.0.1:{port}/{_BUCKET}").raise_for_status()
-        yield (
-            server.pid,
-            {
-                "SPECTRAIN_STORAGE_URL": f"s3://{_BUCKET}/stalls",
-                "SPECTRAIN_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-                "AWS_ACCESS_KEY_ID": "bench",
-                "AWS_SECRET_ACCESS_KEY": "secret",
-                "AWS_EC2_METADATA_DISABLED": "true",
-                "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            },
-        )
-    finally:
-        server.terminate()
-        server.wait()

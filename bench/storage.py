@@ -1,0 +1,252 @@
+"""A checkpoint on its way to an object store and back, beside boto3, and what training pays for it.
+
+Three processes: a training loop on one thread, the uploader, and an S3 server, which lies on
+another machine in earnest and so gives way to both here (nice 19). The uploader sends a
+checkpoint of `--mb` by the service's own publication (fence, data, commit record, link) while
+the loop trains, and by `boto3.upload_file`; then it restores the run, verified, and fetches the
+same object by `boto3.download_file`. The two take turns at going first. The loop's steps while
+somebody uploads are held against those just before and after.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import boto3
+import torch
+
+from bench.checkpoint import training
+from bench.report import PeakMemory, Report, options
+from bench.store import BUCKET, s3_store
+from monitoring import commit
+from monitoring.storage import Fence, open_storage
+from worker.publish import Publisher
+from worker.restore import restore
+from worker.scratch import Restored, Scratch
+
+_QUIET_SECONDS = 5.0
+_MB = 1 << 20
+_MOST_MEMORY = 128.0  # MB: of parts on their way, whatever the checkpoint's size
+
+Taken = dict[str, float]
+
+
+class Uploader:
+    """What the uploader's process does: our way and boto3's, each with one run for each turn."""
+
+    def __init__(self, directory: Path, megabytes: int) -> None:
+        self._directory = directory
+        self._storage = open_storage(os.environ["SPECTRAIN_STORAGE_URL"])
+        self._boto = boto3.client("s3", endpoint_url=os.environ["SPECTRAIN_S3_ENDPOINT_URL"])
+        self._file = directory / "checkpoint"
+        with self._file.open("wb") as file:
+            for _ in range(megabytes):
+                file.write(os.urandom(_MB))
+        self._record = commit.CommitRecord(
+            1000, megabytes * _MB, commit.checksum(self._file, "crc32"), 1, time.time(), keep=3
+        )
+
+    def ours_up(self, turn: int) -> None:
+        """Publishes a run that has one checkpoint."""
+        fence = Fence(f"run{turn}", 1)
+        scratch = Scratch(self._directory, fence.run, fence.attempt)
+        with scratch.held():
+            path = scratch.run.checkpoint(self._record.step)
+            path.hardlink_to(self._file)
+            commit.write(path, self._record)
+            scratch.run.latest_checkpoint.symlink_to(path.name)
+            self._storage.seize(fence)
+            publisher = Publisher(self._storage, scratch, fence, Restored(None, {}, {}))
+            publisher.publish()
+        assert publisher.checkpoint == self._record
+
+    def ours_down(self, turn: int) -> None:
+        """Restores that run."""
+        scratch = Scratch(self._directory, f"run{turn}", 2)
+        with scratch.held():
+            self._storage.seize(Fence(f"run{turn}", 2))
+            restored = restore(self._storage, f"run{turn}", scratch.run)
+            assert restored is not None
+            assert restored.checkpoint == self._record
+
+    def boto_up(self, turn: int) -> None:
+        """The same file by boto3, with its defaults."""
+        self._boto.upload_file(str(self._file), BUCKET, f"boto{turn}")
+
+    def boto_down(self, turn: int) -> None:
+        """The same object by boto3, with its defaults."""
+        target = self._directory / "downloaded"
+        self._boto.download_file(BUCKET, f"boto{turn}", str(target))
+        target.unlink()
+
+    def forget(self, turn: int) -> None:
+        """Empties the store."""
+        self._storage.delete_run(f"run{turn}")
+        self._boto.delete_object(Bucket=BUCKET, Key=f"boto{turn}")
+
+
+def _serve(pipe: Connection, directory: Path, megabytes: int, store: dict[str, str]) -> None:
+    """The uploader's process: does what it is told; tells the seconds and the memory it took."""
+    os.environ.update(store)
+    uploader, peak = Uploader(directory, megabytes), PeakMemory()
+    pipe.send(None)
+    while (asked := pipe.recv()) is not None:
+        name, turn = asked
+        peak.restart()
+        start, cpu = time.perf_counter(), time.process_time()
+        getattr(uploader, name)(turn)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        pipe.send({"seconds": seconds, "cpu": cpu, "peak": peak.extra() / _MB})
+
+
+class TrainingLoop:
+    """A training loop in a process of its own: steps of some ten milliseconds on one thread."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._wanted = context.Event()
+        self._ended = context.Event()
+        self._progress = context.Array("d", 2)  # the number of steps, and when the last one ended
+        self._process = context.Process(
+            target=_train, args=(self._wanted, self._ended, self._progress)
+        )
+        self._process.start()
+
+    def step_seconds(self, meanwhile: Callable[[], object]) -> float:
+        """Seconds of a step, on average, while something else goes on."""
+        self._wanted.set()
+        first, start = self._look()
+        meanwhile()
+        last, end = self._look()
+        return (end - start) / (last - first)
+
+    def pause(self) -> None:
+        """Trains no further until it is asked for its steps again."""
+        self._wanted.clear()
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._ended.set()
+        self._wanted.set()
+        self._process.join()
+
+    def _look(self) -> tuple[float, float]:
+        """The number of steps and the time, at the end of the next step."""
+        before = self._progress[0]
+        while self._progress[0] == before:
+            time.sleep(0.001)
+        with self._progress.get_lock():
+            return self._progress[0], self._progress[1]
+
+
+def _train(wanted: Event, ended: Event, progress: Any) -> None:
+    torch.set_num_threads(1)
+    step = training()
+    while not ended.is_set():
+        wanted.wait()
+        step()
+        with progress.get_lock():
+            progress[0], progress[1] = progress[0] + 1, time.monotonic()
+
+
+@contextmanager
+def _uploader(
+    directory: Path, megabytes: int, store: dict[str, str]
+) -> Iterator[Callable[[str, int], Taken]]:
+    """Has the uploader's process do something by its name, for a turn; what it took."""
+    context = multiprocessing.get_context("spawn")
+    pipe, its_end = context.Pipe()
+    process = context.Process(target=_serve, args=(its_end, directory, megabytes, store))
+    process.start()
+    its_end.close()
+
+    def ask(name: str, turn: int) -> Taken:
+        pipe.send((name, turn))
+        answer: Taken = pipe.recv()
+        return answer
+
+    try:
+        pipe.recv()
+        yield ask
+        pipe.send(None)
+    finally:
+        pipe.close()
+        process.join()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Send and fetch in turns; 1 when a bar is broken."""
+    parser = options("storage", mb=1000, turns=7)
+    parser.add_argument("--dir", default=None, help="where to write; a temporary directory")
+    arguments = parser.parse_args(argv)
+    cores = len(os.sched_getaffinity(0))
+    report = Report("storage", {"mb": arguments.mb, "turns": arguments.turns, "cores": cores})
+    loop = TrainingLoop()
+    try:
+        with (
+            tempfile.TemporaryDirectory(dir=arguments.dir) as directory,
+            s3_store(nice=19) as (_, store),
+            _uploader(Path(directory), arguments.mb, store) as ask,
+        ):
+            turns = [_turn(loop, ask, number) for number in range(arguments.turns + 1)][1:]
+    finally:
+        loop.end()
+    _report(report, arguments.mb, turns)
+    return report.show(keep=arguments.keep)
+
+
+def _turn(loop: TrainingLoop, ask: Callable[[str, int], Taken], number: int) -> dict[str, Taken]:
+    """What each way took, up and down; who goes first changes from turn to turn."""
+    ways = ("ours", "boto") if number % 2 else ("boto", "ours")
+    taken: dict[str, Taken] = {}
+
+    def quiet() -> float:
+        return loop.step_seconds(lambda: time.sleep(_QUIET_SECONDS))
+
+    before = quiet()
+    for name in (f"{way}_up" for way in ways):
+
+        def upload(name: str = name) -> None:
+            taken[name] = ask(name, number)
+
+        during = loop.step_seconds(upload)
+        after = quiet()
+        taken[name] |= {"step": 1e3 * during, "alone": 1e3 * (before + after) / 2}
+        before = after
+    loop.pause()  # nobody trains while its run is restored
+    for name in (f"{way}_down" for way in ways):
+        taken[name] = ask(name, number)
+    ask("forget", number)
+    return taken
+
+
+def _report(report: Report, megabytes: int, turns: Sequence[dict[str, Taken]]) -> None:
+    names = {"up": ("publication", "upload_file"), "down": ("restore", "download_file")}
+    for way, (ours, theirs) in names.items():
+        for name, label in ((f"ours_{way}", ours), (f"boto_{way}", f"boto3.{theirs}")):
+            taken = [turn[name] for turn in turns]
+            report.add(label, "MB/s", [megabytes / one["seconds"] for one in taken])
+            report.add(f"{label}, processor time", "s", [one["cpu"] for one in taken])
+            report.add(f"{label}, peak extra memory", "MB", [one["peak"] for one in taken])
+        ratios = [t[f"ours_{way}"]["seconds"] / t[f"boto_{way}"]["seconds"] for t in turns]
+        report.add(f"{ours}, times of boto3.{theirs}", "x", ratios)
+        # At least 0.8 times as fast.
+        report.bar(f"{ours}, times of boto3.{theirs}", statistics.median(ratios), 1 / 0.8)
+        peak = max(turn[f"ours_{way}"]["peak"] for turn in turns)
+        report.bar(f"{ours}, peak extra memory in MB", peak, _MOST_MEMORY)
+    report.add("a step alone", "ms", [turn["ours_up"]["alone"] for turn in turns])
+    for name, label in (("ours_up", "publication"), ("boto_up", "boto3.upload_file")):
+        slowed = [100 * (turn[name]["step"] / turn[name]["alone"] - 1) for turn in turns]
+        median = report.add(f"a step beside {label}, longer by", "%", slowed)
+        if name == "ours_up":
+            report.bar("percent by which the training loop is slowed", median, 3.0)

@@ -1,0 +1,55 @@
+"""An object store for benchmarks, and a way to it that can be taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from api.redis_server import free_port
+from bench.service import wait_for
+
+BUCKET = "runs"
+
+
+@contextlib.contextmanager
+def s3_store(*, nice: int = 0) -> Iterator[tuple[int, dict[str, str]]]:
+    """The process id of an S3 server with an empty bucket, and what a service needs to use it."""
+    port = free_port()
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.setpriority(os.PRIO_PROCESS, server.pid, nice)
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_for(answers)
+        httpx.put(f"http://127.0.0.1:{port}/{BUCKET}").raise_for_status()
+        yield server.pid, environment(port)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def environment(port: int) -> dict[str, str]:
+    """What a service needs to keep its runs in the store that is reached by that port."""
+    return {
+        "SPECTRAIN_STORAGE_URL": f"s3://{BUCKET}/bench",
+        "SPECTRAIN_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "bench",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
