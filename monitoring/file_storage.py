@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from monitoring.files import sync
@@ -109,6 +109,11 @@ class FileStorage:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return StoredFile(key, status.st_size, status.st_mtime)
+
+    def runs(self) -> Sequence[str]:
+        """The names of the directories at the top."""
+        names = [path.name for path in self.root.iterdir() if path.is_dir()]
+        return sorted(name for name in names if is_text(name))
 
     def list(self, prefix: str) -> list[StoredFile]:
         """The files below a folder."""

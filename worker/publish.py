@@ -40,7 +40,7 @@ class Publisher:
         self._fence = fence
         self._log_key = self._key(scratch.run.output_log)
         # What the service writes in storage itself: a file of the job's would take its place.
-        self._ours = {scratch.run.output_log, scratch.run.root / FENCE_NAME}
+        self._ours = {scratch.run.output_log, scratch.run.record, scratch.run.root / FENCE_NAME}
         self._log_size: int | None = None  # bytes in storage; None when it must be asked
         self._output_read = 0  # bytes of the child's output that are in the log
         self._published = dict(restored.files)
