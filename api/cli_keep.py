@@ -30,3 +30,25 @@ def reindex(**options: Any) -> None:
     on, jobs that waited wait again.
     """
     sys.exit(start("api.reindex", "reindex", **options))
+
+
+@cli.command()
+@data_option
+@dry_run_option
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=7.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Leave alone what has changed since.",
+)
+@as_json
+def gc(**options: Any) -> None:
+    """Remove from storage what nobody needs any more.
+
+    Files of jobs that were deleted, and what killed workers left of jobs that have ended: temporary
+    files, damaged and half checkpoints, those beyond keep_last. A run that Redis does not know and
+    nobody deleted stays, and is named, with exit code 1.
+    """
+    sys.exit(start("api.gc", "gc", **options))

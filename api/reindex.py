@@ -19,7 +19,7 @@ from api.redis_server import NoRedisServerError
 from api.render import console
 from jobs.errors import STORE_AWAY
 from jobs.keeping import decode
-from jobs.rebuilding import Accepted, CannotRebuildError, Rebuilt, Remains, rebuild
+from jobs.rebuilding import Accepted, CannotRebuildError, Rebuilt, Remains, is_forgotten, rebuild
 from jobs.record import Attempt, is_job_id
 from jobs.scripts import Scripts
 from jobs.settings import connect
@@ -38,7 +38,7 @@ class Outcome:
     """What became of a run's record."""
 
     run: str
-    what: str  # rebuilt, known, behind or impossible
+    what: str  # rebuilt, known, behind, deleted or impossible
     state: str = ""
     detail: str = ""
 
@@ -104,8 +104,11 @@ class Reindex:
             yield self._would(one) if dry_run else self._write(one)
 
     def _rebuilt(self, run: str) -> Rebuilt | Outcome:
+        remains = look(self._storage, run)
+        if is_forgotten(remains):
+            return Outcome(run, "deleted")
         try:
-            return rebuild(look(self._storage, run))
+            return rebuild(remains)
         except CannotRebuildError as error:
             return Outcome(run, "impossible", detail=str(error))
 
@@ -169,7 +172,7 @@ def reindex(*, data: Path | None, dry_run: bool, as_json: bool) -> int:
 
 
 def _show(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
-    told: list[Any] = [one for one in outcomes if one.what != "known"]
+    told: list[Any] = [one for one in outcomes if one.what not in {"known", "deleted"}]
     if told:
         table = Table("job", "what", "state", "made of", box=None, pad_edge=False)
         for one in told[:_SHOWN]:
@@ -182,7 +185,7 @@ def _show(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
     print(
         f"{len(outcomes)} runs in storage: {count['rebuilt']} {verb}"
         f"{_states(one for one in outcomes if one.what == 'rebuilt')}, {count['known']} known, "
-        f"{count['behind']} newer in storage than in Redis, {count['impossible']} impossible."
+        f"{count['deleted']} deleted, {count['behind']} newer in storage than in Redis, {count['impossible']} impossible."
     )
 
 

@@ -76,6 +76,11 @@ class Rebuilt:
         return State(self.fields["state"])
 
 
+def is_forgotten(remains: Remains) -> bool:
+    """Whether a person had the job deleted, and its files kept."""
+    return remains.record is not None and remains.record.fields.get("deleting") == "1"
+
+
 def rebuild(remains: Remains) -> Rebuilt:
     """The record of a run's job; raises `CannotRebuildError`.
 

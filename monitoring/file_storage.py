@@ -128,6 +128,16 @@ class FileStorage:
                     found.append(StoredFile(key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file.key)
 
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """The files that a writer was about to rename."""
+        found = []
+        for path in self._path(run).rglob(f"{_TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                key = path.relative_to(self.root).as_posix()
+                found.append(StoredFile(key, status.st_size, status.st_mtime))
+        return found
+
     def links(self, prefix: str) -> dict[str, str]:
         """The links below a folder."""
         found = {

@@ -194,6 +194,10 @@ class S3Storage:
         """The files below a folder."""
         return [file for file, link in self._scan(prefix) if link is None]
 
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """None: an object is there whole or not at all."""
+        return ()
+
     @_explained
     def links(self, prefix: str) -> dict[str, str]:
         """The links below a folder."""

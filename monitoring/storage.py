@@ -87,6 +87,9 @@ class Storage(Protocol):
     def list(self, prefix: str) -> list[StoredFile]:
         """The files below a folder by key, links left out."""
 
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """Temporary files of a run, of writers at work or killed; none where there are no such."""
+
     def links(self, prefix: str) -> dict[str, str]:
         """The links below a folder: key and the neighbour that each points to."""
 
