@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from api import cli_jobs, cli_service
+from api import cli_jobs, cli_keep, cli_service
 from api.cli_base import cli
 
-__all__ = ["cli", "cli_jobs", "cli_service", "main"]  # whose import adds their commands
+__all__ = ["cli", "cli_jobs", "cli_keep", "cli_service", "main"]  # whose import adds their commands
 
 
 def main() -> None:

@@ -102,14 +102,14 @@ def reaper() -> None:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 def up(**options: Any) -> None:
     """Run the whole service on this machine, with all its data in one directory."""
-    sys.exit(_start("api.up", "up", **options))
+    sys.exit(start("api.up", "up", **options))
 
 
 @cli.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path("spectrain-demo"))
 def demo(data: Path) -> None:
     """See it all: train, preempt, resume, fetch."""
-    sys.exit(_start("api.demo", "demo", directory=data))
+    sys.exit(start("api.demo", "demo", directory=data))
 
 
 @cli.command()
@@ -151,13 +151,14 @@ def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
     named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
     options["url"] = service.url if named else None
     options["spec"] = read_spec(spec.read()) if spec else None
-    sys.exit(_start("api.drill", "drill", token=service.token, **options))
+    sys.exit(start("api.drill", "drill", token=service.token, **options))
 
 
 # -- the rest ---------------------------------------------------------------------------------
 
 
-def _start(module: str, name: str, **options: Any) -> int:
+def start(module: str, name: str, **options: Any) -> int:
+    """The exit code of a function of a module that is imported now."""
     # By name: these start servers, and the rest of the command line needs none of what they import.
     return int(getattr(import_module(module), name)(**options))
 

@@ -8,13 +8,14 @@ import sys
 
 from jobs.reaping import Reaping
 from jobs.settings import Settings
+from monitoring.run_records import RunRecords
 from monitoring.storage import newest_change, open_storage
 
 
 def reaping(settings: Settings) -> Reaping:
     """The reaper of this process, by the settings' storage."""
     storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
-    return Reaping(settings, lambda job: newest_change(storage, job.id))
+    return Reaping(settings, lambda job: newest_change(storage, job.id), RunRecords(storage))
 
 
 def main() -> None:

@@ -27,6 +27,19 @@ def find_redis_server() -> str:
     return str(REDIS_SERVER_PATH)
 
 
+def redis_of(directory: Path) -> str:
+    """The URL of the Redis that `spectrain up` runs with its configuration in `directory`.
+
+    Raises `NoRedisServerError`.
+    """
+    try:
+        lines = (directory / "redis.conf").read_text().splitlines()
+    except OSError as error:
+        raise NoRedisServerError(f"There is no Redis of `spectrain up` here: {error}") from None
+    found = dict(line.split(" ", 1) for line in lines if " " in line)
+    return f"redis://:{found['requirepass']}@127.0.0.1:{found['port']}/0"
+
+
 class RedisConfig:
     """The configuration of a Redis server below `directory`, on a free port of loopback.
 

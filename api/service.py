@@ -8,12 +8,14 @@ from typing import cast
 
 from flask import current_app
 
+from jobs.keeping import Keeping
 from jobs.messages import Messenger
 from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
-from monitoring.storage import Storage
+from monitoring.run_records import RunRecords
+from monitoring.storage import Storage, StorageError
 
 EXTENSION = "spectrain"
 log = logging.getLogger(__name__)
@@ -33,6 +35,16 @@ class Service:
         """Closes the connections."""
         self.messenger.close()
         self.store.redis.close()
+
+    def leave_word(self, job_id: str) -> None:
+        """Has the run that stays say that its job was deleted: nobody will take it for lost.
+
+        Without that word `spectrain gc` lets it lie, and `spectrain reindex` brings the job back.
+        """
+        try:
+            Keeping(self.store, RunRecords(self.storage)).copy(job_id)
+        except (OSError, StorageError) as error:
+            log.warning("the files of job %s do not say that it was deleted: %s", job_id, error)
 
     def announce(self, job: Job) -> None:
         """Wakes a worker for a queued job.

@@ -61,6 +61,27 @@ class StaleAttemptError(SpectrainError):
         self.attempt = attempt
 
 
+class RecordGoneError(StaleAttemptError):
+    """Redis has no record of the job: it was deleted, or Redis has lost its memory.
+
+    `memory` names the one that Redis has now, '' for none: another than before, and all that it
+    held is gone.
+    """
+
+    def __init__(self, job_id: str, attempt: int, memory: str) -> None:
+        super().__init__(job_id, attempt)
+        self.memory = memory
+
+
+class ForgottenError(SpectrainError):
+    """Redis has lost the record of a running job; storage has what brings it back."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"it has lost its memory, with the record of job {job_id}: run `spectrain reindex`"
+        )
+
+
 class IdempotencyConflictError(SpectrainError):
     """The same Idempotency-Key came with another specification."""
 

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from jobs.errors import STORE_AWAY
+from jobs.keeping import Keeping, Records
 from jobs.messages import Messenger
 from jobs.reaper import Reaper, SignOfLife
 from jobs.settings import Settings, connect
@@ -17,9 +18,13 @@ _PASS_SECONDS = 1.0
 
 
 class Reaping:
-    """Passes again and again, through outages; all but one of the processes only look on."""
+    """Passes again and again, through outages; all but one of the processes only look on.
 
-    def __init__(self, settings: Settings, sign_of_life: SignOfLife) -> None:
+    The one that is at work keeps copies of the records too, beside its passes: no slow store holds
+    them up.
+    """
+
+    def __init__(self, settings: Settings, sign_of_life: SignOfLife, records: Records) -> None:
         self._redis = connect(settings)
         store = open_store(self._redis, settings)
         self._look_seconds = settings.lease_seconds / 5
@@ -29,6 +34,7 @@ class Reaping:
             sign_of_life,
             eviction_min_seconds=settings.eviction_min_seconds,
         )
+        self._keeping = Keeping(store, records)
         self._stop = threading.Event()
         self._away = False
 
@@ -42,6 +48,7 @@ class Reaping:
 
     def run(self) -> None:
         """Passes until `stop`."""
+        threading.Thread(target=self._keep, name="records", daemon=True).start()
         while not self._stop.is_set():
             self._pass()
             busy = min(_PASS_SECONDS, self._look_seconds)
@@ -64,3 +71,13 @@ class Reaping:
             if self._away:
                 log.info("looking for lost jobs again")
             self._away = False
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_PASS_SECONDS):
+            try:
+                if self._reaper.at_work:
+                    self._keeping.run_once(self._stop)
+            except STORE_AWAY:
+                pass  # the passes say so
+            except Exception:
+                log.exception("cannot keep the records of jobs in storage; it is tried again")

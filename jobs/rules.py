@@ -81,6 +81,22 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     )
 
 
+def written(job: Job, ended: Attempt, decision: Decision) -> tuple[Attempt, dict[str, str]]:
+    """The receipt as it is kept, and what changes in the job's hash beside its state."""
+    # Until it was last heard of: nothing ran while nobody was there to notice a loss.
+    heard = (ended.ended_at or ended.started_at) - (ended.detect_seconds or 0.0)
+    fields = {
+        "reason": ended.reason,
+        "message": decision.message,
+        "failures": decision.failures,
+        "no_progress": decision.no_progress,
+        "checkpoint_step": decision.checkpoint_step,
+        "run_seconds": job.run_seconds + max(0.0, heard - ended.started_at),
+    }
+    receipt = ended.model_copy(update={"message": ended.message or decision.message})
+    return receipt, {k: "" if v is None else str(v) for k, v in fields.items()}
+
+
 def _by_rule(rule: Rule, ended: Attempt, retry: Retry) -> tuple[State, str]:
     """What becomes of the job while its budgets last, and why."""
     if ended.reason is not Reason.OUT_OF_MEMORY:

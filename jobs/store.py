@@ -20,11 +20,12 @@ from jobs.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
     JobNotFoundError,
+    RecordGoneError,
     StaleAttemptError,
 )
 from jobs.queues import ExpiredLease, Queues
 from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
-from jobs.rules import decide
+from jobs.rules import decide, written
 from jobs.scripts import Scripts
 from jobs.settings import Settings
 from jobs.spec import JobSpec, Limits
@@ -195,20 +196,27 @@ class JobStore:
         # Between the two calls the worker may have been away for longer than its lease.
         return job if job.state is State.RUNNING and job.worker == worker else None
 
-    def renew(self, job_id: str, attempt: int, progress: Progress | None = None) -> Request | None:
+    def renew(
+        self, job_id: str, attempt: int, progress: Progress | None = None, worker: str | None = None
+    ) -> Request | None:
         """What was asked of the attempt, whose lease now lasts another period.
 
-        Raises `StaleAttemptError` when it is no longer the job's attempt.
+        Raises `StaleAttemptError` when it is no longer the job's attempt, or not that of `worker`,
+        and of that kind `RecordGoneError` when there is no record.
         """
         text = progress.model_dump_json() if progress else ""
-        status, detail = self._run("renew", job_id, attempt, self.lease_seconds, text)
+        status, detail = self._run("renew", job_id, attempt, self.lease_seconds, text, worker or "")
+        if status == "missing":
+            raise RecordGoneError(job_id, attempt, detail)
         if status != "ok":
             raise StaleAttemptError(job_id, attempt)
         return Request(detail) if detail else None
 
     def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
-        """Adds an event to the running job; raises `StaleAttemptError` like `renew`."""
+        """Adds an event to the running job; raises `StaleAttemptError`, `JobNotFoundError`."""
         status, _ = self._run("note", job_id, attempt, kind, json.dumps(data))
+        if status == "missing":
+            raise JobNotFoundError(job_id)
         if status != "ok":
             raise StaleAttemptError(job_id, attempt)
 
@@ -236,18 +244,7 @@ class JobStore:
         while True:
             job = self.get(job_id)
             decision = decide(job, ended, jitter=random.random(), retryable=retryable)
-            receipt = ended.model_copy(update={"message": ended.message or decision.message})
-            # Until it was last heard of: nothing ran while nobody was there to notice a loss.
-            heard = (ended.ended_at or ended.started_at) - (ended.detect_seconds or 0.0)
-            seconds = max(0.0, heard - ended.started_at)
-            fields = {
-                "reason": ended.reason,
-                "message": decision.message,
-                "failures": decision.failures,
-                "no_progress": decision.no_progress,
-                "checkpoint_step": decision.checkpoint_step,
-                "run_seconds": job.run_seconds + seconds,
-            }
+            receipt, fields = written(job, ended, decision)
             event = {"attempt": ended.number, "reason": ended.reason, "message": decision.message}
             status, detail = self._run(
                 "finish",
@@ -257,7 +254,7 @@ class JobStore:
                 job.request or "",
                 repr(lease.expired_at) if lease else "",
                 decision.delay_seconds,
-                json.dumps({k: "" if v is None else str(v) for k, v in fields.items()}),
+                json.dumps(fields),
                 receipt.model_dump_json(),
                 json.dumps(event),
             )
@@ -280,6 +277,10 @@ class JobStore:
     def now(self) -> float:
         """Seconds since the epoch by the clock of Redis."""
         return redis_time(self.redis)
+
+    def memory(self) -> str | None:
+        """What tells this memory of Redis from one that was lost; None before the first claim."""
+        return self.redis.get(self._key("memory")) or None
 
     def uptime(self) -> float:
         """Seconds for which Redis has been up."""

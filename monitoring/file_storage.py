@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from monitoring.commit import crc32_text
@@ -119,6 +119,11 @@ class FileStorage:
             return None
         return StoredFile(key, status.st_size, status.st_mtime)
 
+    def runs(self) -> Sequence[str]:
+        """The names of the directories at the top."""
+        names = [path.name for path in self.root.iterdir() if path.is_dir()]
+        return sorted(name for name in names if is_text(name))
+
     def list(self, prefix: str) -> list[StoredFile]:
         """The files below a folder."""
         found = []
@@ -131,6 +136,16 @@ class FileStorage:
                 if path.is_file() and is_text(key):
                     found.append(StoredFile(key, status.st_size, status.st_mtime))
         return sorted(found, key=lambda file: file.key)
+
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """The files that a writer was about to rename."""
+        found = []
+        for path in self._path(run).rglob(f"{_TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                key = path.relative_to(self.root).as_posix()
+                found.append(StoredFile(key, status.st_size, status.st_mtime))
+        return found
 
     def links(self, prefix: str) -> dict[str, str]:
         """The links below a folder."""

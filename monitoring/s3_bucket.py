@@ -108,6 +108,12 @@ class Bucket:
             if found := page.get("Contents"):
                 yield found
 
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names below a prefix, each as far as its next `/`."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+            yield from (found["Prefix"] for found in page.get("CommonPrefixes", []))
+
     def presign(self, name: str, seconds: float) -> str:
         """A URL that gives the object to whoever has it, for so long."""
         target = {"Bucket": self.bucket, "Key": name}

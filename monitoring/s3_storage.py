@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -191,10 +191,20 @@ class S3Storage:
             raise
         return StoredFile(key, head["ContentLength"], head["LastModified"].timestamp())
 
+    def runs(self) -> Sequence[str]:
+        """The names of the folders at the top."""
+        with self._explaining(self._prefix):
+            found = self._bucket.folders(self._prefix)
+            return sorted(name.removeprefix(self._prefix).rstrip("/") for name in found)
+
     @_explained
     def list(self, prefix: str) -> list[StoredFile]:
         """The files below a folder."""
         return [file for file, link in self._scan(prefix) if link is None]
+
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """None: an object is there whole or not at all."""
+        return ()
 
     @_explained
     def links(self, prefix: str) -> dict[str, str]:
@@ -228,7 +238,8 @@ class S3Storage:
                     raise
                 self._remember(name, self._look(name))
             else:
-                self._remember(name, written)
+                if fence is not None:
+                    self._remember(name, written)
                 return
         raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
 

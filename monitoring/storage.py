@@ -7,11 +7,13 @@ Keys are relative paths with `/`; the first part is the run's id. Writers of one
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
+
+from monitoring.paths import RunPaths
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +92,14 @@ class Storage(Protocol):
     def stat(self, key: str) -> StoredFile | None:
         """What is stored under `key`, None for nothing."""
 
+    def runs(self) -> Sequence[str]:
+        """The names of the folders at the top, by name: one a run, and whatever else lies there."""
+
     def list(self, prefix: str) -> list[StoredFile]:
         """The files below a folder by key, links left out."""
+
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """Temporary files of a run, of writers at work or killed; none where there are no such."""
 
     def links(self, prefix: str) -> dict[str, str]:
         """The links below a folder: key and the neighbour that each points to."""
@@ -128,10 +136,13 @@ def is_text(name: str) -> bool:
 def newest_change(storage: Storage, run: str) -> float | None:
     """When storage last saw something new of a run, seconds since the epoch.
 
-    None when there is nothing, or the storage cannot tell now.
+    None when there is nothing, or the storage cannot tell now. The copy of the job's record does
+    not count: it is not the run's attempt that writes it.
     """
+    record = RunPaths(Path(run)).record.as_posix()
     try:
-        return max((file.modified for file in storage.list(run)), default=None)
+        files = (file for file in storage.list(run) if file.key != record)
+        return max((file.modified for file in files), default=None)
     except (OSError, StorageError) as error:
         log.warning("cannot look at the files of run %s: %s", run, error)
         return None

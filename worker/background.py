@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from jobs.errors import STORE_AWAY, StaleAttemptError
+from jobs.errors import STORE_AWAY, ForgottenError, StaleAttemptError
 from monitoring.storage import OvertakenError, StorageError
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 
-AWAY = (*STORE_AWAY, OSError, StorageError)
+AWAY = (*STORE_AWAY, ForgottenError, OSError, StorageError)
 
 
 class Background:

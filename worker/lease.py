@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from jobs.errors import ForgottenError, RecordGoneError
 from jobs.record import Job, Progress
 from worker.advice import Advice
 from worker.background import Background
@@ -28,6 +29,7 @@ class Lease:
         self._wake = service.attendance.wake
         self._job = job
         self._advised = False
+        self._memory: str | None = None  # of the Redis that had the record last
         self._attendance = service.attendance
         self._limits_read = time.monotonic()
         self._limits_seconds = service.settings.lease_seconds
@@ -69,7 +71,16 @@ class Lease:
             self._advised = True
 
     def _renew(self) -> None:
-        request = self._store.renew(self._job.id, self._job.attempt, self.progress)
+        try:
+            request = self._store.renew(
+                self._job.id, self._job.attempt, self.progress, self._job.worker
+            )
+        except RecordGoneError as error:
+            if error.memory and error.memory == self._memory:
+                raise  # deleted
+            self._memory = None
+            raise ForgottenError(self._job.id) from error
+        self._memory = self._memory or self._store.memory()
         self._attendance.renewed_at = time.monotonic()
         if request is not self.request:
             self.request = request

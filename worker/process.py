@@ -17,6 +17,7 @@ from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
+from monitoring.run_records import RunRecords
 from monitoring.storage import newest_change, open_storage
 from worker.asked import Asked
 from worker.child import start_cold
@@ -79,7 +80,10 @@ class WorkerProcess:
         self._gpus.on_change = self._tell
         self._asked = Asked(settings, name, self._look)
         self._cost = pod_deletion_cost(os.environ)
-        self._reaping = Reaping(settings, lambda job: newest_change(self._service.storage, job.id))
+        storage = self._service.storage
+        self._reaping = Reaping(
+            settings, lambda job: newest_change(storage, job.id), RunRecords(storage)
+        )
         self._tidying = Tidying(settings.scratch_dir, seconds=lease)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
                  ", ".join(slot.gpus) or "none, on the CPU")  # fmt: skip

@@ -42,7 +42,7 @@ class Publisher:
         self._fence = fence
         self._output = OutputLog(storage, scratch, fence)
         # What the service writes in storage itself: a file of the job's would take its place.
-        self._ours = {scratch.run.output_log, scratch.run.root / FENCE_NAME}
+        self._ours = {scratch.run.output_log, scratch.run.record, scratch.run.root / FENCE_NAME}
         self._published = dict(restored.files)
         self._links = dict(restored.links)
         self._left = dict(restored.left)  # older checkpoints, which this attempt did not fetch

@@ -63,7 +63,13 @@ def supervise(service: Service, job: Job) -> None:
                 attempt.run()
         except OSError as error:
             attempt.finish(Outcome(Reason.STORAGE, f"no scratch disk on this worker: {error}"))
-    except (Overtaken, OvertakenError, StaleAttemptError, JobNotFoundError):
+    except JobNotFoundError:
+        log.warning(
+            "job %s: there is no record in which attempt %d could end; if Redis has lost its "
+            "memory, `spectrain reindex` makes one of what storage has",
+            job.id, job.attempt,
+        )  # fmt: skip
+    except (Overtaken, OvertakenError, StaleAttemptError):
         log.warning("job %s: attempt %d was overtaken", job.id, job.attempt)
 
 

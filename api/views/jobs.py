@@ -112,6 +112,8 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
     # Files first: whoever is cut off in between can ask again.
     if query.files:
         service().storage.delete_run(job_id)
+    else:
+        service().leave_word(job_id)
     store.delete(job_id)
     return Response(status=204)
 

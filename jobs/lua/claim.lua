@@ -33,6 +33,7 @@ redis.call('HSET', job_key(id), 'worker', worker, 'progress', '', 'attempt:' .. 
   cjson.encode({number = attempt, worker = worker, started_at = NOW, queue_seconds = waited}))
 redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
 redis.call('HSET', key('claims'), worker, id)
+redis.call('SET', key('memory'), id, 'NX')
 note_worker(worker)
 event(id, 'started', cjson.encode({attempt = attempt, worker = worker}))
 return {'ok', id}

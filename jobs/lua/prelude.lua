@@ -17,6 +17,9 @@
 --   pools                       set: every pool that ever had a job
 --   leases                      sorted set: id by the time its attempt's lease expires
 --   outbox                      sorted set: id by the time a message for it is due
+--   unkept                      sorted set: id by the time its record changed and storage has no copy
+--   memory                      string: the first job that was claimed since this Redis began; it
+--                               tells one memory of Redis from the next
 --   claims                      hash: worker -> id of the job it runs
 --   workers                     sorted set: worker by the time its entry in the register expires
 --   worker:{name}               hash: the entry (jobs.workers.Worker). Kept for an hour longer, for
@@ -64,6 +67,7 @@ end
 local function event(id, kind, data)
   redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', MAX_EVENTS, '*',
     'at', stamp(NOW), 'type', kind, 'data', data)
+  redis.call('ZADD', key('unkept'), stamp(NOW), id)
 end
 
 -- What a worker does now, by what is known of it; '' for one that is not in the register.

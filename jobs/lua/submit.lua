@@ -20,6 +20,9 @@ local sequence = redis.call('INCR', key('sequence'))
 redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 'spec', spec,
   'state', 'queued', 'sequence', sequence, 'order', order_of(priority, sequence), 'attempt', 0,
   'submitted_at', stamp(NOW))
+if idempotency ~= '' then
+  redis.call('HSET', job_key(id), 'idempotency', idempotency, 'digest', digest)
+end
 redis.call('ZADD', key('jobs:all'), sequence, id)
 redis.call('ZADD', key('jobs:state:queued'), sequence, id)
 redis.call('SADD', key('pools'), pool)

@@ -1,0 +1,127 @@
+"""Keeps a copy of each job's record in storage, beside its run: what is left should Redis be lost.
+
+A script that changes a record notes its id in `unkept`; whoever has the lock of the reaper copies
+what is noted there, the oldest change first. So a copy is a moment behind, and further where many
+change at once: copying takes no more than its share of a processor. `jobs.rebuilding` makes
+records of the copies, and of what the runs hold beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jobs.errors import STORE_AWAY
+from jobs.scripts import Scripts
+from jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_PAGE = 100
+# Of the time that the copying of a record takes, it rests so many times as long after it.
+_REST = 4
+
+
+class Records(Protocol):
+    """Where copies lie: `monitoring.run_records.RunRecords`. May raise whatever storage does."""
+
+    def put(self, run: str, data: bytes) -> None:
+        """Stores a run's record."""
+
+    def remove_alone(self, run: str) -> None:
+        """Removes a record that lies alone."""
+
+
+@dataclass(frozen=True)
+class KeptRecord:
+    """The hash of a job and its events (id, time, type, JSON), as Redis had them."""
+
+    fields: dict[str, str]
+    events: list[tuple[str, str, str, str]]
+
+    def encode(self) -> bytes:
+        """As it lies in storage."""
+        value = {"format": FORMAT, "fields": self.fields, "events": self.events}
+        return json.dumps(value, indent=1).encode()
+
+
+def decode(data: bytes) -> KeptRecord:
+    """The record in a copy; raises ValueError for anything else."""
+    value = json.loads(data)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise ValueError("it is no record of this version")
+    try:
+        fields = {str(k): str(v) for k, v in value["fields"].items()}
+        events = [tuple(map(str, event)) for event in value["events"]]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it is no record: {error!r}") from None
+    return KeptRecord(fields, [(a, b, c, d) for a, b, c, d in events])
+
+
+class Keeping:
+    """Copies what changed; in one process at a time, and two at once would do no harm."""
+
+    def __init__(self, store: JobStore, records: Records) -> None:
+        self._redis = store.redis
+        self._prefix = store.prefix
+        self._run = Scripts(store.redis, store.prefix)
+        self._records = records
+        self._away = False
+
+    def run_once(self, stop: threading.Event) -> int:
+        """How many records were copied until nothing was left, or storage did not take one.
+
+        Raises one of `jobs.errors.STORE_AWAY` while Redis is away.
+        """
+        copied = 0
+        while not stop.is_set():
+            changed = self._redis.zrange(f"{self._prefix}unkept", 0, _PAGE - 1, withscores=True)
+            if not changed:
+                break
+            for job_id, at in changed:
+                start = time.monotonic()
+                if stop.is_set() or not self._copied(job_id, at):
+                    return copied
+                copied += 1
+                stop.wait(_REST * (time.monotonic() - start))
+        return copied
+
+    def copy(self, job_id: str) -> None:
+        """Copies a record now; raises what storage does."""
+        if (record := self._read(job_id)) is not None:
+            self._records.put(job_id, record.encode())
+
+    def _copied(self, job_id: str, at: float) -> bool:
+        try:
+            if (record := self._read(job_id)) is not None:
+                self._records.put(job_id, record.encode())
+            if self._run("kept", job_id, repr(at))[0] == "missing" and record is not None:
+                self._records.remove_alone(job_id)
+        except STORE_AWAY:
+            raise
+        except Exception as error:  # whatever storage says, the others are to be copied too
+            if not self._away:
+                log.warning("cannot keep the record of job %s in storage: %s", job_id, error)
+            self._away = True
+            # To the end of the line.
+            self._redis.zadd(f"{self._prefix}unkept", {job_id: time.time()}, xx=True)
+            return False
+        if self._away:
+            log.info("storage takes the records of jobs again")
+        self._away = False
+        return True
+
+    def _read(self, job_id: str) -> KeptRecord | None:
+        key = f"{self._prefix}job:{job_id}"
+        with self._redis.pipeline(transaction=True) as pipe:
+            fields, events = pipe.hgetall(key).xrange(f"{key}:events").execute()
+        return KeptRecord(fields, [_event(e, found) for e, found in events]) if fields else None
+
+
+def _event(entry: str, found: dict[str, Any]) -> tuple[str, str, str, str]:
+    return entry, found["at"], found["type"], found["data"]

@@ -1,0 +1,185 @@
+"""Makes the record of a job from what storage holds of its run: decided here, purely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from jobs.keeping import KeptRecord
+from jobs.record import Attempt, Progress, job_from_hash
+from jobs.rules import decide, written
+from jobs.spec import JobSpec
+from jobs.states import State
+
+# The worker of an attempt of which only its number is known.
+UNKNOWN_WORKER = "unknown"
+
+
+class Accepted(BaseModel):
+    """What a run's `job.json` says: the job as it was accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    spec: JobSpec
+    submitted_at: float
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What storage holds of a run, as far as its record goes."""
+
+    run: str
+    changed_at: float  # seconds since the epoch
+    record: KeptRecord | None = None
+    accepted: Accepted | None = None
+    receipts: Mapping[int, Attempt] = field(default_factory=dict)
+    fence: int = 0  # number of the newest attempt that wrote
+    checkpoint_step: int | None = None  # newest committed one
+
+    @property
+    def newest_attempt(self) -> int:
+        """The highest number of an attempt that storage knows of."""
+        kept = int(self.record.fields.get("attempt", 0)) if self.record else 0
+        return max(kept, self.fence, *self.receipts, 0)
+
+
+class CannotRebuildError(Exception):
+    """A run does not say what its job was; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A job's record, made anew: its hash and its events."""
+
+    job_id: str
+    fields: dict[str, str]
+    events: list[tuple[str, str, str, str]]
+    newest_attempt: int
+    source: str  # what it was made of, for a person
+
+    @property
+    def sequence(self) -> int:
+        """Its place in the order of submission; 0 where that is not known."""
+        return int(self.fields["sequence"])
+
+    @property
+    def submitted_at(self) -> float:
+        """When it was accepted, seconds since the epoch."""
+        return float(self.fields["submitted_at"])
+
+    @property
+    def state(self) -> State:
+        """Where the job is."""
+        return State(self.fields["state"])
+
+
+def is_forgotten(remains: Remains) -> bool:
+    """Whether a person had the job deleted, and its files kept."""
+    return remains.record is not None and remains.record.fields.get("deleting") == "1"
+
+
+def rebuild(remains: Remains) -> Rebuilt:
+    """The record of a run's job; raises `CannotRebuildError`.
+
+    The copy of the record is the base, and where the run knows more, the run wins: an attempt with
+    a receipt has ended as that says, and one without still runs for all that anybody knows. It is
+    `running` then, with a new lease: its worker keeps that, or the reaper finds the attempt lost.
+    """
+    fields, source = _base(remains)
+    known = int(fields["attempt"])
+    for number in sorted(remains.receipts):
+        newer = number > known or (number == known and fields["state"] == State.RUNNING)
+        receipt = remains.receipts[number]
+        if newer and receipt.reason is not None:
+            fields = _ended(fields, receipt)
+            source = f"{source}, ended by the receipt of attempt {number}"
+        elif f"attempt:{number}" not in fields:
+            fields[f"attempt:{number}"] = receipt.model_dump_json()
+    newest = remains.newest_attempt
+    if newest > int(fields["attempt"]):
+        fields = _begun(fields, newest, remains.changed_at)
+        source = f"{source}, attempt {newest} has begun since"
+    if fields["state"] == State.RUNNING:
+        fields = _as_far_as_storage(fields, remains.checkpoint_step)
+    try:
+        job_from_hash(fields)
+    except ValidationError as error:
+        raise CannotRebuildError(f"this version cannot read it: {error}") from error
+    events = remains.record.events if remains.record else []
+    return Rebuilt(remains.run, fields, events, newest, source)
+
+
+def _base(remains: Remains) -> tuple[dict[str, str], str]:
+    if remains.record is not None and remains.record.fields.get("id") == remains.run:
+        return dict(remains.record.fields), "its record"
+    accepted = remains.accepted
+    if accepted is None or accepted.id != remains.run:
+        raise CannotRebuildError("it holds neither attempts/record.json nor job.json")
+    at = f"{accepted.submitted_at:.6f}"
+    fields = {
+        "id": accepted.id,
+        "spec": accepted.spec.model_dump_json(),
+        "pool": accepted.spec.resources.pool,
+        "priority": str(accepted.spec.priority),
+        "state": State.QUEUED.value,
+        "sequence": "0",
+        "attempt": "0",
+        "submitted_at": at,
+        "queued_at": at,
+        "not_before": at,
+    }
+    return fields, "job.json"
+
+
+def _ended(fields: dict[str, str], receipt: Attempt) -> dict[str, str]:
+    """The fields after the attempt of that receipt, by the rule for whoever ends one."""
+    number = receipt.number
+    running = {**fields, "state": State.RUNNING.value, "attempt": str(number)}
+    running[f"attempt:{number}"] = receipt.model_dump_json()
+    running.setdefault("started_at", f"{receipt.started_at:.6f}")
+    job = job_from_hash(running)
+    decision = decide(job, receipt)
+    kept, changes = written(job, receipt, decision)
+    at = f"{receipt.ended_at or receipt.started_at:.6f}"
+    after = {
+        **running,
+        **changes,
+        f"attempt:{number}": kept.model_dump_json(),
+        "state": decision.state.value,
+        **dict.fromkeys(("worker", "request", "evicted_for", "request_before"), ""),
+    }
+    if decision.state is State.QUEUED:
+        due = f"{float(at) + decision.delay_seconds:.6f}"
+        after.update(queued_at=at, not_before=due, waits_since=due)
+    elif decision.state.is_final:
+        after["finished_at"] = at
+    return after
+
+
+def _begun(fields: dict[str, str], number: int, at: float) -> dict[str, str]:
+    """The fields with a further attempt under way, of which nothing but its number is known."""
+    began = Attempt(number=number, worker=UNKNOWN_WORKER, started_at=at)
+    return {
+        "started_at": f"{at:.6f}",
+        **fields,
+        "state": State.RUNNING.value,
+        "attempt": str(number),
+        f"attempt:{number}": began.model_dump_json(),
+        "finished_at": "",
+        "progress": "",
+        **dict.fromkeys(("worker", "request", "evicted_for", "request_before"), ""),
+    }
+
+
+def _as_far_as_storage(fields: dict[str, str], checkpoint_step: int | None) -> dict[str, str]:
+    """The fields with a progress that reaches the newest checkpoint: that much is not lost."""
+    seen = Progress.model_validate_json(fields.get("progress") or "{}")
+    before = seen.checkpoint_step if seen.checkpoint_step is not None else -1
+    if checkpoint_step is None or checkpoint_step <= before:
+        return fields
+    step = max(checkpoint_step, seen.step if seen.step is not None else -1)
+    seen = seen.model_copy(update={"checkpoint_step": checkpoint_step, "step": step})
+    return {**fields, "progress": seen.model_dump_json()}

@@ -1,0 +1,39 @@
+"""The copies of jobs' records that lie beside their runs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from monitoring.paths import RunPaths
+from monitoring.storage import Storage
+
+
+class RunRecords:
+    """Puts the copy of a record where its run is; raises what `Storage` does."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def put(self, run: str, data: bytes) -> None:
+        """Stores a run's record, whole or not at all."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            self._storage.put(_key(run), Path(file.name))
+
+    def remove_alone(self, run: str) -> None:
+        """Removes a record that lies alone: its run was deleted while it was being written."""
+        if [file.key for file in self._storage.list(run)] == [_key(run)]:
+            self._storage.delete_run(run)
+
+    def read(self, run: str) -> bytes | None:
+        """A run's record, None where there is none."""
+        try:
+            return self._storage.read(_key(run))
+        except FileNotFoundError:
+            return None
+
+
+def _key(run: str) -> str:
+    return RunPaths(Path(run)).record.as_posix()
