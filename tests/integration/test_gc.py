@@ -24,7 +24,8 @@ from monitoring.commit import CommitRecord
 from monitoring.paths import RunPaths
 from monitoring.storage import Fence, Storage, StoredFile, open_storage
 from worker.publish import Publisher
-from worker.scratch import Restored, Scratch, restore
+from worker.restore import restore
+from worker.scratch import Restored, Scratch
 
 TRAIN = JobSpec(name="t", train={"steps": 9}, checkpoint={"keep_last": 2})
 LATER = time.time() + 3600
