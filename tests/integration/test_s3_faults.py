@@ -291,12 +291,13 @@ def test_all_that_is_published_on_a_bad_way_is_there_byte_for_byte_and_never_hal
 
 
 def test_a_download_that_breaks_off_again_and_again_goes_on_where_it_was(
-    s3_url: str, proxy: FaultProxy, tmp_path: Path
+    s3_url: str, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(s3_download, "_BLOCK", 4096)
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(random.Random(1).randbytes(17 * MB + 1))
     open_storage(s3_url).put("run/a", source)
-    proxy.rate, proxy.faults = 0.5, ["reset in the answer"]
+    proxy.rate, proxy.faults = 0.3, ["reset in the answer"]
     checksum = open_storage(s3_url, proxy.address).get("run/a", target)
     assert checksum == commit.checksum(source, "crc32")
     assert target.read_bytes() == source.read_bytes()
