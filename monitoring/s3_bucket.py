@@ -19,11 +19,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
 from monitoring.s3_download import Download, Options
-from monitoring.s3_errors import S3_ERRORS, error_code
+from monitoring.s3_errors import S3_ERRORS, error_code, is_passing
 
 WHOLE = 8 << 20  # bytes; a smaller file is sent in one request, a larger one in parts of so many
 _MAX_COPIED_PART = 5 << 30
 _READ_TRIES = 3
+# Short: a worker that has to stop waits for the call that is under way.
+_CONNECT_SECONDS, _READ_SECONDS = 5, 20
 _TRIES_OF_A_PART = 5  # one of a thousand must not cost the others; all else is tried three times
 
 
@@ -189,12 +191,13 @@ class Bucket:
     def abort_uploads(self, prefix: str) -> None:
         """Ends the multipart uploads under way; a store that has no list of them keeps them."""
         pages = self._client.get_paginator("list_multipart_uploads")
-        with contextlib.suppress(ClientError):
+        try:
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
                 for upload in page.get("Uploads", []):
-                    self._client.abort_multipart_upload(
-                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
+                    self._abort(upload["Key"], upload["UploadId"])
+        except ClientError as error:
+            if is_passing(error):
+                raise
 
     @contextlib.contextmanager
     def _finishing(self, name: str) -> Iterator[None]:
@@ -210,12 +213,15 @@ class Bucket:
 
     def _abort_begun(self) -> None:
         for id_, name in list(self._begun.items()):
-            try:
-                self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=id_)
-            except ClientError as error:
-                if error_code(error) != "NoSuchUpload":
-                    raise
+            self._abort(name, id_)
             del self._begun[id_]
+
+    def _abort(self, name: str, id_: str) -> None:
+        try:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=id_)
+        except ClientError as error:
+            if error_code(error) != "NoSuchUpload":
+                raise
 
     def _note_begun(self, parsed: Options, **_: Any) -> None:
         if "UploadId" in parsed:
@@ -244,9 +250,8 @@ def _client(session: boto3.session.Session, endpoint_url: str | None, **retries:
             signature_version="s3v4",
             s3={"addressing_style": "path"} if endpoint_url else None,
             retries={"mode": "standard", **retries},
-            # Short: a worker that has to stop waits for the call that is under way.
-            connect_timeout=5,
-            read_timeout=20,
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
             tcp_keepalive=True,
             max_pool_connections=16,
         ),

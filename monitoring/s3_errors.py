@@ -72,6 +72,12 @@ def is_missing(error: ClientError) -> bool:
     return error_code(error) in _MISSING
 
 
+def is_passing(error: ClientError) -> bool:
+    """Whether the store failed, rather than refused: the same may come through later."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return bool(status >= 500 and status != 501)  # 501: not implemented
+
+
 def is_conflict(error: ClientError, *, conditional: bool) -> bool:
     """Whether somebody else changed the object, or ended the upload, in the meantime."""
     return error_code(error) in _CONFLICTS or (conditional and is_missing(error))

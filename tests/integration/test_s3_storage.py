@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +219,20 @@ def test_what_a_killed_upload_left_is_removed_when_the_next_attempt_starts(
     assert len(uploads(storage)) == 1
     storage.seize(SECOND)
     assert uploads(storage) == []
+
+
+def test_uploads_that_cannot_be_listed_at_this_moment_are_not_forgotten(storage: S3Storage) -> None:
+    def fail(status: int, request: Any, **_: Any) -> AWSResponse:
+        return AWSResponse(request.url, status, {}, _Raw(b"<Error><Code>Any</Code></Error>"))
+
+    listing = "before-send.s3.ListMultipartUploads"
+    events = storage._bucket._client.meta.events
+    for status, again in ((503, True), (403, False)):
+        handler = partial(fail, status)
+        events.register(listing, handler)
+        with pytest.raises(StorageError) if again else contextlib.nullcontext():
+            storage.seize(FIRST)
+        events.unregister(listing, handler)
 
 
 def test_a_store_without_conditional_writes_is_fenced_all_the_same(
