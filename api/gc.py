@@ -114,8 +114,8 @@ def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
     total = file_size(sum(one.bytes for one in rubbish))
     print(f"{total} {verb}, in {len({one.run for one in rubbish})} runs.")
     if unclear:
-        for one in unclear[:5]:
-            print(f"{one.run}: {one.why}", file=sys.stderr)
+        for left in unclear[:5]:
+            print(f"{left.run}: {left.why}", file=sys.stderr)
         print(
             f"{len(unclear)} runs that Redis does not know were left alone. If it has lost its "
             "memory: spectrain reindex.",

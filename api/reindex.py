@@ -185,7 +185,8 @@ def _show(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
     print(
         f"{len(outcomes)} runs in storage: {count['rebuilt']} {verb}"
         f"{_states(one for one in outcomes if one.what == 'rebuilt')}, {count['known']} known, "
-        f"{count['deleted']} deleted, {count['behind']} newer in storage than in Redis, {count['impossible']} impossible."
+        f"{count['deleted']} deleted, {count['behind']} newer in storage than in Redis, "
+        f"{count['impossible']} impossible."
     )
 
 
