@@ -11,6 +11,7 @@ from redis.retry import Retry
 from werkzeug.routing import BaseConverter
 
 from api.auth import require_token
+from api.exposition import SEEN, Seen
 from api.openapi import describe_api
 from api.problems import handle_problems
 from api.service import EXTENSION, Service
@@ -59,6 +60,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]
     app.config[health.OPENAPI] = json.dumps(describe_api(calls))
+    seen = app.extensions[SEEN] = Seen(app.extensions[EXTENSION])
+    seen.watch(app)
     require_token(app, settings, public={call.rule for call in calls if call.public})
     handle_problems(app)
     return app

@@ -108,6 +108,7 @@ class Reaper:
             self._since = now
 
     def _pass(self, now: float, period: float, since: float) -> list[str]:
+        self._store.redis.set(f"{self._store.prefix}reaped", now)
         self._wake(now)
         uptime = self._store.uptime()
         # Less than none: the clock was set back since Redis started.

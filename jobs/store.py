@@ -30,6 +30,7 @@ from jobs.scripts import Scripts
 from jobs.settings import Settings
 from jobs.spec import JobSpec, Limits
 from jobs.states import Reason, Request, State
+from jobs.tallies import tallies
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,7 @@ class JobStore:
                 json.dumps(fields),
                 receipt.model_dump_json(),
                 json.dumps(event),
+                json.dumps(tallies(receipt, decision.state)),
             )
             if status == "stale":
                 raise StaleAttemptError(job_id, ended.number)
@@ -302,6 +304,7 @@ class JobStore:
         self._run(
             "finish", job_id, attempt, State.FAILED, "", "", 0, fields,
             receipt.model_dump_json(), json.dumps({"attempt": attempt, "message": message}),
+            json.dumps(tallies(receipt, State.FAILED)),
         )  # fmt: skip
 
     def _after(self, answer: tuple[str, str], job_id: str, action: str) -> Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response, current_app
 
+from api.exposition import CONTENT_TYPE, SEEN, Seen
 from api.problems import unavailable
 from api.routes import Routes
 from api.service import service
@@ -37,6 +38,13 @@ def get_readiness() -> Health | Response:
     if away:
         return unavailable("; ".join(f"{name} {what}" for name, what in away.items()) + ".")
     return Health(checks={"redis": "ok", "storage": "ok"})
+
+
+@routes.call("GET", "/metrics", answer="text/plain")
+def scrape() -> Response:
+    """Read what Prometheus scrapes: queues, workers, ends, losses, goodput and requests."""
+    seen: Seen = current_app.extensions[SEEN]
+    return Response(seen.text(), content_type=CONTENT_TYPE)
 
 
 @routes.call("GET", "/v1/openapi.json", answer="application/json")

@@ -17,6 +17,8 @@
 --   pools                       set: every pool that ever had a job
 --   leases                      sorted set: id by the time its attempt's lease expires
 --   outbox                      sorted set: id by the time a message for it is due
+--   tallies                     hash: sums over all attempts that ended (jobs.tallies)
+--   reaped                      string: the time of the reaper's last pass
 --   unkept                      sorted set: id by the time its record changed and storage has no copy
 --   memory                      string: the first job that was claimed since this Redis began; it
 --                               tells one memory of Redis from the next

@@ -28,6 +28,7 @@ elseif request == 'cancel' and state == 'cancelled' then
 elseif request == 'cancel' and legal(state, 'cancelled') then
   move(id, state, 'cancelled')
   redis.call('HSET', job_key(id), 'reason', 'cancelled', 'message', 'cancelled on request')
+  redis.call('HINCRBYFLOAT', key('tallies'), 'jobs:cancelled:cancelled', 1)
   event(id, 'cancelled', '{}')
 else
   return {'illegal', state}
