@@ -14,14 +14,17 @@ from api.auth import require_token
 from api.exposition import SEEN, Seen
 from api.openapi import describe_api
 from api.problems import handle_problems
+from api.readiness import Readiness
 from api.service import EXTENSION, Service
 from api.views import health, jobs, runs, workers
 from api.wire import JOB_ID
+from jobs.checks import Checks
 from jobs.messages import Messenger
 from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import open_store
 from monitoring.storage import open_storage
+from monitoring.storage_probe import StorageProbe
 
 MAX_BODY_BYTES = 1 << 20
 # Somebody waits for the answer: a Redis that does not come back in this time (seconds) is away.
@@ -42,6 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings()
     redis = _connect(settings)
     store = open_store(redis, settings)
+    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
     app = Flask("api", static_folder=None)
     app.extensions[EXTENSION] = Service(
         settings=settings,
@@ -50,7 +54,8 @@ def create_app(settings: Settings | None = None) -> Flask:
             redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
         ),
         messenger=Messenger(settings, store),
-        storage=open_storage(settings.storage_url, settings.s3_endpoint_url),
+        storage=storage,
+        readiness=Readiness(Checks(redis, settings, StorageProbe(storage, settings.storage_url))),
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["job_id"] = JobIdConverter

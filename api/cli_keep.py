@@ -52,3 +52,15 @@ def gc(**options: Any) -> None:
     nobody deleted stays, and is named, with exit code 1.
     """
     sys.exit(start("api.gc", "gc", **options))
+
+
+@cli.command()
+@data_option
+def doctor(**options: Any) -> None:
+    """Look at everything that the service needs, and say what to change.
+
+    Redis, storage, the clocks, whether all processes see the same storage, this machine's scratch
+    disk, lost records, workers. From where it stands: run it where the API runs, and where a worker
+    does.
+    """
+    sys.exit(start("api.doctor", "doctor", **options))

@@ -27,7 +27,6 @@ from jobs.errors import STORE_AWAY
 from jobs.states import Reason, State
 from jobs.tallies import DETECTION, QUEUE, USUAL_ENDS
 from jobs.workers import Pool, Worker, WorkerState
-from monitoring.storage import StorageError
 
 SEEN = "spectrain-seen"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -92,11 +91,8 @@ class _ServiceCollector(Collector):
         yield from found
 
     def _storage_is_up(self) -> int:
-        try:
-            self._service.storage.stat("readyz")
-        except (OSError, StorageError):
-            return 0
-        return 1
+        findings = self._service.readiness.found()
+        return int(not any(one.problem for one in findings if one.part == "storage"))
 
     def _of_redis(self) -> Iterator[Metric]:
         store = self._service.store

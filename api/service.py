@@ -8,6 +8,7 @@ from typing import cast
 
 from flask import current_app
 
+from api.readiness import Readiness
 from jobs.keeping import Keeping
 from jobs.messages import Messenger
 from jobs.record import Job
@@ -30,9 +31,11 @@ class Service:
     register: Register
     messenger: Messenger
     storage: Storage
+    readiness: Readiness
 
     def close(self) -> None:
         """Closes the connections."""
+        self.readiness.leave()
         self.messenger.close()
         self.store.redis.close()
 

@@ -9,6 +9,7 @@ import socket
 
 from celery.worker import state
 
+from jobs.checks import Checks, Watch
 from jobs.errors import STORE_AWAY, ClaimRefusedError
 from jobs.messages import Messenger
 from jobs.nvml import open_nvml
@@ -19,6 +20,7 @@ from jobs.settings import Settings
 from jobs.store import JobStore
 from monitoring.run_records import RunRecords
 from monitoring.storage import newest_change, open_storage
+from monitoring.storage_probe import StorageProbe
 from worker.asked import Asked
 from worker.child import start_cold
 from worker.deletion_cost import BUSY, IDLE, pod_deletion_cost
@@ -65,6 +67,7 @@ class WorkerProcess:
             on_notice=self._take_notice,
             on_change=self._tell,
         )
+        storage = self._service.storage
         host = socket.gethostname()
         gpus = nvml.names() if nvml else slot.gpus
         name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -73,14 +76,15 @@ class WorkerProcess:
             Register(store.redis, prefix=settings.redis_prefix, lease_seconds=lease),
             Identity(name, settings.pool, host, gpus),
             seconds=lease / 5,
-            health=lambda: self._gpus.verdict() or self._disk.verdict_now(),
+            health=lambda: self._gpus.verdict() or self._disk.verdict_now() or self._checks.verdict,
             leaving=lambda: self._attendance.why or self._spot.standing,
             renewed_at=lambda: self._attendance.renewed_at,
         )
         self._gpus.on_change = self._tell
+        probe = StorageProbe(storage, settings.storage_url)
+        self._checks = Watch(Checks(store.redis, settings, probe), self._tell)
         self._asked = Asked(settings, name, self._look)
         self._cost = pod_deletion_cost(os.environ)
-        storage = self._service.storage
         self._reaping = Reaping(
             settings, lambda job: newest_change(storage, job.id), RunRecords(storage)
         )
@@ -95,6 +99,7 @@ class WorkerProcess:
         self._tidying.start()
         self._gpus.start()
         self._disk.look()
+        self._checks.start()
         self._spot.start()
         self._reaping.start()
         self._cost.start()
@@ -113,6 +118,7 @@ class WorkerProcess:
         self._reaping.stop()
         self._cost.stop()
         self._presence.stop()
+        self._checks.stop()
 
     # -- its work -----------------------------------------------------------------------------
 

@@ -9,8 +9,6 @@ from api.problems import unavailable
 from api.routes import Routes
 from api.service import service
 from api.wire import Health
-from jobs.errors import STORE_AWAY
-from monitoring.storage import StorageError
 
 OPENAPI = "SPECTRAIN_OPENAPI"
 
@@ -25,19 +23,11 @@ def get_health() -> Health:
 
 @routes.call("GET", "/readyz", answer=Health, problems=(503,), public=True)
 def get_readiness() -> Health | Response:
-    """Ask whether jobs can be taken and read: Redis and storage answer."""
-    away = {}
-    try:
-        service().store.redis.ping()
-    except STORE_AWAY:
-        away["Redis"] = "cannot be reached"
-    try:
-        service().storage.stat("readyz")
-    except (OSError, StorageError) as error:
-        away["storage"] = f"does not answer ({error})"
-    if away:
-        return unavailable("; ".join(f"{name} {what}" for name, what in away.items()) + ".")
-    return Health(checks={"redis": "ok", "storage": "ok"})
+    """Ask whether jobs can be taken and read: Redis, storage, and the clocks of all three."""
+    found = service().readiness.found()
+    if bad := [f"{one.part}: {one.problem}" for one in found if one.problem]:
+        return unavailable("; ".join(bad) + ".")
+    return Health(checks={one.part: "ok" for one in found})
 
 
 @routes.call("GET", "/metrics", answer="text/plain")

@@ -206,7 +206,7 @@ def test_a_killed_training_process_and_then_a_killed_worker_leave_the_same_curve
 
     log = (up.data / "experiments" / job.id / "logs" / "output.log").read_text()
     assert {line.split(" ", 1)[0] for line in log.splitlines()} == {"[1]", "[2]", "[3]"}
-    receipts = sorted((up.data / "experiments" / job.id / "attempts").iterdir())
+    receipts = sorted((up.data / "experiments" / job.id / "attempts").glob("[0-9]*.json"))
     assert [json.loads(path.read_text())["reason"] for path in receipts] == [
         "error", "lost", "completed",
     ]  # fmt: skip

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from api.app import create_app
 from api.redis_server import RedisConfig, find_redis_server
 from api.reindex import Reindex
+from api.service import EXTENSION
 from jobs.change import JobChange
 from jobs.errors import RecordGoneError, StaleAttemptError
 from jobs.keeping import Keeping
@@ -30,7 +32,8 @@ from monitoring.storage import Fence, Storage, open_storage
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
-OF_THE_MOMENT = {"unkept", "outbox", "leases", "memory"}
+# Counters begin anew: one that came back with all it had would look like as many new ends.
+OF_THE_MOMENT = {"unkept", "outbox", "leases", "memory", "tallies"}
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -281,6 +284,19 @@ def test_a_deleted_job_is_told_from_one_that_redis_has_lost(jobs: Jobs) -> None:
     with pytest.raises(RecordGoneError) as gone:
         jobs.store.renew(job.id, 1)
     assert gone.value.memory not in {"", memory}
+
+
+def test_the_copy_is_no_file_of_the_run_for_those_who_fetch_it(
+    jobs: Jobs, settings: Settings
+) -> None:
+    job = jobs.submit()
+    app = create_app(settings)
+    jobs.storage = app.extensions[EXTENSION].storage
+    jobs.keep()
+    assert RunRecords(jobs.storage).read(job.id)
+    answer = app.test_client().get(f"/v1/jobs/{job.id}/artifacts")
+    assert answer.get_json() == {"artifacts": []}
+    app.extensions[EXTENSION].close()
 
 
 # -- with real processes -----------------------------------------------------------------------
