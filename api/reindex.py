@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections import Counter
@@ -48,11 +49,9 @@ def look(storage: Storage, run: str) -> Remains:
     paths = RunPaths(Path(run))
     files = {Path(file.key): file for file in storage.list(run)}
     record = None
-    if paths.record in files:
-        try:
-            record = decode(RunRecords(storage).read(run) or b"")
-        except ValueError:
-            record = None  # the rest of the run says enough
+    if (kept := RunRecords(storage).read(run)) is not None:
+        with contextlib.suppress(ValueError):  # the rest of the run says enough
+            record = decode(kept)
     numbers = [int(p.stem) for p in files if p.parent == paths.attempts and p.stem.isdigit()]
     receipts = {n: _read(storage, paths.attempt(n), Attempt) for n in numbers}
     steps = [s for p in files if (s := step_of(p)) is not None and commit_record(p) in files]

@@ -117,7 +117,7 @@ def _base(remains: Remains) -> tuple[dict[str, str], str]:
         return dict(remains.record.fields), "its record"
     accepted = remains.accepted
     if accepted is None or accepted.id != remains.run:
-        raise CannotRebuildError("it holds neither attempts/record.json nor job.json")
+        raise CannotRebuildError("it holds neither .record.json nor job.json")
     at = f"{accepted.submitted_at:.6f}"
     fields = {
         "id": accepted.id,

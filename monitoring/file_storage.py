@@ -17,6 +17,7 @@ from monitoring.commit import crc32_text
 from monitoring.files import sync
 from monitoring.storage import (
     FENCE_NAME,
+    SERVICE_NAMES,
     Fence,
     OvertakenError,
     StorageError,
@@ -128,7 +129,7 @@ class FileStorage:
         """The files below a folder."""
         found = []
         for path in self._path(prefix).rglob("*"):
-            if path.name == FENCE_NAME or path.name.startswith(_TEMPORARY) or path.is_symlink():
+            if path.name in SERVICE_NAMES or path.name.startswith(_TEMPORARY) or path.is_symlink():
                 continue
             key = path.relative_to(self.root).as_posix()
             with contextlib.suppress(FileNotFoundError):

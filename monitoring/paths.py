@@ -93,11 +93,6 @@ class RunPaths:
         """The job's specification as the service accepted it."""
         return self.root / "job.json"
 
-    @property
-    def record(self) -> Path:
-        """The service's copy of the job's record."""
-        return self.attempts / "record.json"
-
     def attempt(self, number: int) -> Path:
         """The receipt of an attempt."""
         return self.attempts / f"{number}.json"

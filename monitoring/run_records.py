@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from monitoring.paths import RunPaths
-from monitoring.storage import Storage
+from monitoring.storage import RECORD_NAME, Storage
 
 
 class RunRecords:
@@ -24,7 +23,7 @@ class RunRecords:
 
     def remove_alone(self, run: str) -> None:
         """Removes a record that lies alone: its run was deleted while it was being written."""
-        if [file.key for file in self._storage.list(run)] == [_key(run)]:
+        if not self._storage.list(run):
             self._storage.delete_run(run)
 
     def read(self, run: str) -> bytes | None:
@@ -36,4 +35,4 @@ class RunRecords:
 
 
 def _key(run: str) -> str:
-    return RunPaths(Path(run)).record.as_posix()
+    return f"{run}/{RECORD_NAME}"

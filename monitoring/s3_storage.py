@@ -36,6 +36,7 @@ from monitoring.s3_download import Options
 from monitoring.s3_errors import S3_ERRORS, error_code, in_words, is_conflict, is_missing
 from monitoring.storage import (
     FENCE_NAME,
+    SERVICE_NAMES,
     Fence,
     OvertakenError,
     StorageError,
@@ -323,7 +324,7 @@ class S3Storage:
         for page in self._bucket.pages(f"{self._name(prefix)}/"):
             for found in page:
                 name, size = found["Key"], found["Size"]
-                if name.endswith(("/", f"/{FENCE_NAME}")):
+                if name.rpartition("/")[2] in {"", *SERVICE_NAMES}:
                     continue
                 if key_parts(prefix)[0] == self._seized:
                     self._known.setdefault(name, Written(found["ETag"], size))

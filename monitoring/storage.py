@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from monitoring.paths import RunPaths
-
 log = logging.getLogger(__name__)
 
-FENCE_NAME = ".fence"  # the file of a run that holds its fencing number; no list shows it
+# The service's own files of a run, which no list shows: its fencing number, and a copy of the job's
+# record.
+FENCE_NAME = ".fence"
+RECORD_NAME = ".record.json"
+SERVICE_NAMES = frozenset({FENCE_NAME, RECORD_NAME})
 
 
 class StorageError(Exception):
@@ -136,13 +138,10 @@ def is_text(name: str) -> bool:
 def newest_change(storage: Storage, run: str) -> float | None:
     """When storage last saw something new of a run, seconds since the epoch.
 
-    None when there is nothing, or the storage cannot tell now. The copy of the job's record does
-    not count: it is not the run's attempt that writes it.
+    None when there is nothing, or the storage cannot tell now.
     """
-    record = RunPaths(Path(run)).record.as_posix()
     try:
-        files = (file for file in storage.list(run) if file.key != record)
-        return max((file.modified for file in files), default=None)
+        return max((file.modified for file in storage.list(run)), default=None)
     except (OSError, StorageError) as error:
         log.warning("cannot look at the files of run %s: %s", run, error)
         return None

@@ -17,7 +17,7 @@ from monitoring import commit
 from monitoring.commit import CheckpointCorrupt, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
-from monitoring.storage import FENCE_NAME, Fence, OvertakenError, Storage, StorageError
+from monitoring.storage import SERVICE_NAMES, Fence, OvertakenError, Storage, StorageError
 from worker.output import OutputLog
 from worker.scratch import Restored, Scratch, Version
 
@@ -42,7 +42,7 @@ class Publisher:
         self._fence = fence
         self._output = OutputLog(storage, scratch, fence)
         # What the service writes in storage itself: a file of the job's would take its place.
-        self._ours = {scratch.run.output_log, scratch.run.record, scratch.run.root / FENCE_NAME}
+        self._ours = {scratch.run.output_log, *(scratch.run.root / name for name in SERVICE_NAMES)}
         self._published = dict(restored.files)
         self._links = dict(restored.links)
         self._left = dict(restored.left)  # older checkpoints, which this attempt did not fetch

@@ -75,16 +75,14 @@ def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
 def list_artifacts(job_id: str) -> ArtifactList:
-    """List the files of a run, without the service's own copy of the job's record."""
+    """List the files of a run."""
     service().store.get(job_id)
-    record = RunPaths(Path(job_id)).record.as_posix()
     return ArtifactList(
         artifacts=[
             Artifact(
                 path=file.key.removeprefix(f"{job_id}/"), size=file.size, modified=file.modified
             )
             for file in service().storage.list(job_id)
-            if file.key != record
         ]
     )
 

@@ -371,7 +371,7 @@ class Loses:
         ).stdout
 
     def is_kept(self, job: Job, state: State, attempt: int) -> bool:
-        path = self._directory / "experiments" / job.id / "attempts" / "record.json"
+        path = self._directory / "experiments" / job.id / ".record.json"
         fields = json.loads(path.read_text())["fields"] if path.exists() else {}
         return (fields.get("state"), fields.get("attempt")) == (state.value, str(attempt))
 

@@ -107,11 +107,14 @@ def test_where_clients_do_not_reach_the_store_the_api_sends_files_itself(
     assert sent.get(f"/v1/jobs/{job_id}/artifacts/none").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["none", ".fence", "logs", "../x", "logs//output.log"])
+@pytest.mark.parametrize(
+    "path", ["none", ".fence", ".record.json", "logs", "../x", "logs//output.log"]
+)
 def test_what_is_no_file_of_the_run_is_not_found(
     http: FlaskClient, storage: Storage, job_id: str, path: str
 ) -> None:
     storage.append(f"{job_id}/.fence", 0, b"1")
+    storage.append(f"{job_id}/.record.json", 0, b"{}")
     assert http.get(f"/v1/jobs/{job_id}/artifacts/{path}").status_code == 404
 
 

@@ -325,7 +325,7 @@ def test_a_file_that_storage_does_not_take_holds_up_no_other_and_is_named(first:
     assert list(first.publisher.refused) == [Path("out/x")]
 
 
-@pytest.mark.parametrize("name", ["logs/output.log", ".fence"])
+@pytest.mark.parametrize("name", ["logs/output.log", ".fence", ".record.json"])
 def test_a_file_by_a_name_of_the_services_own_replaces_nothing_and_is_named(
     first: Attempt, tmp_path: Path, name: str
 ) -> None:
