@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,17 +112,19 @@ def test_an_image_has_what_the_chart_calls_and_no_tool_to_build_with(name: str) 
 
 @both
 def test_an_image_is_what_constraints_txt_says(name: str) -> None:
-    found = {line.lower() for line in inside(name, "python", "-c", _LISTED).stdout.split()}
-    pinned = {
-        line.lower().partition("==")[0]: line.lower()
-        for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
-    }  # fmt: skip
-    for one in found:
-        package = one.partition("==")[0]
-        if package in pinned:
-            assert one.removesuffix("+cpu") == pinned[package]
-        else:
-            assert package in {"spectrain"} or package.startswith("nvidia-"), one
+    found = [_normal(one) for one in inside(name, "python", "-c", _LISTED).stdout.split()]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(_normal(line) for line in lines if "==" in line)
+    ours = {package: version for package, version in found if package in pinned}
+    assert ours == {package: pinned[package] for package in ours}
+    others = {package for package, _ in found} - pinned.keys()
+    assert {package for package in others if not package.startswith("nvidia-")} == {"spectrain"}
+
+
+def _normal(pin: str) -> tuple[str, str]:
+    """Name and version of a package, as indexes compare them."""
+    name, _, version = pin.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower(), version.removesuffix("+cpu")
 
 
 @both
@@ -139,11 +142,10 @@ def test_the_api_starts_for_nobody_without_tokens() -> None:
     assert "SPECTRAIN_API_TOKENS" in ended.stderr
 
 
-def test_sigterm_reaches_what_tini_started() -> None:
+def test_sigterm_reaches_what_tini_started(wait_until: Callable[..., Any]) -> None:
     container = docker("run", "--detach", WORKER, "python", "-c", _ENDS_WITH_7).stdout.strip()
     try:
-        for line in iter(lambda: docker("logs", container).stdout, "up\n"):
-            assert line == ""
+        wait_until(lambda: docker("logs", container).stdout == "up\n", what="its start")
         docker("stop", "--time", "60", container)
         assert docker("wait", container).stdout == "7\n"
     finally:
@@ -284,7 +286,7 @@ def test_with_the_profile_s3_a_run_is_kept_in_the_store_and_comes_back_over_the_
         assert [attempt.reason for attempt in job.attempts] == [Reason.PREEMPTED, Reason.COMPLETED]
         assert stack.losses(job) == untouched
         assert stack.exec("worker", "ls", "-A", "/experiments") == ""
-        assert stack.exec("worker", "ls", "-A", "/scratch") == ""
+        wait_until(lambda: stack.exec("worker", "ls", "-A", "/scratch") == "", what="a clean disk")
 
         stack.compose("down")
         refused = stack.compose("up", "--detach", "--no-build", check=False, profiles=())
