@@ -17,6 +17,7 @@ NAMES = {
     "scale": "claim, renew and list beside 100,000 finished and 10,000 queued jobs",
     "storage": "a checkpoint to an object store and back, beside boto3 and a training loop",
     "stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
+    "away": "whether an object store that is away for ten minutes costs a training step",
     "chaos": "jobs keep their curves while everything is killed at random (ten minutes)",
     "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }

@@ -29,13 +29,13 @@ from api.up import LocalService
 from api.wire import JobView
 from bench.report import Report, options
 from bench.service import local_service, wait_for
-from bench.store import s3_store
+from bench.store import environment, s3_store
 from jobs.states import Reason, State
 
 _REDIS_SECONDS = 10.0
 _STORE_SECONDS = (1.0, 20.0)
 _BETWEEN_SECONDS = (5.0, 30.0)
-_SCRIPT = """
+SCRIPT = """
 import os, time, torch
 from monitoring import CheckpointManager, MetricsLogger
 from monitoring.preemption import install, stop_requested
@@ -89,8 +89,8 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
         with (
-            s3_store() as (server, environment),
-            local_service(data, workers=2, settings=environment) as service,
+            s3_store() as (server, port),
+            local_service(data, workers=2, settings=environment(port)) as service,
         ):
             dice = [random.Random(arguments.seed + number) for number in range(2)]
             _measure(
@@ -116,11 +116,11 @@ def _measure(
     outage: float,
 ) -> None:
     script = data / "train.py"
-    script.write_text(_SCRIPT)
+    script.write_text(SCRIPT)
     spec = {"name": "steady", "command": ["python", str(script)], "env": {"OMP_NUM_THREADS": "1"}}
     with Client(service.url, timeout=60) as client:
         jobs = [client.submit(spec) for _ in service.workers]
-        wait_for(lambda: all(_steps(client.get(job.id)) > 0 for job in jobs))
+        wait_for(lambda: all(steps_of(client.get(job.id)) > 0 for job in jobs))
         end = threading.Event()
         threads = [threading.Thread(target=stall.run, args=(end,)) for stall in stalls]
         for thread in threads:
@@ -138,9 +138,9 @@ def _measure(
         time.sleep(40.0)
         found = [client.get(job.id) for job in jobs]
         report.add("Redis away", "s", [outage])
-        pauses = [pause for job in found for pause in _pauses(data, job)]
+        pauses = [pause for job in found for pause in pauses(data, job)]
         report.add("from one step of the training to the next", "s", pauses)
-        report.add("of each job, done", "steps", [_steps(job) for job in found])
+        report.add("of each job, done", "steps", [steps_of(job) for job in found])
         report.bar("attempts beyond the first", sum(job.attempt - 1 for job in found), 0)
         report.bar("jobs that do not run", sum(job.state is not State.RUNNING for job in found), 0)
         missed = 1 - _kill(service, client, jobs)
@@ -173,11 +173,12 @@ def _kill(service: LocalService, client: Client, jobs: Sequence[JobView]) -> int
     return lost()
 
 
-def _steps(job: JobView) -> int:
+def steps_of(job: JobView) -> int:
+    """The steps that a job says it has made."""
     return job.progress.step if job.progress and job.progress.step is not None else 0
 
 
-def _pauses(data: Path, job: JobView) -> list[float]:
+def pauses(data: Path, job: JobView) -> list[float]:
     """Seconds between the rows that the running attempt has written to its scratch disk."""
     (path,) = (data / "scratch").glob(f"**/{job.id}/**/metrics.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -27,7 +27,7 @@ import torch
 
 from bench.checkpoint import training
 from bench.report import PeakMemory, Report, options
-from bench.store import BUCKET, s3_store
+from bench.store import BUCKET, environment, s3_store
 from monitoring import commit
 from monitoring.storage import Fence, open_storage
 from worker.publish import Publisher
@@ -195,8 +195,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         with (
             tempfile.TemporaryDirectory(dir=arguments.dir) as directory,
-            s3_store(nice=19) as (_, store),
-            _uploader(Path(directory), arguments.mb, store) as ask,
+            s3_store(nice=19) as (_, port),
+            _uploader(Path(directory), arguments.mb, environment(port)) as ask,
         ):
             turns = [_turn(loop, ask, number) for number in range(arguments.turns + 1)][1:]
     finally:

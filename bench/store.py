@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,8 @@ BUCKET = "runs"
 
 
 @contextlib.contextmanager
-def s3_store(*, nice: int = 0) -> Iterator[tuple[int, dict[str, str]]]:
-    """The process id of an S3 server with an empty bucket, and what a service needs to use it."""
+def s3_store(*, nice: int = 0) -> Iterator[tuple[int, int]]:
+    """The process id of an S3 server with an empty bucket, and its port."""
     port = free_port()
     server = subprocess.Popen(
         [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
@@ -36,7 +37,7 @@ def s3_store(*, nice: int = 0) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         wait_for(answers)
         httpx.put(f"http://127.0.0.1:{port}/{BUCKET}").raise_for_status()
-        yield server.pid, environment(port)
+        yield server.pid, port
     finally:
         server.terminate()
         server.wait()
@@ -53,3 +54,42 @@ def environment(port: int) -> dict[str, str]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
+
+
+class Way:
+    """A port that leads to another one, until it is closed: then connections are refused."""
+
+    def __init__(self, port: int) -> None:
+        self.port = free_port()
+        self._to = port
+        self._connections: list[socket.socket] = []
+        self.open()
+
+    def open(self) -> None:
+        """Takes connections."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def close(self) -> None:
+        """Refuses connections, and ends those that there are."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        while self._connections:
+            with contextlib.suppress(OSError):
+                self._connections.pop().shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._connections += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=_carry, args=(one, other), daemon=True).start()
+
+
+def _carry(one: socket.socket, other: socket.socket) -> None:
+    with contextlib.suppress(OSError), one:
+        while data := one.recv(1 << 16):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_RDWR)

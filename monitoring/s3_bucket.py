@@ -43,7 +43,8 @@ class Bucket:
 
     def __init__(self, bucket: str, endpoint_url: str | None) -> None:
         self.bucket = bucket
-        session = boto3.session.Session()
+        # boto3 itself reads AWS_DEFAULT_REGION only.
+        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
         self._client = _client(session, endpoint_url)
         self._parts_client = _client(session, endpoint_url, total_max_attempts=_TRIES_OF_A_PART)
         self._transfers = TransferConfig(
@@ -177,9 +178,9 @@ class Bucket:
                 )
         return Written(answer["ETag"], offset + len(data))
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, condition: Options) -> None:
         """Removes an object; one that does not exist is no error."""
-        self._client.delete_object(Bucket=self.bucket, Key=name)
+        self._client.delete_object(Bucket=self.bucket, Key=name, **condition)
 
     def delete_all(self, names: list[str]) -> list[str]:
         """Removes up to a thousand objects; what could not be removed, and why."""
@@ -248,7 +249,6 @@ def _client(session: boto3.session.Session, endpoint_url: str | None, **retries:
         endpoint_url=endpoint_url,
         config=Config(
             signature_version="s3v4",
-            s3={"addressing_style": "path"} if endpoint_url else None,
             retries={"mode": "standard", **retries},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,

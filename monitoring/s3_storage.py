@@ -10,12 +10,12 @@ byte is sent twice.
 Fencing: an object per run holds the number of its newest attempt and is only ever changed by
 compare-and-set. A fenced write first learns the ETag of what it is to replace, then looks at
 the fence, and then writes on the condition that the ETag still holds; an upload in parts looks
-again before its last request. An attempt that is overtaken between the last two steps can land
-this one write, and never over anything that the newer attempt wrote. Such a late write does no
-harm: a checkpoint without its record does not exist, and with it is a whole one, its metrics
-beside it; late rows are cut off by the newer attempt's next append; links are not trusted on
-restore; a checkpoint is removed only after a newer one was stored. A store without conditional
-writes is left with the look at the fence.
+again before its last request; a deletion has the same condition. An attempt that is overtaken
+between the last two steps can land this one write, and never over anything that the newer
+attempt wrote. Such a late write does no harm: a checkpoint without its record does not exist,
+and with it is a whole one, its metrics beside it; late rows are cut off by the newer attempt's
+next append; links are not trusted on restore; a checkpoint is removed only after a newer one was
+stored. A store without conditional writes is left with the look at the fence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ from botocore.exceptions import ClientError
 
 from monitoring.s3_bucket import WHOLE, Bucket, Written
 from monitoring.s3_download import Options
-from monitoring.s3_errors import S3_ERRORS, error_code, in_words, is_conflict, is_missing
+from monitoring.s3_errors import (
+    S3_ERRORS,
+    error_code,
+    in_words,
+    is_conflict,
+    is_missing,
+    is_passing,
+)
 from monitoring.storage import (
     FENCE_NAME,
     SERVICE_NAMES,
@@ -44,6 +51,8 @@ from monitoring.storage import (
     key_parts,
 )
 
+# The files that boto3 reads a token from, again and again.
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 _MIN_PART = 5 << 20
 _TRIES = 5
 _LINK = "spectrain-link"  # user metadata: the name of the neighbour that an empty object stands for
@@ -68,6 +77,9 @@ class S3Storage:
     def __init__(self, bucket: str, prefix: str = "", endpoint_url: str = "") -> None:
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = endpoint_url or os.environ.get("SPECTRAIN_S3_ENDPOINT_URL", "")
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        if bundle and not Path(bundle).exists():
+            raise StorageError(f"AWS_CA_BUNDLE names {bundle}, which is not there")
         try:
             self._bucket = Bucket(bucket, self._endpoint or None)
         except (*S3_ERRORS, ValueError) as error:
@@ -77,6 +89,7 @@ class S3Storage:
         self._known: dict[str, Written] = {}
         self._fence: Fence | None = None  # that it last found in place
         self._conditional = True
+        self._deletes_conditionally = True
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -140,10 +153,26 @@ class S3Storage:
 
     @_explained
     def delete(self, key: str, fence: Fence | None = None) -> None:
-        """Removes a file."""
-        self._checked(fence, {})
-        self._bucket.delete(self._name(key))
-        self._known.pop(self._name(key), None)
+        """Removes a file, and none that a newer attempt put in its place."""
+        name = self._name(key)
+        for _ in range(_TRIES):
+            known = self._known.pop(name, None)
+            condition = {}
+            if fence and self._deletes_conditionally and (known := known or self._look(name)):
+                condition = {"IfMatch": known.etag}
+            try:
+                self._bucket.delete(name, self._checked(fence, condition))
+            except ClientError as error:
+                self._checked(fence, condition)
+                if is_missing(error):
+                    return
+                if not condition or is_passing(error):
+                    raise
+                # Else the store has conditions for writes only, or none.
+                self._deletes_conditionally = is_conflict(error, conditional=True)
+            else:
+                return
+        raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
 
     @_explained
     def delete_run(self, run: str) -> None:
@@ -345,6 +374,13 @@ class S3Storage:
     def _explaining(self, key: str) -> Iterator[None]:
         try:
             yield
+        except FileNotFoundError as error:
+            # It must not pass for an object that is not there.
+            if error.filename and error.filename in map(os.environ.get, _TOKEN_FILES):
+                raise StorageError(
+                    f"there are no credentials for {self._bucket.endpoint}: {error}"
+                ) from error
+            raise
         except S3_ERRORS as error:
             bucket = self._bucket
             words = in_words(error, endpoint=bucket.endpoint, bucket=bucket.bucket, key=key)

@@ -167,6 +167,31 @@ def test_a_write_that_was_under_way_never_replaces_what_a_newer_attempt_wrote(
     assert newer.read("run/a") == b"newer"
 
 
+def test_a_deletion_that_was_under_way_never_removes_what_a_newer_attempt_wrote(
+    s3_url: str, storage: S3Storage, tmp_path: Path
+) -> None:
+    storage.put("run/a", file_of(tmp_path / "a", b"old"), FIRST)
+    newer = opened(s3_url)
+
+    def overtake(**_: Any) -> None:
+        newer.seize(SECOND)
+        newer.put("run/a", file_of(tmp_path / "b", b"newer"), SECOND)
+
+    on_request(storage, "DeleteObject", overtake)
+    with pytest.raises(OvertakenError):
+        storage.delete("run/a", FIRST)
+    assert newer.read("run/a") == b"newer"
+
+
+def test_an_attempt_deletes_what_it_wrote_by_another_hand(
+    s3_url: str, storage: S3Storage, tmp_path: Path
+) -> None:
+    storage.put("run/a", file_of(tmp_path / "a", b"old"), FIRST)
+    opened(s3_url).put("run/a", file_of(tmp_path / "b", b"new"), FIRST)
+    storage.delete("run/a", FIRST)
+    assert storage.stat("run/a") is None
+
+
 # A newer attempt ends the uploads of older ones; where it cannot, they end themselves.
 OVERTAKE: list[Callable[[S3Storage], None]] = [
     lambda newer: newer.seize(SECOND),
@@ -251,6 +276,8 @@ def test_a_store_without_conditional_writes_is_fenced_all_the_same(
     storage.append("run/log", 0, b"one", FIRST)
     storage.append("run/log", 3, b"two", FIRST)
     assert storage.read("run/log") == b"onetwo"
+    storage.delete("run/a", FIRST)
+    assert storage.stat("run/a") is None
     opened(s3_url).seize(SECOND)
     with pytest.raises(OvertakenError):
         storage.put("run/a", source, FIRST)

@@ -1,0 +1,105 @@
+"""Does an object store that refuses connections for ten minutes cost a training step?
+
+Real parts: API, one worker, an S3 server, and a way to it that is closed and opened again. The
+job makes a step every tenth of a second, logs it, and saves every ten seconds. Its steps are
+held against those of the minute before; what waited has to be in the store afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from api.client import Client
+from bench.report import Report, options
+from bench.service import local_service, wait_for
+from bench.stalls import SCRIPT
+from bench.store import Way, environment, s3_store
+from monitoring import commit
+from monitoring.paths import RunPaths
+from monitoring.storage import Storage, open_storage
+
+_SAVING_SECONDS = 10.0  # the script's interval
+
+
+def main(argv: Sequence[str]) -> int:
+    """Take the store away for so long; 1 when a step was lost, or something did not come after."""
+    arguments = options("away", minutes=10.0, before=60.0).parse_args(argv)
+    report = Report("away", vars(arguments))
+    with tempfile.TemporaryDirectory() as directory, s3_store() as (_, port):
+        data, way = Path(directory), Way(port)
+        settings = environment(way.port)
+        os.environ.update(environment(port))  # for our own look at it
+        storage = open_storage(settings["SPECTRAIN_STORAGE_URL"])
+        with (
+            local_service(data, workers=1, settings=settings) as service,
+            Client(service.url, timeout=60) as client,
+        ):
+            _measure(report, client, data, way, storage, arguments)
+    return report.show(keep=arguments.keep)
+
+
+def _measure(
+    report: Report, client: Client, data: Path, way: Way, storage: Storage, asked: Namespace
+) -> None:
+    script = data / "train.py"
+    script.write_text(SCRIPT)
+    spec = {"name": "steady", "command": ["python", str(script)], "env": {"OMP_NUM_THREADS": "1"}}
+    job = client.submit(spec)
+    wait_for(lambda: storage.stat(f"{job.id}/logs/metrics.jsonl"))
+    run = RunPaths(data / "scratch" / job.id / "1" / job.id)
+    wait_for(lambda: commit.committed(run.checkpoints))
+
+    def newest() -> commit.CommitRecord:
+        return max((record for record, _ in commit.committed(run.checkpoints)), key=_time)
+
+    time.sleep(asked.before)
+    start = time.time()
+    way.close()
+    time.sleep(asked.minutes * 60)
+    end, saved = time.time(), newest()
+    there = storage.list(f"{job.id}/checkpoints")
+    report.bar(
+        "files that came through a closed way", sum(f.modified > start + 1 for f in there), 0
+    )
+    way.open()
+    opened = time.monotonic()
+    wait_for(lambda: storage.stat(f"{job.id}/checkpoints/checkpoint_step_{saved.step}.pt.json"))
+    report.add(
+        "until the newest checkpoint that waited was there", "s", [time.monotonic() - opened]
+    )
+    rows = _rows(run)
+    wait_for(lambda: _stored(storage, job.id) >= len(rows))
+    report.add("until all rows that waited were there", "s", [time.monotonic() - opened])
+
+    pauses = [(later, later - earlier) for earlier, later in pairwise(rows)]
+    usual = report.add(
+        "from one step to the next, before", "s", [p for moment, p in pauses if moment < start]
+    )
+    away = [pause for moment, pause in pauses if start <= moment < end]
+    median = report.add("from one step to the next, while the store was away", "s", away)
+    report.bar("a step, times of one before", median / usual, 1.03)
+    report.bar("longest pause between two steps, s", max(away), 1.0)
+    report.bar("attempts beyond the first", client.get(job.id).attempt - 1, 0)
+    report.bar("seconds since the last save", end - saved.time, 2 * _SAVING_SECONDS)
+    client.cancel(job.id)
+    client.wait(job.id, timeout=120)
+
+
+def _time(record: commit.CommitRecord) -> float:
+    return record.time
+
+
+def _rows(run: RunPaths) -> list[float]:
+    """When each step was made."""
+    return [json.loads(line)["timestamp"] for line in run.metrics.read_bytes().splitlines()]
+
+
+def _stored(storage: Storage, job_id: str) -> int:
+    return storage.read(f"{job_id}/logs/metrics.jsonl").count(b"\n")
