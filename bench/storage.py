@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +31,11 @@ from bench.report import PeakMemory, Report, options
 from bench.store import BUCKET, environment, s3_store
 from monitoring import commit
 from monitoring.storage import Fence, open_storage
+from worker.background import Background
 from worker.publish import Publisher
 from worker.restore import restore
 from worker.scratch import Restored, Scratch
+from worker.supervisor import PUBLICATION_NICE
 
 _QUIET_SECONDS = 5.0
 _MB = 1 << 20
@@ -67,7 +70,7 @@ class Uploader:
             scratch.run.latest_checkpoint.symlink_to(path.name)
             self._storage.seize(fence)
             publisher = Publisher(self._storage, scratch, fence, Restored(None, {}, {}))
-            publisher.publish()
+            _in_background(publisher.publish)
         assert publisher.checkpoint == self._record
 
     def ours_down(self, turn: int) -> None:
@@ -93,6 +96,23 @@ class Uploader:
         """Empties the store."""
         self._storage.delete_run(f"run{turn}")
         self._boto.delete_object(Bucket=BUCKET, Key=f"boto{turn}")
+
+
+def _in_background(action: Callable[[], None]) -> None:
+    """Calls it once, as the supervisor does beside a training."""
+    done, overtaken = threading.Event(), threading.Event()
+
+    def once() -> None:
+        action()
+        done.set()
+
+    background = Background(
+        "storage", once, seconds=3600.0, on_overtaken=overtaken, nice=PUBLICATION_NICE
+    )
+    background.start()
+    background.hurry()
+    done.wait()
+    background.stop()
 
 
 def _serve(pipe: Connection, directory: Path, megabytes: int, store: dict[str, str]) -> None:

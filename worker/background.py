@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class Background:
     """Calls `action` every so many `seconds` in a thread of its own, through outages.
 
     What it calls may be away for a while: that is said once, and once again when it is back.
+    With a `nice` value that thread, and those that it starts, leave the processors to others.
     """
 
     def __init__(
@@ -30,12 +32,14 @@ class Background:
         *,
         seconds: float,
         on_overtaken: threading.Event,
+        nice: int = 0,
     ) -> None:
         self.overtaken = False
         self._name = name
         self._action = action
         self._seconds = seconds
         self._on_overtaken = on_overtaken
+        self._nice = nice
         self._stopping = False
         self._due = threading.Event()
         self._away_since: float | None = None
@@ -77,6 +81,9 @@ class Background:
         return False
 
     def _run(self) -> None:
+        thread = threading.get_native_id()
+        if self._nice > os.getpriority(os.PRIO_PROCESS, thread):
+            os.setpriority(os.PRIO_PROCESS, thread, self._nice)
         came = True
         while not self.overtaken:
             self._due.wait(self._seconds if came else min(self._seconds, _RETRY_SECONDS))

@@ -40,6 +40,8 @@ from worker.service import Service
 
 log = logging.getLogger(__name__)
 
+# Beside the training; what is left in the end is published as fast as it can be.
+PUBLICATION_NICE = 10
 _TICK_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 # A store that is away for so long at the end of an attempt fails it.
@@ -125,7 +127,7 @@ class _Attempt:
         fence = Fence(self._job.id, self._job.attempt)
         publisher = Publisher(self._service.storage, self._scratch, fence, restored)
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
-        publication = self._background("storage", publisher.publish)
+        publication = self._background("storage", publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()
         child = Child(
             launch.command,
@@ -279,9 +281,10 @@ class _Attempt:
             publisher.say(str(self._lease.advice))
         return self._lease.advice is not None
 
-    def _background(self, name: str, action: Callable[[], None]) -> Background:
+    def _background(self, name: str, action: Callable[[], None], *, nice: int = 0) -> Background:
         seconds = min(_TICK_SECONDS, self._service.settings.lease_seconds / 5)
-        return Background(name, action, seconds=seconds, on_overtaken=self._service.attendance.wake)
+        wake = self._service.attendance.wake
+        return Background(name, action, seconds=seconds, on_overtaken=wake, nice=nice)
 
     # -- after ------------------------------------------------------------------------------
 
