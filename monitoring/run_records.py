@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from monitoring.storage import RECORD_NAME, Storage
@@ -15,11 +14,13 @@ class RunRecords:
         self._storage = storage
 
     def put(self, run: str, data: bytes) -> None:
-        """Stores a run's record, whole or not at all."""
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            self._storage.put(_key(run), Path(file.name))
+        """Stores a run's record.
+
+        In its place, without a temporary file beside it: nobody would ever remove that of a
+        process that is killed here. Half a record is no record (`jobs.keeping.decode`), and it is
+        written again, since Redis still has it down as one that is to be.
+        """
+        self._storage.append(_key(run), 0, data)
 
     def remove_alone(self, run: str) -> None:
         """Removes a record that lies alone: its run was deleted while it was being written."""

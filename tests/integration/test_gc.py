@@ -90,7 +90,7 @@ class Attempt:
 
 def running(store: JobStore, spec: JobSpec = TRAIN) -> Job:
     store.submit(spec)
-    job = store.claim("default", "w")
+    job = store.claim("default", f"worker of {spec.name}")
     assert job is not None
     return job
 
@@ -171,12 +171,12 @@ def test_a_run_that_redis_has_lost_stays_and_one_whose_job_was_deleted_goes(
     storage: Storage, store: JobStore, http: FlaskClient, tmp_path: Path
 ) -> None:
     (tmp_path / "x").write_bytes(b"kept")
-    lost = running(store, JobSpec(name="a", command=["true"]))
-    spec = tmp_path / "job.json"
-    spec.write_text(lost.model_dump_json(include={"id", "spec", "submitted_at"}))
-    storage.put(f"{lost.id}/job.json", spec)
+    lost, deleted = (running(store, TRAIN), running(store, TRAIN.model_copy(update={"name": "b"})))
+    for job in (lost, deleted):
+        spec = tmp_path / "job.json"
+        spec.write_text(job.model_dump_json(include={"id", "spec", "submitted_at"}))
+        storage.put(f"{job.id}/job.json", spec)
     ended(store, lost)
-    deleted = running(store, JobSpec(name="b", command=["true"]))
     storage.put(f"{deleted.id}/x.txt", tmp_path / "x")
     ended(store, deleted)
     assert http.delete(f"/v1/jobs/{deleted.id}").status_code == 204

@@ -271,6 +271,20 @@ def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs
     assert jobs.storage.list(job.id) == []
 
 
+def test_half_a_copy_is_none_and_the_rest_of_the_run_counts(jobs: Jobs, tmp_path: Path) -> None:
+    job = jobs.begin()
+    path = tmp_path / "job.json"
+    path.write_text(job.model_dump_json(include={"id", "spec", "submitted_at"}))
+    jobs.storage.put(f"{job.id}/job.json", path)
+    jobs.keep()
+    whole = RunRecords(jobs.storage).read(job.id) or b""
+    RunRecords(jobs.storage).put(job.id, whole[: len(whole) // 2])
+    jobs.lose()
+    assert jobs.reindex() == {job.id: "rebuilt"}
+    assert (jobs.store.get(job.id).state, jobs.store.get(job.id).attempt) == (State.RUNNING, 1)
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
 def test_a_deleted_job_is_told_from_one_that_redis_has_lost(jobs: Jobs) -> None:
     job = jobs.begin()
     memory = jobs.store.memory()
