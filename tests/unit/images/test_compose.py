@@ -250,6 +250,13 @@ def test_prometheus_asks_the_api_and_grafana_prometheus() -> None:
         "providers"
     ]
     mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
-    assert mounts["./helm/spectrain/files"] == provider["options"]["path"]
+    dashboard = "./helm/spectrain/files/dashboard.json"
+    assert mounts[dashboard] == f"{provider['options']['path']}/dashboard.json"
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == mounts[dashboard]
     for path in mounts:
-        assert not path.startswith("./deploy") or (ROOT / path).exists()
+        assert not path.startswith("./") or (ROOT / path).exists()
+    board = json.loads((ROOT / dashboard).read_text())
+    asked = {panel["datasource"]["uid"] for panel in board["panels"] if "datasource" in panel}
+    variables = {f"${{{one['name']}}}" for one in board["templating"]["list"]}
+    assert asked <= {source["uid"]} | variables
