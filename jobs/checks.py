@@ -5,6 +5,8 @@ Asked at the start of a worker, by `/readyz` and by `spectrain doctor`.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import secrets
 import socket
@@ -25,8 +27,10 @@ from redis.exceptions import (
 from jobs.clock import redis_time
 from jobs.settings import Settings
 
-# Processes that wrote their probe so long ago (seconds) or less are there.
-_THERE_SECONDS = 120.0
+log = logging.getLogger(__name__)
+
+# Processes that said so long ago (seconds) or less that they are there, and wrote a probe, are.
+_THERE_SECONDS = 300.0
 _LOOKED_AT = 3
 
 
@@ -86,13 +90,16 @@ class Checks:
             found.append(Finding("shared storage", self._of_others()))
         return found
 
+    def tell(self) -> None:
+        """Says again that this process is there; nothing happens while Redis is away."""
+        with contextlib.suppress(RedisError):
+            self._redis.zadd(self._key, {self.name: redis_time(self._redis)}, xx=True)
+
     def leave(self) -> None:
         """Takes this process's probe away; nothing happens where that cannot be done."""
-        try:
+        with contextlib.suppress(Exception):  # others remove it, in time
             self._redis.zrem(self._key, self.name)
             self._probe.remove(self.name)
-        except Exception:  # noqa: S110 - others remove it, in time
-            pass
 
     # -- one part each ------------------------------------------------------------------------
 
@@ -179,20 +186,19 @@ def redis_in_words(error: RedisError, where: str) -> str:
 
 
 class Watch:
-    """The checks of a process, again and again in a thread of its own; `verdict` is the last one.
+    """The checks at the start of a process, in a thread of its own until all is well.
 
-    Bad ones are looked at again soon, good ones now and then, so that others see this process's
-    probe. `on_change` is called with each new verdict.
+    `verdict` is what is wrong, and `on_change` is called with each new one. Once all was well, what
+    fails is away for a while, and each part waits for its own: nothing is looked at any more.
     """
 
-    _SOON, _NOW_AND_THEN = 5.0, 30.0
+    _SOON, _NOW_AND_THEN = 5.0, _THERE_SECONDS / 3
 
     def __init__(self, checks: Checks, on_change: Callable[[], None]) -> None:
         self._checks = checks
         self._on_change = on_change
         self._stop = threading.Event()
         self._looked = threading.Event()
-        self._was_well = False
         self.verdict = "its storage has not answered yet"
 
     def start(self, patience: float = 2.0) -> None:
@@ -206,13 +212,19 @@ class Watch:
         self._checks.leave()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            problems = [found.problem for found in self._checks.run() if found.problem]
-            # Once all was well, what fails is away for a while, and each part waits for its own.
-            verdict = "" if self._was_well else "; ".join(problems)
-            self._was_well = self._was_well or not problems
-            changed, self.verdict = verdict != self.verdict, verdict
+        while self.verdict and not self._stop.is_set():
+            before, self.verdict = self.verdict, self._look()
             self._looked.set()
-            if changed:
+            if self.verdict != before:
                 self._on_change()
-            self._stop.wait(self._SOON if verdict else self._NOW_AND_THEN)
+            if self.verdict:
+                self._stop.wait(self._SOON)
+        while not self._stop.wait(self._NOW_AND_THEN):
+            self._checks.tell()
+
+    def _look(self) -> str:
+        try:
+            return "; ".join(found.problem for found in self._checks.run() if found.problem)
+        except Exception as error:  # whatever it is, it is looked at again
+            log.exception("the checks of the start failed")
+            return f"its checks failed: {error!r}"

@@ -43,7 +43,7 @@ class Remains:
     def newest_attempt(self) -> int:
         """The highest number of an attempt that storage knows of."""
         kept = int(self.record.fields.get("attempt", 0)) if self.record else 0
-        return max(kept, self.fence, *self.receipts, 0)
+        return max(kept, self.fence)
 
 
 class CannotRebuildError(Exception):
@@ -90,7 +90,8 @@ def rebuild(remains: Remains) -> Rebuilt:
     """
     fields, source = _base(remains)
     known = int(fields["attempt"])
-    for number in sorted(remains.receipts):
+    # A receipt is written under the fence of its attempt; any other is a program's own file.
+    for number in sorted(number for number in remains.receipts if number <= remains.fence):
         newer = number > known or (number == known and fields["state"] == State.RUNNING)
         receipt = remains.receipts[number]
         if newer and receipt.reason is not None:

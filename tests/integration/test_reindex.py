@@ -271,6 +271,20 @@ def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs
     assert jobs.storage.list(job.id) == []
 
 
+def test_a_receipt_that_a_program_made_up_counts_for_nothing(jobs: Jobs, tmp_path: Path) -> None:
+    job = jobs.begin()
+    jobs.keep()
+    assert job.current is not None
+    path = tmp_path / "receipt"
+    made_up = job.current.model_copy(update={"number": 5, "reason": Reason.COMPLETED})
+    path.write_text(made_up.model_dump_json())
+    jobs.storage.put(f"{job.id}/attempts/5.json", path, Fence(job.id, 1))
+    assert jobs.reindex() == {job.id: "known"}
+    jobs.lose()
+    jobs.reindex()
+    assert (jobs.store.get(job.id).state, jobs.store.get(job.id).attempt) == (State.RUNNING, 1)
+
+
 def test_half_a_copy_is_none_and_the_rest_of_the_run_counts(jobs: Jobs, tmp_path: Path) -> None:
     job = jobs.begin()
     path = tmp_path / "job.json"
@@ -318,7 +332,7 @@ def test_the_copy_is_no_file_of_the_run_for_those_who_fetch_it(
 TRAINING = {
     "model": {"type": "wave", "d_model": 16, "num_layers": 1, "num_heads": 2, "num_waves": 4,
               "num_harmonics": 2, "block_size": 16},
-    "dataset": {"name": "stdlib"}, "steps": 150, "batch_size": 2, "seed": 5,
+    "dataset": {"name": "stdlib"}, "steps": 1500, "batch_size": 2, "seed": 5,
 }  # fmt: skip
 
 
@@ -389,6 +403,10 @@ class Loses:
         fields = json.loads(path.read_text())["fields"] if path.exists() else {}
         return (fields.get("state"), fields.get("attempt")) == (state.value, str(attempt))
 
+    def has_checkpoint(self, job: Job) -> bool:
+        folder = self._directory / "experiments" / job.id / "checkpoints"
+        return any(folder.glob("checkpoint_step_*.pt.json"))
+
     def curve(self, job: Job) -> list[tuple[int, float]]:
         path = self._directory / "experiments" / job.id / "logs" / "metrics.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -421,13 +439,13 @@ def _step(loses: Loses, job: Job) -> int:
 def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_twin(
     loses: Loses, wait_until: Wait
 ) -> None:
-    spec = JobSpec(name="t", train=TRAINING, checkpoint={"every_steps": 10}, priority=9)
+    spec = JobSpec(name="t", train=TRAINING, checkpoint={"every_steps": 20}, priority=9)
     twin = loses.store.submit(spec.model_copy(update={"name": "twin"}))
     worker = loses.worker()
     wait_until(lambda: loses.store.get(twin.id).state is State.SUCCEEDED, what="the twin")
     job = loses.store.submit(spec)
     waiting = loses.store.submit(JobSpec(name="waiting", command=["true"], priority=1))
-    wait_until(lambda: _step(loses, job) > 30, what="some steps")
+    wait_until(lambda: loses.has_checkpoint(job), what="a checkpoint")
     os.kill(worker.pid, signal.SIGSTOP)  # as it is now, for as long as this looks
     lost = loses.store.get(job.id)
     os.kill(worker.pid, signal.SIGCONT)
@@ -446,7 +464,7 @@ def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_
     wait_until(lambda: loses.store.get(waiting.id).state is State.SUCCEEDED, what="the other's")
     ended = loses.store.get(job.id)
     assert [a.reason for a in ended.attempts] == [Reason.LOST, Reason.COMPLETED]
-    assert (ended.attempts[1].resumed_from or 0) >= 10
+    assert (ended.attempts[1].resumed_from or 0) > 0
     assert loses.curve(job) == loses.curve(twin)
     assert loses.store.get(twin.id).state is State.SUCCEEDED
 
@@ -454,7 +472,7 @@ def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_
 def test_a_worker_that_trains_while_redis_loses_its_memory_goes_on_and_is_not_doubled(
     loses: Loses, wait_until: Wait
 ) -> None:
-    spec = JobSpec(name="t", train={**TRAINING, "steps": 600}, checkpoint={"every_steps": 100})
+    spec = JobSpec(name="t", train=TRAINING, checkpoint={"every_steps": 100})
     job = loses.store.submit(spec)
     loses.worker()
     wait_until(lambda: _step(loses, job) > 5, what="some steps")
