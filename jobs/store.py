@@ -284,6 +284,11 @@ class JobStore:
         """What tells this memory of Redis from one that was lost; None before the first claim."""
         return self.redis.get(self._key("memory")) or None
 
+    def reaped_at(self) -> float | None:
+        """When somebody last looked for lost jobs, since the epoch; None before the first time."""
+        found = self.redis.get(self._key("reaped"))
+        return float(found) if found else None
+
     def uptime(self) -> float:
         """Seconds for which Redis has been up."""
         return float(self.redis.info("server")["uptime_in_seconds"])

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from redis.exceptions import RedisError
 
+from api.reaper_alive import complaint
 from api.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
@@ -226,6 +227,20 @@ def test_a_clock_of_redis_that_is_set_back_keeps_no_reaper_from_its_work(
         wait_until(lambda: reaper.run_once() == [job.id], what="the verdict", seconds=20)
     finally:
         messenger.close()
+
+
+def test_the_health_check_of_a_reaper_tells_when_nobody_looks(
+    store: JobStore, settings: Settings
+) -> None:
+    assert complaint(store) == "Nobody has looked for lost jobs yet."
+    messenger = Messenger(settings, store)
+    try:
+        Reaper(store, messenger, lambda _: None).run_once()
+    finally:
+        messenger.close()
+    assert complaint(store) == ""
+    store.redis.set(f"{store.prefix}reaped", store.now() - 3 * store.lease_seconds - 100)
+    assert re.fullmatch(r"Nobody has looked for lost jobs for \d+ s\.", complaint(store))
 
 
 def test_a_reaper_that_is_told_to_stop_ends_at_once(
