@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flask import Flask, Response, g, request
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -27,6 +27,9 @@ from jobs.errors import STORE_AWAY
 from jobs.states import Reason, State
 from jobs.tallies import DETECTION, QUEUE, USUAL_ENDS
 from jobs.workers import Pool, Worker, WorkerState
+
+# A second series for each, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SEEN = "spectrain-seen"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
