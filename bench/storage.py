@@ -97,7 +97,9 @@ class Uploader:
         with self._file.open("rb") as file:
             for offset in range(0, self._record.size, _PIECE):
                 size = min(_PIECE, self._record.size - offset)
-                self._plain.putrequest("PUT", f"/{BUCKET}/plain{offset}")
+                target = {"Bucket": BUCKET, "Key": f"plain{offset}"}
+                url = urlsplit(self._boto.generate_presigned_url("put_object", target))
+                self._plain.putrequest("PUT", f"{url.path}?{url.query}")
                 self._plain.putheader("Content-Length", str(size))
                 self._plain.endheaders()
                 self._plain.sock.sendfile(file, offset, size)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,39 +18,50 @@ from api.redis_server import free_port
 from bench.service import wait_for
 
 BUCKET = "runs"
+KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "secret"}
+_PARTS = ("s3.port", "filer.port", "volume.port", "master.port", "admin.port")
 
 
 @contextlib.contextmanager
 def s3_store(*, nice: int = 0) -> Iterator[tuple[int, int]]:
-    """The process id of an S3 server with an empty bucket, and its port."""
-    port = free_port()
-    server = subprocess.Popen(
-        [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.setpriority(os.PRIO_PROCESS, server.pid, nice)
+    """Process id and port of a SeaweedFS, the store of compose.yaml, with an empty bucket."""
+    ports = {name: free_port() for part in _PARTS for name in (part, f"{part}.grpc")}
+    # Where SeaweedFS itself keeps what is in the bucket: there when S3 has been answering.
+    bucket = f"http://127.0.0.1:{ports['filer.port']}/buckets/{BUCKET}/"
 
-    def answers() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
+    def has_bucket() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(bucket).is_success
+        return False
 
-    try:
-        wait_for(answers)
-        httpx.put(f"http://127.0.0.1:{port}/{BUCKET}").raise_for_status()
-        yield server.pid, port
-    finally:
-        server.terminate()
-        server.wait()
+    with tempfile.TemporaryDirectory() as directory:
+        server = subprocess.Popen(
+            [
+                *(str(Path(sys.executable).with_name("weed")), "mini", f"-dir={directory}"),
+                *(f"-bucket={BUCKET}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+                *(f"-{name}={port}" for name, port in ports.items()),
+                *("-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+                "-master.telemetry=false",
+            ],
+            env={**os.environ, **KEYS},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.setpriority(os.PRIO_PROCESS, server.pid, nice)
+        try:
+            wait_for(has_bucket)
+            yield server.pid, ports["s3.port"]
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def environment(port: int) -> dict[str, str]:
     """What a service needs to keep its runs in the store that is reached by that port."""
     return {
+        **KEYS,
         "SPECTRAIN_STORAGE_URL": f"s3://{BUCKET}/bench",
         "SPECTRAIN_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "bench",
-        "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

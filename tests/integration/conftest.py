@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import socket
@@ -21,21 +20,19 @@ import pytest
 from botocore.loaders import create_loader
 
 from api.redis_server import free_port
+from bench.store import BUCKET, KEYS, s3_store
 from worker.child import Child, Start
 from worker.warm_start import WarmStart
 
-_BUCKET = "runs"
-_SECRET = "secret"
 
-
-@contextlib.contextmanager
-def _served(
-    wait_until: Callable[..., Any], command: list[str], port: int, **env: str
-) -> Iterator[str]:
-    """The address of an S3 server with an empty bucket, while it runs."""
+@pytest.fixture(scope="session")
+def moto_server(wait_until: Callable[..., Any]) -> Iterator[str]:
+    """The address of a moto server that lives as long as the tests."""
+    port = free_port()
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-        env={**os.environ, **env},
+        [str(Path(sys.executable).with_name("moto_server")), "--port", str(port)],
+        # Lists come in pages of ten, so that every test with more files goes through several.
+        env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "10"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -45,9 +42,9 @@ def _served(
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_until(answers, what=f"the S3 server {command[0]}")
+        wait_until(answers, what="moto")
         address = f"http://127.0.0.1:{port}"
-        httpx.put(f"{address}/{_BUCKET}").raise_for_status()
+        httpx.put(f"{address}/{BUCKET}").raise_for_status()
         yield address
     finally:
         process.terminate()
@@ -55,27 +52,10 @@ def _served(
 
 
 @pytest.fixture(scope="session")
-def moto_server(wait_until: Callable[..., Any]) -> Iterator[str]:
-    """The address of a moto server that lives as long as the tests."""
-    port = free_port()
-    # Lists come in pages of ten, so that every test with more files goes through several.
-    own = {"MOTO_S3_DEFAULT_MAX_KEYS": "10"}
-    with _served(wait_until, ["moto_server", "--port", str(port)], port, **own) as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
-def ministack_server(wait_until: Callable[..., Any]) -> Iterator[str]:
-    """The address of a server that shares no code with moto; lives as long as the tests."""
-    port = free_port()
-    own = {
-        "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
-        "SERVICES": "s3",
-        "AWS_SECRET_ACCESS_KEY": _SECRET,  # it checks the signatures of presigned URLs
-    }
-    with _served(wait_until, ["ministack"], port, **own) as address:
-        yield address
+def seaweedfs_server() -> Iterator[str]:
+    """The address of a SeaweedFS, which shares no code with moto; lives as long as the tests."""
+    with s3_store() as (_, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -97,13 +77,13 @@ def s3_url(s3_server: str, read_once: None, monkeypatch: pytest.MonkeyPatch) -> 
     """The URL of an empty prefix; the environment holds what is needed to open it."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", _SECRET)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("SPECTRAIN_S3_ENDPOINT_URL", s3_server)
-    return f"s3://{_BUCKET}/{secrets.token_hex(4)}"
+    return f"s3://{BUCKET}/{secrets.token_hex(4)}"
 
 
 USUAL = {

@@ -223,7 +223,7 @@ class Attempt:
 
 
 # SEEDS=3,4,5 tries others; a seed gives the same draws, and the threads meet them as they come.
-@pytest.mark.parametrize("s3_server", ["moto_server", "ministack_server"], indirect=True)
+@pytest.mark.parametrize("s3_server", ["moto_server", "seaweedfs_server"], indirect=True)
 @pytest.mark.parametrize("proxy", SEEDS, indirect=True, ids="seed {}".format)
 def test_all_that_is_published_on_a_bad_way_is_there_byte_for_byte_and_never_half(
     s3_url: str, proxy: FaultProxy, tmp_path: Path

@@ -33,7 +33,7 @@ def opened(url: str) -> S3Storage:
     return storage
 
 
-@pytest.fixture(params=["moto_server", "ministack_server"])
+@pytest.fixture(params=["moto_server", "seaweedfs_server"])
 def s3_server(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 

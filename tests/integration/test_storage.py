@@ -18,7 +18,7 @@ def s3_server(request: pytest.FixtureRequest, url_kind: str) -> str:
     return str(request.getfixturevalue(url_kind))
 
 
-@pytest.fixture(params=["file", "moto_server", "ministack_server"])
+@pytest.fixture(params=["file", "moto_server", "seaweedfs_server"])
 def url_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
