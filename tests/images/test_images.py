@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -267,6 +268,40 @@ def test_what_was_accepted_outlives_the_containers(stack: Stack) -> None:
     stack.compose("down")
     stack.up()
     assert {job.id: job.state for job in stack.client.list()} == before
+
+
+# -- monitoring -----------------------------------------------------------------------------------
+
+
+def test_with_the_profile_monitoring_prometheus_has_an_answer_for_every_panel(
+    stack: Stack, untouched: list[tuple[int, str]], wait_until: Callable[..., Any]
+) -> None:
+    del untouched  # a job has ended
+    stack.compose("up", "--detach", "--wait", "--no-build", "prometheus", profiles=("monitoring",))
+    try:
+        dashboard = json.loads((ROOT / "helm/spectrain/files/dashboard.json").read_text())
+        asked = {
+            target["expr"].replace("$pool", ".*").replace("$__rate_interval", "1m")
+            for panel in dashboard["panels"]
+            for target in panel.get("targets", [])
+            if "spectrain_gpus" not in target["expr"]  # there are none
+        }
+
+        def unanswered() -> set[str]:
+            return {query for query in asked if not _series(stack, query)}
+
+        assert _series(stack, "vector(1)")
+        wait_until(lambda: not unanswered(), what="two scrapes", seconds=120)
+    finally:
+        stack.compose("rm", "--stop", "--force", "prometheus", profiles=("monitoring",))
+
+
+def _series(stack: Stack, query: str) -> list[Any]:
+    """What Prometheus answers to a query, asked from within its own container."""
+    url = f"http://127.0.0.1:9090/api/v1/query?query={quote(query)}"
+    asked = ("exec", "-T", "prometheus", "wget", "-q", "-O", "-", url)
+    answer = json.loads(stack.compose(*asked, profiles=("monitoring",)).stdout)
+    return list(answer["data"]["result"])
 
 
 # -- an object store in place of the volume -------------------------------------------------------
