@@ -261,9 +261,13 @@ def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[di
 
 @contextlib.contextmanager
 def running(service: LocalService) -> Iterator[None]:
-    """The service, up for the length of a block; SIGTERM ends the block like Ctrl-C."""
+    """The service, up for the length of a block; SIGTERM ends the block like Ctrl-C.
+
+    So does a terminal that is closed, unless the service was started by nohup.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         service.start()
         yield

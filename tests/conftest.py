@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,11 @@ from jobs.settings import Settings, connect
 from jobs.store import JobStore
 
 Condition = Callable[[], Any]
+
+# Ignored where the tests run by nohup or in the background of a script; what they start would go on
+# ignoring them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,8 @@ def _become_training_process(guard_pid: int) -> None:
     die_with_parent(signal.SIGKILL)
     if os.getppid() != guard_pid:
         os._exit(NOT_STARTED)
-    for number in (signal.SIGINT, *_HEARD):
+    # The worker's own may have been ignored from its start, by nohup or a script's `&`.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *_HEARD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
 

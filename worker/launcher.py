@@ -153,8 +153,6 @@ def _under_guard(control: socket.socket) -> Launch:
     finally:
         if launch is None:
             os._exit(code)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
     return launch
 
 

@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, help="keep everything there")
     arguments = parser.parse_args(argv)
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # The first too: it is ignored in the background of a script, and the service stops by it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     directory = arguments.data or Path(tempfile.mkdtemp(prefix="spectrain-chaos-"))
     directory.mkdir(exist_ok=True)

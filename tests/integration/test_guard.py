@@ -188,3 +188,22 @@ def test_a_thread_that_ends_takes_no_child_with_it(
     thread.join()
     children[0].wait()
     assert children[0].exit_code == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+def test_a_program_heeds_signals_that_its_worker_was_started_to_ignore(
+    tmp_path: Path, wait_until: Wait, number: signal.Signals
+) -> None:
+    usual = signal.signal(number, signal.SIG_IGN)  # as nohup does, or a script with `&`
+    try:
+        child = begin(start_cold, ["sh", "-c", "echo $$; exec sleep 600"], tmp_path)
+    finally:
+        signal.signal(number, usual)
+    try:
+        wait_until(lambda: (tmp_path / "output").read_text().endswith("\n"), what="its number")
+        program = int((tmp_path / "output").read_text())
+        wait_until(lambda: psutil.Process(program).name() == "sleep", what="the program")
+        os.kill(program, number)
+        assert wait_until(lambda: child.exit_code, what="its end") == 128 + number
+    finally:
+        child.end()
