@@ -64,8 +64,7 @@ ENV PATH=/opt/spectrain/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    SPECTRAIN_API_HOST=0.0.0.0 \
-    SPECTRAIN_SCRATCH_DIR=/scratch
+    SPECTRAIN_API_HOST=0.0.0.0
 WORKDIR /tmp
 USER 10001:10001
 STOPSIGNAL SIGTERM
@@ -91,7 +90,8 @@ LABEL org.opencontainers.image.title="spectrain-api" \
 
 FROM runtime AS worker
 # What NVIDIA's container runtime brings from the host: the driver for computing, and nvidia-smi.
-ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    SPECTRAIN_SCRATCH_DIR=/scratch
 COPY --from=worker-packages /opt/spectrain /opt/spectrain
 COPY --from=code /code /opt/spectrain
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
