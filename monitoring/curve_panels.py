@@ -32,7 +32,7 @@ from monitoring.panels import (
     whole_numbers,
 )
 
-_RESUME = COLORS[3]
+_RESUME = TEXT  # no curve has it
 Style = Any  # as Line2D takes it
 _STYLES: Sequence[Style] = (
     "-",
@@ -44,6 +44,8 @@ _DRAWN_POINTS = 4000  # per curve: more than pixels across
 _MARKED = 16  # values; each of fewer is a dot
 _TINY = 1e-150  # likewise on a log axis
 _LOG_SPAN = 8.0  # a positive curve that spans more than this factor gets a log axis
+_SCHEDULES = {"learning_rate", "lr"}  # but a schedule is known by its shape on a linear one
+_OVER_ITS_EQUAL = (0, (4, 4))  # dashes that show the same curve below them
 _FEW_RESUMES = 12  # whose lines do not bury a curve
 
 # Inches, where a name is written, and points.
@@ -84,9 +86,13 @@ def draw_comparison(axes: Axes, name: str, runs: Sequence[Sequence[Curve]]) -> N
     found = [(n, curve) for n, curves in enumerate(runs) for curve in curves if curve.name == name]
     last = max((float(curve.steps[-1]) for _, curve in found if curve.steps.size), default=0.0)
     _dress(axes, name, [curve.values for _, curve in found], last, panel_width(axes))
+    drawn: list[Curve] = []
     for number, curve in found:
         if np.isfinite(curve.values).any():
-            _plot_smoothed(axes, curve, *_look(number))
+            color, style = _look(number)
+            hides = any(_is_same(curve, other) for other in drawn)
+            _plot_smoothed(axes, curve, color, _OVER_ITS_EQUAL if hides else style)
+            drawn.append(curve)
 
 
 def key(figure: Figure, experiments: Sequence[tuple[str, Sequence[Curve]]]) -> None:
@@ -175,7 +181,7 @@ def _mark_resumes(axes: Axes, step: int, resumes: Sequence[Resume], *, named: bo
     few = len(steps) <= _FEW_RESUMES
     axes.vlines(
         steps, 0, 1, transform=axes.get_xaxis_transform(), color=_RESUME,
-        linestyle=(0, (2, 3)), linewidth=1.1 if few else 0.7, alpha=0.9 if few else 0.35,
+        linestyle=(0, (2, 3)), linewidth=1.1 if few else 0.7, alpha=0.7 if few else 0.3,
     )  # fmt: skip
     if not named:
         return
@@ -187,6 +193,12 @@ def _mark_resumes(axes: Axes, step: int, resumes: Sequence[Resume], *, named: bo
             xytext=(3 if inside else -2, -4), textcoords="offset points", rotation=90, va="top",
             ha="left" if inside else "right", fontsize=8, color=_RESUME,
         )  # fmt: skip
+
+
+def _is_same(curve: Curve, other: Curve) -> bool:
+    return np.array_equal(curve.steps, other.steps) and np.array_equal(
+        curve.values, other.values, equal_nan=True
+    )
 
 
 def _plot_smoothed(axes: Axes, curve: Curve, color: str, style: Style) -> None:
@@ -225,6 +237,7 @@ def _mark_lonely(axes: Axes, steps: Array, values: Array, color: str) -> None:
 
 def _dress(axes: Axes, name: str, drawn: Sequence[Array], last: float, room: float) -> None:
     """Title and axes of a panel for these values until the last step."""
+    is_schedule = name in _SCHEDULES
     name = name.replace("_", " ")
     size = 12.0 if text_width(name[:400], 12) <= room else 9.0
     axes.set_title(fit(name, room, size), fontsize=size)
@@ -243,7 +256,7 @@ def _dress(axes: Axes, name: str, drawn: Sequence[Array], last: float, room: flo
             textcoords="offset points", va="top", fontsize=9, color=ALARM,
         )  # fmt: skip
     low, high = float(values.min()), float(values.max())
-    if low > 0 and high / _LOG_SPAN > low:
+    if low > 0 and high / _LOG_SPAN > low and not is_schedule:
         axes.set_yscale("log")
         wide = high / 300 > low
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))

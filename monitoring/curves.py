@@ -14,6 +14,7 @@ Array = NDArray[np.float64]
 
 _SMOOTHED = 16  # values; a shorter curve is drawn as it is
 _NOISE = 1e-3  # of the curve's span; less is no noise
+_SPIKE = 12.0  # times the curve's usual distance from the values beside it
 _ROUNDING = 2.0**-22  # of the values: two of float32's steps
 
 
@@ -105,8 +106,8 @@ def flat(low: float, high: float) -> bool:
 def smooth(values: Array) -> Array:
     """The mean around each value, over a window that grows with the curve and narrows at its ends.
 
-    Holes (NaN and infinities) are left out. A curve without noise stays as it is, and so does
-    one that differs in rounding only.
+    Holes (NaN and infinities) and spikes are left out. A curve without noise stays as it is, and
+    so does one that differs in rounding only.
     """
     finite = np.isfinite(values)
     known = values[finite]
@@ -114,6 +115,7 @@ def smooth(values: Array) -> Array:
         return values
     if np.median(np.abs(np.diff(known, 2))) < _NOISE * (high - low):
         return values
+    finite[finite] = ~_spikes(known)
     index = np.arange(len(values))
     widest = max(4, len(values) // 120)
     reach = np.clip(np.minimum(index, index[::-1]), widest // 4, widest)
@@ -125,3 +127,11 @@ def smooth(values: Array) -> Array:
         values = (total[last] - total[first]) / np.where(seen == 0, np.nan, seen)
         finite = np.isfinite(values)
     return values
+
+
+def _spikes(known: Array) -> NDArray[np.bool_]:
+    """Which values stand out from the median of the five around them as hardly another does."""
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(known, 2, mode="reflect"), 5)
+    distance = np.abs(known - np.median(around, axis=1))
+    usual = distance[distance > 0]
+    return np.asarray(distance > (_SPIKE * np.median(usual) if usual.size else np.inf))

@@ -105,11 +105,16 @@ def phases(step: int, stride: int, phi: Array) -> Figure:
         (edges[:-1] + edges[1:]) / 2, counts, width=np.diff(edges), color=COLORS[4], alpha=0.85
     )
     circle.set_yticklabels([])
-    order = f"order {abs(np.exp(1j * known).mean()):.3f}" if known.size else ""
+    # The length of the mean of all directions.
+    alike = abs(np.exp(1j * known).mean()) if known.size else 0.0
+    said = f"{100 * alike:.0f} % alike" if known.size else ""
     place = circle.get_position()
     circle.set_position((place.x0, place.y0, place.width, 0.9 * place.height))
-    circle.set_title(_listed("Phases around the circle", order, not_finite(phi)), x=0, y=1.11)
-    heatmap(figure, right, turned, "twilight", "phase (rad)", limits=(0, 2 * np.pi), stride=stride)
+    circle.set_title(_listed("Phases around the circle", said, not_finite(phi)), x=0, y=1.11)
+    heatmap(
+        figure, right, np.degrees(turned), "twilight", "phase (°)", limits=(0, 360), every=90,
+        stride=stride,
+    )  # fmt: skip
     right.set(xlabel="wave", ylabel="token")
     right.set_title("Phases of each token")
     return figure
@@ -187,7 +192,7 @@ def wave_packets(step: int, stride: int, base: Array, phi: Array, amplitudes: Ar
     elif shown == 1:
         said = f"The highest point is {short(highest)}"
     else:
-        said = f"The lines of two tokens are {short(apart)} apart"
+        said = f"From one line to the next: {short(apart)}"
     axes.set_title(_listed(said, lost))
     axes.set(xlabel="position in periods of the unit wave", ylabel="token", xlim=(0, 2))
     axes.set_ylim(levels[-1] - 0.55 * apart, 0.55 * apart)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.gridspec import GridSpec
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import Formatter, MaxNLocator
+from matplotlib.ticker import Formatter, MaxNLocator, MultipleLocator
 
 from monitoring.curves import Array, flat
 
@@ -177,9 +177,13 @@ def panel_width(axes: Axes) -> float:
 
 def heatmap(
     figure: Figure, axes: Axes, table: Array, colors: str, label: str, *,
-    limits: tuple[float, float] | None = None, stride: int = 1, first: int = 0,
+    limits: tuple[float, float] | None = None, every: float | None = None, stride: int = 1,
+    first: int = 0,
 ) -> None:  # fmt: skip
-    """A table in colours; what is not finite shows the panel. The first column has this number."""
+    """A table in colours, named at `every` so much; what is not finite shows the panel.
+
+    The first column has the number `first`.
+    """
     rows, columns = table.shape
     known = finite(table)
     for axis in (axes.xaxis, axes.yaxis):
@@ -193,7 +197,7 @@ def heatmap(
         clipped(table), aspect="auto", cmap=colors, vmin=low, vmax=high, interpolation="nearest",
         extent=(first - 0.5, first + columns - 0.5, rows * stride - 0.5, -0.5),
     )  # fmt: skip
-    ticks = few_ticks()
+    ticks = MultipleLocator(every) if every else few_ticks()
     bar = figure.colorbar(image, ax=axes, label=label, pad=0.02, format=Ticks(), ticks=ticks)
     bar.outline.set_visible(False)
 

@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -99,6 +100,14 @@ def test_resumes_are_drawn_in_every_panel_and_named_by_their_attempts_in_the_fir
     assert resume_lines(first) == resume_lines(second) == [700, 1500, 2000]
     assert resume_names(first) == [(700, "attempts 3, 4"), (1500, "attempt 2"), (2000, "resume 4")]
     assert resume_names(second) == []
+
+
+def test_no_curve_has_the_colour_of_the_resumes() -> None:
+    resumes = [Resume(1000, 2)]
+    figure = training(LOSS, *(curve(f"m{n}", NOISE) for n in range(9)), resumes=resumes)
+    for axes in figure.axes:
+        [marks] = [lines for lines in axes.collections if isinstance(lines, LineCollection)]
+        assert to_rgb(marks.get_color()[0]) not in {to_rgb(line.get_color()) for line in axes.lines}
 
 
 def test_resumes_without_attempts_are_numbered_in_the_order_of_time() -> None:
@@ -305,6 +314,30 @@ def test_after_a_run_diverged_its_average_is_still_that_of_its_values() -> None:
     average = np.asarray(axes.lines[-1].get_ydata(), dtype=float)
     assert np.abs(average[1500:] - LOSS[1500:]).max() < 1
     assert axes.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("spike", [1e9, -40.0, 40.0])
+def test_a_spike_is_drawn_and_no_part_of_the_average(spike: float) -> None:
+    values = LOSS[:300].copy()
+    values[200] = spike
+    [axes] = training(values).axes
+    raw, average = (np.asarray(line.get_ydata(), dtype=float) for line in axes.lines)
+    assert raw[200] == spike
+    assert np.abs(average[190:210] - LOSS[190:210].mean()).max() < 0.5
+
+
+def test_a_schedule_keeps_its_shape_and_a_metric_of_that_range_has_a_log_axis() -> None:
+    cosine = 1e-3 * (1.0001 + np.cos(np.pi * np.arange(3000) / 3000)) / 2
+    _, schedule, metric = training(LOSS, curve("learning_rate", cosine), curve("x", cosine)).axes
+    assert (schedule.get_yscale(), metric.get_yscale()) == ("linear", "log")
+
+
+def test_curves_that_are_equal_are_both_seen() -> None:
+    rates = [curve("learning_rate", np.linspace(1, 0, 100)) for _ in range(2)]
+    other = curve("learning_rate", np.linspace(2, 0, 100))
+    figure = drawn(figures.comparison([(str(n), [c]) for n, c in enumerate([*rates, other])]))
+    first, second, third = figure.axes[1].lines
+    assert [line.is_dashed() for line in (first, second, third)] == [False, True, False]
 
 
 def test_numbers_are_short_and_ticks_all_different() -> None:
