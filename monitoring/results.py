@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import statistics
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from monitoring import rows
 from monitoring.files import write_atomically
@@ -86,7 +87,7 @@ class ResultsAggregator:
         for results_file in sorted(Path(directory).rglob(RunPaths(Path()).results.name)):
             try:
                 self.experiments.append(_read_run(RunPaths(results_file.parent)))
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 logger.warning("Skipping the run of %s: %s", results_file, error)
 
     def generate_comparison_table(self) -> str:
@@ -113,11 +114,12 @@ class ResultsAggregator:
     def generate_summary_statistics(self) -> dict[str, Any]:
         """`num_experiments`, and for each metric `mean`, `median`, `min`, `max` and `stdev`.
 
-        A metric that no experiment has is left out; the deviation of one value is 0.
+        A metric that no experiment has is left out, and so is a value that is not finite, as a run
+        that diverged has it; the deviation of one value is 0.
         """
         summary: dict[str, Any] = {"num_experiments": len(self.experiments)}
         for metric in _COLUMNS:
-            values = [v for e in self.experiments if (v := _metric(e, metric)) is not None]
+            values = [v for e in self.experiments if _is_finite(v := _metric(e, metric))]
             if values:
                 summary[metric] = {
                     "mean": statistics.fmean(values),
@@ -153,14 +155,16 @@ class ResultsAggregator:
         `baseline` is the one named, else the first whose name speaks of a standard model or a
         baseline, else the first. `components` maps each other experiment to its `val_loss`,
         `improvement` (how much lower) and `percent`; `best_component` and `best_improvement`
-        are the best of them, None where there is nothing to compare. Raises KeyError for a
-        baseline that is not there.
+        are the best of them, None where there is nothing to compare. One that diverged improves
+        nothing, and is no baseline unless it is named. Raises KeyError for a baseline that is not
+        there.
         """
         measured = [e for e in self.experiments if _metric(e, "val_loss") is not None]
+        sound = [e for e in measured if _is_finite(_metric(e, "val_loss"))]
         if baseline is not None:
             reference = self._named(baseline)
-        elif measured:
-            reference = next((e for e in measured if _is_baseline(e["name"])), measured[0])
+        elif sound:
+            reference = next((e for e in sound if _is_baseline(e["name"])), sound[0])
         else:
             keys = ("baseline", "best_component", "best_improvement")
             return {**dict.fromkeys(keys), "components": {}}
@@ -168,18 +172,20 @@ class ResultsAggregator:
         components = {}
         for experiment in measured:
             value = _metric(experiment, "val_loss")
-            if experiment is not reference and value is not None and start is not None:
+            if experiment is not reference:
+                gain = start - value if _is_finite(start) and _is_finite(value) else None
                 components[experiment["name"]] = {
                     "val_loss": value,
-                    "improvement": start - value,
-                    "percent": 100 * (start - value) / start if start else None,
+                    "improvement": gain,
+                    "percent": 100 * gain / start if gain is not None and start else None,
                 }
-        best = max(components, key=lambda name: components[name]["improvement"] or 0, default=None)
+        gains = {n: c["improvement"] for n, c in components.items() if c["improvement"] is not None}
+        best = max(gains, key=gains.__getitem__, default=None)
         return {
             "baseline": {"name": reference["name"], "val_loss": start},
             "components": components,
             "best_component": best,
-            "best_improvement": None if best is None else components[best]["improvement"],
+            "best_improvement": None if best is None else gains[best],
         }
 
     def save_summary(self, path: str | Path) -> Path:
@@ -206,7 +212,14 @@ def _metric(experiment: Mapping[str, Any], metric: str) -> float | None:
     value = results.get(metric)
     if metric == "val_loss":  # the best one where it is known: last ones depend on when one stops
         value = results.get("best_val_loss", value)
-    return None if value is None else float(value)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):  # a word in its place
+        return None
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _cell(experiment: Mapping[str, Any], metric: str) -> str:
@@ -219,18 +232,24 @@ def _is_baseline(name: str) -> bool:
 
 
 def _read_run(paths: RunPaths) -> Experiment:
-    """A finished run of this library in the form that the parser gives."""
+    """A finished run of this library in the form that the parser gives.
+
+    Raises OSError, and ValueError for files that are none of this library's.
+    """
     results = json.loads(paths.results.read_bytes())
     config = json.loads(paths.config.read_bytes()) if paths.config.exists() else {}
-    chosen = config.get("config") or {}
-    model = config.get("model") or {}
-    training = chosen.get("training") or chosen
+    for path, document in ((paths.results, results), (paths.config, config)):
+        if not isinstance(document, dict):
+            raise ValueError(f"{path.name} holds no object")
+    chosen = _object(config.get("config"))
+    model = _object(config.get("model"))
+    training = _object(chosen.get("training")) or chosen
     optimizer = chosen.get("optimizer") or training.get("optimizer")
     loss = chosen.get("loss") or training.get("loss")
     metrics = []
     if paths.metrics.exists():
         metrics = [row for _, row in rows.read(paths.metrics) if not isinstance(row, ValueError)]
-    samples = results.get("generation_samples") or [None]
+    samples = results.get("generation_samples")
     return {
         "name": results.get("experiment_id") or paths.root.name,
         "config": {
@@ -253,9 +272,14 @@ def _read_run(paths: RunPaths) -> Experiment:
             for row in metrics
             if "val_loss" in row
         ],
-        "final_results": results["final_metrics"],
-        "generation_sample": samples[0],
+        "final_results": _object(results.get("final_metrics")),
+        "generation_sample": samples[0] if isinstance(samples, list) and samples else None,
     }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A JSON object; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> Path:

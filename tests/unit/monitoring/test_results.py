@@ -1,7 +1,9 @@
 """Results of suites and of finished runs, read and compared."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,3 +171,50 @@ def test_finished_runs_are_collected_from_a_directory(tmp_path: Path) -> None:
     assert second["config"]["learning_rate"] == 1e-3
     assert [row["step"] for row in second["training_metrics"]] == [50]
     assert aggregator.generate_ablation_analysis()["best_improvement"] == 1.0
+
+
+def test_a_run_that_diverged_is_listed_and_neither_counted_nor_the_best(tmp_path: Path) -> None:
+    for name, loss in (("standard", math.nan), ("a", 5.0), ("b", 4.0), ("c", math.inf)):
+        ConfigTracker(tmp_path / name).save_results({"val_loss": loss})
+    aggregator = ResultsAggregator()
+    aggregator.load_from_directory(tmp_path)
+    summary = aggregator.generate_summary_statistics()
+    assert summary["num_experiments"] == 4
+    assert summary["val_loss"] == {
+        "mean": 4.5, "median": 4.5, "min": 4.0, "max": 5.0, "stdev": pytest.approx(0.7071, 1e-3),
+    }  # fmt: skip
+    ablation = aggregator.generate_ablation_analysis()
+    assert ablation["baseline"] == {"name": "a", "val_loss": 5.0}
+    assert (ablation["best_component"], ablation["best_improvement"]) == ("b", 1.0)
+    assert set(ablation["components"]) == {"standard", "b", "c"}
+    assert ablation["components"]["c"]["improvement"] is None
+    assert aggregator.generate_ablation_analysis("standard")["best_component"] is None
+    table = aggregator.generate_comparison_table()
+    assert "nan" in table
+    aggregator.save_summary(tmp_path / "summary.json")
+
+
+@pytest.mark.parametrize(
+    ("results", "config", "kept"),
+    [
+        ([], {}, False),
+        ("text", {}, False),
+        ({"final_metrics": {"val_loss": 1.0}}, [], False),
+        ({"final_metrics": None, "generation_samples": "once"}, {"config": "lr=1"}, True),
+        ({"final_metrics": {"val_loss": "n/a"}}, {"config": {"training": 3}, "model": None}, True),
+        ({}, {"config": None}, True),
+    ],
+)
+def test_an_odd_run_keeps_no_other_from_being_compared(
+    results: Any, config: Any, kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "results.json").write_text(json.dumps(results))
+    (tmp_path / "odd" / "config.json").write_text(json.dumps(config))
+    ConfigTracker(tmp_path / "sound").save_results({"val_loss": 2.0})
+    aggregator = ResultsAggregator()
+    aggregator.load_from_directory(tmp_path)
+    names = [experiment["name"] for experiment in aggregator.experiments]
+    assert names == (["odd", "sound"] if kept else ["sound"])
+    assert ("odd" in caplog.text) is not kept
+    aggregator.save_summary(tmp_path / "summary.json")
