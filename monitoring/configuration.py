@@ -122,8 +122,10 @@ def _seeds() -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415  after the model's module, which is slower to import
 
     seeds: dict[str, Any] = {"python_hash": os.environ.get("PYTHONHASHSEED")}
+    # A generator that was seeded with a number and has drawn none begins with that number.
     _kind, key, *_ = np.random.get_state(legacy=True)
-    seeds["numpy"] = int(key[0])
+    _kind, seeded, *_ = np.random.RandomState(int(key[0])).get_state(legacy=True)
+    seeds["numpy"] = int(key[0]) if np.array_equal(seeded, key) else None
     if (torch := sys.modules.get("torch")) is not None:
         seeds["torch"] = torch.initial_seed()
     return seeds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import subprocess
 import time
-from functools import lru_cache
 from pathlib import Path
 
 from monitoring.paths import RunPaths
@@ -46,9 +45,8 @@ def get_git_hash() -> str:
     return git("rev-parse", "--short=8", "HEAD", directory=str(Path.cwd())) or UNKNOWN
 
 
-@lru_cache(maxsize=64)
 def git(*arguments: str, directory: str) -> str | None:
-    """What git answers to a question about a directory; None where it cannot. Asked once."""
+    """What git answers to a question about a directory; None where it cannot."""
     try:
         answer = subprocess.run(
             ["git", *arguments],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -99,18 +100,54 @@ def test_outside_a_repository_the_hash_is_unknown(
     assert get_git_hash() == "unknown"
 
 
-def test_inside_a_repository_the_hash_is_that_of_the_commit(
+def test_inside_a_repository_the_hash_is_that_of_the_commit_and_changes_are_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@x"]
-    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "one"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    monkeypatch.chdir(tmp_path)
-    assert head.startswith(get_git_hash())
-    assert len(get_git_hash()) >= 7
+    def git(*command: str) -> str:
+        run = ["git", "-c", "user.name=n", "-c", "user.email=e@x", *command]
+        return subprocess.run(
+            run, cwd=repository, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    tracker = ConfigTracker(tmp_path / "run")
+    git("init", "-q")
+    for text in ("one", "two"):
+        (repository / "train.py").write_text(text)
+        git("add", "train.py")
+        git("commit", "-q", "-m", text)
+        assert git("rev-parse", "HEAD").startswith(get_git_hash())
+        assert len(get_git_hash()) >= 7
+        tracker.save_config({})
+        clean = tracker.load_config()
+        (repository / "train.py").write_text(f"{text} changed")
+        tracker.save_config({})
+        dirty = tracker.load_config()
+        assert clean is not None
+        assert dirty is not None
+        assert clean["git_hash"] == dirty["git_hash"] == get_git_hash()
+        assert (clean["git_dirty"], dirty["git_dirty"]) == (False, True)
+
+
+def test_the_seed_of_numpy_is_known_until_it_is_used(tmp_path: Path) -> None:
+    def noted() -> int | None:
+        tracker.save_config({})
+        config = tracker.load_config()
+        assert config is not None
+        return config["seeds"]["numpy"]  # type: ignore[no-any-return]
+
+    tracker, before = ConfigTracker(tmp_path), np.random.get_state()
+    try:
+        np.random.seed(42)
+        assert noted() == 42
+        np.random.random()
+        assert noted() is None
+        np.random.seed()
+        assert noted() is None
+    finally:
+        np.random.set_state(before)
 
 
 def test_disk_space_is_checked_where_the_path_will_be(
