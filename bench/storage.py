@@ -1,12 +1,13 @@
 """A checkpoint on its way to an object store and back, beside boto3, and what training pays for it.
 
 Three processes: a training loop on one thread, the uploader, and an S3 server, which lies on
-another machine in earnest and so gives way to both here (nice 19). The uploader sends a
-checkpoint of `--mb` by the service's own publication (fence, data, commit record, link) while
-the loop trains, and by `boto3.upload_file`; then it restores the run, verified, and fetches the
-same object by `boto3.download_file`. All take turns at going first. The loop's steps while
-somebody uploads are held against those just before and after. On few processors the store's
-own work slows the loop too: how much is seen while the same bytes are sent by `sendfile`.
+another machine in earnest and so has one processor here, on which it gives way to the two others
+(nice 19). The uploader sends a checkpoint of `--mb` by the service's own publication (fence, data,
+commit record, link) while the loop trains, and by `boto3.upload_file`; then it restores the run,
+verified, and fetches the same object by `boto3.download_file`. All take turns at going first. The
+loop's steps while somebody uploads are held against those just before and after. What the store
+itself costs the loop counts in full: how much that is, is seen while the same bytes are sent by
+`sendfile`.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with (
             tempfile.TemporaryDirectory(dir=arguments.dir) as directory,
-            s3_store(nice=19) as (_, port),
+            s3_store(beside_others=True) as (_, port),
             _uploader(Path(directory), arguments.mb, environment(port)) as ask,
         ):
             turns = [_turn(loop, ask, number) for number in range(arguments.turns + 1)][1:]
@@ -293,18 +294,10 @@ def _report(report: Report, megabytes: int, turns: Sequence[dict[str, Taken]]) -
 
 
 def _report_steps(report: Report, turns: Sequence[dict[str, Taken]]) -> None:
-    """How much slower the training was; the store's part in that is not the uploader's."""
+    """How much slower the training was."""
     report.add("a step alone", "ms", [turn["ours_up"]["alone"] for turn in turns])
-    labels = {"ours": "publication", "boto": "boto3.upload_file", "plain": "sendfile"}
-    longer = {
-        way: [turn[f"{way}_up"]["step"] / turn[f"{way}_up"]["alone"] for turn in turns]
-        for way in labels
-    }
+    labels = {"plain": "sendfile", "boto": "boto3.upload_file", "ours": "publication"}
     for way, label in labels.items():
-        report.add(f"a step beside {label}, longer by", "%", [100 * (r - 1) for r in longer[way]])
-    ours = [100 * (a / b - 1) for a, b in zip(longer["ours"], longer["plain"], strict=True)]
-    median = report.add("publication, beyond sendfile of the same bytes", "%", ours)
-    report.bar("percent by which the uploader slows the training loop", median, 3.0)
-    report.notes.append(
-        "The store shares these processors: what it costs is seen by sendfile of the same bytes."
-    )
+        slower = [100 * (t[f"{way}_up"]["step"] / t[f"{way}_up"]["alone"] - 1) for t in turns]
+        median = report.add(f"a step beside {label}, longer by", "%", slower)
+    report.bar("percent by which publication slows the training loop", median, 3.0)

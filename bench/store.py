@@ -23,8 +23,11 @@ _PARTS = ("s3.port", "filer.port", "volume.port", "master.port", "admin.port")
 
 
 @contextlib.contextmanager
-def s3_store(*, nice: int = 0) -> Iterator[tuple[int, int]]:
-    """Process id and port of a SeaweedFS, the store of compose.yaml, with an empty bucket."""
+def s3_store(*, beside_others: bool = False) -> Iterator[tuple[int, int]]:
+    """Process id and port of a SeaweedFS, the store of compose.yaml, with an empty bucket.
+
+    `beside_others`: it has one processor, on which it gives way to all else.
+    """
     ports = {name: free_port() for part in _PARTS for name in (part, f"{part}.grpc")}
     # Where SeaweedFS itself keeps what is in the bucket: there when S3 has been answering.
     bucket = f"http://127.0.0.1:{ports['filer.port']}/buckets/{BUCKET}/"
@@ -47,7 +50,9 @@ def s3_store(*, nice: int = 0) -> Iterator[tuple[int, int]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.setpriority(os.PRIO_PROCESS, server.pid, nice)
+        if beside_others:  # told before it has started its threads
+            os.setpriority(os.PRIO_PROCESS, server.pid, 19)
+            os.sched_setaffinity(server.pid, {max(os.sched_getaffinity(0))})
         try:
             wait_for(has_bucket)
             yield server.pid, ports["s3.port"]
