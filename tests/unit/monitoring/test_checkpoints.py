@@ -2,6 +2,7 @@
 
 import logging
 import random
+import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -511,3 +512,31 @@ def test_a_failed_save_is_one_warning_and_the_next_tries_again(
     training.save(manager, 2)
     assert manager.wait()
     assert [item["step"] for item in manager.list_checkpoints()] == [2]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_manager_made_while_the_storage_is_away_saves_once_it_is_back(
+    tmp_path: Path, training: Training, *, asynchronous: bool
+) -> None:
+    root = tmp_path / "volume" / "run"
+    root.parent.write_text("a file where the volume will be")
+    manager = CheckpointManager(root, async_save=asynchronous)
+    training.save(manager, 1)
+    manager.wait()
+    root.parent.unlink()
+    training.save(manager, 2)
+    assert manager.wait()
+    assert [item["step"] for item in manager.list_checkpoints()] == [2]
+
+
+def test_a_save_makes_the_directory_that_somebody_removed(
+    manager: CheckpointManager, training: Training
+) -> None:
+    training.save(manager, 1)
+    manager.wait()
+    shutil.rmtree(manager.checkpoint_dir)
+    training.save(manager, 2)
+    assert manager.wait()
+    assert names(manager) == {
+        "checkpoint_step_2.pt", "checkpoint_step_2.pt.json", "checkpoint_latest.pt"
+    }  # fmt: skip
