@@ -21,7 +21,7 @@ from monitoring.commit import CheckpointCorrupt
 from monitoring.ids import get_git_hash
 from monitoring.overlap import WeightsChanged
 from monitoring.paths import RunPaths
-from monitoring.plain import on_cpu, plain
+from monitoring.plain import NUMPY_DTYPES, on_cpu, plain
 from monitoring.random_state import capture_rng_state
 from monitoring.saving import Save
 from monitoring.snapshot import NoMemoryError, Snapshot
@@ -36,7 +36,7 @@ _NUMPY_NAMES: list[Any] = [
     np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     np.ndarray,
     np.dtype,
-    *{type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"},
+    *NUMPY_DTYPES,
 ]
 
 

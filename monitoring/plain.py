@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+_TENSORS = frozenset({Tensor, nn.Parameter})
 _SCALARS = frozenset({bool, int, float, complex, str, bytes, type(None)})
-_LEAVES = (torch.dtype, torch.device, torch.Size, np.ndarray)
+_LEAVES = frozenset({torch.dtype, torch.device, torch.Size})
+# The kinds of numpy arrays that a safe load takes, where it is told of them.
+NUMPY_DTYPES = frozenset(type(np.dtype(code)) for code in np.typecodes["All"] if code != "O")
 
 Place = Callable[[Tensor], Tensor]
 
@@ -28,14 +31,15 @@ def plain(  # noqa: PLR0911  one per kind
     """The same tree in plain types, each tensor replaced by `place(tensor)`.
 
     Numpy scalars become numbers; paths text; enumerations their value; dataclasses and
-    namespaces dicts. Objects of the `allowed` types are deep-copied.
+    namespaces dicts; arrays and tensors of a class of their own plain ones. Objects of the
+    `allowed` types are deep-copied.
 
     Raises TypeError for anything else, with the place in the tree where it was found.
     """
     kind = type(value)
     if kind in _SCALARS:
         return value
-    if isinstance(value, Tensor):
+    if kind in _TENSORS:
         return place(value.detach())
     if isinstance(value, dict):
         return _plain_dict(value, place, allowed, where)
@@ -47,8 +51,10 @@ def plain(  # noqa: PLR0911  one per kind
         return family(
             plain(item, place, allowed, f"{where}[{index}]") for index, item in enumerate(value)
         )
-    if kind in allowed or isinstance(value, _LEAVES):
+    if kind in allowed or kind in _LEAVES:
         return copy.deepcopy(value)
+    if kind is np.ndarray and _loads(value.dtype):
+        return value.copy("K")
     simpler = _simpler(value)
     if simpler is value:
         raise TypeError(
@@ -84,6 +90,15 @@ def _plain_dict(
     return ordered
 
 
+def _loads(dtype: np.dtype[Any]) -> bool:
+    """Whether a safe load takes arrays of this kind."""
+    if dtype.subdtype is not None:
+        return _loads(dtype.subdtype[0])
+    if dtype.fields is not None:  # numpy's records are a class of their own
+        return dtype.type is np.void and all(_loads(field[0]) for field in dtype.fields.values())
+    return type(dtype) in NUMPY_DTYPES and dtype.itemsize > 0
+
+
 @singledispatch
 def _simpler(value: Any) -> Any:
     """A value of a foreign type in a simpler one; the value itself where there is none."""
@@ -96,8 +111,25 @@ def _simpler(value: Any) -> Any:
 
 
 @_simpler.register
+def _(value: Tensor) -> Tensor:
+    # One with operations of its own has its numbers elsewhere, as a distributed one.
+    if type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    return value.detach().as_subclass(Tensor)
+
+
+@_simpler.register
+def _(value: np.ndarray) -> np.ndarray[Any, Any]:
+    if type(value) is np.ndarray or isinstance(value, np.ma.MaskedArray):  # the mask would be lost
+        return value
+    array = np.asarray(value)
+    return array.view((np.void, array.dtype)) if array.dtype.type is np.record else array
+
+
+@_simpler.register
 def _(value: np.generic) -> Any:
-    return value.item()
+    number = value.item()
+    return value if isinstance(number, np.generic) else number  # wider than Python's own
 
 
 @_simpler.register
