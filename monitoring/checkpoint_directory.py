@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from monitoring import commit
@@ -96,10 +96,15 @@ class CheckpointDirectory:
             aside = f"where it is ({error})"
         logger.warning("Failed to load checkpoint from %s: %s; kept as %s", path, cause, aside)
 
-    def point_latest(self, path: Path) -> None:
-        """Let `latest` be this checkpoint, where it is another."""
-        if _target(self.paths.latest_checkpoint) != path.name:
-            self._point(self.paths.latest_checkpoint, path)
+    def point_latest(self, path: Path, older: Collection[Path]) -> None:
+        """Let `latest` be this checkpoint, unless it is one that came after these `older` ones."""
+        link = self.paths.latest_checkpoint
+        if _target(link) == path.name:
+            return
+        with contextlib.suppress(OSError), _locked(path.parent):  # another process may save
+            newer = _target(link) not in {other.name for other in older} and link.exists()
+            if path.exists() and not newer:
+                self._point(link, path)
 
     def _mark_wanted(self) -> None:
         with self._lock:

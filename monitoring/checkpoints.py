@@ -282,10 +282,14 @@ class CheckpointManager:
         Raises pickle.UnpicklingError for one that holds more than a safe load allows.
         """
         self.wait()
-        for path in self._directory.newest_first():
-            if (checkpoint := self._load(path, map_location)) is not None:
-                self._directory.point_latest(path)
-                return checkpoint
+        tried: list[Path] = []
+        # Another process that saves may retire all that was there when we looked.
+        while untried := [path for path in self._directory.newest_first() if path not in tried]:
+            tried += untried
+            for path in untried:
+                if (checkpoint := self._load(path, map_location)) is not None:
+                    self._directory.point_latest(path, tried)
+                    return checkpoint
         return None
 
     def load_checkpoint(

@@ -184,6 +184,37 @@ def test_the_processes_of_one_training_may_save_into_one_directory(tmp_path: Pat
     assert not list(manager.checkpoint_dir.glob(".*"))
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["steps", "the same step"])
+def test_a_process_that_loads_beside_one_that_saves_finds_every_checkpoint_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, again: bool
+) -> None:
+    manager = CheckpointManager(tmp_path, keep_last_n=1)
+    save(manager, 1)
+
+    def writer() -> None:
+        torch.set_num_threads(1)
+        step = 1
+        while True:
+            step += not again
+            save(manager, step)
+
+    process = multiprocessing.get_context("fork").Process(target=writer)
+    process.start()
+    try:
+        loaded = [manager.load_latest_checkpoint() for _ in range(300)]
+        assert process.exitcode is None
+    finally:
+        process.kill()
+        process.join()
+    assert None not in loaded
+    found = [checkpoint["step"] for checkpoint in loaded if checkpoint is not None]
+    assert found == sorted(found)
+    assert again or found[-1] > 1
+    assert not caplog.records
+    assert not list(manager.checkpoint_dir.glob("*.corrupt"))
+    assert manager.latest_symlink.exists()
+
+
 # -- what is good is kept ---------------------------------------------------------------------
 
 
