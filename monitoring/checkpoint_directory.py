@@ -14,7 +14,7 @@ from pathlib import Path
 from monitoring import commit
 from monitoring.checksummed_file import ChecksummedFile
 from monitoring.commit import CheckpointCorrupt, CommitRecord
-from monitoring.files import TEMPORARY, link_atomically
+from monitoring.files import TEMPORARY, is_left, link_atomically
 from monitoring.paths import RunPaths, step_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ class CheckpointDirectory:
         self._lock = threading.Lock()  # of the two below, never held while the disk works
         self._doomed: set[Path] = set()  # being removed
         self._best: Path | None = None  # to be marked as soon as it is committed
-        self._tidied = False
         self._links_fail = False
 
     def commit(self, path: Path, draft: Path, file: ChecksummedFile, seconds: float) -> None:
@@ -134,17 +133,9 @@ class CheckpointDirectory:
             commit.discard(path)
         with self._lock:
             self._doomed = set()
-        if not self._tidied:
-            for left in self.paths.checkpoints.glob(f".*{TEMPORARY}"):
-                if not _is_being_written(left):
-                    left.unlink(missing_ok=True)
-            self._tidied = True
-
-
-def _is_being_written(draft: Path) -> bool:
-    """Whether the process that a draft is named after is still there."""
-    number = draft.name.removesuffix(TEMPORARY).rpartition(".")[2]
-    return number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
+        for draft in self.paths.checkpoints.glob(f".*{TEMPORARY}"):
+            if is_left(draft):
+                draft.unlink(missing_ok=True)
 
 
 def _target(link: Path) -> str | None:

@@ -329,14 +329,6 @@ def test_with_nothing_good_there_is_nothing_to_load(tmp_path: Path, training: Tr
     assert manager.load_latest_checkpoint() is None
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path, training: Training) -> None:
-    manager = CheckpointManager(tmp_path)
-    left = manager.checkpoint_dir / ".checkpoint_step_9.pt.4711.tmp"
-    left.write_bytes(b"half a checkpoint")
-    training.save(manager, 10)
-    assert not left.exists()
-
-
 def compiled(model: nn.Module) -> nn.Module:
     wrapped = torch.compile(model, backend="eager")
     assert isinstance(wrapped, nn.Module)
