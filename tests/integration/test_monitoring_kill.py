@@ -122,7 +122,7 @@ def test_a_kill_before_any_file_operation_of_a_save_leaves_latest_on_a_good_chec
         if ended == 0:
             break
         assert ended == -signal.SIGKILL
-    assert kills > 15  # files opened, renamed, linked and removed
+    assert kills > 10  # files opened, renamed, linked and removed
 
 
 def save_step(manager: CheckpointManager, step: int) -> None:
