@@ -133,7 +133,7 @@ def test_a_run_killed_anywhere_ends_like_one_that_never_was(
 
     dice = random.Random(f"{model} {optimizer} {loss}")
     killed = sum(
-        run_killed(config, tmp_path / "parts", dice.randint(1, 4), dice.uniform(0, 0.01))
+        run_killed(config, tmp_path / "parts", dice.randint(1, 4), dice.uniform(0, 0.004))
         for _ in range(4)
     )
     assert killed > 1
