@@ -19,6 +19,7 @@ from monitoring.checkpoint_directory import CheckpointDirectory
 from monitoring.checksummed_file import ChecksummedFile
 from monitoring.commit import CheckpointCorrupt
 from monitoring.ids import get_git_hash
+from monitoring.loss_history import LossHistory
 from monitoring.overlap import WeightsChanged
 from monitoring.paths import RunPaths
 from monitoring.plain import NUMPY_DTYPES, on_cpu, plain
@@ -53,7 +54,8 @@ class CheckpointManager:
 
     A checkpoint is a dict with `step`, `model_state_dict`, `optimizer_state_dict`,
     `loss_history`, `config`, `timestamp`, `git_hash` and `rng_state`, and where given
-    `scheduler_state_dict`, `scaler_state_dict` and `extra`.
+    `scheduler_state_dict`, `scaler_state_dict` and `extra`. In the file a history of floats is
+    one tensor, which is a list again when it is loaded here.
 
     Args:
         experiment_dir: root directory of the run.
@@ -98,6 +100,7 @@ class CheckpointManager:
         self._snapshot = Snapshot(self._allowed)
         self._directory = CheckpointDirectory(self.paths, keep_last_n)
         self._save: Save | None = None
+        self._losses = LossHistory()
         self._void = False  # whether the last save has to be done again
         self._last_save = time.monotonic()
         self._git_hash = get_git_hash()
@@ -149,7 +152,7 @@ class CheckpointManager:
             "step": step,
             "model_state_dict": plain_state(model),
             "optimizer_state_dict": optimizer.state_dict(),
-            "loss_history": list(loss_history),
+            "loss_history": self._losses.pack(loss_history),
             "config": config,
             "timestamp": datetime.now(UTC).isoformat(),
             "git_hash": self._git_hash,
@@ -257,8 +260,10 @@ class CheckpointManager:
     ) -> bool:
         """Prepare a save of a copy of the state; False where there is no memory for one."""
         stepped = _stepped(optimizer, state["optimizer_state_dict"])
+        losses = state["loss_history"]
+        packed = {"loss_history": losses} if isinstance(losses, torch.Tensor) else {}
         try:
-            copy = self._snapshot.take(state, stepped)
+            copy = self._snapshot.take({**state, **dict.fromkeys(packed)}, stepped) | packed
         except (MemoryError, NoMemoryError) as error:
             self._snapshot.release()
             logger.warning("The loop waits for %s: no memory for a copy (%s)", path, error)
@@ -327,6 +332,8 @@ class CheckpointManager:
             logger.warning("Failed to load checkpoint from %s: %s", path, error)
             return None
         assert isinstance(checkpoint, dict)  # noqa: S101
+        if isinstance(losses := checkpoint.get("loss_history"), torch.Tensor):
+            checkpoint["loss_history"] = losses.tolist()
         return checkpoint
 
 
