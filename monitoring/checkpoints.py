@@ -87,6 +87,8 @@ class CheckpointManager:
                 f"save_interval and keep_last_n must be at least 1, "
                 f"not {save_interval} and {keep_last_n}"
             )
+        if when_busy not in ("wait", "skip"):
+            raise ValueError(f'when_busy must be "wait" or "skip", not {when_busy!r}')
         self.paths = RunPaths(Path(experiment_dir))
         self.checkpoint_dir = self.paths.checkpoints
         self.latest_symlink = self.paths.latest_checkpoint
@@ -142,9 +144,11 @@ class CheckpointManager:
         makes every save wait. A storage that fails is a warning, not an exception; an error of
         another kind in the background is raised by the next call.
 
-        Raises TypeError for state that a safe load would refuse.
+        Raises TypeError for state that a safe load would refuse, ValueError for a step below 0.
         """
         step = int(step)
+        if step < 0:
+            raise ValueError(f"a checkpoint's step must be 0 or more, not {step}")
         if not self._finish_previous():
             return None
         begun = time.monotonic()

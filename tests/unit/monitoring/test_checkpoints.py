@@ -3,6 +3,8 @@
 import logging
 import random
 import shutil
+import subprocess
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -479,6 +481,28 @@ def test_an_error_in_the_background_shows_at_the_next_call(
     assert training.save(manager, 3) is not None
     manager.close()
     assert [item["step"] for item in manager.list_checkpoints()] == [3]
+
+
+def test_a_wrapper_made_before_this_library_was_imported_takes_the_plain_state() -> None:
+    script = (
+        "import torch\n"
+        "from torch import nn\n"
+        "model = nn.Linear(2, 2)\n"
+        "wrappers = [nn.DataParallel(model), torch.compile(model, backend='eager')]\n"
+        "plain = model.state_dict()\n"
+        "from monitoring import CheckpointManager\n"
+        "for wrapper in wrappers: wrapper.load_state_dict(plain)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_word_or_a_step_that_is_none_is_refused(tmp_path: Path, training: Training) -> None:
+    with pytest.raises(ValueError, match='when_busy must be "wait" or "skip", not \'drop\''):
+        CheckpointManager(tmp_path, when_busy="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be 0 or more, not -1"):
+        training.save(CheckpointManager(tmp_path), -1)
 
 
 def test_impossible_intervals_are_refused(tmp_path: Path) -> None:

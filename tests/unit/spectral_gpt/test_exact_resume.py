@@ -167,6 +167,33 @@ def run_killed(config: TrainConfig, run_dir: Path, boundary: int, seconds: float
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGALRM
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stop_right_after_a_save_that_came_to_nothing_saves_again(
+    tmp_path: Path, text: Path, *, asynchronous: bool
+) -> None:
+    trainer = Trainer(tiny(text, "standard", "adamw", "ce"), tmp_path)
+    trainer.checkpoints = CheckpointManager(tmp_path, save_interval=4, async_save=asynchronous)
+    checkpoints = trainer.checkpoints.checkpoint_dir
+    boundaries = itertools.count()
+
+    def stop() -> bool:
+        boundary = next(boundaries)
+        if boundary == 4:  # the save of step 4 finds a file where its directory was
+            checkpoints.rename(tmp_path / "aside")
+            checkpoints.touch()
+        if boundary == 5:
+            while (save := trainer.checkpoints._save) is not None and not save.done:
+                time.sleep(0.001)
+            checkpoints.unlink()
+            (tmp_path / "aside").rename(checkpoints)
+        return boundary == 5
+
+    trainer.plot = lambda step: None  # type: ignore[method-assign]
+    trainer.resume()
+    assert trainer.run(stop) == STOPPED
+    assert final(tmp_path)["step"] == 4
+
+
 def test_a_finished_run_that_is_started_again_computes_nothing(tmp_path: Path, text: Path) -> None:
     config = tiny(text, "wave", "rgd", "qfe")
     run(config, tmp_path / "run")
