@@ -26,7 +26,7 @@ Place = Callable[[Tensor], Tensor]
 
 
 def plain(  # noqa: PLR0911  one per kind
-    value: Any, place: Place, allowed: Collection[type] = (), where: str = "state"
+    value: Any, place: Place, allowed: Collection[type] = (), where: tuple[Any, ...] = ()
 ) -> Any:
     """The same tree in plain types, each tensor replaced by `place(tensor)`.
 
@@ -40,7 +40,7 @@ def plain(  # noqa: PLR0911  one per kind
     if kind in _SCALARS:
         return value
     if kind in _TENSORS:
-        return place(value.detach())
+        return place(value)
     if isinstance(value, dict):
         return _plain_dict(value, place, allowed, where)
     if isinstance(value, list | tuple | set) and kind is not torch.Size:
@@ -49,7 +49,7 @@ def plain(  # noqa: PLR0911  one per kind
         if _SCALARS.issuperset(map(type, value)):
             return family(value)
         return family(
-            plain(item, place, allowed, f"{where}[{index}]") for index, item in enumerate(value)
+            plain(item, place, allowed, (*where, index)) for index, item in enumerate(value)
         )
     if kind in allowed or kind in _LEAVES:
         return copy.deepcopy(value)
@@ -57,15 +57,18 @@ def plain(  # noqa: PLR0911  one per kind
         return value.copy("K")
     simpler = _simpler(value)
     if simpler is value:
+        place_in_tree = "".join(f"[{key!r}]" for key in where)
         raise TypeError(
-            f"{where} is a {kind.__module__}.{kind.__qualname__}, which a safe load would refuse: "
-            "store plain values, or name the type in CheckpointManager(..., allowed_types=[...])"
+            f"state{place_in_tree} is a {kind.__module__}.{kind.__qualname__}, which a safe load "
+            "would refuse: store plain values, or name the type in "
+            "CheckpointManager(..., allowed_types=[...])"
         )
     return plain(simpler, place, allowed, where)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
     """The tensor itself where it can be saved as it is, else a copy on the CPU."""
+    tensor = tensor.detach()
     if tensor.device.type != "cpu":
         return tensor.cpu()
     # torch.save writes the whole storage behind a view.
@@ -75,10 +78,13 @@ def on_cpu(tensor: Tensor) -> Tensor:
 
 
 def _plain_dict(
-    value: dict[Any, Any], place: Place, allowed: Collection[type], where: str
+    value: dict[Any, Any], place: Place, allowed: Collection[type], where: tuple[Any, ...]
 ) -> dict[Any, Any]:
     items = (
-        (plain(key, place, allowed, where), plain(item, place, allowed, f"{where}[{key!r}]"))
+        (
+            key if type(key) in _SCALARS else plain(key, place, allowed, where),
+            plain(item, place, allowed, (*where, key)),
+        )
         for key, item in value.items()
     )
     if not isinstance(value, OrderedDict):
