@@ -20,6 +20,7 @@ _CLOCK = re.compile(
 )
 # Generators that a run does not seed begin differently in each process.
 _RANDOM = "rng_state."
+_LOSSES = "loss_history"
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,15 @@ def weight_differences(one: Path, other: Path) -> tuple[int, list[str]]:
 
 
 def _compared(file: TorchFile) -> dict[str, Tensor]:
-    return {n: tensor for n, tensor in file.tensors().items() if not n.startswith(_RANDOM)}
+    named = file.tensors().items()
+    return {n: tensor for n, tensor in named if n != _LOSSES and not n.startswith(_RANDOM)}
 
 
 def _losses(file: TorchFile) -> object:
-    content = file.content
-    # As text, in which NaN is like NaN.
-    return repr(content.get("loss_history")) if isinstance(content, dict) else None
+    losses = file.content.get(_LOSSES) if isinstance(file.content, dict) else None
+    if isinstance(losses, Tensor):
+        return losses.form, b"".join(file.blocks(losses))
+    return repr(losses)  # as text, in which NaN is like NaN
 
 
 def _tensor_difference(

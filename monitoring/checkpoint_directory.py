@@ -8,13 +8,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from monitoring import commit
 from monitoring.checksummed_file import ChecksummedFile
 from monitoring.commit import CheckpointCorrupt, CommitRecord
-from monitoring.files import TEMPORARY, link_atomically
+from monitoring.files import TEMPORARY, is_left, link_atomically
 from monitoring.paths import RunPaths, step_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ class CheckpointDirectory:
         self._lock = threading.Lock()  # of the two below, never held while the disk works
         self._doomed: set[Path] = set()  # being removed
         self._best: Path | None = None  # to be marked as soon as it is committed
-        self._tidied = False
         self._links_fail = False
 
     def commit(self, path: Path, draft: Path, file: ChecksummedFile, seconds: float) -> None:
@@ -96,10 +95,15 @@ class CheckpointDirectory:
             aside = f"where it is ({error})"
         logger.warning("Failed to load checkpoint from %s: %s; kept as %s", path, cause, aside)
 
-    def point_latest(self, path: Path) -> None:
-        """Let `latest` be this checkpoint, where it is another."""
-        if _target(self.paths.latest_checkpoint) != path.name:
-            self._point(self.paths.latest_checkpoint, path)
+    def point_latest(self, path: Path, older: Collection[Path]) -> None:
+        """Let `latest` be this checkpoint, unless it is one that came after these `older` ones."""
+        link = self.paths.latest_checkpoint
+        if _target(link) == path.name:
+            return
+        with contextlib.suppress(OSError), _locked(path.parent):  # another process may save
+            newer = _target(link) not in {other.name for other in older} and link.exists()
+            if path.exists() and not newer:
+                self._point(link, path)
 
     def _mark_wanted(self) -> None:
         with self._lock:
@@ -129,17 +133,9 @@ class CheckpointDirectory:
             commit.discard(path)
         with self._lock:
             self._doomed = set()
-        if not self._tidied:
-            for left in self.paths.checkpoints.glob(f".*{TEMPORARY}"):
-                if not _is_being_written(left):
-                    left.unlink(missing_ok=True)
-            self._tidied = True
-
-
-def _is_being_written(draft: Path) -> bool:
-    """Whether the process that a draft is named after is still there."""
-    number = draft.name.removesuffix(TEMPORARY).rpartition(".")[2]
-    return number.isdigit() and int(number) != os.getpid() and Path(f"/proc/{number}").exists()
+        for draft in self.paths.checkpoints.glob(f".*{TEMPORARY}"):
+            if is_left(draft):
+                draft.unlink(missing_ok=True)
 
 
 def _target(link: Path) -> str | None:

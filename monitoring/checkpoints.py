@@ -19,9 +19,10 @@ from monitoring.checkpoint_directory import CheckpointDirectory
 from monitoring.checksummed_file import ChecksummedFile
 from monitoring.commit import CheckpointCorrupt
 from monitoring.ids import get_git_hash
+from monitoring.loss_history import LossHistory
 from monitoring.overlap import WeightsChanged
 from monitoring.paths import RunPaths
-from monitoring.plain import on_cpu, plain
+from monitoring.plain import NUMPY_DTYPES, on_cpu, plain
 from monitoring.random_state import capture_rng_state
 from monitoring.saving import Save
 from monitoring.snapshot import NoMemoryError, Snapshot
@@ -36,7 +37,7 @@ _NUMPY_NAMES: list[Any] = [
     np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     np.ndarray,
     np.dtype,
-    *{type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"},
+    *NUMPY_DTYPES,
 ]
 
 
@@ -53,7 +54,8 @@ class CheckpointManager:
 
     A checkpoint is a dict with `step`, `model_state_dict`, `optimizer_state_dict`,
     `loss_history`, `config`, `timestamp`, `git_hash` and `rng_state`, and where given
-    `scheduler_state_dict`, `scaler_state_dict` and `extra`.
+    `scheduler_state_dict`, `scaler_state_dict` and `extra`. In the file a history of floats is
+    one tensor, which is a list again when it is loaded here.
 
     Args:
         experiment_dir: root directory of the run.
@@ -85,6 +87,8 @@ class CheckpointManager:
                 f"save_interval and keep_last_n must be at least 1, "
                 f"not {save_interval} and {keep_last_n}"
             )
+        if when_busy not in ("wait", "skip"):
+            raise ValueError(f'when_busy must be "wait" or "skip", not {when_busy!r}')
         self.paths = RunPaths(Path(experiment_dir))
         self.checkpoint_dir = self.paths.checkpoints
         self.latest_symlink = self.paths.latest_checkpoint
@@ -98,6 +102,7 @@ class CheckpointManager:
         self._snapshot = Snapshot(self._allowed)
         self._directory = CheckpointDirectory(self.paths, keep_last_n)
         self._save: Save | None = None
+        self._losses = LossHistory()
         self._void = False  # whether the last save has to be done again
         self._last_save = time.monotonic()
         self._git_hash = get_git_hash()
@@ -139,9 +144,11 @@ class CheckpointManager:
         makes every save wait. A storage that fails is a warning, not an exception; an error of
         another kind in the background is raised by the next call.
 
-        Raises TypeError for state that a safe load would refuse.
+        Raises TypeError for state that a safe load would refuse, ValueError for a step below 0.
         """
         step = int(step)
+        if step < 0:
+            raise ValueError(f"a checkpoint's step must be 0 or more, not {step}")
         if not self._finish_previous():
             return None
         begun = time.monotonic()
@@ -149,7 +156,7 @@ class CheckpointManager:
             "step": step,
             "model_state_dict": plain_state(model),
             "optimizer_state_dict": optimizer.state_dict(),
-            "loss_history": list(loss_history),
+            "loss_history": self._losses.pack(loss_history),
             "config": config,
             "timestamp": datetime.now(UTC).isoformat(),
             "git_hash": self._git_hash,
@@ -257,8 +264,10 @@ class CheckpointManager:
     ) -> bool:
         """Prepare a save of a copy of the state; False where there is no memory for one."""
         stepped = _stepped(optimizer, state["optimizer_state_dict"])
+        losses = state["loss_history"]
+        packed = {"loss_history": losses} if isinstance(losses, torch.Tensor) else {}
         try:
-            copy = self._snapshot.take(state, stepped)
+            copy = self._snapshot.take({**state, **dict.fromkeys(packed)}, stepped) | packed
         except (MemoryError, NoMemoryError) as error:
             self._snapshot.release()
             logger.warning("The loop waits for %s: no memory for a copy (%s)", path, error)
@@ -282,10 +291,14 @@ class CheckpointManager:
         Raises pickle.UnpicklingError for one that holds more than a safe load allows.
         """
         self.wait()
-        for path in self._directory.newest_first():
-            if (checkpoint := self._load(path, map_location)) is not None:
-                self._directory.point_latest(path)
-                return checkpoint
+        tried: list[Path] = []
+        # Another process that saves may retire all that was there when we looked.
+        while untried := [path for path in self._directory.newest_first() if path not in tried]:
+            tried += untried
+            for path in untried:
+                if (checkpoint := self._load(path, map_location)) is not None:
+                    self._directory.point_latest(path, tried)
+                    return checkpoint
         return None
 
     def load_checkpoint(
@@ -323,6 +336,8 @@ class CheckpointManager:
             logger.warning("Failed to load checkpoint from %s: %s", path, error)
             return None
         assert isinstance(checkpoint, dict)  # noqa: S101
+        if isinstance(losses := checkpoint.get("loss_history"), torch.Tensor):
+            checkpoint["loss_history"] = losses.tolist()
         return checkpoint
 
 

@@ -77,21 +77,14 @@ def verify(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> Com
     `on_block` is called all the while and ends it by raising. Raises CheckpointCorrupt with the
     cause, FileNotFoundError where there is no such file.
     """
-    cause = "it has no commit record"
-    for candidate in (commit_record(checkpoint), _intent(checkpoint)):
-        try:
-            record = _decode(candidate)
-        except FileNotFoundError:
-            continue
-        except CheckpointCorrupt as corrupt:
-            cause = corrupt.cause
-            continue
-        mismatch = _mismatch(checkpoint, record, on_block)
-        if mismatch is None:
+    while True:
+        before = _names(checkpoint)
+        record, cause = _verdict(checkpoint, on_block)
+        if record is not None:
             return record
-        cause = mismatch
-    checkpoint.stat()  # A file that is gone was retired, not damaged.
-    raise CheckpointCorrupt(checkpoint, cause)
+        # What was renamed while it was read, by a process that saves, is no damage.
+        if _names(checkpoint) == before:
+            raise CheckpointCorrupt(checkpoint, cause)
 
 
 def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
@@ -104,7 +97,8 @@ def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
     for path in checkpoints_dir.glob("checkpoint_step_*.pt"):
         if step_of(path) is None:
             continue
-        for candidate in (commit_record(path), _intent(path)):
+        # The intent may become the record between two looks.
+        for candidate in (commit_record(path), _intent(path), commit_record(path)):
             try:
                 record = _decode(candidate)
                 if record.size == path.stat().st_size:
@@ -176,6 +170,40 @@ def _hasher(algorithm: str) -> tuple[Callable[[memoryview], None], Callable[[], 
 def crc32_text(crc: int) -> str:
     """A CRC-32 as records spell it."""
     return f"crc32:{crc:08x}"
+
+
+def _verdict(checkpoint: Path, on_block: Callable[[], None]) -> tuple[CommitRecord | None, str]:
+    """The record that the file agrees with, or None and why there is no such."""
+    cause = "it has no commit record"
+    for candidate in (commit_record(checkpoint), _intent(checkpoint)):
+        try:
+            record = _decode(candidate)
+        except FileNotFoundError:
+            continue
+        except CheckpointCorrupt as corrupt:
+            cause = corrupt.cause
+            continue
+        mismatch = _mismatch(checkpoint, record, on_block)
+        if mismatch is None:
+            return record, ""
+        cause = mismatch
+    return None, cause
+
+
+def _names(checkpoint: Path) -> list[tuple[int, int] | None]:
+    """Which files stand for a checkpoint now. Raises FileNotFoundError where it was retired."""
+    checkpoint.stat()
+    return [
+        _identity(path) for path in (checkpoint, commit_record(checkpoint), _intent(checkpoint))
+    ]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def _mismatch(

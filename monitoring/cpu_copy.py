@@ -62,7 +62,7 @@ class CpuCopy(Overlap):
 def can_copy(pair: Pair) -> bool:
     """Whether it is in this memory and worth a thread."""
     _, source = pair
-    return source.device.type == "cpu" and source.nbytes >= _WORTH_IT and can_overlap(pair)
+    return source.nbytes >= _WORTH_IT and source.device.type == "cpu" and can_overlap(pair)
 
 
 def _copy(pairs: Sequence[Pair]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -22,12 +25,16 @@ class CudaCopy(Overlap):
     def __init__(self, block: Tensor, device: torch.device) -> None:
         super().__init__()
         self.device = device
-        self._block = block
         status = torch.cuda.cudart().cudaHostRegister(block.data_ptr(), block.nbytes, 0)  # type: ignore[no-untyped-call]
+        if int(status) != 0:
+            _drain_error(device)
         torch.cuda.check_error(int(status))
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         # Waiting for a blocking event leaves the processor to others.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        # Also of a manager that is dropped without `close()`: pinned memory is never swapped out.
+        self._unpin = weakref.finalize(self, _unpin, block, self._done, os.getpid())
+        self._unpin.atexit = False  # the end of the process does it, and CUDA may be gone by then
         self._sources: list[Tensor] = []
         self._pinned: Tensor | None = None  # what the samples were
 
@@ -56,9 +63,7 @@ class CudaCopy(Overlap):
     def close(self) -> None:
         """Finish the copy, stop watching the optimizers and unpin the memory."""
         super().close()
-        torch.cuda.check_error(
-            int(torch.cuda.cudart().cudaHostUnregister(self._block.data_ptr()))  # type: ignore[no-untyped-call]
-        )
+        self._unpin()
 
     def _finish(self) -> None:
         self._done.synchronize()
@@ -70,3 +75,23 @@ class CudaCopy(Overlap):
 
     def _hold(self) -> None:
         torch.cuda.current_stream(self.device).wait_event(self._done)
+
+
+def _unpin(block: Tensor, done: torch.cuda.Event, process: int) -> None:
+    if process != os.getpid():  # a forked child can use neither CUDA nor what is pinned
+        return
+    done.synchronize()
+    torch.cuda.check_error(
+        int(torch.cuda.cudart().cudaHostUnregister(block.data_ptr()))  # type: ignore[no-untyped-call]
+    )
+
+
+def _drain_error(device: torch.device) -> None:
+    """Let a kernel of ours report a call of CUDA's runtime that failed.
+
+    The runtime keeps the error of a failed call for whoever asks next, which torch does after
+    every kernel that it launches: the training's next one would fail for a call that was ours.
+    torch has no call that only asks.
+    """
+    with contextlib.suppress(RuntimeError):
+        torch.ones(1, device=device)

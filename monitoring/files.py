@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import re
+import secrets
+import socket
+import time
+from functools import cache
 from pathlib import Path
 
 TEMPORARY = ".tmp"
 
+_NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}" + re.escape(TEMPORARY))
+_FORSAKEN = 3600.0  # seconds without a change after which a draft from elsewhere is nobody's
+
 
 def temporary(path: Path) -> Path:
-    """The name beside `path` under which its next content is written."""
-    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    """A new name beside `path`, nobody else's, under which its next content is written."""
+    writer = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name}.{writer}{TEMPORARY}")
+
+
+def is_left(draft: Path) -> bool:
+    """Whether nobody is writing this temporary file any more.
+
+    Of a process of this host, for it has ended; of any other, for it has not changed for an hour.
+    """
+    name = _NAME.fullmatch(draft.name)
+    if name is not None and name[1] == _host():
+        return not Path(f"/proc/{name[2]}").exists()
+    try:
+        return time.time() - draft.lstat().st_mtime > _FORSAKEN
+    except FileNotFoundError:
+        return False
+
+
+@cache
+def _host() -> str:
+    """What tells apart all places where the same process number is another process."""
+    seen = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # a kernel that hides them
+        seen.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        seen.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:8]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -34,9 +69,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 def link_atomically(link: Path, target: str) -> None:
     """Point the symbolic link at `target` in one step. Raises OSError."""
     draft = temporary(link)
-    draft.unlink(missing_ok=True)
     draft.symlink_to(target)
-    draft.replace(link)
+    try:
+        draft.replace(link)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -14,29 +14,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+_TENSORS = frozenset({Tensor, nn.Parameter})
 _SCALARS = frozenset({bool, int, float, complex, str, bytes, type(None)})
-_LEAVES = (torch.dtype, torch.device, torch.Size, np.ndarray)
+_LEAVES = frozenset({torch.dtype, torch.device, torch.Size})
+# The kinds of numpy arrays that a safe load takes, where it is told of them.
+NUMPY_DTYPES = frozenset(type(np.dtype(code)) for code in np.typecodes["All"] if code != "O")
 
 Place = Callable[[Tensor], Tensor]
 
 
 def plain(  # noqa: PLR0911  one per kind
-    value: Any, place: Place, allowed: Collection[type] = (), where: str = "state"
+    value: Any, place: Place, allowed: Collection[type] = (), where: tuple[Any, ...] = ()
 ) -> Any:
     """The same tree in plain types, each tensor replaced by `place(tensor)`.
 
     Numpy scalars become numbers; paths text; enumerations their value; dataclasses and
-    namespaces dicts. Objects of the `allowed` types are deep-copied.
+    namespaces dicts; arrays and tensors of a class of their own plain ones. Objects of the
+    `allowed` types are deep-copied.
 
     Raises TypeError for anything else, with the place in the tree where it was found.
     """
     kind = type(value)
     if kind in _SCALARS:
         return value
-    if isinstance(value, Tensor):
-        return place(value.detach())
+    if kind in _TENSORS:
+        return place(value)
     if isinstance(value, dict):
         return _plain_dict(value, place, allowed, where)
     if isinstance(value, list | tuple | set) and kind is not torch.Size:
@@ -45,21 +49,26 @@ def plain(  # noqa: PLR0911  one per kind
         if _SCALARS.issuperset(map(type, value)):
             return family(value)
         return family(
-            plain(item, place, allowed, f"{where}[{index}]") for index, item in enumerate(value)
+            plain(item, place, allowed, (*where, index)) for index, item in enumerate(value)
         )
-    if kind in allowed or isinstance(value, _LEAVES):
+    if kind in allowed or kind in _LEAVES:
         return copy.deepcopy(value)
+    if kind is np.ndarray and _loads(value.dtype):
+        return value.copy("K")
     simpler = _simpler(value)
     if simpler is value:
+        place_in_tree = "".join(f"[{key!r}]" for key in where)
         raise TypeError(
-            f"{where} is a {kind.__module__}.{kind.__qualname__}, which a safe load would refuse: "
-            "store plain values, or name the type in CheckpointManager(..., allowed_types=[...])"
+            f"state{place_in_tree} is a {kind.__module__}.{kind.__qualname__}, which a safe load "
+            "would refuse: store plain values, or name the type in "
+            "CheckpointManager(..., allowed_types=[...])"
         )
     return plain(simpler, place, allowed, where)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
     """The tensor itself where it can be saved as it is, else a copy on the CPU."""
+    tensor = tensor.detach()
     if tensor.device.type != "cpu":
         return tensor.cpu()
     # torch.save writes the whole storage behind a view.
@@ -69,10 +78,13 @@ def on_cpu(tensor: Tensor) -> Tensor:
 
 
 def _plain_dict(
-    value: dict[Any, Any], place: Place, allowed: Collection[type], where: str
+    value: dict[Any, Any], place: Place, allowed: Collection[type], where: tuple[Any, ...]
 ) -> dict[Any, Any]:
     items = (
-        (plain(key, place, allowed, where), plain(item, place, allowed, f"{where}[{key!r}]"))
+        (
+            key if type(key) in _SCALARS else plain(key, place, allowed, where),
+            plain(item, place, allowed, (*where, key)),
+        )
         for key, item in value.items()
     )
     if not isinstance(value, OrderedDict):
@@ -82,6 +94,15 @@ def _plain_dict(
     if (versions := getattr(value, "_metadata", None)) is not None:
         ordered._metadata = copy.deepcopy(versions)  # type: ignore[attr-defined]
     return ordered
+
+
+def _loads(dtype: np.dtype[Any]) -> bool:
+    """Whether a safe load takes arrays of this kind."""
+    if dtype.subdtype is not None:
+        return _loads(dtype.subdtype[0])
+    if dtype.fields is not None:  # numpy's records are a class of their own
+        return dtype.type is np.void and all(_loads(field[0]) for field in dtype.fields.values())
+    return type(dtype) in NUMPY_DTYPES and dtype.itemsize > 0
 
 
 @singledispatch
@@ -96,8 +117,25 @@ def _simpler(value: Any) -> Any:
 
 
 @_simpler.register
+def _(value: Tensor) -> Tensor:
+    # One with operations of its own has its numbers elsewhere, as a distributed one.
+    if type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    return value.detach().as_subclass(Tensor)
+
+
+@_simpler.register
+def _(value: np.ndarray) -> np.ndarray[Any, Any]:
+    if type(value) is np.ndarray or isinstance(value, np.ma.MaskedArray):  # the mask would be lost
+        return value
+    array = np.asarray(value)
+    return array.view((np.void, array.dtype)) if array.dtype.type is np.record else array
+
+
+@_simpler.register
 def _(value: np.generic) -> Any:
-    return value.item()
+    number = value.item()
+    return value if isinstance(number, np.generic) else number  # wider than Python's own
 
 
 @_simpler.register

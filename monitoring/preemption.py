@@ -4,17 +4,21 @@
         checkpoint_mgr.save_checkpoint(step, model, optimizer, loss_history, config)
         sys.exit(143)
 
-The first SIGTERM asks. A second one ends the process at once, as if nobody had asked.
+The first SIGTERM asks. A second one ends the process at once, as if nobody had asked. Processes
+that are forked from this one, such as those of a DataLoader, end at the first.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 _installed = False
 _requested = False
+_before: Callable[[int, FrameType | None], object] | int | None = None  # what SIGTERM did
 
 
 def install() -> None:
@@ -22,13 +26,15 @@ def install() -> None:
 
     Raises ValueError outside the main thread: Python delivers signals to that one only.
     """
-    global _installed  # noqa: PLW0603
+    global _installed, _before  # noqa: PLW0603
     if threading.current_thread() is not threading.main_thread():
         raise ValueError(
             "monitoring.preemption.install() must be called in the main thread: "
             "Python can set signal handlers only there"
         )
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    if before is not _on_sigterm:
+        _before = before
     _installed = True
 
 
@@ -48,3 +54,14 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
     global _requested  # noqa: PLW0603
     _requested = True
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _forget() -> None:
+    """Let a forked child be: whoever ends it, as `multiprocessing` does, means it."""
+    global _installed, _requested  # noqa: PLW0603
+    if _installed and signal.getsignal(signal.SIGTERM) in (_on_sigterm, signal.SIG_DFL):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if _before is None else _before)
+    _installed = _requested = False
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -18,7 +18,7 @@ class Samples:
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         sources = [source for _, source in pairs]
-        self._pointers = _pointers(sources)
+        self._pointers = _pointers(pairs)
         self.kept = torch.zeros(len(pairs) * _SLOT, dtype=torch.uint8, device=sources[0].device)
         self._found = torch.zeros_like(self.kept, device="cpu")
         self._of_sources = list(zip(_slots(self.kept, sources), map(_spread, sources), strict=True))
@@ -27,7 +27,7 @@ class Samples:
 
     def are_of(self, pairs: Sequence[Pair]) -> bool:
         """Whether they can be taken of these pairs too: their memory is the same."""
-        return self._pointers == _pointers([source for _, source in pairs])
+        return self._pointers == _pointers(pairs)
 
     def take(self) -> None:
         """Note what the sources are now, in `kept`."""
@@ -46,8 +46,8 @@ def copy_all(pairs: Sequence[Pair], *, non_blocking: bool = False) -> None:
         torch._foreach_copy_(targets, sources, non_blocking)
 
 
-def _pointers(tensors: Sequence[Tensor]) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
+def _pointers(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    return [(target.data_ptr(), source.data_ptr()) for target, source in pairs]
 
 
 def _slots(block: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

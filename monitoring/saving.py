@@ -107,6 +107,8 @@ class Save:
             "save.compute_crc32": False,
             **({"save.storage_alignment": BLOCK} if self._direct else {}),
         }
+        # The storage may have been away, or emptied, since the run began.
+        draft.parent.mkdir(parents=True, exist_ok=True)
         with ChecksummedFile(draft, direct=self._direct) as self._file:
             try:
                 with serialization.patch(settings):  # type: ignore[attr-defined]

@@ -2,7 +2,8 @@
 
 Fresh memory costs ten times as much as the copy itself, because the kernel hands it out page
 by page. So all copies lie in one block that is kept from save to save: of huge pages where the
-kernel has them, and pinned where the state comes from CUDA.
+kernel has them, and pinned where the state comes from CUDA. A tensor that changes its size lies
+beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from monitoring.overlap import Overlap, can_overlap
 from monitoring.plain import plain
 from monitoring.samples import Pair, copy_all
 
+Kind = tuple[torch.dtype, torch.Size]
+
+_NONE: Iterator[Tensor] = iter(())
+
 _CACHE_LINE = 64  # bytes
 _LARGE = 64 << 10  # bytes from which a tensor is worth blocks of its own, to be written directly
 
@@ -38,7 +43,9 @@ class Snapshot:
     def __init__(self, allowed: Collection[type] = ()) -> None:
         self.overlap = True
         self._allowed = allowed
-        self._buffers: list[Tensor] = []
+        self._buffers: list[Tensor] = []  # of the last copy
+        self._pool: dict[Kind, list[Tensor]] = {}  # the same
+        self._loose: set[int] = set()  # which of them, by address, lie outside the block
         self._cpu: CpuCopy | None = None
         self._cuda: CudaCopy | None = None
 
@@ -56,18 +63,20 @@ class Snapshot:
             return self._take(state, weights)
 
     def _take(self, state: dict[str, Any], weights: Collection[Tensor]) -> dict[str, Any]:
-        match = _Matcher(self._buffers)
+        match = _Matcher(self._pool, self._loose)
         tree = plain(state, match, self._allowed)
-        if match.misfit:
+        if match.wants_block:
             self.release()
             try:
                 self._allocate(match.sources)
             except (OSError, RuntimeError) as error:  # the latter of memory that cannot be pinned
                 self.release()
                 raise NoMemoryError(str(error)) from error
-            match = _Matcher(self._buffers)
+            match = _Matcher(self._pool, self._loose)
             tree = plain(state, match, self._allowed)
-        pairs = list(zip(self._buffers, match.sources, strict=True))
+        if match.loose or self._loose or len(match.buffers) != len(self._buffers):
+            self._keep(match.buffers, match.loose)
+        pairs = list(zip(match.buffers, match.sources, strict=True))
         late = {weight.data_ptr() for weight in weights} if self.overlap else set()
         if self._cuda is not None:
             device = self._cuda.device
@@ -98,7 +107,13 @@ class Snapshot:
         for copy in self._copies():
             copy.close()
         self._cpu = self._cuda = None
-        self._buffers = []
+        self._keep([], set())
+
+    def _keep(self, buffers: list[Tensor], loose: set[int]) -> None:
+        """Use these again for the next copy."""
+        self._buffers, self._loose, self._pool = buffers, loose, {}
+        for buffer in buffers:
+            self._pool.setdefault((buffer.dtype, buffer.shape), []).append(buffer)
 
     def _copies(self) -> Iterator[Overlap]:
         yield from filter(None, (self._cpu, self._cuda))
@@ -116,39 +131,76 @@ class Snapshot:
             block.madvise(mmap.MADV_HUGEPAGE)
         if cuda := next((source.device for source in sources if source.is_cuda), None):
             self._cuda = CudaCopy(torch.frombuffer(block, dtype=torch.uint8), cuda)
-        self._buffers = [
-            _carve(block, offset, source) for offset, source in zip(offsets, sources, strict=True)
-        ]
+        places = zip(offsets, sources, strict=True)
+        self._keep([_carve(block, offset, source) for offset, source in places], set())
 
 
 class _Matcher:
-    """Hands out the buffers of the last copy in order, as long as the tensors are alike."""
+    """Hands out the buffers of the last copy again, each to a tensor of its type and shape.
 
-    def __init__(self, buffers: list[Tensor]) -> None:
-        self._buffers = buffers
-        self._placed: dict[tuple[Any, ...], Tensor] = {}
+    A tensor that none of them fits, as one that grows from save to save, gets memory of its own
+    beside the block: a new block would cost ten times what the copy does.
+    """
+
+    def __init__(self, pool: dict[Kind, list[Tensor]], loose: set[int]) -> None:
+        self._free = {kind: iter(buffers) for kind, buffers in pool.items()}
+        self._were_loose = loose
+        self._placed: dict[int, list[Pair]] = {}  # by the address of the source
+        self._new = 0  # bytes for which there was no buffer
+        self._stays = False
         self.sources: list[Tensor] = []
-        self._unlike = False
+        self.buffers: list[Tensor] = []
+        self.loose: set[int] = set()  # addresses of the buffers that are new
 
     @property
-    def misfit(self) -> bool:
-        """Whether the tensors are not those that the buffers were made for."""
-        return self._unlike or len(self.sources) != len(self._buffers)
+    def wants_block(self) -> bool:
+        """Whether a new block is worth its price.
+
+        It is for the first tensors, for many new ones, and for those that were new the last time
+        and came again as they were: they are here to stay.
+        """
+        return self._stays or 4 * self._new > sum(source.nbytes for source in self.sources)
 
     def __call__(self, source: Tensor) -> Tensor:
         if source.layout != torch.strided:
             return source.clone().cpu()
-        kind = (source.dtype, source.shape)
         # Tied weights are one tensor under two names, and stay so.
-        identity = (source.device, source.data_ptr(), source.stride(), kind)
-        if identity in self._placed and source.numel():
-            return self._placed[identity]
-        index = len(self.sources)
+        here = self._placed.setdefault(source.data_ptr(), [])
+        for buffer, other in here:
+            if _alike(source, other):
+                return buffer
+        placed = next(self._free.get((source.dtype, source.shape), _NONE), None)
+        if placed is None:
+            placed = self._own(source)
+        elif self._were_loose and placed.data_ptr() in self._were_loose:
+            self._stays = True
         self.sources.append(source)
-        placed = self._buffers[index] if index < len(self._buffers) else source
-        self._unlike = self._unlike or (placed.dtype, placed.shape) != kind
-        self._placed[identity] = placed
+        self.buffers.append(placed)
+        here.append((placed, source))
         return placed
+
+    def _own(self, source: Tensor) -> Tensor:
+        self._new += source.nbytes
+        if not self._free:  # of the first copy, whose tensors get a block
+            return source
+        try:
+            buffer = torch.empty_like(source, device="cpu")
+        except RuntimeError as error:
+            raise NoMemoryError(str(error)) from error
+        if source.numel():
+            self.loose.add(buffer.data_ptr())
+        return buffer
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors at one address are the same."""
+    return (
+        one.numel() > 0
+        and one.device == other.device
+        and one.dtype == other.dtype
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )
 
 
 def _divide(pairs: Sequence[Pair], holds: Callable[[Pair], bool]) -> tuple[list[Pair], list[Pair]]:

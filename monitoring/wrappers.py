@@ -1,12 +1,13 @@
 """The plain model inside DataParallel, DistributedDataParallel and torch.compile.
 
 Checkpoints hold the plain model's state, so that they load on one GPU as well as on eight.
-Once this module is imported, a wrapper that is made around a model takes that plain state in
+Once this module is imported, every wrapper around a model takes that plain state in
 `load_state_dict` too: `nn.DataParallel(model).load_state_dict(checkpoint['model_state_dict'])`.
 """
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from torch import nn
@@ -38,7 +39,7 @@ def _wrapped(model: nn.Module) -> str | None:
 
 
 def _watch(wrapper: nn.Module, name: str, submodule: nn.Module | None) -> None:
-    """Let a new wrapper accept the plain state of what it wraps."""
+    """Let a wrapper accept the plain state of what it wraps."""
     if name == _COMPILED or (
         name == "module" and isinstance(wrapper, DataParallel | DistributedDataParallel)
     ):
@@ -53,4 +54,13 @@ def _add_prefix(wrapper: nn.Module, state: dict[str, Any], prefix: str, *_: obje
         state[f"{prefix}{name}.{key[len(prefix) :]}"] = state.pop(key)
 
 
+def _watch_earlier() -> None:
+    """Find the wrappers that were made before this module was imported."""
+    for found in gc.get_objects():
+        if issubclass(type(found), nn.Module):
+            for name, submodule in found.__dict__.get("_modules", {}).items():
+                _watch(found, name, submodule)
+
+
 register_module_module_registration_hook(_watch)
+_watch_earlier()

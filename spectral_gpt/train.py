@@ -136,7 +136,8 @@ class Trainer:
         self.model.train()
         for step in range(self.start, config.steps):
             if stop_requested():
-                if self.saved < step - 1:
+                # The save under way may come to nothing, and then there is time for another.
+                if self.saved < step - 1 or not self.checkpoints.wait():
                     self.save(step - 1)
                 self.checkpoints.wait()
                 say(f"stop requested: ended after step {step - 1}")
@@ -238,7 +239,8 @@ class Trainer:
         )
         if path and best:
             self.checkpoints.mark_best(step)
-        self.saved = step
+        if path:
+            self.saved = step
         say(f"checkpoint of step {step}" + ("" if path else " could not be saved"))
 
     def plot(self, step: int) -> None:

@@ -3,6 +3,7 @@
 `pytest -m gpu` runs these. Without a device they fail: who asks for them wants to know.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from monitoring import CheckpointManager, restore_rng_state
+from monitoring.cuda_copy import CudaCopy
 from monitoring.paths import RunPaths
 
 pytestmark = pytest.mark.gpu
@@ -94,6 +96,31 @@ def test_the_generator_of_the_device_is_part_of_a_checkpoint(
     assert checkpoint is not None
     restore_rng_state(checkpoint["rng_state"])
     assert torch.equal(torch.rand(100, device="cuda"), drawn)
+
+
+def test_memory_that_cannot_be_pinned_does_no_harm_to_the_next_kernel() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    block = torch.zeros(1 << 20, dtype=torch.uint8)
+    first = CudaCopy(block, device)
+    with pytest.raises(RuntimeError):  # it is pinned already
+        CudaCopy(block, device)
+    assert torch.ones(10, device=device).sum().item() == 10
+    first.close()
+    assert not block.is_pinned()
+
+
+def test_a_manager_that_nobody_knows_any_more_leaves_no_memory_pinned(
+    tmp_path: Path, trained: tuple[nn.Module, torch.optim.Optimizer]
+) -> None:
+    model, optimizer = trained
+    manager = CheckpointManager(tmp_path, async_save=True)
+    manager.save_checkpoint(1, model, optimizer, [], {})
+    manager.wait()
+    buffer = max(manager._snapshot._buffers, key=lambda tensor: tensor.nbytes)
+    assert buffer.is_pinned()
+    del manager
+    gc.collect()
+    assert not buffer.is_pinned()
 
 
 def start(config: Path, run: Path) -> subprocess.Popen[bytes]:

@@ -1,8 +1,10 @@
 """What survives when the training process is killed at a random instant."""
 
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from monitoring import CheckpointManager, MetricsLogger
+from monitoring import CheckpointManager, MetricsLogger, commit
+from monitoring.paths import step_of
 
 # Saves as fast as it can: every checkpoint holds its step in every number of a tensor.
 SAVER = """
@@ -65,13 +68,14 @@ def test_a_kill_at_any_instant_of_a_save_leaves_a_loadable_latest_checkpoint(
         os.close(saved)
         checkpoints = tmp_path / "checkpoints"
         caught_in_the_middle += any(path.name.startswith(".") for path in checkpoints.iterdir())
+        # Before a load, which would mend it.
+        assert (checkpoints / "checkpoint_latest.pt").resolve(strict=True).suffix == ".pt"
         checkpoint = CheckpointManager(tmp_path).load_latest_checkpoint()
         assert checkpoint is not None
         assert not list(checkpoints.glob("*.corrupt"))
         assert checkpoint["step"] >= reached
         reached = checkpoint["step"]
         assert bool((checkpoint["model_state_dict"]["weight"] == reached).all())
-        assert (checkpoints / "checkpoint_latest.pt").resolve().exists()
     assert caught_in_the_middle > KILLS // 10  # many did hit a save
 
 
@@ -88,6 +92,53 @@ def fork_saver(root: Path, arguments: list[str]) -> tuple[int, int]:
         exec(compile(SAVER, "saver", "exec"), {})  # noqa: S102
     finally:
         os._exit(1)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["steps", "the same step, nothing else kept"])
+def test_a_kill_before_any_file_operation_of_a_save_leaves_latest_on_a_good_checkpoint(
+    tmp_path: Path, *, again: bool
+) -> None:
+    begun, keep, step = tmp_path / "begun", 1 if again else 2, 3 - again
+    for number in (1, 2):
+        save_step(CheckpointManager(begun, keep_last_n=keep), number)
+    for kills in itertools.count():
+        root = tmp_path / str(kills)
+        shutil.copytree(begun, root, symlinks=True)
+        manager = CheckpointManager(root, keep_last_n=keep)
+        child = os.fork()
+        if child == 0:
+            kill_before_operation(kills)
+            save_step(manager, step)
+            os._exit(0)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        # Before a load, which would mend it.
+        latest = manager.latest_symlink.resolve(strict=True)
+        assert step_of(latest) in (2, step)
+        commit.verify(latest)
+        checkpoint = manager.load_latest_checkpoint()
+        assert checkpoint is not None
+        assert checkpoint["step"] in (2, step)
+        assert not list(manager.checkpoint_dir.glob("*.corrupt"))
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+    assert kills > 10  # files opened, renamed, linked and removed
+
+
+def save_step(manager: CheckpointManager, step: int) -> None:
+    model = torch.nn.Linear(4, 4)
+    assert manager.save_checkpoint(step, model, torch.optim.SGD(model.parameters()), [], {})
+
+
+def kill_before_operation(number: int) -> None:
+    """Let this process be killed when it is about to touch a file for so many times + 1."""
+    done = itertools.count()
+
+    def watch(event: str, _: object) -> None:
+        if event in {"open", "os.rename", "os.symlink", "os.remove"} and next(done) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
 
 
 LOGGER = """
@@ -113,7 +164,7 @@ def test_a_killed_process_loses_no_metric_row(tmp_path: Path) -> None:
         child.stdout.close()
         rows = MetricsLogger(logs).load_metrics()
         assert [row["step"] for row in rows] == list(range(len(rows)))
-        assert len(rows) > int(said[-1]) if said else rows  # every row it said it had logged
+        assert len(rows) > (int(said[-1]) if said else 0)  # every row it said it had logged
         assert all(row["loss"] == row["step"] / 7 for row in rows)
         text = (logs / "training.log").read_text().splitlines()
         assert len(rows) - len(text) in (0, 1)

@@ -164,13 +164,14 @@ def test_a_directory_without_permission_skips_the_checkpoint(open_path: Path, mo
 
 # A named pipe that nobody reads hangs whoever opens it for writing, as a dead network mount does.
 HANG = """
-import monitoring.files
+import monitoring.saving
 manager = CheckpointManager(root, async_save=MODE, stall_seconds=0.2)
+draft, usual = root / "checkpoints" / ".hanging.tmp", monitoring.saving.temporary
+monitoring.saving.temporary = lambda path: draft if path.stem.endswith("_2") else usual(path)
 def save(step):
     path = manager.save_checkpoint(step, model, optimizer, [], {})
     return path is not None and manager.wait()
 first = save(1)
-draft = monitoring.files.temporary(manager.paths.checkpoint(2))
 os.mkfifo(draft)
 second = save(2)
 third = save(3)

@@ -6,11 +6,13 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,6 +184,113 @@ def test_the_processes_of_one_training_may_save_into_one_directory(tmp_path: Pat
     manager = CheckpointManager(tmp_path)
     assert steps(manager) == [28, 29, 30]
     assert not list(manager.checkpoint_dir.glob(".*"))
+
+
+def test_the_threads_of_one_process_may_save_into_one_directory(tmp_path: Path) -> None:
+    def rank(number: int) -> None:
+        model = nn.Linear(64, 64)
+        manager = CheckpointManager(tmp_path)
+        for step in range(1, 41):
+            barrier.wait(60)
+            path = manager.save_checkpoint(
+                step, model, torch.optim.SGD(model.parameters()), [0.0] * number, {}
+            )
+            saved.append(path)
+            barrier.wait(60)
+            if number == 0:
+                commit.verify(manager.paths.checkpoint(step))
+                verified.append(step)
+
+    barrier, saved, verified = threading.Barrier(3), list[Path | None](), list[int]()
+    ranks = [threading.Thread(target=rank, args=(number,)) for number in range(3)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
+    assert verified == list(range(1, 41))
+    assert len(saved) == 120
+    assert None not in saved
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+DRAFTS = """
+import os, sys, time
+from pathlib import Path
+from monitoring.files import temporary
+draft = temporary(Path(sys.argv[1]))
+draft.write_bytes(b"half a checkpoint")
+print(draft, flush=True)
+if sys.argv[2] == "lives":
+    time.sleep(60)
+"""
+
+
+def test_of_what_others_left_only_that_of_ended_processes_is_cleared_away(tmp_path: Path) -> None:
+    manager = CheckpointManager(tmp_path)
+    path = manager.paths.checkpoint(9)
+
+    def writer(what: str) -> tuple[subprocess.Popen[str], Path]:
+        command = [sys.executable, "-c", DRAFTS, str(path), what]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    def age(draft: Path, seconds: float) -> None:
+        moment = time.time() - seconds
+        os.utime(draft, (moment, moment))
+
+    ended, left = writer("ends")
+    ended.communicate(timeout=60)
+    living, written = writer("lives")
+    age(written, 7200)  # it waits for its storage
+    # As in another container on this volume: the same process number is another process there.
+    elsewhere = written.with_name(re.sub(r"[0-9a-f]{8}-\d+-", "01234567-4711-", written.name))
+    elsewhere.touch()
+    forsaken = elsewhere.with_name(elsewhere.name.replace("4711", "4712"))
+    forsaken.touch()
+    age(forsaken, 7200)
+    try:
+        save(manager, 10)
+        assert not left.exists()
+        assert written.exists()
+        assert elsewhere.exists()
+        assert not forsaken.exists()
+    finally:
+        living.kill()
+        living.communicate()
+    save(manager, 11)
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["steps", "the same step"])
+def test_a_process_that_loads_beside_one_that_saves_finds_every_checkpoint_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, again: bool
+) -> None:
+    manager = CheckpointManager(tmp_path, keep_last_n=1)
+    save(manager, 1)
+
+    def writer() -> None:
+        torch.set_num_threads(1)
+        step = 1
+        while True:
+            step += not again
+            save(manager, step)
+
+    process = multiprocessing.get_context("fork").Process(target=writer)
+    process.start()
+    try:
+        loaded = [manager.load_latest_checkpoint() for _ in range(300)]
+        assert process.exitcode is None
+    finally:
+        process.kill()
+        process.join()
+    assert None not in loaded
+    found = [checkpoint["step"] for checkpoint in loaded if checkpoint is not None]
+    assert found == sorted(found)
+    assert again or found[-1] > 1
+    assert not caplog.records
+    assert not list(manager.checkpoint_dir.glob("*.corrupt"))
+    assert manager.latest_symlink.exists()
 
 
 # -- what is good is kept ---------------------------------------------------------------------

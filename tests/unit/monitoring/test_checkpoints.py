@@ -2,6 +2,9 @@
 
 import logging
 import random
+import shutil
+import subprocess
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -328,14 +331,6 @@ def test_with_nothing_good_there_is_nothing_to_load(tmp_path: Path, training: Tr
     assert manager.load_latest_checkpoint() is None
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path, training: Training) -> None:
-    manager = CheckpointManager(tmp_path)
-    left = manager.checkpoint_dir / ".checkpoint_step_9.pt.4711.tmp"
-    left.write_bytes(b"half a checkpoint")
-    training.save(manager, 10)
-    assert not left.exists()
-
-
 def compiled(model: nn.Module) -> nn.Module:
     wrapped = torch.compile(model, backend="eager")
     assert isinstance(wrapped, nn.Module)
@@ -488,6 +483,28 @@ def test_an_error_in_the_background_shows_at_the_next_call(
     assert [item["step"] for item in manager.list_checkpoints()] == [3]
 
 
+def test_a_wrapper_made_before_this_library_was_imported_takes_the_plain_state() -> None:
+    script = (
+        "import torch\n"
+        "from torch import nn\n"
+        "model = nn.Linear(2, 2)\n"
+        "wrappers = [nn.DataParallel(model), torch.compile(model, backend='eager')]\n"
+        "plain = model.state_dict()\n"
+        "from monitoring import CheckpointManager\n"
+        "for wrapper in wrappers: wrapper.load_state_dict(plain)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_word_or_a_step_that_is_none_is_refused(tmp_path: Path, training: Training) -> None:
+    with pytest.raises(ValueError, match='when_busy must be "wait" or "skip", not \'drop\''):
+        CheckpointManager(tmp_path, when_busy="drop")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be 0 or more, not -1"):
+        training.save(CheckpointManager(tmp_path), -1)
+
+
 def test_impossible_intervals_are_refused(tmp_path: Path) -> None:
     for arguments in ({"save_interval": 0}, {"keep_last_n": 0}):
         with pytest.raises(ValueError, match="at least 1"):
@@ -511,3 +528,31 @@ def test_a_failed_save_is_one_warning_and_the_next_tries_again(
     training.save(manager, 2)
     assert manager.wait()
     assert [item["step"] for item in manager.list_checkpoints()] == [2]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_manager_made_while_the_storage_is_away_saves_once_it_is_back(
+    tmp_path: Path, training: Training, *, asynchronous: bool
+) -> None:
+    root = tmp_path / "volume" / "run"
+    root.parent.write_text("a file where the volume will be")
+    manager = CheckpointManager(root, async_save=asynchronous)
+    training.save(manager, 1)
+    manager.wait()
+    root.parent.unlink()
+    training.save(manager, 2)
+    assert manager.wait()
+    assert [item["step"] for item in manager.list_checkpoints()] == [2]
+
+
+def test_a_save_makes_the_directory_that_somebody_removed(
+    manager: CheckpointManager, training: Training
+) -> None:
+    training.save(manager, 1)
+    manager.wait()
+    shutil.rmtree(manager.checkpoint_dir)
+    training.save(manager, 2)
+    assert manager.wait()
+    assert names(manager) == {
+        "checkpoint_step_2.pt", "checkpoint_step_2.pt.json", "checkpoint_latest.pt"
+    }  # fmt: skip

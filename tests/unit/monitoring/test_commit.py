@@ -82,6 +82,25 @@ def test_saving_a_step_again_is_safe_between_data_and_record(checkpoint: Path) -
     assert commit.committed(checkpoint.parent) == [(new, checkpoint)]
 
 
+def test_a_record_that_takes_its_name_while_it_is_looked_for_is_found(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, decode = record_of(checkpoint), commit._decode
+    intent = commit_record(checkpoint).with_name(commit_record(checkpoint).name + ".next")
+
+    def meanwhile(path: Path) -> CommitRecord:
+        if path == intent and intent.exists():  # its writer goes on between our two looks
+            intent.rename(commit_record(checkpoint))
+        return decode(path)
+
+    monkeypatch.setattr(commit, "_decode", meanwhile)
+    commit.write(checkpoint, record)
+    commit_record(checkpoint).rename(intent)
+    assert commit.verify(checkpoint) == record
+    commit_record(checkpoint).rename(intent)
+    assert commit.committed(checkpoint.parent) == [(record, checkpoint)]
+
+
 def test_committed_checkpoints_come_by_step(tmp_path: Path) -> None:
     directory = RunPaths(tmp_path).checkpoints
     directory.mkdir()

@@ -54,3 +54,35 @@ def test_installing_outside_the_main_thread_says_why_not() -> None:
     thread.start()
     thread.join()
     assert caught
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_forked_child_ends_at_the_first_sigterm_and_nobody_asked_it(*, asked: bool) -> None:
+    child = run(
+        "import multiprocessing, time\n"
+        "preemption.install()\n"
+        f"if {asked}: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "here, there = context.Pipe()\n"
+        "def work():\n"
+        "    there.send(preemption.was_requested())\n"
+        "    time.sleep(60)\n"
+        "process = context.Process(target=work)\n"
+        "process.start()\n"
+        "print(here.recv())\n"
+        "process.terminate()\n"
+        "process.join(30)\n"
+        "print(process.exitcode, preemption.was_requested())\n"
+    )
+    assert child.stdout.split() == ["False", f"-{signal.SIGTERM:d}", str(asked)], child.stderr
+
+
+def test_a_forked_child_has_the_handler_that_was_there_before() -> None:
+    child = run(
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
+        "preemption.install()\n"
+        "child = os.fork()\n"
+        "if child == 0: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    assert child.stdout.split() == ["7"], child.stderr

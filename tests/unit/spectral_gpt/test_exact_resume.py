@@ -124,6 +124,76 @@ def test_a_run_stopped_anywhere_ends_like_one_that_never_was(
         assert same(whole[part], parts[part]), f"{part} differs after stops before {stops}"
 
 
+@pytest.mark.parametrize(("model", "optimizer", "loss"), CASES)
+def test_a_run_killed_anywhere_ends_like_one_that_never_was(
+    tmp_path: Path, text: Path, model: str, optimizer: str, loss: str
+) -> None:
+    config = tiny(text, model, optimizer, loss, checkpoint={"every_steps": 2})
+    assert run(config, tmp_path / "whole") == FINISHED
+
+    dice = random.Random(f"{model} {optimizer} {loss}")
+    killed = sum(
+        run_killed(config, tmp_path / "parts", dice.randint(1, 4), dice.uniform(0, 0.004))
+        for _ in range(4)
+    )
+    assert killed > 1
+    assert run(config, tmp_path / "parts") == FINISHED
+
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    whole, parts = final(tmp_path / "whole"), final(tmp_path / "parts")
+    for part in ("model_state_dict", "optimizer_state_dict", "loss_history"):
+        assert same(whole[part], parts[part]), f"{part} differs after {killed} kills"
+    assert same(whole["rng_state"]["torch"], parts["rng_state"]["torch"])
+
+
+def run_killed(config: TrainConfig, run_dir: Path, boundary: int, seconds: float) -> bool:
+    """Run in a process that is killed so long after a step boundary; False where it ended first."""
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.manual_seed(boundary)  # whatever state another process starts in
+            boundaries = itertools.count()
+
+            def arm() -> bool:
+                # No handler and no clean-up: as SIGKILL, but by the kernel's clock.
+                if next(boundaries) == boundary:
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+                return False
+
+            run(config, run_dir, arm)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGALRM
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stop_right_after_a_save_that_came_to_nothing_saves_again(
+    tmp_path: Path, text: Path, *, asynchronous: bool
+) -> None:
+    trainer = Trainer(tiny(text, "standard", "adamw", "ce"), tmp_path)
+    trainer.checkpoints = CheckpointManager(tmp_path, save_interval=4, async_save=asynchronous)
+    checkpoints = trainer.checkpoints.checkpoint_dir
+    boundaries = itertools.count()
+
+    def stop() -> bool:
+        boundary = next(boundaries)
+        if boundary == 4:  # the save of step 4 finds a file where its directory was
+            checkpoints.rename(tmp_path / "aside")
+            checkpoints.touch()
+        if boundary == 5:
+            while (save := trainer.checkpoints._save) is not None and not save.done:
+                time.sleep(0.001)
+            checkpoints.unlink()
+            (tmp_path / "aside").rename(checkpoints)
+        return boundary == 5
+
+    trainer.plot = lambda step: None  # type: ignore[method-assign]
+    trainer.resume()
+    assert trainer.run(stop) == STOPPED
+    assert final(tmp_path)["step"] == 4
+
+
 def test_a_finished_run_that_is_started_again_computes_nothing(tmp_path: Path, text: Path) -> None:
     config = tiny(text, "wave", "rgd", "qfe")
     run(config, tmp_path / "run")
