@@ -1,7 +1,9 @@
 """The library as its specification uses it, by both of its names."""
 
 import importlib
+import inspect
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,6 +12,17 @@ import pytest
 import torch
 from torch import nn
 
+from tests.unit.monitoring.test_results import LOG
+
+SPECIFICATION = Path(__file__).parents[1] / "specification" / "monitoring.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", SPECIFICATION.read_text(), re.MULTILINE | re.DOTALL)
+# A class with its parameters, as `CheckpointManager(save_interval: int = 1000, …)`.
+SIGNATURE = re.compile(r"(\w+)\(\n((?: +\w+: \w+(?: = \w+)?,? *(?:#.*)?\n)+)\)\n")
+# What the specification leaves to its reader.
+COMPLETED = {
+    "'batch_size': 32, ...}": "'batch_size': 32}",
+    "# ... training code ...\n```": "pass\n```",
+}
 NUM_STEPS = 31
 
 
@@ -38,6 +51,9 @@ class Wave(nn.Module):
             * self.embedding.base_freqs[batch].sin().repeat(1, 2)
         )
         return out
+
+    def get_wave_ratio(self) -> float:
+        return 0.5
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
@@ -151,52 +167,72 @@ def test_resuming_and_verifying_the_loss(library: ModuleType) -> None:
     assert by_step["step"] == 5000
 
 
-def test_several_gpus_and_minimal_integration(library: ModuleType) -> None:
-    model: nn.Module = Wave()
-    optimizer = torch.optim.AdamW(model.parameters())
-    dirs = library.create_experiment_directory(
-        "experiments", library.generate_experiment_id("my_experiment")
-    )
-    checkpoint_mgr = library.CheckpointManager(dirs["root"])
-    metrics_logger = library.MetricsLogger(dirs["logs"])
-    viz_manager = library.VisualizationManager(dirs["visualizations"])
-    config_tracker = library.ConfigTracker(dirs["root"])
-    config: dict[str, Any] = {}
-    config_tracker.save_config(config, model, {"name": "x"})
-    step, loss_history = 1000, [1.0] * 1001
-
-    model = nn.DataParallel(model)
-    checkpoint_mgr.save_checkpoint(step, model, optimizer, loss_history, config)
-    checkpoint = checkpoint_mgr.load_latest_checkpoint()
-    model.load_state_dict(checkpoint["model_state_dict"])
-
-    if metrics_logger.should_log(step):
-        metrics_logger.log_metrics(step, {"loss": torch.tensor(1.0).item()}, flush=True)
-    if checkpoint_mgr.should_checkpoint(step):
-        checkpoint_mgr.save_checkpoint(step, model, optimizer, loss_history, config)
-    if viz_manager.should_visualize(step):
-        viz_manager.generate_training_plots(step, loss_history, {})
-    config_tracker.save_results({"val_loss": 1.0})
-    viz_manager.generate_comparison_plots(
-        [
-            {
-                "name": "Standard Transformer",
-                "loss_history": [7.0, 6.5, 6.0, ...],
-                "metrics": {"learning_rate": [0.001, 0.0009, ...]},
-            },
-            {
-                "name": "Wave GPT",
-                "loss_history": [6.8, 6.2, 5.8, ...],
-                "metrics": {"learning_rate": [0.001, 0.0009, ...]},
-            },
-        ]
-    )
-    viz_manager.close()
-    assert (dirs["visualizations"] / "training_dynamics_step_1000.png").exists()
-    assert (dirs["visualizations"] / "experiment_comparison.png").exists()
-    assert library.check_disk_space("experiments", min_gb=0)
-
-
 def test_everything_the_library_offers_is_there(library: ModuleType) -> None:
     for name in library.__all__:
         assert getattr(library, name) is not None
+
+
+def assumed(library: Any) -> dict[str, Any]:
+    """What the blocks take for granted, beside what earlier ones made."""
+    model = Wave()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    batch = torch.arange(8)
+    loss = nn.functional.cross_entropy(model(batch), batch)
+    loss.backward()
+    optimizer.step()
+    offered = {name: getattr(library, name) for name in library.__all__}
+    return offered | {
+        "torch": torch, "nn": nn, "model": model, "optimizer": optimizer, "loss": loss,
+        "batch": batch, "targets": batch, "criterion": nn.CrossEntropyLoss(),
+        "coherence_loss": loss, "perplexity": loss.exp(), "step": 1000, "num_steps": 1001,
+        "loss_history": [loss.item()] * 1001, "metrics": {"perplexity": loss.exp()},
+        "lr_history": [1e-3] * 101, "perplexity_history": [90.0] * 101,
+        "wave_ratio_history": [0.5] * 101, "config": {"lr": 1e-3}, "dataset_info": {"name": "x"},
+        "val_loss": 1.0, "best_val_loss": 2.0, "final_val_loss": 1.0,
+        "input": lambda _: "y",
+        "exit": lambda code: None,  # a machine with a small disk
+    }  # fmt: skip
+
+
+def test_every_block_of_the_specification_runs(library: ModuleType) -> None:
+    for file, text in (
+        ("logs/metrics.jsonl", ""),
+        ("spectral_gpt/experiment_results/results.txt", LOG),
+    ):
+        Path(file).parent.mkdir(parents=True)
+        Path(file).write_text(text)
+    names = assumed(library)
+    ran = 0
+    for number, block in enumerate(BLOCKS):
+        if SIGNATURE.fullmatch(block):
+            continue
+        text = block.replace("spectral_gpt.monitoring", library.__name__) + "```"
+        for given, completed in COMPLETED.items():
+            text = text.replace(given, completed)
+        exec(compile(text.removesuffix("```"), f"block {number}", "exec"), names)  # noqa: S102
+        ran += 1
+    names["viz_manager"].close()
+    assert ran == len(BLOCKS) - 4
+
+    (first, second) = sorted(Path("experiments").iterdir(), key=lambda path: path.stat().st_mtime)
+    assert (first.name.split("_20")[0], second.name.split("_20")[0]) == (
+        "wave_rgd_qfe", "my_experiment",
+    )  # fmt: skip
+    for run in (first, second):
+        assert (run / "checkpoints/checkpoint_latest.pt").exists()
+        assert (run / "visualizations/training_dynamics_step_1000.png").exists()
+        assert (run / "results.json").exists()
+
+
+def test_every_signature_of_the_specification_is_the_librarys() -> None:
+    library = importlib.import_module("spectral_gpt.monitoring")
+    found = [match for block in BLOCKS if (match := SIGNATURE.fullmatch(block))]
+    assert [match[1] for match in found] == [
+        "CheckpointManager", "MetricsLogger", "VisualizationManager", "ConfigTracker",
+    ]  # fmt: skip
+    for match in found:
+        wanted = re.findall(r" +(\w+): \w+(?: = (\w+))?", match[2])
+        parameters = inspect.signature(getattr(library, match[1])).parameters
+        usable = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        given = [(p.name, "" if p.default is p.empty else str(p.default)) for p in usable]
+        assert given[: len(wanted)] == wanted
