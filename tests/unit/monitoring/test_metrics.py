@@ -165,17 +165,22 @@ def test_a_fresh_start_moves_every_row(logger: MetricsLogger) -> None:
     assert logger.load_metrics() == []
 
 
-def test_a_rewind_killed_half_way_repeats_nothing(logger: MetricsLogger) -> None:
-    for step in range(10):
-        logger.log_metrics(step, {"loss": float(step)})
+@pytest.mark.parametrize("step", [2, 4, 7, 9])
+def test_a_rewind_killed_half_way_repeats_nothing_whatever_the_next_goes_back_to(
+    logger: MetricsLogger, step: int
+) -> None:
+    for again in (3, 10):
+        logger.rewind(-1)
+        for number in range(again):
+            logger.log_metrics(number, {"loss": float(number)})
     before = logger.metrics_file.read_bytes()
     logger.rewind(4)
-    superseded = logger.metrics_file.with_name("metrics.superseded.jsonl")
-    after = superseded.read_bytes()
     logger.metrics_file.write_bytes(before)  # killed between the two files
-    assert logger.rewind(4) == 5
-    assert superseded.read_bytes() == after
-    assert [row["step"] for row in logger.load_metrics()] == list(range(5))
+    assert logger.rewind(step) == 9 - step
+    superseded = logger.metrics_file.with_name("metrics.superseded.jsonl")
+    moved = [json.loads(line)["step"] for line in superseded.read_text().splitlines()]
+    assert moved == [*range(3), *range(step + 1, 10)]
+    assert [row["step"] for row in logger.load_metrics()] == list(range(step + 1))
 
 
 def test_a_torn_line_that_a_resume_moves_spoils_no_row_of_the_next(logger: MetricsLogger) -> None:
