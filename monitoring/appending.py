@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import threading
@@ -35,6 +36,7 @@ class AppendLog:
         self._clock = clock
         self._descriptor: int | None = None
         self._direct: int | None = None  # the descriptor, while no lines wait
+        self._number: int | None = None  # of the descriptor, which is kept while it is closed
         self._close: Callable[[], object] = _nothing
         self._seen = 0  # size of the file when it was last found at its path
         self._waiting: deque[bytes] = deque()
@@ -62,7 +64,11 @@ class AppendLog:
         try:
             written = os.write(descriptor, data)
         except OSError as error:
-            self._keep(data, 0, str(error))
+            if error.errno == errno.EBADF:  # closed since the first line of this method
+                self._wait(data)
+                self._catch_up()
+            else:
+                self._keep(data, 0, str(error))
             return
         if written != len(data):
             self._keep(data, written, "the disk took only a part")
@@ -107,9 +113,10 @@ class AppendLog:
         """Write what waits, sync and close. The next line opens the file again."""
         self.finish()
         with self._lock:
-            self._direct = None
-            self._descriptor = None
-            self._close()
+            if self._descriptor is not None:
+                self._direct = None
+                _let_go(self._descriptor)
+                self._descriptor = None
 
     def watch(self) -> None:
         """What is due each second: sync, and leave a file that was moved away."""
@@ -124,7 +131,7 @@ class AppendLog:
         self._failing = False
         self._direct = None
         # Opened again by the next line, which also starts a thread that syncs.
-        self._descriptor = None
+        self._descriptor = self._number = None
         self._close()
 
     def _may_try(self) -> bool:
@@ -210,9 +217,13 @@ class AppendLog:
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, size = _open(self._path)
-        self._descriptor, self._seen, self._synced = descriptor, size, size
-        self._close = closing = weakref.finalize(self, os.close, descriptor)
-        closing.atexit = False  # `_finish_logs` still writes then
+        if self._number is None:
+            self._number = descriptor
+            self._close = closing = weakref.finalize(self, os.close, descriptor)
+            closing.atexit = False  # `_finish_logs` still writes then
+        else:
+            _turn(self._number, descriptor)
+        self._descriptor, self._seen, self._synced = self._number, size, size
         _sync_every_second()
 
     def _follow(self, *, in_background: bool = False) -> None:
@@ -264,6 +275,22 @@ def _open(path: Path) -> tuple[int, int]:
         os.close(descriptor)
         raise
     return descriptor, size
+
+
+def _turn(descriptor: int, new: int) -> None:
+    """Have a descriptor stand for what `new` does, and close `new`."""
+    try:
+        os.dup2(new, descriptor, inheritable=False)
+    finally:
+        os.close(new)
+
+
+def _let_go(descriptor: int) -> None:
+    """Close a file but keep its number: a write that another thread is about to do fails.
+
+    If the number were free, another file might be opened with it, and get that line.
+    """
+    _turn(descriptor, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _is_at(path: Path, status: os.stat_result) -> bool:

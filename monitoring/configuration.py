@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from monitoring import rows
 from monitoring.files import write_atomically
 from monitoring.hardware import describe_hardware, describe_software
 from monitoring.ids import UNKNOWN, get_git_hash, git
+from monitoring.json_values import jsonable, restored
 from monitoring.paths import RunPaths
 from monitoring.redaction import redact
 
@@ -93,7 +93,7 @@ class ConfigTracker:
     @staticmethod
     def _write(path: Path, document: dict[str, Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(redact(rows.jsonable(document), os.environ), indent=2)
+        text = json.dumps(redact(jsonable(document), os.environ), indent=2)
         write_atomically(path, text.encode() + b"\n")
         return path
 
@@ -101,8 +101,9 @@ class ConfigTracker:
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    document = json.loads(path.read_bytes())
-    assert isinstance(document, dict)  # noqa: S101
+    document = restored(json.loads(path.read_bytes()))
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds no JSON object")
     return document
 
 

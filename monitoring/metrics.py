@@ -150,8 +150,9 @@ class MetricsLogger:
         """Move the rows beyond `step` to `metrics.superseded.jsonl`; how many there were.
 
         Call it after loading the checkpoint of `step`, with -1 to start afresh: the steps that
-        are computed again then give one curve. Both files change in one step each, and a kill
-        in between repeats nothing. Invalid lines go along. Raises OSError.
+        are computed again then give one curve. Whenever this process is killed, each row is in
+        one of the files, and after the next call in one only. Invalid lines go along. Raises
+        OSError.
         """
         step = rows.whole(step)
         self.close()
@@ -161,17 +162,32 @@ class MetricsLogger:
         superseded: list[bytes] = []
         with self.metrics_file.open("rb") as file:
             for line in file:
-                (kept if _within(line, step) else superseded).append(line)
-        resumed = bool(kept or superseded)
+                (kept if _within(line, step) else superseded).append(_ended(line))
+        moved, finished = self._moved_before(kept + superseded)
+        # In this order: whenever a kill comes, each row is in one of the files.
+        if superseded or not finished:
+            write_atomically(self._superseded, b"".join(moved + superseded))
         if superseded:
-            moved = _ended(b"".join(superseded))
-            before = _ended(self._superseded.read_bytes()) if self._superseded.exists() else b""
-            if not before.endswith(moved):
-                write_atomically(self._superseded, before + moved)
             write_atomically(self.metrics_file, b"".join(kept))
-        if resumed:
+        if kept or superseded:
             self._note_resume(step, len(superseded))
         return len(superseded)
+
+    def _moved_before(self, here: list[bytes]) -> tuple[list[bytes], bool]:
+        """The rows that earlier calls moved for good, and whether each of them was finished.
+
+        One that was killed between the two files moved rows that are still here.
+        """
+        if not self._superseded.exists():
+            return [], True
+        with self._superseded.open("rb") as file:
+            moved = [_ended(line) for line in file]
+        if not moved or moved[-1] not in here:
+            return moved, True
+        still_here = set(here)
+        while moved and moved[-1] in still_here:
+            moved.pop()
+        return moved, False
 
     def _note_resume(self, step: int, superseded: int) -> None:
         attempt = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0)
@@ -213,9 +229,9 @@ def _clock(moment: float) -> bytes:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)).encode()
 
 
-def _ended(lines: bytes) -> bytes:
-    """The same lines, with the end that a torn last one lacks."""
-    return lines if lines.endswith(b"\n") or not lines else lines + b"\n"
+def _ended(line: bytes) -> bytes:
+    """The same line, with the end that a torn one lacks."""
+    return line if line.endswith(b"\n") else line + b"\n"
 
 
 def _within(line: bytes, step: int) -> bool:

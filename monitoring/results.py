@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 from monitoring import rows
 from monitoring.files import write_atomically
+from monitoring.json_values import jsonable, restored
 from monitoring.paths import RunPaths
 from monitoring.suite_log import parse_suite_log
 
@@ -76,7 +77,8 @@ class ResultsAggregator:
 
     def load_from_json(self, path: str | Path) -> None:
         """Add what `ResultsParser.save_to_json` wrote. Raises OSError and ValueError."""
-        self.experiments += json.loads(Path(path).read_text(encoding="utf-8"))["experiments"]
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.experiments += restored(document["experiments"])
 
     def load_from_parser(self, parser: ResultsParser) -> None:
         """Add a parser's experiments."""
@@ -284,6 +286,6 @@ def _object(value: Any) -> dict[str, Any]:
 
 def _write_json(path: Path, document: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(rows.jsonable(document), indent=2, ensure_ascii=False)
+    text = json.dumps(jsonable(document), indent=2, ensure_ascii=False)
     write_atomically(path, text.encode() + b"\n")
     return path

@@ -1,20 +1,20 @@
 """Rows of metrics.jsonl: how one is written, and how it is read back.
 
-A row is one line of JSON: `step`, `timestamp` (seconds since the epoch), then the metrics.
-JSON knows no NaN and no infinity; they are written as the strings "NaN", "Infinity" and
-"-Infinity" and read back as numbers.
+A row is one line of JSON: `step`, `timestamp` (seconds since the epoch), then the metrics as
+`json_values` writes them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from monitoring.json_values import jsonable, plain_number, restored
+
 RESERVED = ("step", "timestamp")
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PLAIN = frozenset({float, int})
 
 
@@ -56,15 +56,6 @@ class RowFormat:
         )
 
 
-def plain_number(value: Any) -> Any:
-    """The Python value of a tensor or numpy scalar, any other value as it is."""
-    if type(value) in _PLAIN or value is None or isinstance(value, str | bool):
-        return value
-    if hasattr(value, "tolist"):  # numpy and torch alike, scalars and arrays
-        return value.tolist()
-    return value
-
-
 def whole(step: Any) -> int:
     """A step as an int: of a numpy integer, a tensor or a float. Raises ValueError."""
     plain = plain_number(step)
@@ -83,12 +74,15 @@ def real(number: float) -> float:
 
 def decode(line: str | bytes) -> dict[str, Any]:
     """The row in a line. Raises ValueError for a line that is none."""
-    row = json.loads(line)
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise ValueError("not a row of metrics: an object with a step")
-    for name, value in row.items():
-        if type(value) is str and value in _NON_FINITE:
-            row[name] = _NON_FINITE[value]
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or type(row.get("step")) is not int:
+            raise ValueError("not a row of metrics: an object with a step")
+        for name, value in row.items():
+            if type(value) not in _PLAIN:
+                row[name] = restored(value)
+    except RecursionError:
+        raise ValueError("not a row of metrics: nested too deeply") from None
     return row
 
 
@@ -102,23 +96,10 @@ def read(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
                 yield number, error
 
 
-def jsonable(value: Any) -> Any:
-    """The same tree in what JSON can hold, non-finite numbers as their strings."""
-    value = plain_number(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {str(name): jsonable(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [jsonable(item) for item in value]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return str(value)
-
-
 def _encode(value: Any) -> bytes:
     return json.dumps(jsonable(value)).encode()
 
 
 def _readable(value: Any) -> bytes:
-    return (f"{value:.6g}" if isinstance(value, float) else str(value)).encode()
+    text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
+    return text.encode(errors="backslashreplace")  # half of a pair of surrogates is no UTF-8

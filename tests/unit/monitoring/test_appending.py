@@ -200,8 +200,9 @@ def test_whoever_reads_or_flushes_meets_the_new_file_at_once(tmp_path: Path, cal
     assert steps(tmp_path / "archive.jsonl") == [0]
 
 
-def test_archiving_while_a_thread_logs_loses_no_row_and_spoils_no_other_file(
-    tmp_path: Path,
+@pytest.mark.parametrize("way", ["archiving", "closing", "rewinding"])
+def test_whatever_happens_to_the_file_a_thread_that_logs_loses_no_row_and_spoils_no_other(
+    tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = MetricsLogger(tmp_path / "logs")
     rows, done = 50_000, threading.Event()
@@ -223,14 +224,20 @@ def test_archiving_while_a_thread_logs_loses_no_row_and_spoils_no_other_file(
         thread.start()
     archives = []
     while not done.is_set():
-        archives.append(tmp_path / f"archive{len(archives)}.jsonl")
-        shutil.move(logger.metrics_file, archives[-1])
-        logger.flush()
+        if way == "archiving":
+            archives.append(tmp_path / f"archive{len(archives)}.jsonl")
+            shutil.move(logger.metrics_file, archives[-1])
+            logger.flush()
+        elif way == "closing":
+            logger.close()
+        else:
+            logger.rewind(rows)
     for thread in threads:
         thread.join()
     logger.close()
     assert sorted(steps(*archives, logger.metrics_file)) == list(range(rows + 1))
     assert (tmp_path / "other").read_bytes() == b""
+    assert not caplog.records
 
 
 def test_what_is_removed_for_good_is_not_made_again(tmp_path: Path) -> None:

@@ -1,14 +1,21 @@
 """ConfigTracker, ids and the checks around a run."""
 
+import argparse
+import enum
 import json
 import math
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from monitoring import (
@@ -19,6 +26,8 @@ from monitoring import (
     get_git_hash,
     verify_loss_continuity,
 )
+from monitoring.json_values import jsonable, restored
+from monitoring.plain import on_cpu, plain
 
 
 def test_the_configuration_holds_what_repeating_a_run_needs(tmp_path: Path) -> None:
@@ -194,3 +203,28 @@ def test_reading_commit_records_and_metrics_needs_neither_torch_nor_matplotlib()
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     assert said.stdout.strip() == "[]"
+
+
+class Schedule(enum.Enum):
+    COSINE = "cosine"
+
+
+@dataclass
+class Training:
+    lr: float
+    schedule: Schedule
+
+
+@pytest.mark.parametrize("kind", [argparse.Namespace, SimpleNamespace, Training])
+def test_a_namespace_and_a_dataclass_are_saved_like_a_dict(tmp_path: Path, kind: Any) -> None:
+    tracker = ConfigTracker(tmp_path)
+    tracker.save_config(kind(lr=math.inf, schedule=Schedule.COSINE))
+    config = tracker.load_config()
+    assert config is not None
+    assert config["config"] == {"lr": math.inf, "schedule": "cosine"}
+
+
+@given(value=st.text() | st.floats(allow_nan=False) | st.integers() | st.none())
+def test_what_a_checkpoint_takes_is_simplified_alike(value: Any) -> None:
+    tree = {"x": Training(value, Schedule.COSINE), "path": Path("a/b"), "scalar": np.float32(0.5)}
+    assert restored(jsonable(tree)) == plain(tree, on_cpu)

@@ -165,17 +165,22 @@ def test_a_fresh_start_moves_every_row(logger: MetricsLogger) -> None:
     assert logger.load_metrics() == []
 
 
-def test_a_rewind_killed_half_way_repeats_nothing(logger: MetricsLogger) -> None:
-    for step in range(10):
-        logger.log_metrics(step, {"loss": float(step)})
+@pytest.mark.parametrize("step", [2, 4, 7, 9])
+def test_a_rewind_killed_half_way_repeats_nothing_whatever_the_next_goes_back_to(
+    logger: MetricsLogger, step: int
+) -> None:
+    for again in (3, 10):
+        logger.rewind(-1)
+        for number in range(again):
+            logger.log_metrics(number, {"loss": float(number)})
     before = logger.metrics_file.read_bytes()
     logger.rewind(4)
-    superseded = logger.metrics_file.with_name("metrics.superseded.jsonl")
-    after = superseded.read_bytes()
     logger.metrics_file.write_bytes(before)  # killed between the two files
-    assert logger.rewind(4) == 5
-    assert superseded.read_bytes() == after
-    assert [row["step"] for row in logger.load_metrics()] == list(range(5))
+    assert logger.rewind(step) == 9 - step
+    superseded = logger.metrics_file.with_name("metrics.superseded.jsonl")
+    moved = [json.loads(line)["step"] for line in superseded.read_text().splitlines()]
+    assert moved == [*range(3), *range(step + 1, 10)]
+    assert [row["step"] for row in logger.load_metrics()] == list(range(step + 1))
 
 
 def test_a_torn_line_that_a_resume_moves_spoils_no_row_of_the_next(logger: MetricsLogger) -> None:
@@ -228,3 +233,56 @@ def test_a_failing_disk_does_not_end_training(
     (tmp_path / "logs").unlink()
     logger.log_metrics(5, {"loss": 1.0})
     assert [row["step"] for row in logger.load_metrics()] == list(range(6))
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": 2, "x": ' * 100_000])
+def test_a_line_nested_too_deeply_is_skipped_like_any_other_invalid_one(
+    logger: MetricsLogger, caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    logger.log_metrics(1, {"loss": 1.0})
+    with logger.metrics_file.open("a") as file:
+        file.write(line + "\n")
+    assert logger.get_latest_step() == 1
+    logger.log_metrics(3, {"loss": 3.0})
+    assert [row["step"] for row in logger.load_metrics()] == [1, 3]
+    assert "line 2 is invalid" in caplog.text
+    assert read_curves(logger.metrics_file)["loss"].steps == [1, 3]
+    assert logger.rewind(3) == 1
+    assert [row["step"] for row in logger.load_metrics()] == [1, 3]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats()
+    | st.sampled_from(["NaN", "-Infinity", "\\NaN", "\\\\Infinity", "\\"])
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(value=VALUES)
+def test_whatever_json_can_hold_reads_back_nan_and_the_text_of_it_too(value: Any) -> None:
+    line, _ = RowFormat(("metric",)).lines(3, 1.0, b"now", (value,))
+
+    json.loads(line, parse_constant=pytest.fail)
+    # As text, in which NaN is like NaN.
+    assert repr(decode(line)["metric"]) == repr(value)
+
+
+def test_a_tensor_of_several_values_reads_back(logger: MetricsLogger) -> None:
+    logger.log_metrics(1, {"norms": torch.tensor([1.0, math.nan, -math.inf])})
+    [row] = logger.load_metrics()
+    assert repr(row["norms"]) == "[1.0, nan, -inf]"
+
+
+def test_rows_of_older_versions_read_back() -> None:
+    row = decode('{"step": 1, "timestamp": 0.5, "a": "NaN", "b": "-Infinity", "c": "warm"}')
+    assert repr(row["a"]) == "nan"
+    assert (row["b"], row["c"]) == (-math.inf, "warm")
+
+
+def test_any_text_is_one_line_for_people(logger: MetricsLogger) -> None:
+    text = "half a pair \ud83d,\nand a second line"
+    logger.log_metrics(1, {"text": text, "loss": 1.0})
+    [line] = logger.training_log.read_text().splitlines()
+    assert line.endswith("text half a pair \\ud83d,\\nand a second line | loss 1")
+    assert logger.load_metrics()[0]["text"] == text
