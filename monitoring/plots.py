@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -195,12 +195,15 @@ def _histories(metrics: Mapping[str, Any] | None) -> dict[str, Sequence[Any]]:
 
 
 def _dynamics(
-    step: int, arrays: Mapping[str, Array], resumes: Sequence[int] | None, run: RunPaths
+    step: int,
+    arrays: Mapping[str, Callable[[], Array]],
+    resumes: Sequence[int] | None,
+    run: RunPaths,
 ) -> dict[str, Any]:
     """What `figures.training_dynamics` takes."""
     return {
         "step": step,
-        "curves": [Curve.until(step, name, values) for name, values in arrays.items()],
+        "curves": [Curve.until(step, name, values()) for name, values in arrays.items()],
         "resumes": list(_noted_resumes(run)) if resumes is None else [*map(Resume, resumes)],
         "title": run.root.resolve().name,
     }

@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import nn
 
-from monitoring import VisualizationManager
-from monitoring.curves import Curve, History, Resume, smooth
+from monitoring import VisualizationManager, curves
+from monitoring.curves import Curve, History, Resume, numbers, smooth
 from monitoring.painting import Painter, Picture
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -208,18 +208,33 @@ def test_plots_are_due_at_the_interval_and_never_at_step_0(tmp_path: Path) -> No
         VisualizationManager(tmp_path, viz_interval=0)
 
 
-def test_a_history_converts_only_what_is_new_and_notices_another_list() -> None:
+def test_a_history_converts_only_what_is_new_and_notices_another_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    converted: list[int] = []
+
+    def noted(values: Any) -> curves.Array:
+        converted.append(len(values))
+        return numbers(values)
+
+    monkeypatch.setattr(curves, "numbers", noted)
     history = History()
-    values: list[Any] = [float(n) for n in range(2000)]
+    values: list[Any] = [float(n) for n in range(25_000)]
     first = history.update(values)
     values += [None, ..., torch.tensor(3.0)]
     second = history.update(values)
-    assert np.array_equal(first, np.arange(2000.0))
-    assert np.array_equal(second[:2000], first)
-    assert np.isnan(second[2000:2002]).all()
-    assert second[2002] == 3.0
-    assert history.update([9.0, 8.0]).tolist() == [9.0, 8.0]
-    assert second[0] == 0.0  # an array that was given out stays what it is
+    values.append(7.0)  # after the plot was asked for
+    before = first()
+    assert np.array_equal(before, np.arange(25_000.0))
+    assert np.array_equal(second()[:25_000], before)
+    assert np.isnan(second()[25_000:25_002]).all()
+    assert second()[25_002:].tolist() == [3.0]
+    assert np.array_equal(first(), before)
+    converted.clear()
+    assert history.update(values)()[-1] == 7.0
+    assert converted == [1]
+    assert history.update([9.0, 8.0])().tolist() == [9.0, 8.0]
+    assert before[0] == 0.0  # an array that was given out stays what it is
 
 
 def test_smoothing_follows_the_curve_and_leaves_clean_ones_alone() -> None:
@@ -310,8 +325,8 @@ def test_anything_else_is_one_warning_and_never_an_exception(
 def test_a_deque_that_lost_its_first_values_is_read_afresh() -> None:
     history = History()
     kept = deque([1.0, 2.0, 1.0, 3.0, 1.0], maxlen=5)
-    assert history.update(kept).tolist() == [1, 2, 1, 3, 1]
-    assert history.update(deque([1.0, 7.0, 1.0, 8.0, 1.0])).tolist() == [1, 7, 1, 8, 1]
+    assert history.update(kept)().tolist() == [1, 2, 1, 3, 1]
+    assert history.update(deque([1.0, 7.0, 1.0, 8.0, 1.0]))().tolist() == [1, 7, 1, 8, 1]
 
 
 def test_a_forked_child_has_its_plots_drawn_and_leaves_the_parents_alone(tmp_path: Path) -> None:
