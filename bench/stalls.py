@@ -138,9 +138,10 @@ def _measure(
         time.sleep(40.0)
         found = [client.get(job.id) for job in jobs]
         report.add("Redis away", "s", [outage])
-        pauses = [pause for job in found for pause in pauses(data, job)]
-        report.add("from one step of the training to the next", "s", pauses)
+        between = [pause for job in found for pause in pauses(data, job)]
+        report.add("from one step of the training to the next", "s", between)
         report.add("of each job, done", "steps", [steps_of(job) for job in found])
+        report.bar("longest pause between two steps, s", max(between), 1.0)
         report.bar("attempts beyond the first", sum(job.attempt - 1 for job in found), 0)
         report.bar("jobs that do not run", sum(job.state is not State.RUNNING for job in found), 0)
         missed = 1 - _kill(service, client, jobs)
