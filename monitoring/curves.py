@@ -62,7 +62,11 @@ class History:
             return lambda: array
         if not _is_prefix_of(values, self._seen.values):
             self._seen = _Seen()
-        self._seen.values += values[len(self._seen.values) :]
+        new = values[len(self._seen.values) :]
+        if self._seen.values:
+            self._seen.values += new
+        else:  # all of it is new, and was copied once
+            self._seen.values = list(new) if isinstance(new, tuple) else new
         return partial(self._seen.until, len(self._seen.values))
 
 
