@@ -15,6 +15,12 @@ from worker.outcome import Intent
 from worker.scratch import Restored, Scratch
 
 
+def began_anew(scratch: Scratch, restored: Restored) -> bool:
+    """Whether the program counts its steps from 0 on although it had a later checkpoint."""
+    steps, start = heartbeat.read_steps(scratch.steps), restored.checkpoint
+    return steps is not None and start is not None and steps.first == 0 < start.step
+
+
 class Observer:
     """Reads what the child leaves in its scratch directory; never asks the child anything."""
 
@@ -32,7 +38,6 @@ class Observer:
         # The built-in workload counts its steps; of another program the first one tells.
         self._moved_at: float | None = time.monotonic() if spec.train else None
         self._diverged = False
-        self._began_anew = False
 
     def progress(self) -> Progress:
         """The attempt's progress now."""
@@ -44,7 +49,6 @@ class Observer:
             self._beats = steps.beats
             self._moved_at = time.monotonic()
         start = self._restored.checkpoint
-        self._began_anew = steps is not None and start is not None and steps.first == 0 < start.step
         return Progress(
             step=steps.last if steps else None,
             first_step=steps.first if steps else None,
@@ -59,7 +63,7 @@ class Observer:
 
     def violation(self, limits: Limits, run_seconds: float) -> Intent | None:
         """What the attempt must be stopped for, after so many seconds of the job's run time."""
-        if self._spec.restart == "from_checkpoint" and self._began_anew:
+        if self._spec.restart == "from_checkpoint" and began_anew(self._scratch, self._restored):
             return Intent.RESTARTED
         if limits.stop_on_nan and self._diverged:
             return Intent.DIVERGED

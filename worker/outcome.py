@@ -11,7 +11,13 @@ from enum import Enum, auto
 from jobs.states import Reason, Request
 from worker.guard import NOT_STARTED
 
-_OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory")
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory|std::bad_alloc"
+    r"|MemoryError: Unable to allocate|\bCU[A-Z]+_STATUS_ALLOC_FAILED\b",
+    re.IGNORECASE,
+)
+# What torch says of a data loader that the kernel may have killed for want of memory.
+_LOADER_KILLED = re.compile(r"DataLoader worker .* killed by signal: Killed")
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _TAIL_LINES = 50
@@ -59,6 +65,8 @@ _MEANING = {
 
 # What went wrong, rather than what somebody asked for.
 _WRONG = frozenset({Intent.STALL, Intent.TIMEOUT, Intent.DIVERGED, Intent.RESTARTED})
+# What spoils a run, also one that has finished.
+SPOILS = frozenset({Intent.DIVERGED, Intent.RESTARTED})
 
 
 def grace(intent: Intent, seconds: float, last_upload: float) -> float:
@@ -105,7 +113,7 @@ def outcome(
     Of any other program an exit with 0 after SIGTERM may mean either; it runs once more, for
     work done twice is better than work not done.
     """
-    if exit_code == 0 and (intent is None or says_when_done):
+    if exit_code == 0 and (intent is None or (says_when_done and intent not in SPOILS)):
         return Outcome(Reason.COMPLETED, "", exit_code)
     tail = tuple(output[-_TAIL_LINES:])
     if intent is not None:
@@ -122,7 +130,7 @@ def outcome(
         message = f"killed by the kernel: the machine or the container is out of memory: {last}"
         return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
     for line in reversed(_last_words(tail)):
-        if _OUT_OF_MEMORY.search(line):
+        if _OUT_OF_MEMORY.search(line) or (killed_for_memory and _LOADER_KILLED.search(line)):
             return Outcome(Reason.OUT_OF_MEMORY, line.strip(), exit_code, log_tail=tail)
     return Outcome(
         Reason.ERROR,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from monitoring import commit
@@ -31,11 +32,18 @@ class Publisher:
 
     Its methods raise `OvertakenError` when a newer attempt has the run, and other
     `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
-    this one stopped.
+    this one stopped. Once the run is `spoiled` only its log and the receipts are published: what
+    storage has is what a later attempt goes on from.
     """
 
     def __init__(
-        self, storage: Storage, scratch: Scratch, fence: Fence, restored: Restored
+        self,
+        storage: Storage,
+        scratch: Scratch,
+        fence: Fence,
+        restored: Restored,
+        *,
+        spoiled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._storage = storage
         self._scratch = scratch
@@ -53,6 +61,7 @@ class Publisher:
             if path.suffix in _GROWING and path.is_file()
         }
         self._closing = False
+        self._spoiled = spoiled
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
         self._uploaded_bytes = 0
         self.refused: dict[Path, str] = {}  # files that storage did not take in the last pass
@@ -78,6 +87,13 @@ class Publisher:
         if self._closing:
             self._settle()
         listed = self._files()
+        # Asked afterwards: what is listed was written after its steps were counted.
+        if self._spoiled():
+            self._output.publish()
+            for path in listed:
+                if path.parent == self._scratch.run.attempts:
+                    self._publish_file(path)
+            return
         checkpoints = self._scratch.run.checkpoints
         data = [path for path in listed if path.parent == checkpoints and step_of(path) is not None]
         records = sorted({commit_record(path) for path in data}.intersection(listed))

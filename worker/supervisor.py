@@ -29,8 +29,8 @@ from worker.command import Launch
 from worker.launch import CannotLaunchError, prepare
 from worker.lease import Lease
 from worker.memory import oom_kills
-from worker.observe import Observer
-from worker.outcome import BY_REQUEST, Intent, Outcome, grace, not_started, outcome
+from worker.observe import Observer, began_anew
+from worker.outcome import BY_REQUEST, SPOILS, Intent, Outcome, grace, not_started, outcome
 from worker.output import last_lines
 from worker.publish import Publisher
 from worker.receipts import Receipts
@@ -125,7 +125,14 @@ class _Attempt:
 
     def _attend_child(self, launch: Launch, restored: Restored) -> Outcome:
         fence = Fence(self._job.id, self._job.attempt)
-        publisher = Publisher(self._service.storage, self._scratch, fence, restored)
+        guarded = self._job.spec.restart == "from_checkpoint"
+        publisher = Publisher(
+            self._service.storage,
+            self._scratch,
+            fence,
+            restored,
+            spoiled=lambda: guarded and began_anew(self._scratch, restored),
+        )
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()
@@ -195,6 +202,7 @@ class _Attempt:
             code = child.exit_code
             self._look(observer, publisher)
             if code is not None:
+                self._judge_end(observer)
                 return code
             if self._lease.overtaken or publication.overtaken:
                 raise Overtaken
@@ -207,6 +215,12 @@ class _Attempt:
                 child.kill()
             attendance.wake.wait(_TICK_SECONDS)
             attendance.wake.clear()
+
+    def _judge_end(self, observer: Observer) -> None:
+        """A program that ended before anybody looked may have spoiled its run all the same."""
+        found = self._violation(observer)
+        if found in SPOILS and (self._intent is None or found.value > self._intent.value):
+            self._intent = found
 
     def _violation(self, observer: Observer) -> Intent | None:
         """What the attempt must be stopped for."""

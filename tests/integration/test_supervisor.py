@@ -25,6 +25,7 @@ from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
+from monitoring import commit
 from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
 from monitoring.storage import Fence, open_storage
@@ -190,6 +191,9 @@ def test_a_request_reaches_the_program(bench: Bench, wait_until: Wait) -> None:
          "log = MetricsLogger(os.environ['SPECTRAIN_RUN_DIR'] + '/logs')\n"
          "log.log_metrics(0, {'loss': 1.0}); log.log_metrics(1, {'loss': float('nan')})\n"
          "time.sleep(600)", {}, Reason.DIVERGED, State.FAILED),
+        ("import os; from monitoring import MetricsLogger\n"
+         "log = MetricsLogger(os.environ['SPECTRAIN_RUN_DIR'] + '/logs')\n"
+         "log.log_metrics(0, {'loss': float('inf')})", {}, Reason.DIVERGED, State.FAILED),
     ],
 )  # fmt: skip
 def test_a_limit_that_is_passed_ends_the_attempt(
@@ -422,12 +426,21 @@ def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) 
     bench.service.messenger.close()
 
 
-def test_a_program_that_forgets_its_checkpoint_is_stopped_and_told(
-    bench: Bench, wait_until: Wait
+@pytest.mark.parametrize("steps", [30, 2000], ids=["it ends before it is stopped", "it is stopped"])
+def test_a_program_that_forgets_its_checkpoint_is_told_so_and_spoils_no_file(
+    bench: Bench, wait_until: Wait, steps: int
 ) -> None:
-    job = preempted_once(bench, saving(loads=False, env={"STEPS": "2000"}), wait_until)
+    job = preempted_once(bench, saving(loads=False, env={"STEPS": str(steps)}), wait_until)
     assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
     assert "began at step 0 although it had a checkpoint" in job.message
+    assert job.checkpoint_step == 15
+    run = bench.files(job)
+    assert {record.step for record, _ in commit.committed(run.checkpoints)} == {10, 15}
+    rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(16)), "one curve, the one it had"
+    assert "[2] 0\n" in bench.output(job)
+    receipts = [json.loads(run.attempt(number).read_text()) for number in (1, 2)]
+    assert [receipt["reason"] for receipt in receipts] == ["preempted", "error"]
 
 
 def test_a_program_may_begin_anew_where_the_specification_says_so(

@@ -22,6 +22,8 @@ from worker.outcome import Intent, grace, outcome
         (143, Intent.STALL, True, Reason.STALLED),
         (143, Intent.TIMEOUT, True, Reason.TIMEOUT),
         (143, Intent.DIVERGED, True, Reason.DIVERGED),
+        (0, Intent.DIVERGED, True, Reason.DIVERGED),
+        (0, Intent.RESTARTED, True, Reason.ERROR),
         (143, None, True, Reason.ERROR),
         (1, None, True, Reason.ERROR),
     ],
@@ -39,6 +41,11 @@ def test_exit_code_and_intent_make_the_reason(
         "RuntimeError: [enforce fail at alloc_cpu.cpp:119] . DefaultCPUAllocator: can't "
         "allocate memory: Error code 12 (Cannot allocate memory)",
         "MemoryError",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 7.11 PiB for an array",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+        "XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.",
     ],
 )
 def test_running_out_of_memory_is_told_from_a_bug(line: str) -> None:
@@ -104,3 +111,10 @@ def test_what_went_wrong_keeps_the_last_lines_and_what_was_asked_for_does_not(
 ) -> None:
     ended = outcome(143, intent, ["line"] * 60, says_when_done=True)
     assert len(ended.log_tail) == kept
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_data_loader_that_the_kernel_killed_ran_out_of_memory(killed: bool) -> None:
+    line = "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed. "
+    ended = outcome(1, None, [line], says_when_done=True, killed_for_memory=killed)
+    assert ended.reason is (Reason.OUT_OF_MEMORY if killed else Reason.ERROR)
