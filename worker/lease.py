@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+
+from redis.exceptions import RedisError
 
 from jobs.errors import ForgottenError, RecordGoneError
 from jobs.record import Job, Progress
@@ -31,8 +34,8 @@ class Lease:
         self._advised = False
         self._memory: str | None = None  # of the Redis that had the record last
         self._attendance = service.attendance
-        self._limits_read = time.monotonic()
-        self._limits_seconds = service.settings.lease_seconds
+        self._lease_seconds = service.settings.lease_seconds
+        self._renewed_at = self._limits_read = time.monotonic()
         self._thread = Background(
             "Redis",
             self._renew,
@@ -70,6 +73,17 @@ class Lease:
             self._store.note(self._job.id, self._job.attempt, "grace_too_short", data)
             self._advised = True
 
+    def confirm(self) -> None:
+        """Renews a lease that has run out before anything is published under it.
+
+        A process that was stopped for so long wakes up everywhere at once, and must hear first that
+        the job was taken from it. Raises StaleAttemptError then; goes on where Redis is away.
+        """
+        if time.monotonic() - self._renewed_at > self._lease_seconds:
+            with contextlib.suppress(RedisError, RecordGoneError):
+                self._store.renew(self._job.id, self._job.attempt, self.progress, self._job.worker)
+                self._renewed_at = time.monotonic()
+
     def _renew(self) -> None:
         try:
             request = self._store.renew(
@@ -81,13 +95,13 @@ class Lease:
             self._memory = None
             raise ForgottenError(self._job.id) from error
         self._memory = self._memory or self._store.memory()
-        self._attendance.renewed_at = time.monotonic()
+        self._attendance.renewed_at = self._renewed_at = time.monotonic()
         if request is not self.request:
             self.request = request
             self._wake.set()
         # Whatever cannot be done of these, the lease has been renewed.
         self.note_advice()
-        if time.monotonic() - self._limits_read > self._limits_seconds:
+        if time.monotonic() - self._limits_read > self._lease_seconds:
             self._limits_read = time.monotonic()
             self.limits = self._store.limits(self._job.id)
 

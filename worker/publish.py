@@ -32,8 +32,9 @@ class Publisher:
 
     Its methods raise `OvertakenError` when a newer attempt has the run, and other
     `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
-    this one stopped. Once the run is `spoiled` only its log and the receipts are published: what
-    storage has is what a later attempt goes on from.
+    this one stopped. `confirm` is called before each pass, and ends it by raising. Once the run
+    is `spoiled` only its log and the receipts are published: what storage has is what a later
+    attempt goes on from.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Publisher:
         fence: Fence,
         restored: Restored,
         *,
+        confirm: Callable[[], None] = lambda: None,
         spoiled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._storage = storage
@@ -61,6 +63,7 @@ class Publisher:
             if path.suffix in _GROWING and path.is_file()
         }
         self._closing = False
+        self._confirm = confirm
         self._spoiled = spoiled
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
         self._uploaded_bytes = 0
@@ -84,6 +87,7 @@ class Publisher:
     def publish(self) -> None:
         """One pass over the scratch directory."""
         start = time.monotonic()
+        self._confirm()
         if self._closing:
             self._settle()
         listed = self._files()

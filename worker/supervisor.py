@@ -127,12 +127,9 @@ class _Attempt:
         fence = Fence(self._job.id, self._job.attempt)
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
-            self._service.storage,
-            self._scratch,
-            fence,
-            restored,
+            self._service.storage, self._scratch, fence, restored, confirm=self._lease.confirm,
             spoiled=lambda: guarded and began_anew(self._scratch, restored),
-        )
+        )  # fmt: skip
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()
@@ -202,7 +199,8 @@ class _Attempt:
             code = child.exit_code
             self._look(observer, publisher)
             if code is not None:
-                self._judge_end(observer)
+                if (found := self._violation(observer)) in SPOILS:
+                    self._intend(found)
                 return code
             if self._lease.overtaken or publication.overtaken:
                 raise Overtaken
@@ -215,12 +213,6 @@ class _Attempt:
                 child.kill()
             attendance.wake.wait(_TICK_SECONDS)
             attendance.wake.clear()
-
-    def _judge_end(self, observer: Observer) -> None:
-        """A program that ended before anybody looked may have spoiled its run all the same."""
-        found = self._violation(observer)
-        if found in SPOILS and (self._intent is None or found.value > self._intent.value):
-            self._intent = found
 
     def _violation(self, observer: Observer) -> Intent | None:
         """What the attempt must be stopped for."""
@@ -262,8 +254,7 @@ class _Attempt:
     def _stop(self, child: Child, intent: Intent, publisher: Publisher) -> None:
         """Asks the child to leave, once; the weightiest of several reasons counts."""
         first = self._intent is None
-        if self._intent is None or intent.value > self._intent.value:
-            self._intent = intent
+        self._intend(intent)
         stop_since = self._service.attendance.stop_since
         pressing = intent if stop_since is None else Intent.SHUTDOWN
         seconds = grace(pressing, self._grace_seconds, publisher.longest_seconds)
@@ -272,6 +263,10 @@ class _Attempt:
         if first:
             log.info("job %s: asking the child to stop (%s)", self._job.id, intent.name.lower())
             child.terminate()
+
+    def _intend(self, intent: Intent) -> None:
+        if self._intent is None or intent.value > self._intent.value:
+            self._intent = intent
 
     @property
     def _run_seconds(self) -> float:

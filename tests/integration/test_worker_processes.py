@@ -23,6 +23,7 @@ from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
+from monitoring.paths import RunPaths
 from worker.alive import running_workers, verdict
 
 Wait = Callable[..., Any]
@@ -295,3 +296,41 @@ def test_what_is_asked_is_seen_at_once_however_rarely_the_lease_is_renewed(
     store.change(job.id, JobChange.model_validate({"limits": {"run_seconds": 0.1}}))
     wait_until(lambda: store.get(job.id).state is State.FAILED, what="the new limit")
     assert store.get(job.id).reason is Reason.TIMEOUT
+
+
+def test_a_worker_that_wakes_up_after_its_job_was_taken_from_it_publishes_nothing(
+    workers: Workers,
+    store: JobStore,
+    messenger: Messenger,
+    settings: Settings,
+    tmp_path: Path,
+    wait_until: Wait,
+) -> None:
+    script = (
+        "import os, pathlib, time\n"
+        "print('up', flush=True)\n"
+        f"while not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.01)\n"
+        "pathlib.Path(os.environ['SPECTRAIN_RUN_DIR'], 'model.bin').write_text('late')\n"
+    )
+    job = store.submit(JobSpec(name="a", command=["python", "-c", script]))
+    worker = workers.start(SPECTRAIN_LEASE_SECONDS="1")
+    messenger.flush(store.now())
+    run = RunPaths(Path(settings.storage_url.removeprefix("file://")) / job.id)
+    wait_until(lambda: run.output_log.exists() and "up" in run.output_log.read_text(), what="it")
+    before = run.output_log.read_text()
+
+    worker.send_signal(signal.SIGSTOP)
+    (tmp_path / "go").touch()
+    current = wait_until(lambda: store.get(job.id).attempts[-1], what="its attempt")
+    lost = current.model_copy(update={"reason": Reason.LOST, "ended_at": store.now()})
+    # No newer attempt follows, whose fencing number would refuse what the old one writes.
+    lease = wait_until(lambda: store.queues.expired_leases(store.now()), what="its lease's end")[0]
+    assert store.finish(job.id, lost, lease=lease) is not None
+    store.request(job.id, Request.CANCEL)
+
+    worker.send_signal(signal.SIGCONT)
+    wait_until(lambda: "was overtaken" in workers.logs(), what="the worker's word")
+    assert run.output_log.read_text() == before
+    assert not (run.root / "model.bin").exists()
+    assert not run.attempt(1).exists()
+    assert store.get(job.id).state is State.CANCELLED
