@@ -1,6 +1,7 @@
 """Which running job makes room for which waiting one: decided here, purely.
 
-By real priority: what a job counts after waiting says whose turn it is, and evicts nobody.
+By real priority: what a job counts after waiting says whose turn it is, and evicts nobody. But a
+job that has waited its turn keeps what it counted then, or an eviction would undo the aging.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Running:
-    """A job that has a slot; `evicted_for` is whom it makes room for already."""
+    """A job that has a slot; `evicted_for` is whom it makes room for already.
+
+    `priority` is what it counted when its turn came, its own priority or more.
+    """
 
     id: str
     attempt: int
@@ -128,5 +132,6 @@ def loss_seconds(job: Job, now: float) -> float:
         intervals.append(rule.every_seconds)
     if rule.every_steps is not None and pace is not None:
         intervals.append(rule.every_steps * pace)
-    restores = [a.restore_seconds for a in job.attempts if a.restore_seconds is not None]
-    return min(work, min(intervals, default=_NO_INTERVAL)) + (restores[-1] if restores else 0.0)
+    restores = [a.restore_seconds for a in job.attempts] + [seen.restore_seconds]
+    restore = next((seconds for seconds in reversed(restores) if seconds is not None), 0.0)
+    return min(work, min(intervals, default=_NO_INTERVAL)) + restore

@@ -71,7 +71,7 @@ class Evictor:
         running = Running(
             id=job.id,
             attempt=job.attempt,
-            priority=job.priority,
+            priority=self._queues.counted(job),
             preemptible=job.spec.preemptible,
             run_seconds=now - job.current.started_at,
             loss_seconds=loss_seconds(job, now),

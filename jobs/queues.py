@@ -58,6 +58,14 @@ class Queues:
         """Every pool that ever had a job."""
         return sorted(self._redis.smembers(self._key("pools")))
 
+    def counted(self, job: Job) -> int:
+        """What a running job counted when its turn came: its priority, and what its wait added."""
+        since = self._redis.hget(self._key("job", job.id), "waits_since")
+        if job.current is None or not since or self._aging_seconds <= 0:
+            return job.priority
+        waited = max(0.0, job.current.started_at - float(since))
+        return min(9, job.priority + int(waited // self._aging_seconds))
+
     def evicted_for(self, job_id: str) -> str | None:
         """The job that a running one makes room for."""
         return self._redis.hget(self._key("job", job_id), "evicted_for") or None

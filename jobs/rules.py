@@ -122,7 +122,9 @@ def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
 
 
 def _backoff(first: float, times: int, jitter: float) -> float:
-    return min(first * 2.0 ** min(times - 1, 32), MAX_BACKOFF_SECONDS) * (1 + jitter / 4)
+    """Seconds that double each time up to a ceiling, which the first ones may be above."""
+    seconds = first * 2.0 ** min(times - 1, 32) * (1 + jitter / 4)
+    return min(seconds, max(MAX_BACKOFF_SECONDS, first))
 
 
 def _times(count: int) -> str:

@@ -113,6 +113,25 @@ def test_aging_evicts_nobody(store: JobStore, register: Register, evictor: Evict
     assert evictor.run_once(store.now()) == []
 
 
+def test_a_job_that_has_waited_its_turn_is_evicted_by_what_counts_more_only(
+    store: JobStore, register: Register, evictor: Evictor
+) -> None:
+    register.attend("w1", pool="default", host="h")
+    aged, other = submit(store, 0), submit(store, 5)
+    since = store.now() - 6.5 * store.aging_seconds
+    store.redis.hset(f"spectrain:job:{aged.id}", "waits_since", since)
+    claimed = store.claim("default", "w1")
+    assert claimed is not None
+    assert claimed.id == aged.id, "it counts 6"
+    assert evictor.run_once(store.now()) == [], "an eviction would undo its wait"
+    submit(store, 6)
+    assert evictor.run_once(store.now()) == []
+    high = submit(store, 7)
+    assert evictor.run_once(store.now()) == [aged.id]
+    assert store.queues.evicted_for(aged.id) == high.id
+    assert store.get(other.id).state is State.QUEUED
+
+
 def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
     store: JobStore, register: Register, evictor: Evictor
 ) -> None:

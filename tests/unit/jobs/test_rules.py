@@ -113,6 +113,10 @@ def test_back_off_doubles_up_to_a_ceiling() -> None:
     ]
     assert delays[:4] == [10, 20, 40, 80]
     assert delays[-1] == MAX_BACKOFF_SECONDS
+    late = decide(job(spec=spec, failures=9), ended(Reason.ERROR), jitter=0.99)
+    assert late.delay_seconds == MAX_BACKOFF_SECONDS, "the jitter is below the ceiling too"
+    patient = spec.model_copy(update={"retry": Retry(max_failures=100, backoff_seconds=3600)})
+    assert decide(job(spec=patient), ended(Reason.ERROR)).delay_seconds == 3600
 
 
 def test_running_out_of_memory_is_tried_again_only_where_that_is_asked_for() -> None:
