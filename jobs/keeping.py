@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.errors import STORE_AWAY
+from jobs.record import Attempt
 from jobs.scripts import Scripts
+from jobs.states import State
 from jobs.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,11 @@ class Records(Protocol):
     def put(self, run: str, data: bytes) -> None:
         """Stores a run's record."""
 
+    def put_receipt(self, run: str, number: int, data: bytes) -> None:
+        """Stores the receipt of an attempt, where it is another one or missing."""
+
     def remove_alone(self, run: str) -> None:
-        """Removes a record that lies alone."""
+        """Removes a record that lies alone, but for receipts."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ class KeptRecord:
 
     fields: dict[str, str]
     events: list[tuple[str, str, str, str]]
+
+    def last_receipts(self) -> dict[int, bytes]:
+        """By number, the receipts of a job that has ended: no further attempt completes them.
+
+        Who was killed could not write its own, and who never had a child wrote none.
+        """
+        if not State(self.fields["state"]).is_final:
+            return {}
+        found = {k.partition(":")[2]: v for k, v in self.fields.items() if k.startswith("attempt:")}
+        return {int(n): Attempt.model_validate_json(v).receipt() for n, v in found.items()}
 
     def encode(self) -> bytes:
         """As it lies in storage."""
@@ -94,12 +109,17 @@ class Keeping:
     def copy(self, job_id: str) -> None:
         """Copies a record now; raises what storage does."""
         if (record := self._read(job_id)) is not None:
-            self._records.put(job_id, record.encode())
+            self._put(job_id, record)
+
+    def _put(self, job_id: str, record: KeptRecord) -> None:
+        self._records.put(job_id, record.encode())
+        for number, data in record.last_receipts().items():
+            self._records.put_receipt(job_id, number, data)
 
     def _copied(self, job_id: str, at: float) -> bool:
         try:
             if (record := self._read(job_id)) is not None:
-                self._records.put(job_id, record.encode())
+                self._put(job_id, record)
             if self._run("kept", job_id, repr(at))[0] == "missing" and record is not None:
                 self._records.remove_alone(job_id)
         except STORE_AWAY:

@@ -71,6 +71,10 @@ class Attempt(Measures):
         done = self.last_step - self.first_step + 1
         return self.step_seconds * max(0, done - self.steps_recomputed) / max(1, done)
 
+    def receipt(self) -> bytes:
+        """As it lies in storage, in `attempts/N.json`."""
+        return self.model_dump_json(indent=2).encode()
+
 
 class Progress(Measures):
     """How far the current attempt is."""

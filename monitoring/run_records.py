@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from monitoring.paths import RunPaths
 from monitoring.storage import RECORD_NAME, Storage
 
 
@@ -20,9 +23,16 @@ class RunRecords:
         """
         self._storage.append(_key(run), 0, data)
 
+    def put_receipt(self, run: str, number: int, data: bytes) -> None:
+        """Stores the receipt of an attempt, where it is another one or missing."""
+        key = RunPaths(Path(run)).attempt(number).as_posix()
+        if self._storage.stat(key) is None or self._storage.read(key) != data:
+            self._storage.append(key, 0, data)
+
     def remove_alone(self, run: str) -> None:
-        """Removes a record that lies alone: its run was deleted while it was being written."""
-        if not self._storage.list(run):
+        """Removes a record that lies alone, but for receipts: its run was deleted meanwhile."""
+        receipts = f"{RunPaths(Path(run)).attempts.as_posix()}/"
+        if all(file.key.startswith(receipts) for file in self._storage.list(run)):
             self._storage.delete_run(run)
 
     def read(self, run: str) -> bytes | None:

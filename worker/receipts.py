@@ -47,15 +47,11 @@ class Receipts:
         """
         for attempt in self._job.attempts[:-1]:
             kept = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
-            if kept is None or storage.read(key) != _text(attempt):
+            if kept is None or storage.read(key) != attempt.receipt():
                 self.write(attempt)
 
     def write(self, attempt: Attempt) -> None:
         """Writes a receipt for the publisher to publish; raises `OSError`."""
         path = self._run.attempt(attempt.number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _text(attempt))
-
-
-def _text(attempt: Attempt) -> bytes:
-    return attempt.model_dump_json(indent=2).encode()
+        write_atomically(path, attempt.receipt())

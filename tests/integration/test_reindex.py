@@ -254,10 +254,30 @@ def test_a_copy_that_was_overtaken_while_it_was_written_is_made_again(jobs: Jobs
     assert json.loads(copy)["fields"]["state"] == "cancelled"
 
 
-def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs) -> None:
-    job = jobs.submit()
-    jobs.store.request(job.id, Request.CANCEL)
+def test_the_receipts_of_a_job_that_has_ended_are_in_storage_as_in_the_record(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    """Also that of an attempt whose worker was killed, or that never had a program to run."""
+    lost = jobs.end(
+        jobs.begin(retry=SPEC.retry.model_copy(update={"max_no_progress": 1})), Reason.LOST
+    )
+    told_otherwise = jobs.begin()
+    jobs.receipt(told_otherwise, Reason.COMPLETED, tmp_path)
+    jobs.store.request(told_otherwise.id, Request.CANCEL)
+    jobs.end(told_otherwise, Reason.CANCELLED)
+    goes_on = jobs.end(jobs.begin(), Reason.PREEMPTED)
     jobs.keep()
+    for job in (lost, told_otherwise):
+        record = jobs.store.get(job.id)
+        assert record.state.is_final
+        assert jobs.storage.read(f"{job.id}/attempts/1.json") == record.attempts[0].receipt()
+    assert not jobs.storage.stat(f"{goes_on.id}/attempts/1.json"), "its next attempt writes it"
+
+
+def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs) -> None:
+    job = jobs.end(jobs.begin(), Reason.COMPLETED)
+    jobs.keep()
+    assert jobs.storage.stat(f"{job.id}/attempts/1.json")
     jobs.store.redis.zadd("spectrain:unkept", {job.id: 1.0})
 
     class Late(RunRecords):
