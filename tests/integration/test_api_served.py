@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,9 @@ def post(url: str, body: bytes, *, chunked: bool) -> tuple[int, str]:
     parts = (body[i : i + 65536] for i in range(0, len(body), 65536))
     with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)) as wire:
         sent = parts if chunked else body
-        wire.request("POST", "/v1/jobs", body=sent, headers=headers, encode_chunked=chunked)
+        # A server that has refused a body need not take the rest of it.
+        with suppress(BrokenPipeError):
+            wire.request("POST", "/v1/jobs", body=sent, headers=headers, encode_chunked=chunked)
         with wire.getresponse() as answer:
             return answer.status, str(answer.headers["Content-Type"])
 
