@@ -6,9 +6,7 @@ import contextlib
 import math
 import time
 
-from redis.exceptions import RedisError
-
-from jobs.errors import ForgottenError, RecordGoneError
+from jobs.errors import STORE_AWAY, ForgottenError, RecordGoneError
 from jobs.record import Job, Progress
 from worker.advice import Advice
 from worker.background import Background
@@ -34,8 +32,8 @@ class Lease:
         self._advised = False
         self._memory: str | None = None  # of the Redis that had the record last
         self._attendance = service.attendance
-        self._lease_seconds = service.settings.lease_seconds
-        self._renewed_at = self._limits_read = time.monotonic()
+        self._limits_read = time.monotonic()
+        self._limits_seconds = service.settings.lease_seconds
         self._thread = Background(
             "Redis",
             self._renew,
@@ -74,15 +72,13 @@ class Lease:
             self._advised = True
 
     def confirm(self) -> None:
-        """Renews a lease that has run out before anything is published under it.
+        """Renews the lease here and now, for a process that stood still.
 
-        A process that was stopped for so long wakes up everywhere at once, and must hear first that
-        the job was taken from it. Raises StaleAttemptError then; goes on where Redis is away.
+        It wakes up everywhere at once, and must hear that the job was taken from it before it
+        publishes. Raises StaleAttemptError then; goes on where Redis is away.
         """
-        if time.monotonic() - self._renewed_at > self._lease_seconds:
-            with contextlib.suppress(RedisError, RecordGoneError):
-                self._store.renew(self._job.id, self._job.attempt, self.progress, self._job.worker)
-                self._renewed_at = time.monotonic()
+        with contextlib.suppress(*STORE_AWAY, RecordGoneError):
+            self._store.renew(self._job.id, self._job.attempt, self.progress, self._job.worker)
 
     def _renew(self) -> None:
         try:
@@ -95,13 +91,13 @@ class Lease:
             self._memory = None
             raise ForgottenError(self._job.id) from error
         self._memory = self._memory or self._store.memory()
-        self._attendance.renewed_at = self._renewed_at = time.monotonic()
+        self._attendance.renewed_at = time.monotonic()
         if request is not self.request:
             self.request = request
             self._wake.set()
         # Whatever cannot be done of these, the lease has been renewed.
         self.note_advice()
-        if time.monotonic() - self._limits_read > self._lease_seconds:
+        if time.monotonic() - self._limits_read > self._limits_seconds:
             self._limits_read = time.monotonic()
             self.limits = self._store.limits(self._job.id)
 

@@ -9,6 +9,7 @@ storage always has its metrics rows beside it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -32,9 +33,9 @@ class Publisher:
 
     Its methods raise `OvertakenError` when a newer attempt has the run, and other
     `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
-    this one stopped. `confirm` is called before each pass, and ends it by raising. Once the run
-    is `spoiled` only its log and the receipts are published: what storage has is what a later
-    attempt goes on from.
+    this one stopped. Where the last pass is longer ago than `absence` seconds this process stood
+    still: `confirm` is called first, and ends the pass by raising. Once the run is `spoiled` only
+    its log and the receipts are published: what storage has is what a later attempt goes on from.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Publisher:
         fence: Fence,
         restored: Restored,
         *,
+        absence: float = math.inf,
         confirm: Callable[[], None] = lambda: None,
         spoiled: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -63,7 +65,9 @@ class Publisher:
             if path.suffix in _GROWING and path.is_file()
         }
         self._closing = False
+        self._absence = absence
         self._confirm = confirm
+        self._passed_at = time.monotonic()
         self._spoiled = spoiled
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
         self._uploaded_bytes = 0
@@ -86,8 +90,15 @@ class Publisher:
 
     def publish(self) -> None:
         """One pass over the scratch directory."""
+        if time.monotonic() - self._passed_at > self._absence:
+            self._confirm()
+        try:
+            self._pass()
+        finally:
+            self._passed_at = time.monotonic()
+
+    def _pass(self) -> None:
         start = time.monotonic()
-        self._confirm()
         if self._closing:
             self._settle()
         listed = self._files()

@@ -124,10 +124,10 @@ class _Attempt:
         return self._attend_child(launch, restored[0])
 
     def _attend_child(self, launch: Launch, restored: Restored) -> Outcome:
-        fence = Fence(self._job.id, self._job.attempt)
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
-            self._service.storage, self._scratch, fence, restored, confirm=self._lease.confirm,
+            self._service.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
+            absence=self._service.settings.lease_seconds, confirm=self._lease.confirm,
             spoiled=lambda: guarded and began_anew(self._scratch, restored),
         )  # fmt: skip
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")

@@ -494,3 +494,24 @@ def test_a_pass_over_an_unchanged_run_writes_nothing(first: Attempt) -> None:
     moment = time.time_ns()
     first.publisher.publish()
     assert all(p.stat().st_mtime_ns < moment for p in first.stored.root.rglob("*"))
+
+
+def test_only_who_stood_still_asks_whether_the_job_is_still_its_own(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may be away, and asking would hold up each pass for as long as it takes to notice."""
+    asked: list[float] = []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    publisher = Publisher(
+        first.storage, first.scratch, first.fence, first.restored,
+        absence=15.0, confirm=lambda: asked.append(now),
+    )  # fmt: skip
+    for later in (1.0, 14.0, 14.0):
+        now += later
+        publisher.publish()
+    assert asked == []
+    now += 16.0
+    publisher.publish()
+    publisher.publish()
+    assert asked == [now]
