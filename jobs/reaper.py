@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -27,7 +28,12 @@ log = logging.getLogger(__name__)
 # in its life at least, does not run out within it. Never less than so many seconds.
 _ABSENCE, _SHORTEST_ABSENCE_SECONDS = 3 / 5, 0.5
 
-# Seconds since the epoch of the newest sign of life that the job's run left in storage, or None.
+# Of a lease, in which the others look five times: so long a reaper that cannot look at storage
+# leaves its work to one that may.
+_REST = 2 / 5
+
+# Seconds since the epoch of the newest sign of life that the job's run left in storage, or None;
+# raises whatever storage does where it cannot tell.
 SignOfLife = Callable[[Job], float | None]
 
 
@@ -77,7 +83,11 @@ class Reaper:
         self._last_pass = 0.0
         self._storage_seconds = 0.0  # that the pass waited for storage
         self.at_work = False  # holds the lock
+        # When signs of life from the future were first seen, in this pass and in the one before.
         self._from_the_future: dict[tuple[str, int, float], float] = {}
+        self._from_the_future_before = self._from_the_future
+        self._blind = False  # storage could not be looked at in this pass
+        self._rests_until = 0.0
 
     def run_once(self) -> list[str]:
         """The ids of the jobs found lost in one pass; nothing where another reaper is at work."""
@@ -86,8 +96,11 @@ class Reaper:
         self._note_absence(now, now - self._last_pass)
         self._storage_seconds = 0.0
         try:
-            self.at_work = self._hold_lock(period)
-            return self._pass(now, period, self._since or now) if self.at_work else []
+            self.at_work = now >= self._rests_until and self._hold_lock(period)
+            lost = self._pass(now, period, self._since or now) if self.at_work else []
+            if self._blind:
+                self._rest(now, period)
+            return lost
         except RedisError:
             # It is away, or takes no writes (a full disk, no memory): nobody could renew a lease.
             self._since = None
@@ -107,7 +120,14 @@ class Reaper:
         if self._since is None or not 0 <= seconds <= absence:
             self._since = now
 
+    def _rest(self, now: float, period: float) -> None:
+        """Leaves the work for a while to a reaper that may see what this one does not."""
+        self._blind, self.at_work = False, False
+        self._rests_until = now + period * _REST
+        self.release()
+
     def _pass(self, now: float, period: float, since: float) -> list[str]:
+        self._from_the_future_before, self._from_the_future = self._from_the_future, {}
         self._store.redis.set(f"{self._store.prefix}reaped", now)
         self._wake(now)
         uptime = self._store.uptime()
@@ -149,13 +169,23 @@ class Reaper:
         return True
 
     def _sign(self, job: Job, now: float) -> float | None:
-        """The job's newest sign of life; one from the future counts from when it was first seen."""
+        """The job's newest sign of life; one from the future counts from when it was first seen.
+
+        Where storage cannot tell, it may have moved just now: the lease alone proves nothing.
+        """
         start = time.monotonic()
-        sign = self._sign_of_life(job)
-        self._storage_seconds += time.monotonic() - start
+        try:
+            sign = self._sign_of_life(job)
+        except Exception as error:  # whatever storage says
+            log.warning("cannot tell whether job %s is lost: %s", job.id, error)
+            self._blind = True
+            return math.inf
+        finally:
+            self._storage_seconds += time.monotonic() - start
         if sign is None or sign <= now:
             return sign
-        return self._from_the_future.setdefault((job.id, job.attempt, sign), now)
+        key = (job.id, job.attempt, sign)
+        return self._from_the_future.setdefault(key, self._from_the_future_before.get(key, now))
 
     def release(self) -> None:
         """Gives the lock up, so that another reaper is at work at once."""

@@ -26,6 +26,9 @@ class Measures(_Value):
     first_step: int | None = Field(None, description="The first step of this attempt.")
     resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
     resumed_checksum: str | None = None
+    steps_before: int | None = Field(
+        None, description="The last step that earlier attempts have published metrics of."
+    )
     checkpoint_step: int | None = Field(
         None,
         description="Its newest committed checkpoint, as far as was heard: a worker that was lost "
@@ -135,16 +138,20 @@ class Job(_Value):
             update={
                 **measures,
                 "last_step": seen.step,
-                "steps_recomputed": self.steps_recomputed(seen.first_step, seen.step),
+                "steps_recomputed": self._steps_recomputed(seen),
             }
         )
 
-    def steps_recomputed(self, first: int | None, last: int | None) -> int:
-        """How many of an attempt's steps, from `first` to `last`, an earlier one had done."""
-        done = self.last_step
-        if done is None or first is None or last is None:
+    def _steps_recomputed(self, seen: Progress) -> int:
+        """How many of the current attempt's steps an earlier one is known to have done.
+
+        The record has a lost attempt's steps as of its last renewal; the metrics that it has
+        published may tell of later ones.
+        """
+        known = [step for step in (self.last_step, seen.steps_before) if step is not None]
+        if not known or seen.first_step is None or seen.step is None:
             return 0
-        return max(0, min(done, last) - first + 1)
+        return max(0, min(max(known), seen.step) - seen.first_step + 1)
 
     @property
     def last_step(self) -> int | None:

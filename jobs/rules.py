@@ -46,7 +46,7 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     if rule.budget is Budget.FAILURES:
         failures += 1
         if not retryable:
-            state = State.FAILED
+            state, message = State.FAILED, f"{ended.message} (not tried again)"
         elif failures > retry.max_failures:
             state = State.FAILED
             message = f"{ended.message} (failed {_times(failures)}, {retry.max_failures} retries)"

@@ -135,7 +135,8 @@ class JobStore:
 
         Raises `JobNotFoundError`, and `IllegalMoveError` when its state forbids it.
         """
-        answer = self._run("request", job_id, request, json.dumps(list(Request)), "", "")
+        requests, mark = json.dumps(list(Request)), secrets.token_hex(4)
+        answer = self._run("request", job_id, request, requests, "", "", mark)
         return self._after(answer, job_id, request.value)
 
     def resume(self, job_id: str) -> Job:
@@ -234,18 +235,22 @@ class JobStore:
         ended: Attempt,
         *,
         retryable: bool = True,
+        progress: Progress | None = None,
         lease: ExpiredLease | None = None,
     ) -> Job | None:
         """The job after the attempt `ended`, as `jobs.rules.decide` has it.
 
-        With `lease` it is the reaper who ends it, and only while that lease is the last one:
-        None when it was renewed meanwhile. Raises `StaleAttemptError` when the attempt is not the
-        job's current one, and `JobNotFoundError`.
+        `progress` is the last that was seen, by default the last that was told with a renewal.
+        With `lease` it is the reaper who ends it, and only while that lease is the last one: None
+        when it was renewed meanwhile. Raises `StaleAttemptError` when the attempt is not the job's
+        current one, and `JobNotFoundError`.
         """
         while True:
             job = self.get(job_id)
             decision = decide(job, ended, jitter=random.random(), retryable=retryable)
             receipt, fields = written(job, ended, decision)
+            if progress is not None:
+                fields["progress"] = progress.model_dump_json()
             event = {"attempt": ended.number, "reason": ended.reason, "message": decision.message}
             status, detail = self._run(
                 "finish",
@@ -273,7 +278,8 @@ class JobStore:
     def evict(self, job_id: str, attempt: int, for_job: str) -> bool:
         """Whether the attempt was asked to make room for a waiting job of higher priority."""
         requests = json.dumps(list(Request))
-        status, _ = self._run("request", job_id, Request.EVICT, requests, attempt, for_job)
+        mark = secrets.token_hex(4)
+        status, _ = self._run("request", job_id, Request.EVICT, requests, attempt, for_job, mark)
         return status == "ok"
 
     def now(self) -> float:

@@ -1,10 +1,10 @@
 """The step counter: how far a training process is, readable from outside, also when it died.
 
-The file that `SPECTRAIN_STEP_FILE` names holds five little-endian 64-bit integers: the first
-step done, the last step done, the number of beats, and the times of the first and of the last
-beat in nanoseconds of the machine's monotonic clock, which nobody sets. It is mapped into
-memory, so that a beat is a few stores: under a microsecond, and the kernel keeps them when the
-process is killed.
+The file that `SPECTRAIN_STEP_FILE` names holds six little-endian 64-bit integers: the first
+step done, the last step done, the number of beats, the times of the first and of the last beat in
+nanoseconds of the machine's monotonic clock, which nobody sets, and the second step done. It is
+mapped into memory, so that a beat is a few stores: under a microsecond, and the kernel keeps them
+when the process is killed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = struct.Struct("<qqqqq")
+_LAYOUT = struct.Struct("<qqqqqq")
 VARIABLE = "SPECTRAIN_STEP_FILE"
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps a process has done, both ends included, and when (`time.monotonic`)."""
+    """The steps a process has done, both ends included, and when (`time.monotonic`).
+
+    `second` is the one after the first, None before it: a program may count a step 0 first that
+    is none, and go on from its checkpoint all the same.
+    """
 
     first: int
+    second: int | None
     last: int
     beats: int
     first_at: float
@@ -69,6 +74,8 @@ class StepCounter:
         if self._last is None:
             words[0] = step
             words[3] = now
+        elif words[2] == 1:
+            words[5] = step
         words[1] = step
         words[4] = now
         words[2] += 1
@@ -83,8 +90,10 @@ def read_steps(path: Path) -> Steps | None:
         return None
     if len(data) != _LAYOUT.size:
         return None
-    first, last, beats, first_at, last_at = _LAYOUT.unpack(data)
-    return Steps(first, last, beats, first_at / 1e9, last_at / 1e9) if beats else None
+    first, last, beats, first_at, last_at, second = _LAYOUT.unpack(data)
+    if not beats:
+        return None
+    return Steps(first, second if beats > 1 else None, last, beats, first_at / 1e9, last_at / 1e9)
 
 
 def _open(path: Path) -> StepCounter | NoCounter:

@@ -63,6 +63,7 @@ class MetricsLogger:
         """
         if type(step) is not int:
             step = rows.whole(step)
+        heartbeat.beat(step)
         form = self._format
         if [*metrics] != form.names:  # nearly always those of the row before
             form = self._format = self._format_of(tuple(metrics))
@@ -146,13 +147,13 @@ class MetricsLogger:
             summary[f"{name}_final"] = values[-1]
         return summary
 
-    def rewind(self, step: int) -> int:
+    def rewind(self, step: int, *, attempt: int | None = None) -> int:
         """Move the rows beyond `step` to `metrics.superseded.jsonl`; how many there were.
 
         Call it after loading the checkpoint of `step`, with -1 to start afresh: the steps that
         are computed again then give one curve. Whenever this process is killed, each row is in
-        one of the files, and after the next call in one only. Invalid lines go along. Raises
-        OSError.
+        one of the files, and after the next call in one only. Invalid lines go along. The resume
+        is noted with the number of the `attempt`, by default that of this process. Raises OSError.
         """
         step = rows.whole(step)
         self.close()
@@ -170,7 +171,8 @@ class MetricsLogger:
         if superseded:
             write_atomically(self.metrics_file, b"".join(kept))
         if kept or superseded:
-            self._note_resume(step, len(superseded))
+            number = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0) if attempt is None else attempt
+            self._note_resume(step, number, len(superseded))
         return len(superseded)
 
     def _moved_before(self, here: list[bytes]) -> tuple[list[bytes], bool]:
@@ -189,8 +191,9 @@ class MetricsLogger:
             moved.pop()
         return moved, False
 
-    def _note_resume(self, step: int, superseded: int) -> None:
-        attempt = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0)
+    def _note_resume(self, step: int, attempt: int, superseded: int) -> None:
+        if attempt and not superseded and (step, attempt) == self._last_resume():
+            return  # the service has rewound before the program does
         note = {"step": step, "timestamp": round(time.time(), 3), "attempt": attempt}
         resumes = AppendLog(self._resumes)
         resumes.append(json.dumps(note).encode() + b"\n")
@@ -199,6 +202,14 @@ class MetricsLogger:
         self._text.append(
             b"%b resumed after step %d, %d rows superseded\n" % (clock, step, superseded)
         )
+
+    def _last_resume(self) -> tuple[int, int] | None:
+        """Step and attempt of the resume noted last."""
+        try:
+            note = json.loads(self._resumes.read_bytes().splitlines()[-1])
+            return note["step"], note["attempt"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
 
 def latest_step(metrics_file: Path) -> int | None:

@@ -138,13 +138,9 @@ def is_text(name: str) -> bool:
 def newest_change(storage: Storage, run: str) -> float | None:
     """When storage last saw something new of a run, seconds since the epoch.
 
-    None when there is nothing, or the storage cannot tell now.
+    None when there is nothing. Raises `OSError` and `StorageError` when storage cannot tell now.
     """
-    try:
-        return max((file.modified for file in storage.list(run)), default=None)
-    except (OSError, StorageError) as error:
-        log.warning("cannot look at the files of run %s: %s", run, error)
-        return None
+    return max((file.modified for file in storage.list(run)), default=None)
 
 
 def open_storage(url: str, s3_endpoint_url: str = "") -> Storage:

@@ -9,6 +9,9 @@ from jobs.record import Job, Progress
 from jobs.states import Reason
 from worker.outcome import MARGIN_SECONDS
 
+# How often a job is taken off its worker, where this one never was: of a shorter run without a loss
+# the rule would make a loss in its run time.
+_NO_LOSS_SECONDS = 86400.0
 # What takes a job off its worker through no fault of its own.
 _INTERRUPTIONS = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.LOST})
 
@@ -51,8 +54,10 @@ def advise(
     """
     if save_seconds + upload_seconds + MARGIN_SECONDS <= grace_seconds:
         return None
-    interruptions = sum(attempt.reason in _INTERRUPTIONS for attempt in job.attempts)
-    seconds = young_daly(save_seconds, run_seconds / max(1, interruptions))
+    losses = sum(attempt.reason in _INTERRUPTIONS for attempt in job.attempts)
+    between = run_seconds / losses if losses else max(run_seconds, _NO_LOSS_SECONDS)
+    # Where losses are as frequent as that, saves back to back are the best there is.
+    seconds = max(young_daly(save_seconds, between), save_seconds)
     steps = None
     if progress.step is not None and progress.first_step is not None and progress.step_seconds > 0:
         pace = (progress.step - progress.first_step) / progress.step_seconds

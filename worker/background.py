@@ -45,6 +45,11 @@ class Background:
         self._away_since: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
+    @property
+    def away(self) -> bool:
+        """Whether the last call did not come through."""
+        return self._away_since is not None
+
     def start(self) -> None:
         """Starts calling."""
         self._thread.start()

@@ -29,6 +29,7 @@ STARTED, ENDED = b"S", b"E"
 # The supervisor may say these in between.
 TERMINATE, KILL = b"T", b"K"
 NOT_STARTED = 127
+CANNOT_START = "cannot start"  # the first words of what is printed then
 _HEARD = {signal.SIGTERM, signal.SIGCHLD}
 
 
@@ -80,7 +81,8 @@ def execute(launch: Launch) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(launch.command[0], launch.command, launch.env)  # noqa: S606 - no shell
     except OSError as error:
-        print(f"cannot start {launch.command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        why = f"{CANNOT_START} {launch.command[0]}: {error.strerror}"
+        print(why, file=sys.stderr, flush=True)
     finally:
         os._exit(NOT_STARTED)
 

@@ -12,6 +12,10 @@ from worker.advice import Advice
 from worker.background import Background
 from worker.service import Service
 
+# Of a lease. What is renewed five times in it does not run out in so short an absence, and may in a
+# longer one.
+ABSENCE = 1 / 2
+
 
 class Lease:
     """Renews the lease five times in a period, in a thread of its own, through outages of Redis.
@@ -75,8 +79,11 @@ class Lease:
         """Renews the lease here and now, for a process that stood still.
 
         It wakes up everywhere at once, and must hear that the job was taken from it before it
-        publishes. Raises StaleAttemptError then; goes on where Redis is away.
+        publishes. Raises StaleAttemptError then. Where Redis is away it goes on, and does not ask
+        when that is known: each answer would be as long in not coming.
         """
+        if self._thread.away:
+            return
         with contextlib.suppress(*STORE_AWAY, RecordGoneError):
             self._store.renew(self._job.id, self._job.attempt, self.progress, self._job.worker)
 

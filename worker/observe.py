@@ -15,10 +15,15 @@ from worker.outcome import Intent
 from worker.scratch import Restored, Scratch
 
 
-def began_anew(scratch: Scratch, restored: Restored) -> bool:
-    """Whether the program counts its steps from 0 on although it had a later checkpoint."""
+def began_anew(scratch: Scratch, restored: Restored, *, in_doubt: bool = False) -> bool:
+    """Whether the program counts its steps from 0 on although it had a later checkpoint.
+
+    A first step 0 alone may be a row that it logs at each start: `in_doubt` until the second.
+    """
     steps, start = heartbeat.read_steps(scratch.steps), restored.checkpoint
-    return steps is not None and start is not None and steps.first == 0 < start.step
+    if steps is None or start is None or steps.first != 0 or start.step == 0:
+        return False
+    return in_doubt if steps.second is None else steps.second <= start.step
 
 
 class Observer:
@@ -56,6 +61,7 @@ class Observer:
             step_seconds=max(0.0, steps.last_at - steps.first_at) if steps else 0.0,
             resumed_from=start.step if start else None,
             resumed_checksum=start.checksum if start else None,
+            steps_before=self._restored.last_step,
             total_steps=self._spec.train.steps if self._spec.train else None,
             loss=self._loss,
             tokens_per_second=self._tokens_per_second,

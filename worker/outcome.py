@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobs.states import Reason, Request
-from worker.guard import NOT_STARTED
+from worker.guard import CANNOT_START, NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory|std::bad_alloc"
@@ -136,7 +136,8 @@ def outcome(
         Reason.ERROR,
         f"{_describe(exit_code)}: {last}",
         exit_code,
-        retryable=exit_code != NOT_STARTED,
+        # A program that was started may exit with that code too, and shells do.
+        retryable=exit_code != NOT_STARTED or not last.startswith(CANNOT_START),
         log_tail=tail,
     )
 

@@ -33,9 +33,10 @@ class Publisher:
 
     Its methods raise `OvertakenError` when a newer attempt has the run, and other
     `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
-    this one stopped. Where the last pass is longer ago than `absence` seconds this process stood
-    still: `confirm` is called first, and ends the pass by raising. Once the run is `spoiled` only
-    its log and the receipts are published: what storage has is what a later attempt goes on from.
+    this one stopped. Where the last pass began longer ago than `absence` seconds this process may
+    have stood still: `confirm` is called first, and ends the pass by raising. Once the run is
+    `spoiled` only its log and the receipts are published: what storage has is what a later attempt
+    goes on from.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Publisher:
         self._closing = False
         self._absence = absence
         self._confirm = confirm
-        self._passed_at = time.monotonic()
+        self._pass_begun = time.monotonic()
         self._spoiled = spoiled
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
         self._uploaded_bytes = 0
@@ -90,12 +91,10 @@ class Publisher:
 
     def publish(self) -> None:
         """One pass over the scratch directory."""
-        if time.monotonic() - self._passed_at > self._absence:
+        if time.monotonic() - self._pass_begun > self._absence:
             self._confirm()
-        try:
-            self._pass()
-        finally:
-            self._passed_at = time.monotonic()
+        self._pass_begun = time.monotonic()
+        self._pass()
 
     def _pass(self) -> None:
         start = time.monotonic()
@@ -119,7 +118,8 @@ class Publisher:
         if self._closing:
             whole = data  # also those of a script that keeps no records
         run = self._scratch.run
-        curve = [path for path in others if path in {run.metrics, run.superseded_metrics}]
+        # What is moved aside first: a row may be in both for a moment, and never in neither.
+        curve = [path for path in (run.superseded_metrics, run.metrics) if path in others]
         self._output.publish()
         for path in (*curve, *whole, *records):
             self._publish_file(path)

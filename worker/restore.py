@@ -8,6 +8,7 @@ from pathlib import Path
 
 from monitoring import commit
 from monitoring.commit import CheckpointCorrupt, CommitRecord
+from monitoring.metrics import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage import Storage
 from worker.scratch import Restored, Version
@@ -47,6 +48,17 @@ def restore(
         return None
 
 
+def rewind(run: RunPaths, restored: Restored, attempt: int) -> None:
+    """Moves the rows beyond the checkpoint aside: one curve, of programs too that do not do it.
+
+    A program whose checkpoints are of its own kind has to do so itself. Raises `OSError`.
+    """
+    if restored.checkpoint is None or restored.last_step is None:
+        return
+    if restored.last_step > restored.checkpoint.step:
+        MetricsLogger(run.logs).rewind(restored.checkpoint.step, attempt=attempt)
+
+
 class _Restoring:
     """The files of one run on their way; `check` ends it by raising."""
 
@@ -79,7 +91,8 @@ class _Restoring:
         for link, neighbour in self._links.items():
             link.symlink_to(neighbour)
         newest, left = self._fetch_checkpoints(checkpoints)
-        return Restored(newest, self._files, self._links, left)
+        last = latest_step(self._run.metrics) if self._run.metrics.is_file() else None
+        return Restored(newest, self._files, self._links, left, last)
 
     def _fetch_checkpoints(
         self, paths: Iterable[Path]

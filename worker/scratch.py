@@ -172,9 +172,11 @@ class Restored:
     """What an attempt starts from: its checkpoint's record, and all files as storage has them.
 
     Older checkpoints may have been left in storage: where they would lie here, and their records.
+    `last_step` is that of the last row of the metrics, which may be later than the checkpoint.
     """
 
     checkpoint: commit.CommitRecord | None
     files: dict[Path, Version]
     links: dict[Path, str]
     left: dict[Path, commit.CommitRecord] = field(default_factory=dict)
+    last_step: int | None = None

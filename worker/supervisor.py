@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,16 +26,17 @@ from worker.background import Background
 from worker.child import Child
 from worker.command import Launch
 from worker.launch import CannotLaunchError, prepare
-from worker.lease import Lease
+from worker.lease import ABSENCE, Lease
 from worker.memory import oom_kills
 from worker.observe import Observer, began_anew
-from worker.outcome import BY_REQUEST, SPOILS, Intent, Outcome, grace, not_started, outcome
+from worker.outcome import BY_REQUEST, SPOILS, Intent, Outcome, not_started, outcome
 from worker.output import last_lines
 from worker.publish import Publisher
 from worker.receipts import Receipts
-from worker.restore import restore
+from worker.restore import restore, rewind
 from worker.scratch import Restored, Scratch
 from worker.service import Service
+from worker.stopping import Stopping
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,7 @@ class _Attempt:
         self._service = service
         self._job = job
         self._scratch = scratch
-        self._intent: Intent | None = None
-        self._kill_at: float | None = None  # time.monotonic
+        self._stopping = Stopping(service, job.id)
         self._puzzled = False
         self._begun = time.monotonic()
         self._restore_seconds: float | None = None
@@ -127,8 +126,8 @@ class _Attempt:
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
             self._service.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
-            absence=self._service.settings.lease_seconds, confirm=self._lease.confirm,
-            spoiled=lambda: guarded and began_anew(self._scratch, restored),
+            absence=self._service.settings.lease_seconds * ABSENCE, confirm=self._lease.confirm,
+            spoiled=lambda: guarded and began_anew(self._scratch, restored, in_doubt=True),
         )  # fmt: skip
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish, nice=PUBLICATION_NICE)
@@ -151,12 +150,12 @@ class _Attempt:
         tells = self._job.spec.train is not None
         ended = outcome(
             exit_code,
-            self._intent,
+            self._stopping.intent,
             lines,
             says_when_done=tells,
             killed_for_memory=oom_kills() != kills,
         )
-        ended = self._publish_last(publisher, self._with_notice(ended, self._intent))
+        ended = self._publish_last(publisher, self._with_notice(ended, self._stopping.intent))
         self._publish_receipt(publisher, ended)
         return ended
 
@@ -181,6 +180,8 @@ class _Attempt:
         )
         if restored is None:
             return None
+        if self._job.spec.restart == "from_checkpoint":
+            rewind(run, restored, self._job.attempt)
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
             write_atomically(run.job, text.encode())
@@ -200,17 +201,16 @@ class _Attempt:
             self._look(observer, publisher)
             if code is not None:
                 if (found := self._violation(observer)) in SPOILS:
-                    self._intend(found)
+                    self._stopping.intend(found)
                 return code
             if self._lease.overtaken or publication.overtaken:
                 raise Overtaken
             if (asked := self._asked()) is not None:
-                self._stop(child, asked, publisher)
+                self._stopping.ask(child, asked, publisher.longest_seconds)
             self._advise(publisher)
             if (violation := self._violation(observer)) is not None:
-                self._stop(child, violation, publisher)
-            if self._kill_at is not None and time.monotonic() > self._kill_at:
-                child.kill()
+                self._stopping.ask(child, violation, publisher.longest_seconds)
+            self._stopping.kill_when_due(child)
             attendance.wake.wait(_TICK_SECONDS)
             attendance.wake.clear()
 
@@ -218,7 +218,7 @@ class _Attempt:
         """What the attempt must be stopped for."""
         found = observer.violation(self._lease.limits, self._run_seconds)
         # A program that saves because it was asked to leave makes no step: that is no failure.
-        return None if found is Intent.STALL and self._intent is not None else found
+        return None if found is Intent.STALL and self._stopping.intent is not None else found
 
     def _is_wanted(self) -> bool:
         """Whether nobody has asked this attempt or this worker to stop."""
@@ -250,23 +250,6 @@ class _Attempt:
                 "restore_seconds": self._restore_seconds,
             }
         )
-
-    def _stop(self, child: Child, intent: Intent, publisher: Publisher) -> None:
-        """Asks the child to leave, once; the weightiest of several reasons counts."""
-        first = self._intent is None
-        self._intend(intent)
-        stop_since = self._service.attendance.stop_since
-        pressing = intent if stop_since is None else Intent.SHUTDOWN
-        seconds = grace(pressing, self._grace_seconds, publisher.longest_seconds)
-        kill_at = (time.monotonic() if stop_since is None else stop_since) + seconds
-        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
-        if first:
-            log.info("job %s: asking the child to stop (%s)", self._job.id, intent.name.lower())
-            child.terminate()
-
-    def _intend(self, intent: Intent) -> None:
-        if self._intent is None or intent.value > self._intent.value:
-            self._intent = intent
 
     @property
     def _run_seconds(self) -> float:
@@ -301,7 +284,7 @@ class _Attempt:
         """Publishes what is left and how it ended, waiting for a store that is away."""
         why = f" ({ended.message})" if ended.message else ""
         publisher.close(f"{_now()} attempt {self._job.attempt} ended: {ended.reason}{why}")
-        give_up = time.monotonic() + self._grace_seconds
+        give_up = time.monotonic() + self._stopping.grace_seconds
 
         def worth_it() -> bool:
             return self._lease.request is not Request.CANCEL or time.monotonic() < give_up
@@ -342,20 +325,13 @@ class _Attempt:
         while not call.call():
             if self._lease.overtaken or call.overtaken:
                 raise Overtaken
-            if time.monotonic() > min(deadline, self._grace_ends()) or not as_long_as():
+            if (
+                time.monotonic() > min(deadline, self._stopping.worker_leaves_at)
+                or not as_long_as()
+            ):
                 return False
             time.sleep(_RETRY_SECONDS)
         return True
-
-    def _grace_ends(self) -> float:
-        """The `time.monotonic` by which this worker must be gone; infinite while it may stay."""
-        since = self._service.attendance.stop_since
-        return math.inf if since is None else since + self._grace_seconds
-
-    @property
-    def _grace_seconds(self) -> float:
-        """From a stop request to the kill; less where the machine is gone sooner."""
-        return self._service.attendance.seconds(self._service.settings.grace_seconds)
 
     def finish(self, ended: Outcome) -> None:
         """Writes the end, however long Redis is away, and wakes a worker for what is queued.
@@ -367,12 +343,14 @@ class _Attempt:
             try:
                 self._lease.note_advice()
                 receipt = self._receipt(ended)
-                job = store.finish(self._job.id, receipt, retryable=ended.retryable)
+                job = store.finish(
+                    self._job.id, receipt, retryable=ended.retryable, progress=self._lease.progress
+                )
             except RedisError as error:  # away, or out of memory or disk
                 if not told:
                     log.warning("job %s: cannot write its end yet: %s", self._job.id, error)
                 told = True
-                if time.monotonic() > self._grace_ends():
+                if time.monotonic() > self._stopping.worker_leaves_at:
                     log.error("job %s: its end was not written: %s", self._job.id, error)
                     return
                 time.sleep(_RETRY_SECONDS)

@@ -4,13 +4,17 @@
 -- ARGV[7] delay before the job may run again, seconds   ARGV[8] fields of the record (JSON)
 -- ARGV[9] the attempt's receipt (JSON)   ARGV[10] event (JSON)
 -- ARGV[11] what it adds to the tallies (JSON)
--- Answers ok (also for the same end twice: the answer was lost on the way), stale, illegal, or
--- changed when a request came in or the lease was renewed meanwhile: decide again.
+-- Answers ok (also for the same end twice: the answer was lost on the way, and its message may have
+-- changed since), stale, illegal, or changed when a request came in or the lease was renewed
+-- meanwhile: decide again.
 local id, attempt, to, request, expiry = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local found = redis.call('HMGET', job_key(id), 'state', 'attempt', 'request', 'attempt:' .. attempt)
 local from = found[1]
 if not from then return {'missing', ''} end
-if found[4] == ARGV[9] then return {'ok', from} end
+local before, now = found[4] and cjson.decode(found[4]), cjson.decode(ARGV[9])
+if before and before.reason == now.reason and before.ended_at == now.ended_at then
+  return {'ok', from}
+end
 if from ~= 'running' or found[2] ~= attempt then return {'stale', found[2]} end
 if not legal(from, to) then return {'illegal', from} end
 if (found[3] or '') ~= request then return {'changed', 'request'} end

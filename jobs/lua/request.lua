@@ -1,15 +1,17 @@
 -- Asks a running job to stop, or cancels one that is not running.
 -- ARGV[2] id   ARGV[3] request   ARGV[4] the requests, weakest first (JSON)
 -- ARGV[5] attempt it was decided for, or ''   ARGV[6] the job that is to have its place, or ''
+-- ARGV[7] mark of this call, which may be sent twice
 -- A stronger request replaces a weaker one, the same one again does nothing. A pause may be taken
 -- back (resume.lua): what a person had asked for before it is kept for that.
 -- Answers ok with the state, missing, illegal with the state that forbids it, or changed when the
 -- attempt is over, or the other job does not wait with a higher priority any more.
-local id, request, attempt, other = ARGV[2], ARGV[3], ARGV[5], ARGV[6]
+local id, request, attempt, other, mark = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7]
 local rank = {}
 for position, name in ipairs(cjson.decode(ARGV[4])) do rank[name] = position end
 local state = get(id, 'state')
 if not state then return {'missing', ''} end
+if get(id, 'call') == mark then return {'ok', state} end
 if attempt ~= '' and get(id, 'attempt') ~= attempt then return {'changed', 'attempt'} end
 if other ~= '' and (get(other, 'state') ~= 'queued'
     or tonumber(get(other, 'priority')) <= tonumber(get(id, 'priority'))) then
@@ -23,7 +25,7 @@ if state == 'running' then
   redis.call('HSET', job_key(id), 'request', request, 'evicted_for', other, 'request_before', before)
   tell_worker(get(id, 'worker'), id)
   event(id, 'requested', cjson.encode({request = request, ['for'] = other ~= '' and other or nil}))
-elseif request == 'cancel' and state == 'cancelled' then
+elseif (request == 'cancel' and state == 'cancelled') or (request == 'pause' and state == 'paused') then
   return {'ok', state}
 elseif request == 'cancel' and legal(state, 'cancelled') then
   move(id, state, 'cancelled')
@@ -33,4 +35,5 @@ elseif request == 'cancel' and legal(state, 'cancelled') then
 else
   return {'illegal', state}
 end
+redis.call('HSET', job_key(id), 'call', mark)
 return {'ok', get(id, 'state')}

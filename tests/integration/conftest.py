@@ -21,6 +21,9 @@ from botocore.loaders import create_loader
 
 from api.redis_server import free_port
 from bench.store import BUCKET, KEYS, s3_store
+from jobs.settings import Settings
+from jobs.store import JobStore
+from tests.integration.one_worker import Bench
 from worker.child import Child, Start
 from worker.warm_start import WarmStart
 
@@ -154,3 +157,11 @@ def warm() -> Iterator[WarmStart]:
     assert warm.wait_until_ready(60)
     yield warm
     warm.close()
+
+
+@pytest.fixture
+def bench(settings: Settings, store: JobStore) -> Iterator[Bench]:
+    """A worker whose jobs have four seconds to leave."""
+    bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store)
+    yield bench
+    bench.service.messenger.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,9 +12,10 @@ from redis import Redis
 from jobs.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
+    StaleAttemptError,
 )
 from jobs.queues import ExpiredLease
-from jobs.record import Attempt, Job
+from jobs.record import Attempt, Job, Progress
 from jobs.rules import lost_attempt
 from jobs.spec import JobSpec, Retry
 from jobs.states import Reason, Request, State
@@ -72,6 +74,42 @@ def test_an_answer_that_was_lost_on_the_way_is_given_again(store: JobStore, runn
     ]  # fmt: skip
 
 
+def test_an_end_that_was_written_may_be_told_again_although_a_request_came_too_late_for_it(
+    store: JobStore, running: Job
+) -> None:
+    receipt = ended(running, Reason.COMPLETED, at=2.0, message="")
+    store.request(running.id, Request.PREEMPT)
+    first = store.finish(running.id, receipt)
+    assert first is not None
+    assert "came too late" in first.message
+    # It is decided anew, of a job that has ended by now.
+    assert store.finish(running.id, receipt) == first
+    with pytest.raises(StaleAttemptError):
+        store.finish(running.id, ended(running, Reason.ERROR, at=2.0))
+
+
+def test_the_end_of_an_attempt_brings_its_last_progress_along(
+    store: JobStore, running: Job
+) -> None:
+    store.renew(running.id, 1, Progress(step=3, loss=2.0))
+    last = Progress(step=9, loss=1.0)
+    after = store.finish(running.id, ended(running, Reason.COMPLETED, at=2.0), progress=last)
+    assert after is not None
+    assert after.progress == last
+
+
+def test_a_job_that_runs_again_does_not_say_why_its_last_attempt_ended(
+    store: JobStore, running: Job
+) -> None:
+    after = store.finish(running.id, ended(running, Reason.PREEMPTED, at=2.0))
+    assert after is not None
+    assert after.reason is Reason.PREEMPTED
+    again = store.claim("default", "w2")
+    assert again is not None
+    assert (again.reason, again.message) == (None, "")
+    assert again.attempts[0].reason is Reason.PREEMPTED
+
+
 def test_workers_that_claim_at_once_never_get_the_same_job(store: JobStore) -> None:
     submitted = [store.submit(SPEC).id for _ in range(50)]
     with ThreadPoolExecutor(8) as threads:
@@ -118,8 +156,14 @@ def test_what_a_person_asks_is_answered_alike_when_the_answer_was_lost_on_the_wa
     def twice(*call: str) -> None:
         assert [store._run(*call)[0] for _ in range(2)] == ["ok", "ok"]
 
-    store.request(running.id, Request.PAUSE)
+    def ask(request: Request, mark: str) -> tuple[str, ...]:
+        return ("request", running.id, request, json.dumps(list(Request)), "", "", mark)
+
+    twice(*ask(Request.PREEMPT, "preempt"))
+    paused = ask(Request.PAUSE, "pause")
+    twice(*paused)
     store.finish(running.id, ended(running, Reason.PAUSED, at=2.0))
+    twice(*paused)
     twice("resume", running.id, "one call")
     store.request(running.id, Request.CANCEL)
     twice("retry", running.id, "another")

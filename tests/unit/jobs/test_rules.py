@@ -119,6 +119,12 @@ def test_back_off_doubles_up_to_a_ceiling() -> None:
     assert decide(job(spec=patient), ended(Reason.ERROR)).delay_seconds == 3600
 
 
+def test_an_error_that_no_further_attempt_can_mend_says_that_there_is_none() -> None:
+    decision = decide(job(), ended(Reason.ERROR, message="no such file"), retryable=False)
+    assert decision.state is State.FAILED
+    assert decision.message == "no such file (not tried again)"
+
+
 def test_running_out_of_memory_is_tried_again_only_where_that_is_asked_for() -> None:
     plain = decide(job(), ended(Reason.OUT_OF_MEMORY, message="CUDA out of memory"))
     assert plain.state is State.FAILED
@@ -134,25 +140,35 @@ def test_a_finished_run_outruns_a_cancel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "first", "last", "expected"),
+    ("earlier", "published", "first", "last", "expected"),
     [
-        ([437], 401, 600, 37),
-        ([437], 438, 600, 0),
-        ([437], 0, 600, 438),
-        ([437], 0, 100, 101),
-        ([437, 300], 401, 600, 37),
-        ([], 0, 600, 0),
-        ([437], None, None, 0),
+        ([437], None, 401, 600, 37),
+        ([437], None, 438, 600, 0),
+        ([437], None, 0, 600, 438),
+        ([437], None, 0, 100, 101),
+        ([437, 300], None, 401, 600, 37),
+        ([], None, 0, 600, 0),
+        ([437], None, None, None, 0),
+        # A worker that was killed had published more than it had told.
+        ([437], 450, 401, 600, 50),
+        ([437], 420, 401, 600, 37),
+        ([], 450, 401, 600, 50),
     ],
 )
 def test_steps_computed_twice_are_counted(
-    earlier: list[int], first: int | None, last: int | None, expected: int
+    earlier: list[int],
+    published: int | None,
+    first: int | None,
+    last: int | None,
+    expected: int,
 ) -> None:
     attempts = [
         Attempt(number=n, worker="w", started_at=0.0, last_step=step)
         for n, step in enumerate(earlier, start=1)
     ]
-    assert job(attempts=attempts).steps_recomputed(first, last) == expected
+    current = Attempt(number=9, worker="w", started_at=0.0)
+    seen = Progress(first_step=first, step=last, steps_before=published)
+    assert job(attempts=attempts).so_far(current, seen).steps_recomputed == expected
 
 
 def test_a_lost_attempt_keeps_what_was_last_heard_of_it() -> None:

@@ -31,6 +31,22 @@ def test_first_and_last_step_and_beats_are_counted(tmp_path: Path) -> None:
     assert steps(file) == (40, 42, 3)
 
 
+def test_the_second_step_is_kept_beside_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "steps"
+    counter = StepCounter(file)
+    seen = []
+    for step in (0, 0, 501, 502):
+        counter.beat(step)
+        found = read_steps(file)
+        assert found is not None
+        seen.append(found.second)
+    assert seen == [None, None, 501, 501]
+    StepCounter(file).beat(503)
+    found = read_steps(file)
+    assert found is not None
+    assert found.second == 501, "another counter of the same process goes on"
+
+
 def test_the_first_and_the_last_beat_have_their_times(tmp_path: Path) -> None:
     before = time.monotonic()
     counter = StepCounter(tmp_path / "steps")
@@ -75,6 +91,17 @@ def test_a_counter_that_cannot_be_opened_is_one_warning(
 def test_a_step_may_be_any_whole_number(tmp_path: Path, step: Any) -> None:
     StepCounter(tmp_path / "steps").beat(step)
     assert steps(tmp_path / "steps") == (7, 7, 1)
+
+
+def test_a_row_counts_as_a_step_also_where_nobody_asks_whether_to_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_counter", None)
+    monkeypatch.setenv("SPECTRAIN_STEP_FILE", str(tmp_path / "steps"))
+    logger = MetricsLogger(tmp_path / "logs")
+    for step in (10, 20, 30):
+        logger.log_metrics(step, {"loss": 1.0})
+    assert steps(tmp_path / "steps") == (10, 30, 3)
 
 
 def test_a_counter_takes_its_room_on_the_disk_when_it_is_opened(tmp_path: Path) -> None:

@@ -157,6 +157,22 @@ def test_a_resume_moves_the_rows_beyond_its_step(logger: MetricsLogger) -> None:
     assert [json.loads(line)["step"] for line in resumes] == [6, 7]
 
 
+def test_a_resume_that_the_service_has_noted_already_is_noted_once(
+    logger: MetricsLogger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(10):
+        logger.log_metrics(step, {"loss": float(step)})
+    logger.close()
+    assert MetricsLogger(logger.log_dir).rewind(6, attempt=2) == 3
+    monkeypatch.setenv("SPECTRAIN_ATTEMPT", "2")
+    assert logger.rewind(6) == 0
+    monkeypatch.setenv("SPECTRAIN_ATTEMPT", "3")
+    assert logger.rewind(6) == 0
+    notes = logger.metrics_file.with_name("resumes.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in notes]
+    assert [(note["step"], note["attempt"]) for note in found] == [(6, 2), (6, 3)]
+
+
 def test_a_fresh_start_moves_every_row(logger: MetricsLogger) -> None:
     assert logger.rewind(-1) == 0
     for step in range(3):

@@ -38,13 +38,25 @@ def test_saves_that_do_not_fit_are_told_with_their_numbers_and_the_best_interval
     assert "grace of 60 s" in str(advice)
 
 
-def test_the_first_interruption_is_counted_as_if_it_came_now() -> None:
+@pytest.mark.parametrize(
+    ("hours", "seconds"), [(0.01, 2939), (24, 2939), (96, 5879)], ids=["new", "a day", "four days"]
+)
+def test_a_job_that_was_never_interrupted_counts_a_loss_a_day_and_fewer_when_it_has_run_longer(
+    hours: float, seconds: float
+) -> None:
     calm = JOB.model_copy(update={"attempts": JOB.attempts[-1:]})
     advice = advise(calm, Progress(), save_seconds=50, upload_seconds=40, grace_seconds=60,
-                    run_seconds=900)  # fmt: skip
+                    run_seconds=hours * 3600)  # fmt: skip
     assert advice is not None
-    assert advice.checkpoint_seconds == pytest.approx(300)
+    assert advice.checkpoint_seconds == pytest.approx(seconds, abs=1)
     assert advice.checkpoint_steps is None
+
+
+def test_no_job_is_told_to_save_more_often_than_a_save_takes() -> None:
+    advice = advise(JOB, PROGRESS, save_seconds=50, upload_seconds=40, grace_seconds=60,
+                    run_seconds=20)  # fmt: skip
+    assert advice is not None
+    assert advice.checkpoint_seconds == 50
 
 
 def test_the_interval_loses_less_than_any_other() -> None:

@@ -90,8 +90,11 @@ def test_an_error_says_how_it_ended_and_its_last_words() -> None:
     assert outcome(139, None, [], says_when_done=True).message == "killed by SIGSEGV: no output"
 
 
-def test_a_program_that_does_not_exist_is_not_tried_again() -> None:
-    assert not outcome(127, None, [], says_when_done=False).retryable
+def test_a_program_that_does_not_exist_is_not_tried_again_and_one_that_exits_like_that_is() -> None:
+    missing = ["cannot start no-such-program: No such file or directory"]
+    assert not outcome(127, None, missing, says_when_done=False).retryable
+    assert outcome(127, None, ["sh: 1: nvcc: not found"], says_when_done=False).retryable
+    assert outcome(127, None, [], says_when_done=False).retryable
 
 
 def test_only_a_machine_that_is_about_to_go_cuts_the_grace_for_the_upload() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from monitoring import commit
+from monitoring import MetricsLogger, commit
 from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths, commit_record
 from monitoring.storage import Fence, OvertakenError
@@ -515,3 +515,52 @@ def test_only_who_stood_still_asks_whether_the_job_is_still_its_own(
     publisher.publish()
     publisher.publish()
     assert asked == [now]
+
+
+def test_what_a_rewind_moves_aside_is_published_before_it_is_taken_away(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dies between the two leaves a row in both files, and in none never."""
+    first.log(*range(10))
+    first.publisher.publish()
+    MetricsLogger(first.run.logs).rewind(6)
+    written: list[str] = []
+    put = first.storage.put
+
+    def note(key: str, source: Path, *args: Any, **kwargs: Any) -> None:
+        written.append(source.name)
+        put(key, source, *args, **kwargs)
+
+    monkeypatch.setattr(first.storage, "put", note)
+    append = first.storage.append
+
+    def note_append(key: str, *args: Any, **kwargs: Any) -> None:
+        written.append(Path(key).name)
+        append(key, *args, **kwargs)
+
+    monkeypatch.setattr(first.storage, "append", note_append)
+    first.publisher.publish()
+    names = [name for name in written if name.startswith("metrics")]
+    assert names == ["metrics.superseded.jsonl", "metrics.jsonl"]
+
+
+def test_who_stood_still_in_the_middle_of_a_pass_asks_before_the_next(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    def stand_still() -> bool:
+        nonlocal now
+        now += 16.0
+        return False
+
+    publisher = Publisher(
+        first.storage, first.scratch, first.fence, first.restored,
+        absence=15.0, confirm=lambda: asked.append(now), spoiled=stand_still,
+    )  # fmt: skip
+    publisher.publish()
+    assert asked == []
+    publisher.publish()
+    assert len(asked) == 1

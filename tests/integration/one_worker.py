@@ -1,0 +1,65 @@
+"""One worker without its Celery, for the tests of what it does with a job."""
+
+from __future__ import annotations
+
+import threading
+
+from jobs.messages import Messenger
+from jobs.record import Job
+from jobs.settings import Settings
+from jobs.spec import JobSpec
+from jobs.store import JobStore
+from monitoring.file_storage import FileStorage
+from monitoring.paths import RunPaths
+from monitoring.storage import open_storage
+from worker.launch import Slot
+from worker.service import Attendance, Service
+from worker.supervisor import supervise
+
+STUBBORN = (
+    "import signal, time; signal.signal(15, signal.SIG_IGN); "
+    "print('up', flush=True); time.sleep(600)"
+)
+BEATS = "from monitoring import heartbeat; import time\n"
+
+
+def python(script: str, **spec: object) -> JobSpec:
+    fields = {"name": "a", "command": ["python", "-c", script], "retry": {"backoff_seconds": 0}}
+    return JobSpec.model_validate({**fields, **spec})
+
+
+class Bench:
+    """One worker without its Celery."""
+
+    def __init__(self, settings: Settings, store: JobStore) -> None:
+        self.settings = settings
+        self.store = store
+        self.attendance = Attendance()
+        storage = open_storage(settings.storage_url)
+        assert isinstance(storage, FileStorage)
+        self.storage = storage
+        messenger = Messenger(settings, store)
+        self.service = Service(settings, store, messenger, storage, Slot(()), self.attendance)
+
+    def claim(self, spec: JobSpec) -> Job:
+        self.store.submit(spec)
+        job = self.store.claim("default", "w")
+        assert job is not None
+        return job
+
+    def run(self, spec: JobSpec) -> Job:
+        job = self.claim(spec)
+        supervise(self.service, job)
+        return self.store.get(job.id)
+
+    def begin(self, job: Job) -> threading.Thread:
+        thread = threading.Thread(target=supervise, args=(self.service, job), daemon=True)
+        thread.start()
+        return thread
+
+    def files(self, job: Job) -> RunPaths:
+        return RunPaths(self.storage.root / job.id)
+
+    def output(self, job: Job) -> str:
+        log = self.files(job).output_log
+        return log.read_text() if log.exists() else ""
