@@ -78,6 +78,13 @@ class Plan:
     seed: int
     at: tuple[int, ...] = ()  # steps; or else they are drawn
 
+    def check(self) -> None:
+        """Raises `DrillFailedError` for steps that are known to be none of the run."""
+        steps = self.spec.train.steps if self.spec.train else None
+        if steps is not None and self.at and max(self.at) >= steps:
+            last = max(self.at)
+            raise DrillFailedError(f"the run has the steps 0 to {steps - 1}, and no step {last}")
+
     def moments(self, steps: int) -> list[int]:
         """The steps of the interruptions of a run of `steps`."""
         return sorted(self.at) or moments(steps, self.times, random.Random(self.seed))
@@ -97,6 +104,7 @@ def drill(
     plan = Plan(spec or SPEC, Target(target), number, len(at) or times, seed, tuple(at))
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     try:
+        plan.check()
         if url is None:
             report = _own_service(console, plan, data, device)
         else:
@@ -190,8 +198,8 @@ class _Twins:
         if untouched.state is State.SUCCEEDED:
             at = ", ".join(map(str, chosen))
             self._console.print(
-                f"[bold]3.[/] The interrupted run: {self._plan.number.name} to the "
-                f"{self._plan.target} at or after steps {at} (--seed {self._plan.seed})"
+                f"[bold]3.[/] The interrupted run: {self._striker.title} at or after "
+                f"step{'' if len(chosen) == 1 else 's'} {at} (--seed {self._plan.seed})"
             )
             interrupted = self._job("interrupted", chosen)
             self._tell_end(interrupted)

@@ -83,9 +83,10 @@ def goes_on(job: JobView, since: Mark, *, ends_attempt: bool) -> bool:
 
 
 class Striker(Protocol):
-    """Carries an interruption out."""
+    """Carries an interruption out; `title` says what it is."""
 
     ends_attempt: bool
+    title: str
 
     def strike(self, job: JobView) -> str | None:
         """Does it; what was done, in words, or None when the target is not there just now."""
@@ -95,6 +96,7 @@ class Preemption:
     """Asks a service to preempt: all that can be done to processes that are out of reach."""
 
     ends_attempt = True
+    title = "preempt"
 
     def __init__(self, client: Client, target: Target, number: signal.Signals) -> None:
         if target is Target.REDIS or number is signal.SIGKILL:
@@ -119,6 +121,7 @@ class Signal:
         self._target = target
         self._number = number
         self.ends_attempt = target is not Target.REDIS
+        self.title = f"{number.name} to the {target}"
 
     def strike(self, job: JobView) -> str | None:
         """Sends it."""

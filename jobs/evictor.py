@@ -30,10 +30,11 @@ class Evictor:
     def run_once(self, now: float) -> list[str]:
         """The ids of the jobs that were asked to make room in this pass."""
         asked: list[str] = []
-        pools = [pool.name for pool in self._register.pools() if pool.queued and pool.running]
-        workers = [w for w in self._register.workers() if w.state.takes_jobs] if pools else []
-        for pool in pools:
-            asked += self._evict(pool, [w for w in workers if w.pool == pool], now)
+        workers = self._register.workers()
+        taking = [worker for worker in workers if worker.state.takes_jobs]
+        for pool in self._register.pools(workers):
+            if pool.queued and pool.running:
+                asked += self._evict(pool.name, [w for w in taking if w.pool == pool.name], now)
         return asked
 
     def _evict(self, pool: str, workers: list[Worker], now: float) -> list[str]:

@@ -86,9 +86,9 @@ class Register:
             found = [_worker(fields) for fields in pipe.execute() if fields]
         return sorted(found, key=lambda worker: (worker.pool, worker.name))
 
-    def pools(self) -> list[Pool]:
+    def pools(self, workers: Sequence[Worker] | None = None) -> list[Pool]:
         """The pools that have workers or ever had a job, by name."""
-        workers = self.workers()
+        workers = self.workers() if workers is None else workers
         names = {*self._redis.smembers(self._key("pools")), *(w.pool for w in workers)}
         return self._count(sorted(names), workers)
 

@@ -59,8 +59,8 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
     wanted, pool = job.spec.resources.gpus, job.spec.resources.pool
     if wanted > len(slot.gpus):
         raise CannotLaunchError(
-            f"the job asks for {wanted} GPUs, and a worker of pool {pool!r} owns "
-            f"{len(slot.gpus)}; change resources.gpus or resources.pool"
+            f"the job asks for {wanted} GPU{'' if wanted == 1 else 's'}, and a worker of pool "
+            f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
     env = {
         **usual_environment(slot),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import signal
 from itertools import pairwise
 
 import pytest
 
+from api.drill import DrillFailedError, Plan
 from api.drill_report import Report, costs
-from api.interruptions import Mark, goes_on, is_due, mark, moments
+from api.interruptions import Mark, Target, goes_on, is_due, mark, moments
 from api.twins import Comparison
 from api.wire import JobView
 from jobs.record import Attempt, Progress
@@ -26,6 +28,13 @@ def job_at(
         request=request,
         progress=Progress(step=step, checkpoint_step=saved, resumed_from=resumed),
     )  # fmt: skip
+
+
+def test_a_step_that_the_run_does_not_have_is_refused_before_it_has_run() -> None:
+    spec = JobSpec.model_validate({"name": "drill", "train": {"steps": 300}})
+    Plan(spec, Target.CHILD, signal.SIGTERM, 2, 0, at=(0, 299)).check()
+    with pytest.raises(DrillFailedError, match="steps 0 to 299, and no step 300"):
+        Plan(spec, Target.CHILD, signal.SIGTERM, 1, 0, at=(300,)).check()
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 7])
