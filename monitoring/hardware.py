@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+_FIELDS = ("Name", "Version")
+_FIELD = re.compile(rf"^({'|'.join(_FIELDS)}): *(.*?)\s*$", re.MULTILINE)
 
 
 def describe_hardware() -> dict[str, Any]:
@@ -29,16 +33,23 @@ def describe_hardware() -> dict[str, Any]:
 
 def describe_software() -> dict[str, Any]:
     """Versions of Python, torch and every installed package."""
-    packages = {
-        distribution.name: distribution.version
-        for distribution in importlib.metadata.distributions()
-        if distribution.name
-    }
+    packages = dict(filter(None, map(_package, importlib.metadata.distributions())))
     return {
         "python": platform.python_version(),
         "torch": packages.get("torch"),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }
+
+
+def _package(distribution: importlib.metadata.Distribution) -> tuple[str, str] | None:
+    """Name and version; None for what is left of a package that is gone.
+
+    From the head of its metadata alone: the library's own properties parse all of it, each time,
+    which takes half a second for a hundred packages.
+    """
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    found = dict(_FIELD.findall(text.partition("\n\n")[0]))
+    return (found["Name"], found["Version"]) if len(found) == len(_FIELDS) else None
 
 
 def _describe_gpu() -> dict[str, Any]:

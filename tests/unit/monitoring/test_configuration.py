@@ -2,6 +2,7 @@
 
 import argparse
 import enum
+import importlib.metadata
 import json
 import math
 import subprocess
@@ -46,7 +47,9 @@ def test_the_configuration_holds_what_repeating_a_run_needs(tmp_path: Path) -> N
     assert config["git_dirty"] in (True, False, None)
     assert config["model"]["parameters"] == 8
     assert config["seeds"]["torch"] == 42
-    assert config["software"]["packages"]["torch"] == config["software"]["torch"]
+    packages = config["software"]["packages"]
+    assert packages["torch"] == config["software"]["torch"]
+    assert packages == {d.name: d.version for d in importlib.metadata.distributions() if d.name}
     assert {"gpu_model", "gpu_count", "gpu_memory_gb", "gpu_driver", "cuda_version", "cpu",
             "platform"} <= set(config["hardware"])  # fmt: skip
 
