@@ -24,7 +24,7 @@ def specifications(steps: int) -> list[JobSpec]:
 
     Dropout draws random numbers, which a resume must not repeat.
     """
-    small = {"d_model": 32, "num_layers": 2, "num_heads": 2, "block_size": 32, "dropout": 0.1}
+    small = {"d_model": 16, "num_layers": 1, "num_heads": 2, "block_size": 16, "dropout": 0.1}
     kinds = [
         ("wave", "rgd", "qfe", steps),
         ("standard", "adamw", "ce", steps * 6 // 5),
@@ -35,7 +35,7 @@ def specifications(steps: int) -> list[JobSpec]:
             name=f"chaos-{number}",
             train=TrainSpec(
                 model=ModelSpec.model_validate(
-                    {"type": model, "num_waves": 4, "num_harmonics": 2, **small}
+                    {"type": model, "num_waves": 2, "num_harmonics": 2, **small}
                 ),
                 optimizer=OptimizerSpec.model_validate({"name": optimizer, "warmup_steps": 50}),
                 loss=LossSpec.model_validate({"name": loss}),

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = {"seconds": 34, "jobs": 8, "steps": 600, "every": 1.7, "seed": 4}
+OPTIONS = {"seconds": 60, "jobs": 10, "steps": 600, "every": 2.4, "seed": 4}
 
 
 @pytest.fixture

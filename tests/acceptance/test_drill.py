@@ -21,8 +21,8 @@ from api.up import LocalService
 SPEC = """
 name: twin
 train:
-  model: {type: wave, d_model: 32, num_layers: 2, num_heads: 2, num_waves: 4, num_harmonics: 2,
-          block_size: 32, dropout: 0.1}
+  model: {type: wave, d_model: 16, num_layers: 1, num_heads: 2, num_waves: 2, num_harmonics: 2,
+          block_size: 16, dropout: 0.1}
   steps: 240
   batch_size: 8
   log_every: 10

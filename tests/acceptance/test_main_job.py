@@ -27,8 +27,8 @@ LEASE_SECONDS = 3
 STEPS = 800
 TRAIN = {
     "model": {
-        "type": "wave", "d_model": 32, "num_layers": 2, "num_heads": 2, "num_waves": 4,
-        "num_harmonics": 2, "block_size": 32, "dropout": 0.1,
+        "type": "wave", "d_model": 16, "num_layers": 1, "num_heads": 2, "num_waves": 2,
+        "num_harmonics": 2, "block_size": 16, "dropout": 0.1,
     },
     "steps": STEPS,
     "batch_size": 8,

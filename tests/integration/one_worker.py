@@ -12,6 +12,7 @@ from jobs.store import JobStore
 from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
 from monitoring.storage import open_storage
+from worker.child import Start, start_cold
 from worker.launch import Slot
 from worker.service import Attendance, Service
 from worker.supervisor import supervise
@@ -31,7 +32,7 @@ def python(script: str, **spec: object) -> JobSpec:
 class Bench:
     """One worker without its Celery."""
 
-    def __init__(self, settings: Settings, store: JobStore) -> None:
+    def __init__(self, settings: Settings, store: JobStore, start: Start = start_cold) -> None:
         self.settings = settings
         self.store = store
         self.attendance = Attendance()
@@ -39,7 +40,9 @@ class Bench:
         assert isinstance(storage, FileStorage)
         self.storage = storage
         messenger = Messenger(settings, store)
-        self.service = Service(settings, store, messenger, storage, Slot(()), self.attendance)
+        self.service = Service(
+            settings, store, messenger, storage, Slot(()), self.attendance, start
+        )
 
     def claim(self, spec: JobSpec) -> Job:
         self.store.submit(spec)

@@ -375,6 +375,7 @@ def test_a_worker_on_another_volume_takes_no_job_and_says_why(
                 "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
                 "SPECTRAIN_LEASE_SECONDS": "3",
                 "SPECTRAIN_DEVICE": "cpu",
+                "SPECTRAIN_WARM_START": "0",
             },
             stdout=log, stderr=log,
         )  # fmt: skip

@@ -205,6 +205,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[byte
         "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
         "SPECTRAIN_EVICTION_MIN_SECONDS": "0.5",
         "SPECTRAIN_DEVICE": "cpu",
+        "SPECTRAIN_WARM_START": "0",
     }
     with (tmp_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(

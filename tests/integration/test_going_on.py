@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import pytest
 
 from jobs.record import Job
 from jobs.rules import lost_attempt
+from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
+from jobs.store import JobStore
 from monitoring import commit
 from monitoring.storage import Fence
 from tests.integration.one_worker import Bench, python
 from worker.supervisor import supervise
+from worker.warm_start import WarmStart
 
 Wait = Callable[..., Any]
 
@@ -45,9 +48,27 @@ for step in range(start, int(os.environ.get("STEPS", "30"))):
 """
 
 
-def saving(*, loads: bool, **fields: Any) -> JobSpec:
+Saving = Callable[..., JobSpec]
+
+
+@pytest.fixture
+def bench(settings: Settings, store: JobStore, warm: WarmStart) -> Iterator[Bench]:
+    """A worker that starts its programs warm: each of them wants torch."""
+    bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store, warm.start)
+    yield bench
+    bench.service.messenger.close()
+
+
+@pytest.fixture
+def saving(tmp_path: Path) -> Saving:
     """A program that saves each ten steps, and goes on from its checkpoint or does not."""
-    return python(SAVING.replace("LOADS", str(loads)), **fields)
+
+    def spec(*, loads: bool, **fields: Any) -> JobSpec:
+        script = tmp_path / "saving.py"
+        script.write_text(SAVING.replace("LOADS", str(loads)))
+        return python("", command=["python", str(script)], **fields)
+
+    return spec
 
 
 def preempted_once(bench: Bench, spec: JobSpec, wait_until: Wait) -> Job:
@@ -64,7 +85,7 @@ def preempted_once(bench: Bench, spec: JobSpec, wait_until: Wait) -> Job:
 
 
 def test_a_receipt_says_what_each_attempt_waited_for_and_did(
-    bench: Bench, wait_until: Wait
+    bench: Bench, saving: Saving, wait_until: Wait
 ) -> None:
     job = preempted_once(bench, saving(loads=True), wait_until)
     assert job.state is State.SUCCEEDED
@@ -105,8 +126,12 @@ def test_a_worker_that_was_killed_after_its_receipt_leaves_none_that_differs_fro
     assert kept == [a.reason for a in bench.store.get(job.id).attempts] == ["lost", "completed"]
 
 
-def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) -> None:
-    bench = Bench(bench.settings.model_copy(update={"grace_seconds": 0.001}), bench.store)
+def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(
+    bench: Bench, saving: Saving
+) -> None:
+    bench = Bench(
+        bench.settings.model_copy(update={"grace_seconds": 0.001}), bench.store, bench.service.start
+    )
     spec = saving(loads=True, env={"STEPS": "15"})
     job = bench.run(spec)
     (event,) = [e for e in bench.store.events(job.id) if e.type == "grace_too_short"]
@@ -118,7 +143,7 @@ def test_saves_that_do_not_fit_into_the_grace_are_told_in_numbers(bench: Bench) 
 
 @pytest.mark.parametrize("steps", [30, 2000], ids=["it ends before it is stopped", "it is stopped"])
 def test_a_program_that_forgets_its_checkpoint_is_told_so_and_spoils_no_file(
-    bench: Bench, wait_until: Wait, steps: int
+    bench: Bench, saving: Saving, wait_until: Wait, steps: int
 ) -> None:
     job = preempted_once(bench, saving(loads=False, env={"STEPS": str(steps)}), wait_until)
     assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
@@ -134,7 +159,7 @@ def test_a_program_that_forgets_its_checkpoint_is_told_so_and_spoils_no_file(
 
 
 def test_a_program_may_begin_anew_where_the_specification_says_so(
-    bench: Bench, wait_until: Wait
+    bench: Bench, saving: Saving, wait_until: Wait
 ) -> None:
     spec = saving(loads=False, restart="from_scratch", env={"STEPS": "30"})
     job = preempted_once(bench, spec, wait_until)
@@ -142,7 +167,9 @@ def test_a_program_may_begin_anew_where_the_specification_says_so(
     assert (job.attempts[-1].first_step, job.attempts[-1].steps_recomputed) == (0, 16)
 
 
-def test_a_program_that_never_rewinds_has_one_curve_all_the_same(bench: Bench) -> None:
+def test_a_program_that_never_rewinds_has_one_curve_all_the_same(
+    bench: Bench, saving: Saving
+) -> None:
     """Killed after step 15, and it had saved after step 10."""
     assert "rewind" not in SAVING
     job = bench.run(saving(loads=True, env={"DIES": "1"}))

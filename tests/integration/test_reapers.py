@@ -46,6 +46,7 @@ def service(
         "SPECTRAIN_API_PORT": str(free_port()),
         "SPECTRAIN_POOL": "elsewhere",
         "SPECTRAIN_DEVICE": "cpu",
+        "SPECTRAIN_WARM_START": "0",
     }
     started = []
     with (tmp_path / "log").open("wb") as log:

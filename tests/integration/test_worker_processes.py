@@ -49,6 +49,7 @@ class Workers:
             "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
             "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
             "SPECTRAIN_DEVICE": "cpu",
+            "SPECTRAIN_WARM_START": "0",  # no job here imports torch
         }
         self.started: list[subprocess.Popen[bytes]] = []
 
