@@ -19,6 +19,9 @@ _HOLD = 1 << 16  # bytes that wait in memory at most while nobody asks for a flu
 _BATCH = 1 << 20  # bytes of waiting lines that are written at a time
 _MOST = 64 << 20  # bytes that wait at most while the disk takes nothing
 _PAUSE = 1.0  # seconds between two tries to write to such a disk
+# So often in a row, so many seconds apart, a last line without an end is the same before it is
+# given one.
+_LOOKS, _LOOK_SECONDS = 10, 0.01
 
 
 class AppendLog:
@@ -268,13 +271,26 @@ def _open(path: Path) -> tuple[int, int]:
     """A descriptor for appending to whole lines, and the size of the file."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        size = os.fstat(descriptor).st_size
+        size = _size_at_rest(descriptor)
         if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
             size += os.write(descriptor, b"\n")  # the end that a torn last line lacks
     except OSError:
         os.close(descriptor)
         raise
     return descriptor, size
+
+
+def _size_at_rest(descriptor: int) -> int:
+    """The size of the file at a moment at which nobody is in the middle of a line.
+
+    A write that crosses a page is seen by other processes as far as it has come.
+    """
+    size, seen = os.fstat(descriptor).st_size, 0
+    while size > 0 and os.pread(descriptor, 1, size - 1) != b"\n" and seen < _LOOKS:
+        time.sleep(_LOOK_SECONDS)
+        before, size = size, os.fstat(descriptor).st_size
+        seen = seen + 1 if size == before else 0
+    return size
 
 
 def _turn(descriptor: int, new: int) -> None:

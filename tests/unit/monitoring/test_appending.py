@@ -240,6 +240,29 @@ def test_whatever_happens_to_the_file_a_thread_that_logs_loses_no_row_and_spoils
     assert not caplog.records
 
 
+def test_who_opens_a_log_in_the_middle_of_anothers_line_adds_no_empty_one(tmp_path: Path) -> None:
+    """A write of many pages is seen by others as far as it has come."""
+    path = tmp_path / "metrics.jsonl"
+    writes = (
+        "import os, sys, time\n"
+        "file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
+        "while True: os.write(file, b'x' * 200_000 + b'\\n'), time.sleep(0.001)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", writes, str(path)])
+    try:
+        while not path.exists():
+            time.sleep(0.001)
+        for _ in range(200):
+            AppendLog(path).append(b"mine\n")
+            time.sleep(0.003)
+    finally:
+        writer.kill()
+        writer.wait()
+    lines = path.read_bytes().splitlines()
+    assert lines.count(b"mine") == 200
+    assert b"" not in lines
+
+
 def test_what_is_removed_for_good_is_not_made_again(tmp_path: Path) -> None:
     log = AppendLog(tmp_path / "logs" / "log")
     log.append(b"line\n")
