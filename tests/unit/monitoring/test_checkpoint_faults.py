@@ -379,14 +379,23 @@ def test_the_age_of_the_last_save_counts_from_that_save(tmp_path: Path) -> None:
 # -- the training goes on ---------------------------------------------------------------------
 
 
-def test_a_save_leaves_the_programs_own_handler_of_sigterm_alone(tmp_path: Path) -> None:
-    assert not preemption._installed, "another test asked for it"
-    before = signal.getsignal(signal.SIGTERM)
-    manager = CheckpointManager(tmp_path, async_save=True, when_busy="skip")
-    save(manager, 1)
-    save(manager, 2)
-    manager.close()
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_a_save_leaves_the_programs_own_handler_of_sigterm_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preemption, "_installed", False)  # another test may have asked for it
+
+    def own(*_: object) -> None:
+        """The program's."""
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        manager = CheckpointManager(tmp_path, async_save=True, when_busy="skip")
+        save(manager, 1)
+        save(manager, 2)
+        manager.close()
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_without_memory_for_a_copy_the_loop_waits_for_the_save(tmp_path: Path) -> None:
