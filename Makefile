@@ -34,7 +34,7 @@ demo: $(STAMP)  ## run the whole service here: train, preempt, resume, fetch
 
 .PHONY: test
 test: lint $(STAMP)  ## what CI runs: lint, types, import contracts, all tests
-	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
 bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; keeps the results
@@ -44,7 +44,7 @@ bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; kee
 SEED ?=
 .PHONY: chaos
 chaos: $(STAMP)  ## kill and stop everything at random for ten minutes; SEED=n repeats a run
-	@$(BIN)/python -m bench chaos $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m bench chaos --keep $(if $(SEED),--seed $(SEED))
 
 .PHONY: lint
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter, hadolint

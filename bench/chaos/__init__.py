@@ -41,7 +41,7 @@ _SUBMITTING = 0.75
 
 def main(argv: Sequence[str]) -> int:
     """Carry one run out; 1 when anything was lost, wrong or left."""
-    parser = options("chaos", seconds=600.0, jobs=40, steps=1200, every=4.0, lease=2.0)
+    parser = options("chaos", seconds=600.0, jobs=40, steps=2000, every=4.0, lease=2.0)
     parser.add_argument("--seed", type=int, help="repeats the strikes of a run (default: random)")
     parser.add_argument("--data", type=Path, help="keep everything there")
     arguments = parser.parse_args(argv)

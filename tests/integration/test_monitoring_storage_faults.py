@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from worker.warm_start import WarmStart
+
 PRELUDE = """
 import json, logging, os, resource, sys, threading
+__import__("warnings").simplefilter("error")
 from pathlib import Path
 import torch
 import monitoring.checkpoints
@@ -33,26 +37,29 @@ def tell(**facts):
 """
 
 
-def run(script: str, root: Path) -> dict[str, object]:
-    """What the script tells, run in a process of its own."""
-    child = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PRELUDE + script, str(root)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert child.returncode == 0, child.stderr
-    facts = json.loads(child.stdout.splitlines()[-1])
-    assert isinstance(facts, dict)
-    return facts
+Tell = Callable[[str, Path], dict[str, object]]
+
+
+@pytest.fixture
+def tell(warm: WarmStart, runner: Any) -> Tell:
+    """What a script tells, run in a process of its own."""
+
+    def tell(script: str, root: Path) -> dict[str, object]:
+        (runner.cwd / "script.py").write_text(PRELUDE + script)
+        ended = runner.run(warm.start, ["python", "script.py", str(root)])
+        assert ended.code == 0, ended.output
+        facts = json.loads(ended.output.splitlines()[-1])
+        assert isinstance(facts, dict)
+        return facts
+
+    return tell
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "direct"])
 def test_a_full_disk_skips_the_checkpoint_with_one_warning_and_the_next_tries_again(
-    tmp_path: Path, mode: str
+    tell: Tell, tmp_path: Path, mode: str
 ) -> None:
-    facts = run(
+    facts = tell(
         f"monitoring.checkpoints._LARGE = {0 if mode == 'direct' else 10**9}\n"
         f"manager = CheckpointManager(root, async_save={mode != 'sync'})\n"
         "def save(step):\n"
@@ -92,8 +99,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_training_outlives_a_disk_that_fills_up(small_disk: Path) -> None:
-    facts = run(
+def test_training_outlives_a_disk_that_fills_up(tell: Tell, small_disk: Path) -> None:
+    facts = tell(
         "manager = CheckpointManager(root, keep_last_n=10)\n"
         "logger = MetricsLogger(root / 'logs')\n"
         "saved = []\n"
@@ -114,8 +121,10 @@ def test_training_outlives_a_disk_that_fills_up(small_disk: Path) -> None:
     assert facts["latest"] == saved.count(True)
 
 
-def test_no_metric_row_is_lost_when_the_disk_was_full_for_a_while(tmp_path: Path) -> None:
-    facts = run(
+def test_no_metric_row_is_lost_when_the_disk_was_full_for_a_while(
+    tell: Tell, tmp_path: Path
+) -> None:
+    facts = tell(
         "logger = MetricsLogger(root / 'logs')\n"
         "for step in range(300):\n"
         "    if step == 100: limit(os.path.getsize(logger.metrics_file) + 30)\n"
@@ -143,10 +152,12 @@ def open_path() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_directory_without_permission_skips_the_checkpoint(open_path: Path, mode: str) -> None:
+def test_a_directory_without_permission_skips_the_checkpoint(
+    tell: Tell, open_path: Path, mode: str
+) -> None:
     (open_path / "checkpoints").mkdir()
     (open_path / "checkpoints").chmod(0o555)
-    facts = run(
+    facts = tell(
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         f"manager = CheckpointManager(root, async_save={mode == 'async'})\n"
         "manager.save_checkpoint(1, model, optimizer, [], {})\n"
@@ -190,9 +201,9 @@ tell(saved=saved, said=said, latest=latest, steps=steps)
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_a_storage_that_hangs_skips_the_checkpoint_and_is_tried_again(
-    tmp_path: Path, mode: str
+    tell: Tell, tmp_path: Path, mode: str
 ) -> None:
-    facts = run(HANG.replace("MODE", str(mode == "async")), tmp_path)
+    facts = tell(HANG.replace("MODE", str(mode == "async")), tmp_path)
     assert facts["saved"] == [True, False, False, True]
     said = facts["said"]
     assert isinstance(said, list)
@@ -202,8 +213,8 @@ def test_a_storage_that_hangs_skips_the_checkpoint_and_is_tried_again(
     assert facts["steps"] == [1, 4]
 
 
-def test_a_stop_request_makes_an_asynchronous_save_wait(tmp_path: Path) -> None:
-    facts = run(
+def test_a_stop_request_makes_an_asynchronous_save_wait(tell: Tell, tmp_path: Path) -> None:
+    facts = tell(
         "import signal\n"
         "from monitoring import preemption\n"
         "preemption.install()\n"
@@ -221,8 +232,8 @@ def test_a_stop_request_makes_an_asynchronous_save_wait(tmp_path: Path) -> None:
     assert facts["steps"] == [1, 2]
 
 
-def test_a_program_that_ends_finishes_its_last_save(tmp_path: Path) -> None:
-    run(
+def test_a_program_that_ends_finishes_its_last_save(tell: Tell, tmp_path: Path) -> None:
+    tell(
         "manager = CheckpointManager(root, async_save=True)\n"
         "ballast = {'ballast': torch.zeros(5_000_000)}\n"
         "manager.save_checkpoint(1, model, optimizer, [], {}, extra=ballast)\n"
