@@ -97,7 +97,9 @@ class Reaper:
         self._storage_seconds = 0.0
         try:
             self.at_work = now >= self._rests_until and self._hold_lock(period)
-            lost = self._pass(now, period, self._since or now) if self.at_work else []
+            if not self.at_work:
+                return []
+            lost = self._pass(now, period, self._since or now)
             if self._blind:
                 self._rest(now, period)
             return lost
@@ -122,11 +124,12 @@ class Reaper:
 
     def _rest(self, now: float, period: float) -> None:
         """Leaves the work for a while to a reaper that may see what this one does not."""
-        self._blind, self.at_work = False, False
+        self.at_work = False
         self._rests_until = now + period * _REST
         self.release()
 
     def _pass(self, now: float, period: float, since: float) -> list[str]:
+        self._blind = False
         self._from_the_future_before, self._from_the_future = self._from_the_future, {}
         self._store.redis.set(f"{self._store.prefix}reaped", now)
         self._wake(now)

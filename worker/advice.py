@@ -9,8 +9,7 @@ from jobs.record import Job, Progress
 from jobs.states import Reason
 from worker.outcome import MARGIN_SECONDS
 
-# How often a job is taken off its worker, where this one never was: of a shorter run without a loss
-# the rule would make a loss in its run time.
+# Between the losses of a job that has had none yet: its run time says little while it is short.
 _NO_LOSS_SECONDS = 86400.0
 # What takes a job off its worker through no fault of its own.
 _INTERRUPTIONS = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.LOST})

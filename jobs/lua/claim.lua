@@ -29,9 +29,9 @@ local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HSETNX', job_key(id), 'started_at', stamp(NOW))
 local due = math.max(tonumber(get(id, 'queued_at')), tonumber(get(id, 'not_before')))
 local waited = math.max(0, NOW - due)
--- Why the attempt before ended is in its receipt; this one has not.
-redis.call('HSET', job_key(id), 'reason', '', 'message', '')
-redis.call('HSET', job_key(id), 'worker', worker, 'progress', '', 'attempt:' .. attempt,
+-- Why the attempt before ended is in its receipt.
+redis.call('HSET', job_key(id), 'worker', worker, 'progress', '', 'reason', '', 'message', '',
+  'attempt:' .. attempt,
   cjson.encode({number = attempt, worker = worker, started_at = NOW, queue_seconds = waited}))
 redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
 redis.call('HSET', key('claims'), worker, id)
