@@ -42,13 +42,8 @@ class Background:
         self._nice = nice
         self._stopping = False
         self._due = threading.Event()
-        self._away_since: float | None = None
+        self.away_since: float | None = None  # time.monotonic; None when the last call came through
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @property
-    def away(self) -> bool:
-        """Whether the last call did not come through."""
-        return self._away_since is not None
 
     def start(self) -> None:
         """Starts calling."""
@@ -72,16 +67,16 @@ class Background:
             self.overtaken = True
             self._on_overtaken.set()
         except Exception as error:  # whatever it is, the training must not end for it
-            if self._away_since is None:
-                self._away_since = time.monotonic()
+            if self.away_since is None:
+                self.away_since = time.monotonic()
                 unexpected = not isinstance(error, AWAY)
                 log.warning("%s is away, training goes on: %s", self._name, error,
                             exc_info=unexpected)  # fmt: skip
         else:
-            if self._away_since is not None:
-                away = time.monotonic() - self._away_since
+            if self.away_since is not None:
+                away = time.monotonic() - self.away_since
                 log.info("%s is back after %.1f s", self._name, away)
-                self._away_since = None
+                self.away_since = None
             return True
         return False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 
@@ -75,17 +74,22 @@ class Lease:
             self._store.note(self._job.id, self._job.attempt, "grace_too_short", data)
             self._advised = True
 
-    def confirm(self) -> None:
-        """Renews the lease here and now, for a process that stood still.
+    def confirm(self, since: float) -> bool:
+        """Whether the attempt is known to be the job's, for a process that stood still.
 
         It wakes up everywhere at once, and must hear that the job was taken from it before it
-        publishes. Raises StaleAttemptError then. Where Redis is away it goes on, and does not ask
-        when that is known: each answer would be as long in not coming.
+        publishes. Raises StaleAttemptError then. Where Redis was away when it fell asleep, `since`
+        (`time.monotonic`), it may go on unasked: each answer would be as long in not coming.
         """
-        if self._thread.away:
-            return
-        with contextlib.suppress(*STORE_AWAY, RecordGoneError):
+        if self._thread.away_since is not None and self._thread.away_since < since:
+            return True
+        try:
             self._store.renew(self._job.id, self._job.attempt, self.progress, self._job.worker)
+        except RecordGoneError:
+            return True  # forgotten by Redis, or deleted: the renewals find out
+        except STORE_AWAY:
+            return False
+        return True
 
     def _renew(self) -> None:
         try:

@@ -34,9 +34,10 @@ class Publisher:
     Its methods raise `OvertakenError` when a newer attempt has the run, and other
     `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
     this one stopped. Where the last pass began longer ago than `absence` seconds this process may
-    have stood still: `confirm` is called first, and ends the pass by raising. Once the run is
-    `spoiled` only its log and the receipts are published: what storage has is what a later attempt
-    goes on from.
+    have stood still: `confirm` is called first, with the `time.monotonic` since when, and ends the
+    pass by raising; while it has no answer, False, nothing is published, for `absence` seconds at
+    most. Once the run is `spoiled` only its log and the receipts are published: what storage has is
+    what a later attempt goes on from.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Publisher:
         restored: Restored,
         *,
         absence: float = math.inf,
-        confirm: Callable[[], None] = lambda: None,
+        confirm: Callable[[float], bool] = lambda _: True,
         spoiled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._storage = storage
@@ -69,6 +70,7 @@ class Publisher:
         self._absence = absence
         self._confirm = confirm
         self._pass_begun = time.monotonic()
+        self._woke_at: float | None = None  # and whether the attempt still counts is not known
         self._spoiled = spoiled
         self.longest_seconds = 0.0  # of a pass that looked at checkpoints
         self._uploaded_bytes = 0
@@ -91,8 +93,13 @@ class Publisher:
 
     def publish(self) -> None:
         """One pass over the scratch directory."""
-        if time.monotonic() - self._pass_begun > self._absence:
-            self._confirm()
+        now = time.monotonic()
+        if self._woke_at is None and now - self._pass_begun > self._absence:
+            self._woke_at = now
+        if self._woke_at is not None:
+            if not self._confirm(self._pass_begun) and now - self._woke_at < self._absence:
+                raise StorageError("it is not known yet whether this attempt is still the job's")
+            self._woke_at = None
         self._pass_begun = time.monotonic()
         self._pass()
 

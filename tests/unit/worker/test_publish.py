@@ -15,7 +15,7 @@ import pytest
 from monitoring import MetricsLogger, commit
 from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths, commit_record
-from monitoring.storage import Fence, OvertakenError
+from monitoring.storage import Fence, OvertakenError, StorageError
 from worker.output import OutputLog, last_lines
 from worker.publish import Publisher
 from worker.restore import restore
@@ -496,25 +496,71 @@ def test_a_pass_over_an_unchanged_run_writes_nothing(first: Attempt) -> None:
     assert all(p.stat().st_mtime_ns < moment for p in first.stored.root.rglob("*"))
 
 
+class Asleep:
+    """A publisher whose process may stand still, and what it asks when it wakes up."""
+
+    def __init__(self, attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.monotonic()
+        self.asked: list[float] = []
+        self.answers = True
+        self.pass_seconds = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        self._publisher = Publisher(
+            attempt.storage, attempt.scratch, attempt.fence, attempt.restored,
+            absence=15.0, confirm=self._confirm, spoiled=self._take_time,
+        )  # fmt: skip
+
+    def _confirm(self, since: float) -> bool:
+        self.asked.append(self.now - since)
+        return self.answers
+
+    def _take_time(self) -> bool:
+        self.now += self.pass_seconds
+        return False
+
+    def publishes_after(self, seconds: float) -> bool:
+        """Whether it publishes when it has stood still for so long."""
+        self.now += seconds
+        try:
+            self._publisher.publish()
+        except StorageError:
+            return False
+        return True
+
+
 def test_only_who_stood_still_asks_whether_the_job_is_still_its_own(
     first: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis may be away, and asking would hold up each pass for as long as it takes to notice."""
-    asked: list[float] = []
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    publisher = Publisher(
-        first.storage, first.scratch, first.fence, first.restored,
-        absence=15.0, confirm=lambda: asked.append(now),
-    )  # fmt: skip
-    for later in (1.0, 14.0, 14.0):
-        now += later
-        publisher.publish()
-    assert asked == []
-    now += 16.0
-    publisher.publish()
-    publisher.publish()
-    assert asked == [now]
+    asleep = Asleep(first, monkeypatch)
+    assert all(asleep.publishes_after(seconds) for seconds in (1.0, 14.0, 14.0))
+    assert asleep.asked == []
+    assert asleep.publishes_after(16.0)
+    assert asleep.publishes_after(1.0)
+    assert asleep.asked == [16.0]
+
+
+def test_who_stood_still_publishes_nothing_without_an_answer_but_waits_no_longer_than_that(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep = Asleep(first, monkeypatch)
+    asleep.answers = False
+    assert [asleep.publishes_after(seconds) for seconds in (16.0, 1.0, 13.0)] == [False] * 3
+    assert asleep.publishes_after(1.0), "nobody may answer for hours"
+    assert asleep.asked == [16.0, 17.0, 30.0, 31.0]
+    assert asleep.publishes_after(1.0)
+    assert len(asleep.asked) == 4
+
+
+def test_who_stood_still_in_the_middle_of_a_pass_asks_before_the_next(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep = Asleep(first, monkeypatch)
+    asleep.pass_seconds = 16.0
+    assert asleep.publishes_after(1.0)
+    assert asleep.asked == []
+    assert asleep.publishes_after(0.0)
+    assert asleep.asked == [16.0]
 
 
 def test_what_a_rewind_moves_aside_is_published_before_it_is_taken_away(
@@ -542,25 +588,3 @@ def test_what_a_rewind_moves_aside_is_published_before_it_is_taken_away(
     first.publisher.publish()
     names = [name for name in written if name.startswith("metrics")]
     assert names == ["metrics.superseded.jsonl", "metrics.jsonl"]
-
-
-def test_who_stood_still_in_the_middle_of_a_pass_asks_before_the_next(
-    first: Attempt, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[float] = []
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-
-    def stand_still() -> bool:
-        nonlocal now
-        now += 16.0
-        return False
-
-    publisher = Publisher(
-        first.storage, first.scratch, first.fence, first.restored,
-        absence=15.0, confirm=lambda: asked.append(now), spoiled=stand_still,
-    )  # fmt: skip
-    publisher.publish()
-    assert asked == []
-    publisher.publish()
-    assert len(asked) == 1
