@@ -46,7 +46,8 @@ class IllegalMoveError(SpectrainError):
     """The job's state forbids what was asked."""
 
     def __init__(self, job_id: str, action: str, state: str, detail: str = "") -> None:
-        super().__init__(f"Cannot {action} job {job_id}: it is {state}{detail}.")
+        verb = "has" if state in {"succeeded", "failed"} else "is"
+        super().__init__(f"Cannot {action} job {job_id}: it {verb} {state}{detail}.")
         self.job_id = job_id
         self.action = action
         self.state = state
