@@ -93,11 +93,12 @@ def test_every_child_draws_other_random_numbers(warm: WarmStart, runner: Any) ->
 
 
 def test_200_children_leave_nothing_behind(warm: WarmStart, runner: Any) -> None:
+    (runner.cwd / "s.py").write_text("import torch; torch.ones(100).sum()")
+
     def run(times: int) -> None:
-        for _ in range(times):
-            assert runner.run(warm.start, ["true"]).code == 0
-        (runner.cwd / "s.py").write_text("")
-        assert runner.run(warm.start, ["python", "s.py"]).code == 0
+        for number in range(times):
+            command = ["true"] if number % 8 else ["python", "s.py"]
+            assert runner.run(warm.start, command).code == 0
 
     process, own = launcher(warm), psutil.Process()
     run(10)
