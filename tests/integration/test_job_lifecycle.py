@@ -174,6 +174,7 @@ class Lifecycle(RuleBasedStateMachine):
             waits = before.state in {State.QUEUED, State.PAUSED}
             assert stronger or before.state is not State.RUNNING
             assert not (request is Request.CANCEL and waits)
+            assert (request, before.state) != (Request.PAUSE, State.PAUSED)
             assert self.store.get(job_id) == before, "what is refused changes nothing"
             return
         if before.state is State.RUNNING:
@@ -181,6 +182,9 @@ class Lifecycle(RuleBasedStateMachine):
             self.asked[job_id, before.attempt] = request
             if pending is not request:
                 self.replaced[job_id] = pending
+        elif request is Request.PAUSE:
+            assert before.state is State.PAUSED, "what is there already may be asked for again"
+            assert after == before
         else:
             assert (request, after.state) == (Request.CANCEL, State.CANCELLED)
 
