@@ -20,8 +20,8 @@ _BATCH = 1 << 20  # bytes of waiting lines that are written at a time
 _MOST = 64 << 20  # bytes that wait at most while the disk takes nothing
 _PAUSE = 1.0  # seconds between two tries to write to such a disk
 # So often in a row, so many seconds apart, a last line without an end is the same before it is
-# given one.
-_LOOKS, _LOOK_SECONDS = 10, 0.01
+# given one; and however busy others are with it, it is not looked at more often than that.
+_LOOKS, _LOOK_SECONDS, _MOST_LOOKS = 10, 0.01, 100
 
 
 class AppendLog:
@@ -286,7 +286,9 @@ def _size_at_rest(descriptor: int) -> int:
     A write that crosses a page is seen by other processes as far as it has come.
     """
     size, seen = os.fstat(descriptor).st_size, 0
-    while size > 0 and os.pread(descriptor, 1, size - 1) != b"\n" and seen < _LOOKS:
+    for _ in range(_MOST_LOOKS):
+        if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n" or seen == _LOOKS:
+            break
         time.sleep(_LOOK_SECONDS)
         before, size = size, os.fstat(descriptor).st_size
         seen = seen + 1 if size == before else 0

@@ -19,11 +19,11 @@ import httpx
 import pytest
 from botocore.loaders import create_loader
 
-from api.redis_server import free_port
+from api.redis_server import RedisConfig, find_redis_server, free_port
 from bench.store import BUCKET, KEYS, s3_store
 from jobs.settings import Settings
 from jobs.store import JobStore
-from tests.integration.one_worker import Bench
+from tests.integration.one_worker import Bench, OwnRedis
 from worker.child import Child, Start
 from worker.warm_start import WarmStart
 
@@ -165,3 +165,21 @@ def bench(settings: Settings, store: JobStore) -> Iterator[Bench]:
     bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store)
     yield bench
     bench.service.messenger.close()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[OwnRedis]:
+    """A Redis that a test may take away: its configuration, and what starts it again."""
+    config = RedisConfig(tmp_path / "own-redis")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [find_redis_server(), str(config.path)]
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        wait_until(config.answers, what="Redis")
+        return running[-1]
+
+    yield config, start
+    for process in running:
+        process.kill()
+        process.wait()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
+from collections.abc import Callable
 
+from api.redis_server import RedisConfig
 from jobs.messages import Messenger
 from jobs.record import Job
 from jobs.settings import Settings
@@ -21,12 +24,25 @@ STUBBORN = (
     "import signal, time; signal.signal(15, signal.SIG_IGN); "
     "print('up', flush=True); time.sleep(600)"
 )
+# A Redis that a test may take away: its configuration, and what starts it (again).
+OwnRedis = tuple[RedisConfig, Callable[[], "subprocess.Popen[bytes]"]]
 BEATS = "from monitoring import heartbeat; import time\n"
 
 
 def python(script: str, **spec: object) -> JobSpec:
     fields = {"name": "a", "command": ["python", "-c", script], "retry": {"backoff_seconds": 0}}
     return JobSpec.model_validate({**fields, **spec})
+
+
+def worker_settings(settings: Settings) -> dict[str, str]:
+    """The environment that gives a worker process these settings, on the CPU."""
+    return {
+        "SPECTRAIN_REDIS_URL": settings.redis_url,
+        "SPECTRAIN_STORAGE_URL": settings.storage_url,
+        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
+        "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
+        "SPECTRAIN_DEVICE": "cpu",
+    }
 
 
 class Bench:

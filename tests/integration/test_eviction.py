@@ -19,6 +19,7 @@ from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
+from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
@@ -199,12 +200,8 @@ for step in range(start, 200):
 def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         **{k: v for k, v in os.environ.items() if k != "REDIS_URL"},
-        "SPECTRAIN_REDIS_URL": settings.redis_url,
-        "SPECTRAIN_STORAGE_URL": settings.storage_url,
-        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
-        "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
+        **worker_settings(settings),
         "SPECTRAIN_EVICTION_MIN_SECONDS": "0.5",
-        "SPECTRAIN_DEVICE": "cpu",
         "SPECTRAIN_WARM_START": "0",
     }
     with (tmp_path / "worker.log").open("wb") as log:

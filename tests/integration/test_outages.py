@@ -6,48 +6,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from api.redis_server import RedisConfig, find_redis_server
+from jobs.errors import StaleAttemptError
 from jobs.messages import Messenger
 from jobs.reaper import Reaper
 from jobs.record import Job
+from jobs.rules import lost_attempt
 from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore
-from tests.integration.one_worker import BEATS, Bench, python
+from tests.integration.one_worker import BEATS, Bench, OwnRedis, python, worker_settings
+from worker.lease import Lease
 
 Wait = Callable[..., Any]
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[RedisConfig, Callable[[], Any]]]:
-    """A Redis that a test may take away: its configuration, and what starts it again."""
-    config = RedisConfig(tmp_path / "own-redis")
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL
-        )
-        running.append(process)
-        wait_until(config.answers, what="Redis")
-        return process
-
-    yield config, start
-    for process in running:
-        process.kill()
-        process.wait()
-
-
 def test_redis_away_longer_than_the_lease_costs_no_step_and_no_attempt(
-    settings: Settings, own_redis: tuple[RedisConfig, Callable[[], Any]], wait_until: Wait
+    settings: Settings, own_redis: OwnRedis, wait_until: Wait
 ) -> None:
     config, start = own_redis
     redis = start()
@@ -67,6 +49,37 @@ def test_redis_away_longer_than_the_lease_costs_no_step_and_no_attempt(
     assert (job.state, job.attempt, job.attempts[0].last_step) == (State.SUCCEEDED, 1, 59)
     bench.service.messenger.close()
     client.close()
+
+
+def test_a_worker_that_woke_up_knows_that_its_attempt_counts_only_when_redis_has_said_so(
+    settings: Settings, own_redis: OwnRedis, wait_until: Wait
+) -> None:
+    config, start = own_redis
+    redis = start()
+    settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
+    client = connect(settings)
+    store = JobStore(client, lease_seconds=1)
+    bench = Bench(settings, store)
+    job = bench.claim(python(""))
+    lease = Lease(bench.service, job)
+    try:
+        assert lease.confirm(time.monotonic())
+        redis.kill()
+        redis.wait()
+        asleep_since = time.monotonic()
+        assert not lease.confirm(asleep_since), "it may have been taken away meanwhile"
+        lease.start()
+        wait_until(lambda: lease.confirm(time.monotonic()), what="that Redis is known to be away")
+        assert not lease.confirm(asleep_since), "it went away while this process was asleep"
+        lease.stop()
+        start()
+        lost = lost_attempt(store.get(job.id), store.now(), 1.0)
+        assert store.finish(job.id, lost) is not None
+        with pytest.raises(StaleAttemptError):
+            Lease(bench.service, job).confirm(time.monotonic())
+    finally:
+        bench.service.messenger.close()
+        client.close()
 
 
 def test_storage_away_costs_no_step_and_no_line(
@@ -111,19 +124,14 @@ def _printed(bench: Bench, job: Job, line: int) -> bool:
 
 def test_a_worker_without_redis_waits_and_says_so_and_then_works(
     settings: Settings,
-    own_redis: tuple[RedisConfig, Callable[[], Any]],
+    own_redis: OwnRedis,
     wait_until: Wait,
     tmp_path: Path,
 ) -> None:
     config, start = own_redis
     log = tmp_path / "worker.log"
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "SPECTRAIN_REDIS_URL": config.url,
-        "SPECTRAIN_STORAGE_URL": settings.storage_url,
-        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
-        "SPECTRAIN_DEVICE": "cpu",
-    }
+    settings = settings.model_copy(update={"redis_url": config.url})
+    environment = {"PATH": "/usr/bin:/bin", **worker_settings(settings)}
     with log.open("wb") as file:
         worker = subprocess.Popen(
             [sys.executable, "-m", "worker"], env=environment, stderr=file, stdout=file
@@ -133,7 +141,6 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         wait_until(lambda: where in log.read_text(), what="the worker's word")
         assert worker.poll() is None
         start()
-        settings = settings.model_copy(update={"redis_url": config.url})
         client = connect(settings)
         store = JobStore(client, lease_seconds=3)
         jobs = [store.submit(JobSpec(name="a", command=["true"])).id for _ in range(3)]
@@ -157,21 +164,18 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
 
 def test_a_redis_that_refuses_writes_ends_neither_worker_nor_job(
     settings: Settings,
-    own_redis: tuple[RedisConfig, Callable[[], Any]],
+    own_redis: OwnRedis,
     wait_until: Wait,
     tmp_path: Path,
 ) -> None:
     config, start = own_redis
     start()
-    client = connect(settings.model_copy(update={"redis_url": config.url}))
+    settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
+    client = connect(settings)
     store = JobStore(client, lease_seconds=1)
     environment = {
         "PATH": "/usr/bin:/bin",
-        "SPECTRAIN_REDIS_URL": config.url,
-        "SPECTRAIN_STORAGE_URL": settings.storage_url,
-        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
-        "SPECTRAIN_DEVICE": "cpu",
-        "SPECTRAIN_LEASE_SECONDS": "1",
+        **worker_settings(settings),
         "SPECTRAIN_WARM_START": "0",
     }
     log = tmp_path / "worker.log"

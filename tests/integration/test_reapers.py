@@ -26,6 +26,7 @@ from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore, open_store
+from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]
 LOCK = "spectrain:reaper"
@@ -39,13 +40,10 @@ def service(
     """API, worker and a reaper alone, each with the lock for the first time in turn."""
     environment = {
         **{k: v for k, v in os.environ.items() if k != "REDIS_URL"},
-        "SPECTRAIN_REDIS_URL": settings.redis_url,
-        "SPECTRAIN_STORAGE_URL": settings.storage_url,
-        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
+        **worker_settings(settings),
         "SPECTRAIN_LEASE_SECONDS": "2",
         "SPECTRAIN_API_PORT": str(free_port()),
         "SPECTRAIN_POOL": "elsewhere",
-        "SPECTRAIN_DEVICE": "cpu",
         "SPECTRAIN_WARM_START": "0",
     }
     started = []

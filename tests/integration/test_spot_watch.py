@@ -29,6 +29,7 @@ from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
+from tests.integration.one_worker import worker_settings
 from worker.spot_notices import Notice, NotUnderstoodError
 from worker.spot_services import open_service
 from worker.spot_watch import SpotWatch
@@ -450,11 +451,8 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
     """Starts a worker with more settings; all are ended with the test."""
     environment = {
         **{k: v for k, v in os.environ.items() if k != "REDIS_URL"},
-        "SPECTRAIN_REDIS_URL": settings.redis_url,
-        "SPECTRAIN_STORAGE_URL": settings.storage_url,
-        "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
+        **worker_settings(settings),
         "SPECTRAIN_LEASE_SECONDS": "30",
-        "SPECTRAIN_DEVICE": "cpu",
         "SPECTRAIN_WARM_START": "0",
         "HTTP_PROXY": "http://127.0.0.1:1",
     }

@@ -268,6 +268,18 @@ def test_steps_are_counted_exactly_without_asking_the_program(bench: Bench) -> N
     assert (job.attempts[0].first_step, job.attempts[0].last_step) == (5, 42)
 
 
+def test_a_job_that_has_ended_shows_its_last_step_and_not_that_of_the_last_renewal(
+    bench: Bench,
+) -> None:
+    settings = bench.settings.model_copy(update={"lease_seconds": 300})  # renewed once a minute
+    script = "heartbeat.beat(0); time.sleep(2)\nfor step in range(1, 43): heartbeat.beat(step)"
+    rarely = Bench(settings, bench.store)
+    job = rarely.run(python(BEATS + script))
+    rarely.service.messenger.close()
+    assert job.progress is not None
+    assert job.progress.step == job.attempts[0].last_step == 42
+
+
 def test_an_overtaken_attempt_is_killed_and_leaves_no_trace(bench: Bench, wait_until: Wait) -> None:
     job = bench.claim(python(STUBBORN))
     thread = bench.begin(job)

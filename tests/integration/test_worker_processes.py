@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from api.redis_server import RedisConfig, find_redis_server
 from jobs.change import JobChange
 from jobs.messages import Messenger
 from jobs.register import Register
@@ -25,6 +24,7 @@ from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
 from monitoring.paths import RunPaths
+from tests.integration.one_worker import OwnRedis, worker_settings
 from worker.alive import running_workers, verdict
 
 Wait = Callable[..., Any]
@@ -44,11 +44,7 @@ class Workers:
         self._directory = directory
         self._environment = {
             **{k: v for k, v in os.environ.items() if k not in {"REDIS_URL"}},
-            "SPECTRAIN_REDIS_URL": settings.redis_url,
-            "SPECTRAIN_STORAGE_URL": settings.storage_url,
-            "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
-            "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
-            "SPECTRAIN_DEVICE": "cpu",
+            **worker_settings(settings),
             "SPECTRAIN_WARM_START": "0",  # no job here imports torch
         }
         self.started: list[subprocess.Popen[bytes]] = []
@@ -220,34 +216,15 @@ def said(workers: Workers, times: int) -> bool:
     return noticed and "Connection to broker lost" in log
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The URL of a Redis that a test may take away, and what starts it again."""
-    config = RedisConfig(tmp_path / "own-redis")
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        running.append(
-            subprocess.Popen([find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL)
-        )
-        wait_until(config.answers, what="Redis")
-        return running[-1]
-
-    yield config.url, start
-    for process in running:
-        process.kill()
-        process.wait()
-
-
 def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_right(
     settings: Settings,
-    own_redis: tuple[str, Callable[[], Any]],
+    own_redis: OwnRedis,
     tmp_path: Path,
     wait_until: Wait,
 ) -> None:
-    url, start = own_redis
+    config, start = own_redis
     redis = start()
-    settings = settings.model_copy(update={"redis_url": url, "lease_seconds": 1})
+    settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
     workers = Workers(settings, tmp_path)
     with connect(settings) as client:
         store = JobStore(client, lease_seconds=1)

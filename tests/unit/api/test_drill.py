@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from api.drill import DrillFailedError, Plan
+from api.drill import Plan, drill
 from api.drill_report import Report, costs
 from api.interruptions import Mark, Target, goes_on, is_due, mark, moments
 from api.twins import Comparison
@@ -30,11 +30,19 @@ def job_at(
     )  # fmt: skip
 
 
-def test_a_step_that_the_run_does_not_have_is_refused_before_it_has_run() -> None:
+def test_a_step_that_the_run_does_not_have_is_refused_before_it_has_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     spec = JobSpec.model_validate({"name": "drill", "train": {"steps": 300}})
     Plan(spec, Target.CHILD, signal.SIGTERM, 2, 0, at=(0, 299)).check()
-    with pytest.raises(DrillFailedError, match="steps 0 to 299, and no step 300"):
-        Plan(spec, Target.CHILD, signal.SIGTERM, 1, 0, at=(300,)).check()
+    code = drill(
+        url="http://127.0.0.1:1", token=None, data=None, spec=spec, target="worker",
+        signal_name="TERM", times=1, at=[300], seed=0, device="cpu", as_json=False,
+    )  # fmt: skip
+    assert code == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "steps 0 to 299, and no step 300" in told.err
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 7])
