@@ -23,8 +23,8 @@ from jobs.messages import Messenger
 from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import open_store
-from monitoring.storage import open_storage
-from monitoring.storage_probe import StorageProbe
+from monitoring.storage.base import open_storage
+from monitoring.storage.probe import StorageProbe
 
 MAX_BODY_BYTES = 1 << 20
 # Somebody waits for the answer: a Redis that does not come back in this time (seconds) is away.

@@ -18,8 +18,8 @@ from jobs.record import is_job_id
 from jobs.register import Register
 from jobs.settings import Settings, connect
 from jobs.workers import WorkerState
-from monitoring.storage import Storage, StorageError, open_storage
-from monitoring.storage_probe import StorageProbe
+from monitoring.storage.base import Storage, StorageError, open_storage
+from monitoring.storage.probe import StorageProbe
 
 
 def findings(settings: Settings) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.record import Job
 from monitoring.paths import RunPaths, commit_record, step_of
-from monitoring.storage import StoredFile
+from monitoring.storage.base import StoredFile
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from jobs.record import Job, is_job_id
 from jobs.settings import connect
 from jobs.store import JobStore, open_store
 from monitoring.paths import commit_record, step_of
-from monitoring.storage import Storage, StorageError, StoredFile, open_storage
+from monitoring.storage.base import Storage, StorageError, StoredFile, open_storage
 
 _SHOWN = 50
 _DAY = 86400.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.paths import RunPaths
-from monitoring.storage import Storage
+from monitoring.storage.base import Storage
 
 _BLOCK = 1 << 20
 

@@ -17,7 +17,7 @@ from jobs.errors import (
     JobNotFoundError,
     WorkerNotFoundError,
 )
-from monitoring.storage import StorageError
+from monitoring.storage.base import StorageError
 
 PROBLEM_JSON = "application/problem+json"
 RETRY_SECONDS = "2"

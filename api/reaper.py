@@ -8,8 +8,8 @@ import sys
 
 from jobs.reaping import Reaping
 from jobs.settings import Settings
-from monitoring.run_records import RunRecords
-from monitoring.storage import newest_change, open_storage
+from monitoring.storage.base import newest_change, open_storage
+from monitoring.storage.run_records import RunRecords
 
 
 def reaping(settings: Settings) -> Reaping:

@@ -26,8 +26,8 @@ from jobs.scripts import Scripts
 from jobs.settings import connect
 from jobs.store import IDEMPOTENCY_SECONDS, JobStore, open_store
 from monitoring.paths import RunPaths, commit_record, step_of
-from monitoring.run_records import RunRecords
-from monitoring.storage import FENCE_NAME, Storage, StorageError, open_storage
+from monitoring.storage.base import FENCE_NAME, Storage, StorageError, open_storage
+from monitoring.storage.run_records import RunRecords
 
 _AT_ONCE = 16
 _SHOWN = 50

@@ -15,8 +15,8 @@ from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
-from monitoring.run_records import RunRecords
-from monitoring.storage import Storage, StorageError
+from monitoring.storage.base import Storage, StorageError
+from monitoring.storage.run_records import RunRecords
 
 EXTENSION = "spectrain"
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import IO, cast
 from flask import Response, request
 from werkzeug.wsgi import FileWrapper
 
-from monitoring.storage import Storage
+from monitoring.storage.base import Storage
 
 _BLOCK = 4 << 20
 

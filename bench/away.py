@@ -21,9 +21,9 @@ from bench.report import Report, options
 from bench.service import local_service, wait_for
 from bench.stalls import SCRIPT
 from bench.store import Way, environment, s3_store
-from monitoring import commit
+from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
-from monitoring.storage import Storage, open_storage
+from monitoring.storage.base import Storage, open_storage
 
 _SAVING_SECONDS = 10.0  # the script's interval
 

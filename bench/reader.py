@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.report import PeakMemory, Report, options, timed
-from monitoring.metrics import latest_step
-from monitoring.reader import read_curves
-from monitoring.rows import RowFormat
+from monitoring.metrics.downsample import read_curves
+from monitoring.metrics.logger import latest_step
+from monitoring.metrics.rows import RowFormat
 
 _POINTS = 2000
 

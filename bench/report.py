@@ -13,8 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from monitoring.hardware import describe_hardware, describe_software
 from monitoring.ids import get_git_hash
+from monitoring.runs.environment import describe_hardware, describe_software
 
 RESULTS = Path(__file__).parent / "results"
 

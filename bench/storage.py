@@ -33,8 +33,8 @@ import torch
 from bench.checkpoint import training
 from bench.report import PeakMemory, Report, options
 from bench.store import BUCKET, environment, s3_store
-from monitoring import commit
-from monitoring.storage import Fence, open_storage
+from monitoring.checkpoints import commit
+from monitoring.storage.base import Fence, open_storage
 from worker.background import Background
 from worker.publish import Publisher
 from worker.restore import restore

@@ -35,7 +35,7 @@ _LOOKED_AT = 3
 
 
 class Probe(Protocol):
-    """A file in storage that each process writes: `monitoring.storage_probe.StorageProbe`.
+    """A file in storage that each process writes: `monitoring.storage.probe.StorageProbe`.
 
     Its methods raise an exception whose text says what to change.
     """

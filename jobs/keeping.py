@@ -30,7 +30,7 @@ _REST = 4
 
 
 class Records(Protocol):
-    """Where copies lie: `monitoring.run_records.RunRecords`. May raise whatever storage does."""
+    """Where copies lie: `monitoring.storage.run_records.RunRecords`; raises what storage does."""
 
     def put(self, run: str, data: bytes) -> None:
         """Stores a run's record."""

@@ -11,36 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monitoring import preemption as preemption
-    from monitoring.checkpoints import CheckpointManager as CheckpointManager
-    from monitoring.commit import CheckpointCorrupt as CheckpointCorrupt
-    from monitoring.configuration import ConfigTracker as ConfigTracker
+    from monitoring.checkpoints.commit import CheckpointCorrupt as CheckpointCorrupt
+    from monitoring.checkpoints.manager import CheckpointManager as CheckpointManager
+    from monitoring.checkpoints.random_state import restore_rng_state as restore_rng_state
     from monitoring.continuity import verify_loss_continuity as verify_loss_continuity
     from monitoring.disk import check_disk_space as check_disk_space
     from monitoring.ids import create_experiment_directory as create_experiment_directory
     from monitoring.ids import generate_experiment_id as generate_experiment_id
     from monitoring.ids import get_git_hash as get_git_hash
-    from monitoring.metrics import MetricsLogger as MetricsLogger
-    from monitoring.plots import VisualizationManager as VisualizationManager
-    from monitoring.random_state import restore_rng_state as restore_rng_state
-    from monitoring.results import ResultsAggregator as ResultsAggregator
-    from monitoring.results import ResultsParser as ResultsParser
+    from monitoring.metrics.logger import MetricsLogger as MetricsLogger
+    from monitoring.plots.manager import VisualizationManager as VisualizationManager
+    from monitoring.runs.config import ConfigTracker as ConfigTracker
+    from monitoring.runs.results import ResultsAggregator as ResultsAggregator
+    from monitoring.runs.results import ResultsParser as ResultsParser
 
 _HOME = {
-    "CheckpointCorrupt": "monitoring.commit",
-    "CheckpointManager": "monitoring.checkpoints",
-    "ConfigTracker": "monitoring.configuration",
-    "MetricsLogger": "monitoring.metrics",
-    "ResultsAggregator": "monitoring.results",
-    "ResultsParser": "monitoring.results",
-    "VisualizationManager": "monitoring.plots",
+    "CheckpointCorrupt": "monitoring.checkpoints.commit",
+    "CheckpointManager": "monitoring.checkpoints.manager",
+    "ConfigTracker": "monitoring.runs.config",
+    "MetricsLogger": "monitoring.metrics.logger",
+    "ResultsAggregator": "monitoring.runs.results",
+    "ResultsParser": "monitoring.runs.results",
+    "VisualizationManager": "monitoring.plots.manager",
     "check_disk_space": "monitoring.disk",
     "create_experiment_directory": "monitoring.ids",
     "generate_experiment_id": "monitoring.ids",
     "get_git_hash": "monitoring.ids",
-    "restore_rng_state": "monitoring.random_state",
+    "restore_rng_state": "monitoring.checkpoints.random_state",
     "verify_loss_continuity": "monitoring.continuity",
 }
-_MODULES = ("commit", "heartbeat", "paths", "preemption", "reader", "storage")
+_MODULES = ("paths", "preemption", "step_counter")
 
 __all__ = [*sorted(_HOME), *_MODULES]  # noqa: PLE0604
 

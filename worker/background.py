@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from jobs.errors import STORE_AWAY, ForgottenError, StaleAttemptError
-from monitoring.storage import OvertakenError, StorageError
+from monitoring.storage.base import OvertakenError, StorageError
 
 log = logging.getLogger(__name__)
 

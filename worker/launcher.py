@@ -51,7 +51,7 @@ def preload(interpreter: Interpreter) -> None:
     import numpy  # noqa: F401, PLC0415
     import torch  # noqa: PLC0415
 
-    import monitoring.figures  # noqa: F401, PLC0415
+    import monitoring.plots.figures  # noqa: F401, PLC0415
     import spectral_gpt.train  # noqa: F401, PLC0415
 
     _end_threads()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jobs.record import Progress
 from jobs.spec import JobSpec, Limits
-from monitoring import heartbeat
-from monitoring.rows import decode
+from monitoring import step_counter
+from monitoring.metrics.rows import decode
 from worker.outcome import Intent
 from worker.scratch import Restored, Scratch
 
@@ -20,7 +20,7 @@ def began_anew(scratch: Scratch, restored: Restored, *, in_doubt: bool = False) 
 
     A first step 0 alone may be a row that it logs at each start: `in_doubt` until the second.
     """
-    steps, start = heartbeat.read_steps(scratch.steps), restored.checkpoint
+    steps, start = step_counter.read_steps(scratch.steps), restored.checkpoint
     if steps is None or start is None or steps.first != 0 or start.step == 0:
         return False
     return in_doubt if steps.second is None else steps.second <= start.step
@@ -49,7 +49,7 @@ class Observer:
         for line in self._rows.new_lines():
             with contextlib.suppress(ValueError):  # a script may write rows of its own kind
                 self._take(decode(line))
-        steps = heartbeat.read_steps(self._scratch.steps)
+        steps = step_counter.read_steps(self._scratch.steps)
         if steps is not None and steps.beats != self._beats:
             self._beats = steps.beats
             self._moved_at = time.monotonic()

@@ -6,7 +6,7 @@ import math
 import time
 from pathlib import Path
 
-from monitoring.storage import Fence, Storage
+from monitoring.storage.base import Fence, Storage
 from worker.scratch import Scratch
 
 _READ_BYTES = 8 << 20

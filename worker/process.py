@@ -18,9 +18,9 @@ from jobs.record import Job
 from jobs.register import Register
 from jobs.settings import Settings
 from jobs.store import JobStore
-from monitoring.run_records import RunRecords
-from monitoring.storage import newest_change, open_storage
-from monitoring.storage_probe import StorageProbe
+from monitoring.storage.base import newest_change, open_storage
+from monitoring.storage.probe import StorageProbe
+from monitoring.storage.run_records import RunRecords
 from worker.asked import Asked
 from worker.child import start_cold
 from worker.deletion_cost import BUSY, IDLE, pod_deletion_cost

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from monitoring import commit
-from monitoring.commit import CheckpointCorrupt, settle
+from monitoring.checkpoints import commit
+from monitoring.checkpoints.commit import CheckpointCorrupt, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
-from monitoring.storage import SERVICE_NAMES, Fence, OvertakenError, Storage, StorageError
+from monitoring.storage.base import SERVICE_NAMES, Fence, OvertakenError, Storage, StorageError
 from worker.output import OutputLog
 from worker.scratch import Restored, Scratch, Version
 

@@ -7,7 +7,7 @@ import time
 from jobs.record import Attempt, Job, Progress
 from monitoring.files import write_atomically
 from monitoring.paths import RunPaths
-from monitoring.storage import Storage
+from monitoring.storage.base import Storage
 from worker.outcome import Outcome
 
 

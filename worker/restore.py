@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
-from monitoring import commit
-from monitoring.commit import CheckpointCorrupt, CommitRecord
-from monitoring.metrics import MetricsLogger, latest_step
+from monitoring.checkpoints import commit
+from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
+from monitoring.metrics.logger import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
-from monitoring.storage import Storage
+from monitoring.storage.base import Storage
 from worker.scratch import Restored, Version
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.record import is_job_id
-from monitoring import commit
+from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 
 # What lies in an attempt's directory beside its run.

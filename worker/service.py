@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store import JobStore
-from monitoring.storage import Storage
+from monitoring.storage.base import Storage
 from worker.child import Start, start_cold
 from worker.launch import Slot
 

@@ -20,7 +20,7 @@ from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.record import Attempt, Job, Progress
 from jobs.states import Reason, Request
 from monitoring.files import write_atomically
-from monitoring.storage import Fence, OvertakenError
+from monitoring.storage.base import Fence, OvertakenError
 from worker.advice import advise
 from worker.background import Background
 from worker.child import Child

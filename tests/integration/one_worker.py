@@ -12,9 +12,9 @@ from jobs.record import Job
 from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.store import JobStore
-from monitoring.file_storage import FileStorage
 from monitoring.paths import RunPaths
-from monitoring.storage import open_storage
+from monitoring.storage.base import open_storage
+from monitoring.storage.directory import FileStorage
 from worker.child import Start, start_cold
 from worker.launch import Slot
 from worker.service import Attendance, Service
@@ -26,7 +26,7 @@ STUBBORN = (
 )
 # A Redis that a test may take away: its configuration, and what starts it (again).
 OwnRedis = tuple[RedisConfig, Callable[[], "subprocess.Popen[bytes]"]]
-BEATS = "from monitoring import heartbeat; import time\n"
+BEATS = "from monitoring import step_counter; import time\n"
 
 
 def python(script: str, **spec: object) -> JobSpec:

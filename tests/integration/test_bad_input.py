@@ -34,8 +34,8 @@ from jobs.spec import JobSpec
 from jobs.states import State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
-from monitoring.storage import open_storage
-from monitoring.storage_probe import StorageProbe
+from monitoring.storage.base import open_storage
+from monitoring.storage.probe import StorageProbe
 
 Wait = Callable[..., Any]
 

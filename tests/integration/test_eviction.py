@@ -183,12 +183,12 @@ def test_an_eviction_decided_too_late_is_not_carried_out(
 TRAIN = """
 import json, os, sys, time
 from pathlib import Path
-from monitoring import heartbeat, preemption
+from monitoring import preemption, step_counter
 state = Path(os.environ["SPECTRAIN_RUN_DIR"]) / "state.json"
 start = json.loads(state.read_text())["step"] + 1 if state.exists() else 0
 print("starts at", start, flush=True)
 for step in range(start, 200):
-    heartbeat.beat(step)
+    step_counter.beat(step)
     time.sleep(0.02)
     if preemption.stop_requested():
         state.write_text(json.dumps({"step": step}))

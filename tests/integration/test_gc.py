@@ -19,10 +19,10 @@ from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import Reason
 from jobs.store import JobStore
-from monitoring import commit
-from monitoring.commit import CommitRecord
+from monitoring.checkpoints import commit
+from monitoring.checkpoints.commit import CommitRecord
 from monitoring.paths import RunPaths
-from monitoring.storage import Fence, Storage, StoredFile, open_storage
+from monitoring.storage.base import Fence, Storage, StoredFile, open_storage
 from worker.publish import Publisher
 from worker.restore import restore
 from worker.scratch import Restored, Scratch

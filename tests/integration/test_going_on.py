@@ -15,8 +15,8 @@ from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
-from monitoring import commit
-from monitoring.storage import Fence
+from monitoring.checkpoints import commit
+from monitoring.storage.base import Fence
 from tests.integration.one_worker import Bench, python
 from worker.supervisor import supervise
 from worker.warm_start import WarmStart

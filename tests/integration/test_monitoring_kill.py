@@ -14,17 +14,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from monitoring import CheckpointManager, MetricsLogger, commit
+from monitoring import CheckpointManager, MetricsLogger
+from monitoring.checkpoints import commit
 from monitoring.paths import step_of
 
 # Saves as fast as it can: every checkpoint holds its step in every number of a tensor.
 SAVER = """
 import os, sys, torch
-from monitoring import CheckpointManager, checkpoints
+from monitoring import CheckpointManager
+from monitoring.checkpoints import manager as manager_module
 torch.set_num_threads(1)
 root, mode, (keep, again) = sys.argv[1], sys.argv[2], map(int, sys.argv[3:])
 if mode == "direct":
-    checkpoints._LARGE = 0
+    manager_module._LARGE = 0
 model = torch.nn.Linear(200, 200)
 optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
 manager = CheckpointManager(root, keep_last_n=keep, async_save=mode != "sync")

@@ -17,7 +17,7 @@ import json, logging, os, resource, sys, threading
 __import__("warnings").simplefilter("error")
 from pathlib import Path
 import torch
-import monitoring.checkpoints
+import monitoring.checkpoints.manager
 from monitoring import CheckpointManager, MetricsLogger
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
@@ -60,7 +60,7 @@ def test_a_full_disk_skips_the_checkpoint_with_one_warning_and_the_next_tries_ag
     tell: Tell, tmp_path: Path, mode: str
 ) -> None:
     facts = tell(
-        f"monitoring.checkpoints._LARGE = {0 if mode == 'direct' else 10**9}\n"
+        f"monitoring.checkpoints.manager._LARGE = {0 if mode == 'direct' else 10**9}\n"
         f"manager = CheckpointManager(root, async_save={mode != 'sync'})\n"
         "def save(step):\n"
         "    path = manager.save_checkpoint(step, model, optimizer, [], {})\n"
@@ -175,10 +175,10 @@ def test_a_directory_without_permission_skips_the_checkpoint(
 
 # A named pipe that nobody reads hangs whoever opens it for writing, as a dead network mount does.
 HANG = """
-import monitoring.saving
+from monitoring.checkpoints import writer
 manager = CheckpointManager(root, async_save=MODE, stall_seconds=0.2)
-draft, usual = root / "checkpoints" / ".hanging.tmp", monitoring.saving.temporary
-monitoring.saving.temporary = lambda path: draft if path.stem.endswith("_2") else usual(path)
+draft, usual = root / "checkpoints" / ".hanging.tmp", writer.temporary
+writer.temporary = lambda path: draft if path.stem.endswith("_2") else usual(path)
 def save(step):
     path = manager.save_checkpoint(step, model, optimizer, [], {})
     return path is not None and manager.wait()

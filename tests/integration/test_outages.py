@@ -36,7 +36,7 @@ def test_redis_away_longer_than_the_lease_costs_no_step_and_no_attempt(
     settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
     client = connect(settings)
     bench = Bench(settings, JobStore(client, lease_seconds=1))
-    script = BEATS + "for step in range(60): heartbeat.beat(step); print(step, flush=True); "
+    script = BEATS + "for step in range(60): step_counter.beat(step); print(step, flush=True); "
     job = bench.claim(python(script + "time.sleep(0.1)"))
     thread = bench.begin(job)
     wait_until(lambda: "[1] 9\n" in bench.output(job), what="some steps")

@@ -22,7 +22,7 @@ from jobs.spec import JobSpec, Retry
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore
 from jobs.workers import WorkerState
-from monitoring.storage import open_storage
+from monitoring.storage.base import open_storage
 from worker.child import start_cold
 from worker.launch import Slot
 from worker.service import Attendance, Service

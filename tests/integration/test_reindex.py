@@ -27,8 +27,8 @@ from jobs.settings import Settings, connect
 from jobs.spec import JobSpec
 from jobs.states import Reason, Request, State
 from jobs.store import JobStore, open_store
-from monitoring.run_records import RunRecords
-from monitoring.storage import Fence, Storage, open_storage
+from monitoring.storage.base import Fence, Storage, open_storage
+from monitoring.storage.run_records import RunRecords
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])

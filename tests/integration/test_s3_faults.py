@@ -25,10 +25,12 @@ from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import State
 from jobs.store import JobStore
-from monitoring import commit, s3_bucket, s3_download
+from monitoring.checkpoints import commit
 from monitoring.paths import commit_record
-from monitoring.s3_storage import S3Storage
-from monitoring.storage import Fence, Storage, StorageError, open_storage
+from monitoring.storage.base import Fence, Storage, StorageError, open_storage
+from monitoring.storage.s3 import bucket as s3_bucket
+from monitoring.storage.s3 import download as s3_download
+from monitoring.storage.s3.storage import S3Storage
 from worker.launch import Slot
 from worker.publish import Publisher
 from worker.restore import restore
@@ -307,7 +309,7 @@ def test_a_download_that_breaks_off_again_and_again_goes_on_where_it_was(
 TRAINS = """
 import json, os, time
 from pathlib import Path
-from monitoring import commit
+from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 run, step = RunPaths(Path(os.environ["SPECTRAIN_RUN_DIR"])), 0
 while not Path(os.environ["ENOUGH"]).exists():

@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.states import Reason, State
 from jobs.store import JobStore
-from monitoring.storage import Storage, open_storage
+from monitoring.storage.base import Storage, open_storage
 from worker.launch import Slot
 from worker.service import Attendance, Service
 from worker.supervisor import supervise

@@ -16,9 +16,10 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from api.redis_server import free_port
-from monitoring import commit, s3_download
-from monitoring.s3_storage import S3Storage
-from monitoring.storage import Fence, OvertakenError, StorageError, open_storage
+from monitoring.checkpoints import commit
+from monitoring.storage.base import Fence, OvertakenError, StorageError, open_storage
+from monitoring.storage.s3 import download as s3_download
+from monitoring.storage.s3.storage import S3Storage
 from worker.publish import Publisher
 from worker.restore import restore
 from worker.scratch import Scratch
@@ -76,7 +77,7 @@ def uploads(storage: S3Storage) -> list[Any]:
 LARGE = """
 import json, re, sys
 from pathlib import Path
-from monitoring.storage import Fence, open_storage
+from monitoring.storage.base import Fence, open_storage
 storage, source, target = open_storage(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 fence = Fence("run", 1)
 storage.seize(fence)

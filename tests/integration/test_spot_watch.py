@@ -424,11 +424,11 @@ def test_a_recommendation_of_aws_is_told_once_and_not_followed(
 TRAIN = """
 import json, os, sys, time
 from pathlib import Path
-from monitoring import heartbeat, preemption
+from monitoring import preemption, step_counter
 state = Path(os.environ["SPECTRAIN_RUN_DIR"]) / "state.json"
 start = json.loads(state.read_text())["step"] + 1 if state.exists() else 0
 for step in range(start, start + 100000 if start == 0 else start + 20):
-    heartbeat.beat(step)
+    step_counter.beat(step)
     time.sleep(0.01)
     if preemption.stop_requested():
         state.write_text(json.dumps({"step": step}))
@@ -436,9 +436,9 @@ for step in range(start, start + 100000 if start == 0 else start + 20):
 """
 STUBBORN = """
 import signal, time
-from monitoring import heartbeat
-signal.signal(signal.SIGTERM, lambda *_: heartbeat.beat(1))
-heartbeat.beat(0)
+from monitoring import step_counter
+signal.signal(signal.SIGTERM, lambda *_: step_counter.beat(1))
+step_counter.beat(0)
 while True:
     time.sleep(0.05)
 """

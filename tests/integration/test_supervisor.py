@@ -119,7 +119,7 @@ def test_a_request_reaches_the_program(bench: Bench, wait_until: Wait) -> None:
     ("script", "limits", "reason", "state"),
     [
         ("import time; time.sleep(600)", {"run_seconds": 1}, Reason.TIMEOUT, State.FAILED),
-        (BEATS + "heartbeat.beat(0); time.sleep(600)", {"stall_seconds": 1}, Reason.STALLED,
+        (BEATS + "step_counter.beat(0); time.sleep(600)", {"stall_seconds": 1}, Reason.STALLED,
          State.QUEUED),
         ("import os, time; from pathlib import Path; from monitoring import MetricsLogger\n"
          "log = MetricsLogger(os.environ['SPECTRAIN_RUN_DIR'] + '/logs')\n"
@@ -142,7 +142,7 @@ def test_a_program_that_takes_long_to_leave_has_not_stalled(bench: Bench, wait_u
         "import signal, sys\n"
         "def leave(*_):\n    time.sleep(2)\n    sys.exit(143)\n"
         "signal.signal(15, leave)\n"
-        "while True:\n    heartbeat.beat(int(1000 * time.monotonic()))\n    time.sleep(0.01)\n"
+        "while True:\n    step_counter.beat(int(1000 * time.monotonic()))\n    time.sleep(0.01)\n"
     )
     limits, retry = {"stall_seconds": 1}, {"max_failures": 0}
     job = bench.claim(python(BEATS + leaves, limits=limits, retry=retry))
@@ -204,7 +204,7 @@ import os, pathlib, sys
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store import open_store
-from monitoring.storage import open_storage
+from monitoring.storage.base import open_storage
 from worker.launch import Slot
 from worker.service import Attendance, Service
 from worker.supervisor import supervise
@@ -264,7 +264,7 @@ def test_a_limit_that_is_changed_counts_for_the_attempt_under_way(
 
 
 def test_steps_are_counted_exactly_without_asking_the_program(bench: Bench) -> None:
-    job = bench.run(python(BEATS + "for step in range(5, 43): heartbeat.beat(step)"))
+    job = bench.run(python(BEATS + "for step in range(5, 43): step_counter.beat(step)"))
     assert (job.attempts[0].first_step, job.attempts[0].last_step) == (5, 42)
 
 
@@ -272,7 +272,9 @@ def test_a_job_that_has_ended_shows_its_last_step_and_not_that_of_the_last_renew
     bench: Bench,
 ) -> None:
     settings = bench.settings.model_copy(update={"lease_seconds": 300})  # renewed once a minute
-    script = "heartbeat.beat(0); time.sleep(2)\nfor step in range(1, 43): heartbeat.beat(step)"
+    script = (
+        "step_counter.beat(0); time.sleep(2)\nfor step in range(1, 43): step_counter.beat(step)"
+    )
     rarely = Bench(settings, bench.store)
     job = rarely.run(python(BEATS + script))
     rarely.service.messenger.close()

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from monitoring import MetricsLogger, appending
-from monitoring.appending import AppendLog
+from monitoring import MetricsLogger
+from monitoring.metrics import append_log
+from monitoring.metrics.append_log import AppendLog
 
 DEADLINE = 30.0
 
@@ -21,7 +22,7 @@ DEADLINE = 30.0
 PRELUDE = """
 import os, sys, threading, time
 from pathlib import Path
-from monitoring.appending import AppendLog
+from monitoring.metrics.append_log import AppendLog
 
 def wait_for(condition, what):
     deadline = time.monotonic() + 30
@@ -297,7 +298,7 @@ def test_a_full_disk_is_tried_again_once_a_second(
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", counted)
-    monkeypatch.setattr(appending, "_BATCH", 10_000)
+    monkeypatch.setattr(append_log, "_BATCH", 10_000)
     now = 100.0
     log = AppendLog(full, clock=lambda: now)
     for _ in range(1000):
@@ -318,7 +319,7 @@ def test_a_full_disk_is_tried_again_once_a_second(
 def test_of_too_many_waiting_lines_the_oldest_are_dropped_with_one_warning(
     full: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(appending, "_MOST", 1000)
+    monkeypatch.setattr(append_log, "_MOST", 1000)
     log = AppendLog(full, clock=lambda: 0.0)
     for number in range(100):
         log.append(b"%99d\n" % number)

@@ -23,9 +23,11 @@ import torch
 from torch import nn
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
-from monitoring import CheckpointManager, checkpoints, commit, preemption
-from monitoring.checksummed_file import BLOCK, ChecksummedFile
-from monitoring.cpu_copy import CpuCopy
+from monitoring import CheckpointManager, preemption
+from monitoring.checkpoints import commit
+from monitoring.checkpoints import manager as checkpoints
+from monitoring.checkpoints.cpu_copy import CpuCopy
+from monitoring.checkpoints.file import BLOCK, ChecksummedFile
 from monitoring.paths import commit_record
 
 MODEL = nn.Linear(200, 200)  # a weight large enough to be copied beside the passes

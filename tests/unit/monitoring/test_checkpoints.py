@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from monitoring import CheckpointManager, commit, restore_rng_state
+from monitoring import CheckpointManager, restore_rng_state
+from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths, commit_record
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.checksummed_file import BLOCK, ChecksummedFile
+from monitoring.checkpoints.file import BLOCK, ChecksummedFile
 
 MEMORY = mmap.mmap(-1, 64 * BLOCK)
 MEMORY[:] = os.urandom(len(MEMORY))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from monitoring import commit
-from monitoring.commit import CheckpointCorrupt, CommitRecord
+from monitoring.checkpoints import commit
+from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.paths import RunPaths, commit_record
 
 CONTENT = b"weights" * 1000

@@ -27,8 +27,8 @@ from monitoring import (
     get_git_hash,
     verify_loss_continuity,
 )
+from monitoring.checkpoints.plain import on_cpu, plain
 from monitoring.json_values import jsonable, restored
-from monitoring.plain import on_cpu, plain
 
 
 def test_the_configuration_holds_what_repeating_a_run_needs(tmp_path: Path) -> None:
@@ -197,8 +197,9 @@ def test_a_discontinuity_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
 def test_reading_commit_records_and_metrics_needs_neither_torch_nor_matplotlib() -> None:
     script = (
         "import sys, monitoring\n"
-        "import monitoring.paths, monitoring.commit, monitoring.metrics, monitoring.reader\n"
-        "import monitoring.heartbeat, monitoring.preemption, spectral_gpt.monitoring\n"
+        "import monitoring.paths, monitoring.checkpoints.commit\n"
+        "import monitoring.metrics.logger, monitoring.metrics.downsample\n"
+        "import monitoring.step_counter, monitoring.preemption, spectral_gpt.monitoring\n"
         "from monitoring import MetricsLogger, ResultsParser, VisualizationManager\n"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])\n"
     )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitoring.decimals import ERROR, Decimals
+from monitoring.metrics.decimals import ERROR, Decimals
 
 FLOATS = st.floats(-1e280, 1e280).filter(lambda x: x == 0 or abs(x) > 1e-260)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from monitoring import file_storage
-from monitoring.file_storage import FileStorage
-from monitoring.storage import Fence, OvertakenError, StorageError, open_storage
+from monitoring.storage import directory as file_storage
+from monitoring.storage.base import Fence, OvertakenError, StorageError, open_storage
+from monitoring.storage.directory import FileStorage
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 
@@ -53,8 +53,8 @@ def test_what_a_writer_left_that_was_killed_is_gone_when_the_next_attempt_has_th
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from monitoring import file_storage\n"
-        "from monitoring.storage import Fence\n"
+        "from monitoring.storage import directory as file_storage\n"
+        "from monitoring.storage.base import Fence\n"
         "file_storage.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)\n"
         "storage = file_storage.FileStorage(Path(sys.argv[1]))\n"
         "storage.put('run/checkpoints/b', Path(sys.argv[2]), Fence('run', 1))\n"
@@ -134,7 +134,7 @@ def test_a_storage_url_may_hold_a_space(tmp_path: Path) -> None:
 def test_boto3_is_loaded_for_an_object_store_only_and_asked_for_where_it_is_missing() -> None:
     script = (
         "import sys; sys.modules['boto3'] = None\n"
-        "from monitoring.storage import StorageError, open_storage\n"
+        "from monitoring.storage.base import StorageError, open_storage\n"
         "open_storage('file:///x')\n"
         "try: open_storage('s3://bucket')\n"
         "except StorageError as error: print(error)"

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from monitoring import CheckpointManager, commit
-from monitoring.loss_history import LossHistory
+from monitoring import CheckpointManager
+from monitoring.checkpoints import commit
+from monitoring.checkpoints.loss_history import LossHistory
 
 MODEL = nn.Linear(1, 1)
 OPTIMIZER = torch.optim.SGD(MODEL.parameters())

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring import MetricsLogger
-from monitoring.reader import read_curves
-from monitoring.rows import RowFormat, decode
+from monitoring.metrics.downsample import read_curves
+from monitoring.metrics.rows import RowFormat, decode
 
 NUMBERS = st.floats(allow_nan=False) | st.integers(-(2**70), 2**70)
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from monitoring import CheckpointManager, cpu_copy
+from monitoring import CheckpointManager
+from monitoring.checkpoints import cpu_copy
 
 WIDTH = 512  # a weight of 1 MiB
 

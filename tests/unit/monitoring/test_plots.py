@@ -18,9 +18,10 @@ import pytest
 import torch
 from torch import nn
 
-from monitoring import VisualizationManager, curves
-from monitoring.curves import Curve, History, Resume, numbers, smooth
-from monitoring.painting import Painter, Picture
+from monitoring import VisualizationManager
+from monitoring.plots import curves
+from monitoring.plots.client import Painter, Picture
+from monitoring.plots.curves import Curve, History, Resume, numbers, smooth
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -106,7 +107,7 @@ def test_a_wrapped_and_an_incomplete_model_give_the_plots_they_can(tmp_path: Pat
 
 
 def test_plots_hold_what_the_model_was_at_the_call() -> None:
-    from monitoring.plots import _waves
+    from monitoring.plots.manager import _waves
 
     model = WaveModel()
     waves, _ = _waves(model)
@@ -189,7 +190,7 @@ def test_the_drawing_process_ends_with_its_parent(tmp_path: Path) -> None:
     )
     drawing = Path("/proc") / parent.stdout.decode().strip() / "cmdline"
     deadline = time.monotonic() + 20
-    while drawing.exists() and b"monitoring.drawing" in drawing.read_bytes():
+    while drawing.exists() and b"monitoring.plots.server" in drawing.read_bytes():
         assert time.monotonic() < deadline
 
 
@@ -353,7 +354,7 @@ def test_a_forked_child_has_its_plots_drawn_and_leaves_the_parents_alone(tmp_pat
 def test_a_drawing_process_that_hangs_is_killed_when_its_time_is_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    monkeypatch.setattr("monitoring.painting._ENDING", 1.0)
+    monkeypatch.setattr("monitoring.plots.client._ENDING", 1.0)
     viz = VisualizationManager(tmp_path)
     viz.generate_training_plots(1, [3.0, 2.0])
     assert viz.wait(120)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.reader import read_curves
+from monitoring.metrics.downsample import read_curves
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> Path:

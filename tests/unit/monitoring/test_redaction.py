@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from monitoring.redaction import redact
-from monitoring.secret_names import is_secret_name, is_secret_variable
+from monitoring.runs.redaction import redact
+from monitoring.runs.secret_names import is_secret_name, is_secret_variable
 
 
 @pytest.mark.parametrize(

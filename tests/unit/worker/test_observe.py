@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from monitoring.commit import CommitRecord
-from monitoring.heartbeat import StepCounter
+from monitoring.checkpoints.commit import CommitRecord
+from monitoring.step_counter import StepCounter
 from worker.observe import began_anew
 from worker.scratch import Restored, Scratch
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from monitoring import MetricsLogger, commit
-from monitoring.file_storage import FileStorage
+from monitoring import MetricsLogger
+from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths, commit_record
-from monitoring.storage import Fence, OvertakenError, StorageError
+from monitoring.storage.base import Fence, OvertakenError, StorageError
+from monitoring.storage.directory import FileStorage
 from worker.output import OutputLog, last_lines
 from worker.publish import Publisher
 from worker.restore import restore

@@ -1,0 +1,1 @@
+"""Checkpoints: a training state copied, written and committed whole, and found again."""

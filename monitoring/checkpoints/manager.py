@@ -1,0 +1,362 @@
+"""Checkpoints: complete state, there whole or not at all, and no wait for the training loop."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from monitoring import preemption, step_counter
+from monitoring.checkpoints import commit
+from monitoring.checkpoints.commit import CheckpointCorrupt
+from monitoring.checkpoints.directory import CheckpointDirectory
+from monitoring.checkpoints.file import ChecksummedFile
+from monitoring.checkpoints.loss_history import LossHistory
+from monitoring.checkpoints.overlap import WeightsChanged
+from monitoring.checkpoints.plain import NUMPY_DTYPES, on_cpu, plain
+from monitoring.checkpoints.random_state import capture_rng_state
+from monitoring.checkpoints.snapshot import NoMemoryError, Snapshot
+from monitoring.checkpoints.wrappers import plain_state
+from monitoring.checkpoints.writer import Save
+from monitoring.ids import get_git_hash
+from monitoring.paths import RunPaths
+
+logger = logging.getLogger(__name__)
+
+_LARGE = 32 << 20  # bytes from which a checkpoint is written directly
+
+# What numpy arrays inside a checkpoint need; a safe load refuses every other foreign name.
+_NUMPY_NAMES: list[Any] = [
+    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    np.ndarray,
+    np.dtype,
+    *NUMPY_DTYPES,
+]
+
+
+class Stateful(Protocol):
+    """An optimizer, a schedule or a scaler: whatever has a `state_dict`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its whole state."""
+        ...
+
+
+class CheckpointManager:
+    """Saves checkpoints of a run, keeps the newest ones and loads the latest good one.
+
+    A checkpoint is a dict with `step`, `model_state_dict`, `optimizer_state_dict`,
+    `loss_history`, `config`, `timestamp`, `git_hash` and `rng_state`, and where given
+    `scheduler_state_dict`, `scaler_state_dict` and `extra`. In the file a history of floats is
+    one tensor, which is a list again when it is loaded here.
+
+    Args:
+        experiment_dir: root directory of the run.
+        save_interval: steps between checkpoints.
+        keep_last_n: how many of the newest checkpoints to keep; the one marked best stays too.
+        async_save: hand the loop on at once: large weights are copied beside the passes up to
+            the optimizer's next step, and everything is written in a thread.
+        when_busy: what an asynchronous save does while the one before it is still being
+            written: "wait" for it, or "skip" itself with a warning.
+        save_seconds: have `should_checkpoint` say yes also when the last save is so long ago.
+        stall_seconds: a storage that takes no byte for so long is given up on for this save.
+        allowed_types: classes of your own that checkpoints of this run may contain.
+    """
+
+    def __init__(
+        self,
+        experiment_dir: str | Path,
+        save_interval: int = 1000,
+        keep_last_n: int = 3,
+        *,
+        async_save: bool = False,
+        when_busy: Literal["wait", "skip"] = "wait",
+        save_seconds: float | None = None,
+        stall_seconds: float = 120.0,
+        allowed_types: Sequence[type] = (),
+    ) -> None:
+        if save_interval < 1 or keep_last_n < 1:
+            raise ValueError(
+                f"save_interval and keep_last_n must be at least 1, "
+                f"not {save_interval} and {keep_last_n}"
+            )
+        if when_busy not in ("wait", "skip"):
+            raise ValueError(f'when_busy must be "wait" or "skip", not {when_busy!r}')
+        self.paths = RunPaths(Path(experiment_dir))
+        self.checkpoint_dir = self.paths.checkpoints
+        self.latest_symlink = self.paths.latest_checkpoint
+        self.save_interval = save_interval
+        self.keep_last_n = keep_last_n
+        self._async = async_save
+        self._when_busy = when_busy
+        self._save_seconds = save_seconds
+        self._stall_seconds = stall_seconds
+        self._allowed = tuple(allowed_types)
+        self._snapshot = Snapshot(self._allowed)
+        self._directory = CheckpointDirectory(self.paths, keep_last_n)
+        self._save: Save | None = None
+        self._losses = LossHistory()
+        self._void = False  # whether the last save has to be done again
+        self._last_save = time.monotonic()
+        self._git_hash = get_git_hash()
+        try:
+            self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            logger.warning("Cannot make %s: %s", self.checkpoint_dir, error)
+
+    # --- saving ---------------------------------------------------------------------------
+
+    def should_checkpoint(self, step: int) -> bool:
+        """Whether a checkpoint is due after this step; never at step 0."""
+        step_counter.beat(step)
+        if step <= 0:
+            return False
+        if step % self.save_interval == 0 or self._is_void():
+            return True
+        return (
+            self._save_seconds is not None
+            and time.monotonic() - self._last_save >= self._save_seconds
+        )
+
+    def save_checkpoint(
+        self,
+        step: int,
+        model: nn.Module,
+        optimizer: Stateful,
+        loss_history: Sequence[float],
+        config: Mapping[str, Any] | Any,
+        *,
+        scheduler: Stateful | None = None,
+        scaler: Stateful | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Path | None:
+        """Save the state after `step`; the path, or None when the storage did not take it.
+
+        The file exists when this returns, but for an asynchronous save, which is done when
+        `wait()` returns or the next save begins. A stop request (`monitoring.preemption`)
+        makes every save wait. A storage that fails is a warning, not an exception; an error of
+        another kind in the background is raised by the next call.
+
+        Raises TypeError for state that a safe load would refuse, ValueError for a step below 0.
+        """
+        step = int(step)
+        if step < 0:
+            raise ValueError(f"a checkpoint's step must be 0 or more, not {step}")
+        if not self._finish_previous():
+            return None
+        begun = time.monotonic()
+        state: dict[str, Any] = {
+            "step": step,
+            "model_state_dict": plain_state(model),
+            "optimizer_state_dict": optimizer.state_dict(),
+            "loss_history": self._losses.pack(loss_history),
+            "config": config,
+            "timestamp": datetime.now(UTC).isoformat(),
+            "git_hash": self._git_hash,
+            "rng_state": capture_rng_state(),
+        }
+        if scheduler is not None:
+            state["scheduler_state_dict"] = scheduler.state_dict()
+        if scaler is not None:
+            state["scaler_state_dict"] = scaler.state_dict()
+        if extra is not None:
+            state["extra"] = dict(extra)
+
+        path = self.paths.checkpoint(step)
+
+        def commit_it(draft: Path, file: ChecksummedFile) -> None:
+            self._directory.commit(path, draft, file, round(time.monotonic() - begun, 3))
+
+        self._void = False
+        beside = self._async and self._copy(path, state, optimizer, commit_it)
+        if not beside:
+            live = plain(state, on_cpu, self._allowed)
+            self._save = Save(path, live, _nothing, commit_it, reads_live=True)
+        assert self._save is not None  # noqa: S101
+        save = self._save
+        try:
+            save.start()
+            self._last_save = time.monotonic()
+            if beside and not preemption.was_requested():
+                return path
+            return path if self.wait() else None
+        except BaseException:  # Ctrl-C: what reads the live weights must not commit them later
+            save.abandoned = save.reads_live
+            raise
+
+    def wait(self) -> bool:
+        """Finish the save under way; whether it was committed (True also when there was none)."""
+        save = self._save
+        if save is None:
+            return True
+        if not save.is_ours:  # of the process that this one was forked from
+            self._save, self._snapshot = None, Snapshot(self._allowed)
+            return True
+        if not save.wait(self._stall_seconds):
+            save.abandoned = save.reads_live
+            self._warn_of(save, f"the storage took no byte for {self._stall_seconds:g} s")
+            return False
+        self._save = None
+        if isinstance(save.error, WeightsChanged):
+            self._snapshot.overlap = False
+            self._void = True
+            self._warn_of(
+                save,
+                "something other than an optimizer's step changed a weight before the next one; "
+                "it is saved again, and from now on the loop is held until the state is copied",
+            )
+            return False
+        if isinstance(save.error, OSError):
+            self._warn_of(save, str(save.error))
+            return False
+        if save.error is not None:
+            raise save.error
+        return not save.abandoned
+
+    def close(self) -> None:
+        """Finish the save under way and give the memory for copies back."""
+        self.wait()
+        if self._save is None:
+            self._snapshot.release()
+
+    def mark_best(self, step: int) -> None:
+        """Keep the checkpoint of this step until another is marked.
+
+        One that is neither there nor under way is a warning, and the one before stays marked.
+        """
+        saving = self._save.path if self._save is not None and not self._save.done else None
+        self._directory.mark_best(step, saving=saving)
+
+    def _finish_previous(self) -> bool:
+        """Whether the next save may begin: at most one is under way."""
+        save = self._save
+        if save is not None and not save.done:
+            if save.stalled:  # said once, when it was noticed
+                return False
+            if self._when_busy == "skip" and not preemption.was_requested():
+                if not save.in_the_way:
+                    logger.warning("Checkpoints skipped while %s is being written", save.path)
+                save.in_the_way = True
+                return False
+        self.wait()
+        return self._save is None
+
+    def _is_void(self) -> bool:
+        """Whether the last save came to nothing and has to be done again."""
+        save = self._save
+        if save is not None and save.done and isinstance(save.error, WeightsChanged):
+            self.wait()
+        return self._void
+
+    def _copy(
+        self,
+        path: Path,
+        state: dict[str, Any],
+        optimizer: Stateful,
+        commit_it: Callable[[Path, ChecksummedFile], None],
+    ) -> bool:
+        """Prepare a save of a copy of the state; False where there is no memory for one."""
+        stepped = _stepped(optimizer, state["optimizer_state_dict"])
+        losses = state["loss_history"]
+        packed = {"loss_history": losses} if isinstance(losses, torch.Tensor) else {}
+        try:
+            copy = self._snapshot.take({**state, **dict.fromkeys(packed)}, stepped) | packed
+        except (MemoryError, NoMemoryError) as error:
+            self._snapshot.release()
+            logger.warning("The loop waits for %s: no memory for a copy (%s)", path, error)
+            return False
+        # Through the kernel's memory when the loop ends here: it is quicker to read again.
+        direct = self._snapshot.nbytes >= _LARGE and not preemption.was_requested()
+        self._save = Save(path, copy, self._snapshot.wait, commit_it, direct=direct)
+        return True
+
+    def _warn_of(self, save: Save, cause: str) -> None:
+        logger.warning("Checkpoint %s skipped: %s; training goes on", save.path, cause)
+
+    # --- loading --------------------------------------------------------------------------
+
+    def load_latest_checkpoint(
+        self, map_location: str | torch.device = "cpu"
+    ) -> dict[str, Any] | None:
+        """The newest checkpoint whose every byte is as it was written; None where there is none.
+
+        Damaged ones are renamed to `….corrupt`, with a warning, and the one before is taken.
+        Raises pickle.UnpicklingError for one that holds more than a safe load allows.
+        """
+        self.wait()
+        tried: list[Path] = []
+        # Another process that saves may retire all that was there when we looked.
+        while untried := [path for path in self._directory.newest_first() if path not in tried]:
+            tried += untried
+            for path in untried:
+                if (checkpoint := self._load(path, map_location)) is not None:
+                    self._directory.point_latest(path, tried)
+                    return checkpoint
+        return None
+
+    def load_checkpoint(
+        self, step: int, map_location: str | torch.device = "cpu"
+    ) -> dict[str, Any] | None:
+        """The checkpoint of a step; None where there is no good one."""
+        self.wait()
+        return self._load(self.paths.checkpoint(step), map_location)
+
+    def list_checkpoints(self) -> list[dict[str, Any]]:
+        """The committed checkpoints by step: `step`, `path`, `size_mb` (MiB), `modified`."""
+        return [
+            {
+                "step": record.step,
+                "path": path,
+                "size_mb": record.size / 2**20,
+                "modified": datetime.fromtimestamp(record.time).isoformat(" ", "seconds"),
+            }
+            for record, path in self._directory.committed()
+        ]
+
+    def _load(self, path: Path, map_location: str | torch.device) -> dict[str, Any] | None:
+        try:
+            commit.verify(path)
+            with torch.serialization.safe_globals([*_NUMPY_NAMES, *self._allowed]):
+                checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        except FileNotFoundError:
+            return None
+        except pickle.UnpicklingError:
+            raise  # As it was written, but not safe: that is for a person to decide.
+        except CheckpointCorrupt as corrupt:
+            self._directory.set_aside(path, corrupt.cause)
+            return None
+        except (OSError, RuntimeError) as error:
+            logger.warning("Failed to load checkpoint from %s: %s", path, error)
+            return None
+        assert isinstance(checkpoint, dict)  # noqa: S101
+        if isinstance(losses := checkpoint.get("loss_history"), torch.Tensor):
+            checkpoint["loss_history"] = losses.tolist()
+        return checkpoint
+
+
+def _nothing() -> None:
+    """A state that was not copied is complete at once."""
+
+
+def _stepped(optimizer: Stateful, its_state: dict[str, Any]) -> list[torch.Tensor]:
+    """What only the optimizer's step changes: its weights and the moments that it keeps of them."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return []  # whose steps nobody hears of
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    moments = [
+        value
+        for kept in its_state.get("state", {}).values()
+        if isinstance(kept, dict)
+        for value in kept.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    # Tensors of inference mode have no version by which a change could be noticed.
+    return [tensor for tensor in (*weights, *moments) if not tensor.is_inference()]

@@ -1,0 +1,134 @@
+"""Writing a checkpoint: serialise, checksum, sync and commit, in a thread beside the training."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.serialization import config as serialization
+
+from monitoring.checkpoints.file import BLOCK, ChecksummedFile
+from monitoring.files import temporary
+
+logger = logging.getLogger(__name__)
+
+_AT_EXIT = 60.0  # seconds without a byte moving after which a program ends all the same
+
+
+class Save:
+    """One checkpoint on its way to the disk; one that `reads_live` weights holds the loop.
+
+    A `direct` one leaves the kernel's memory and the processors to the training. `error` is what
+    stopped it, if anything did. An abandoned save commits nothing, however late its storage
+    wakes up.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        state: dict[str, Any],
+        ready: Callable[[], object],
+        commit: Callable[[Path, ChecksummedFile], object],
+        *,
+        direct: bool = False,
+        reads_live: bool = False,
+    ) -> None:
+        self.path = path
+        self.error: BaseException | None = None
+        self.abandoned = False
+        self.stalled = False
+        self.in_the_way = False  # whether later saves were skipped for it
+        self.reads_live = reads_live
+        self._state = state
+        self._ready = ready
+        self._commit = commit
+        self._direct = direct
+        self._file: ChecksummedFile | None = None
+        self._done = threading.Event()
+        self._process = os.getpid()
+
+    def start(self) -> None:
+        """Carry it out in a thread of its own, or here where there can be no further thread."""
+        _under_way.add(self)
+        try:
+            threading.Thread(target=self.run, name="checkpoint", daemon=True).start()
+        except RuntimeError:
+            self.run()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process carries it out, and not the one that it was forked from."""
+        return self._process == os.getpid()
+
+    @property
+    def done(self) -> bool:
+        """Whether it came to its end, a good or a bad one."""
+        return self._done.is_set()
+
+    def wait(self, stall_seconds: float) -> bool:
+        """Wait for the end; False (and `stalled`) when for that long not a byte moved.
+
+        Who was told the end need not be told again when the program ends.
+        """
+        before = -1
+        while not self._done.wait(0 if before < 0 else stall_seconds):
+            written = self._file.size if self._file else 0
+            if written == before:
+                self.stalled = True
+                return False
+            before = written
+        _under_way.discard(self)
+        return True
+
+    def run(self) -> None:
+        """Write, sync and commit; leave no temporary file behind."""
+        draft = temporary(self.path)
+        try:
+            self._ready()
+            try:
+                self._write(draft)
+            finally:
+                draft.unlink(missing_ok=True)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._state = {}
+            self._done.set()
+
+    def _write(self, draft: Path) -> None:
+        settings: dict[str, Any] = {
+            # torch's own checksums would only repeat ours: it ignores them when it loads.
+            "save.compute_crc32": False,
+            **({"save.storage_alignment": BLOCK} if self._direct else {}),
+        }
+        # The storage may have been away, or emptied, since the run began.
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with ChecksummedFile(draft, direct=self._direct) as self._file:
+            try:
+                with serialization.patch(settings):  # type: ignore[attr-defined]
+                    torch.save(self._state, self._file)  # type: ignore[arg-type]
+            except RuntimeError as failure:
+                # torch reports its own bookkeeping in place of what the disk said.
+                raise self._file.error or failure from None
+            self._file.sync()
+        if not self.abandoned:
+            self._commit(draft, self._file)
+
+
+_under_way: set[Save] = set()
+
+
+@atexit.register
+def _finish() -> None:
+    """Let a program that ends wait for its last checkpoints, and say which were not made."""
+    for save in [save for save in _under_way if save.is_ours]:
+        if not save.wait(_AT_EXIT):
+            logger.warning("Checkpoint %s was not finished at the end", save.path)
+        elif save.error is not None:
+            logger.warning("Checkpoint %s skipped: %r", save.path, save.error)

@@ -1,0 +1,1 @@
+"""Metrics: rows appended to a log without loss, and read back as curves."""

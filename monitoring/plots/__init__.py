@@ -1,0 +1,1 @@
+"""Plots: figures of a run, drawn in a process of their own."""

@@ -1,0 +1,232 @@
+"""The other process that draws, as the training process sees it."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monitoring.plots import server
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 3  # times in a row that the drawing process may die before plots are given up
+_CLOSING = 60.0  # seconds that plots may take when nobody says how many
+_AT_EXIT = 20.0  # seconds that the last plots may take when the program ends
+_ENDING = 10.0  # seconds that the drawing process may take to end when it has nothing to do
+
+_at_work: set[Painter] = set()  # which have a thread, whether or not anybody still holds them
+_exiting = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot to draw: a function of `monitoring.plots.figures`, its arguments and the file."""
+
+    function: str
+    path: Path
+    arguments: Callable[[], dict[str, Any]]  # what takes time is done beside the training
+
+    def draw(self) -> str | None:
+        """Draw it here and now; what went wrong, if anything did."""
+        try:
+            arguments = self.arguments()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return server.draw(self.function, self.path, arguments)
+
+
+class Painter:
+    """Has pictures drawn by a process of its own, one after the other, until it is closed.
+
+    A picture replaces one of the same kind that nobody began to draw: when drawing falls
+    behind, the newest wins and nothing piles up. What is wanted when the program ends is still
+    drawn. After a fork the pictures, and the process, stay the parent's.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, Picture] = {}
+        self._changed = threading.Condition()
+        self._begun: Picture | None = None
+        self._retired = False  # when nothing is wanted any more, end
+        self._closed = False  # end
+        self._deaths = 0
+        self._thread: threading.Thread | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes pictures: neither closed nor another process's."""
+        return not (self._closed or self._retired)
+
+    def submit(self, picture: Picture) -> None:
+        """Have a picture drawn soon; at once when the program is at its very end."""
+        with self._changed:
+            self._wanted[picture.function] = picture
+            if self._thread is None:
+                thread = threading.Thread(target=self._work, name="plots", daemon=True)
+                thread.start()
+                self._thread = thread
+                _at_work.add(self)
+            self._changed.notify_all()
+        if _exiting:
+            self.close(_AT_EXIT)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether everything wanted is drawn, after at most so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._wanted or self._begun), seconds)
+
+    def retire(self) -> None:
+        """Draw what is wanted and end, without anybody waiting for it."""
+        with self._changed:
+            self._retired = True
+            self._changed.notify_all()
+
+    def close(self, seconds: float = _CLOSING) -> bool:
+        """Whether everything wanted is drawn, after at most so many seconds; then end.
+
+        What is not drawn by then is given up with a warning: a drawing process that hangs is
+        killed.
+        """
+        drawn = self.wait(seconds)
+        with self._changed:
+            lost = [picture for picture in (self._begun, *self._wanted.values()) if picture]
+            self._closed = True
+            self._wanted.clear()
+            self._changed.notify_all()
+            thread, process = self._thread, self._process
+        if lost:
+            names = ", ".join(str(picture.path) for picture in lost)
+            logger.warning("Not drawn within %g s and given up: %s", seconds, names)
+            if process is not None:
+                process.kill()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2 * _ENDING)
+        return drawn
+
+    def forget(self) -> None:
+        """In a forked child: leave thread, process and pictures to the parent."""
+        self._changed = threading.Condition()
+        self._wanted, self._begun, self._thread = {}, None, None
+        self._closed = True
+        process, self._process = self._process, None
+        if process is not None:
+            _close(process)  # or the process would outlive the parent
+            process.returncode = 0  # nothing to wait for
+
+    def _work(self) -> None:
+        try:
+            while (picture := self._next()) is not None:
+                try:
+                    error = self._draw(picture)
+                except Exception as problem:
+                    error = f"{type(problem).__name__}: {problem}"
+                # When closed, the warning about all that is given up says it.
+                if error is not None and not self._closed:
+                    logger.warning("Failed to generate %s: %s", picture.path.name, error)
+                del picture, error  # an idle thread keeps nothing alive
+                with self._changed:
+                    self._begun = None
+                    self._changed.notify_all()
+            self._end_process()
+        finally:
+            _at_work.discard(self)
+
+    def _next(self) -> Picture | None:
+        """The next picture to draw, once there is one; None to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted or self._closed or self._retired)
+            if self._closed or not self._wanted:
+                self._closed = True
+                return None
+            self._begun = self._wanted.pop(next(iter(self._wanted)))
+            return self._begun
+
+    def _draw(self, picture: Picture) -> str | None:
+        if self._deaths >= _PATIENCE:
+            return f"the drawing process died {_PATIENCE} times in a row"
+        message = (picture.function, picture.path, picture.arguments())
+        if self._process is None:
+            self._process = _start_process()
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        try:
+            server.send(self._process.stdin, message)
+            error: str | None = server.receive(self._process.stdout)
+        except (EOFError, OSError):
+            self._deaths += 1
+            code = self._end_process()
+            return f"the drawing process ended with code {code}"
+        self._deaths = 0
+        return error
+
+    def _end_process(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        _close(process)
+        try:
+            return process.wait(_ENDING)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):  # the kernel may hold it, on a dead disk
+                return process.wait(_ENDING)
+            return None
+
+
+def _start_process() -> subprocess.Popen[bytes]:
+    package = str(Path(__file__).resolve().parents[2])
+    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": search,
+        "MPLBACKEND": "Agg",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "monitoring.plots.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,  # a buffer would be copied by a fork, and with it half a message
+        env=environment,
+    )
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+
+def _finish_at_exit() -> None:
+    """Draw what is still wanted. What handlers that run after this one want is drawn at once."""
+    global _exiting  # noqa: PLW0603
+    _exiting = True
+    end = time.monotonic() + _AT_EXIT
+    for painter in list(_at_work):
+        painter.close(max(1.0, end - time.monotonic()))
+
+
+def _forget_all() -> None:
+    for painter in list(_at_work):
+        painter.forget()
+    _at_work.clear()
+
+
+# Not one handler for each manager: a handler holds what it finishes, and a dropped manager has
+# to go while its last plots are still drawn.
+atexit.register(_finish_at_exit)
+os.register_at_fork(after_in_child=_forget_all)

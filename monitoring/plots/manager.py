@@ -1,0 +1,290 @@
+"""Plots of a run, drawn by another process: the training loop only hands over the numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monitoring.paths import RunPaths
+from monitoring.plots.client import Painter, Picture
+from monitoring.plots.curves import Array, Curve, History, Resume, numbers
+
+logger = logging.getLogger(__name__)
+
+_TOKENS = 256  # whose waves are shown: a vocabulary of 50,000 fits no picture
+_CLOSING = 60.0  # seconds that plots may take at the end
+_SHAPES = {
+    "base_freqs": ("tokens", "waves"),
+    "phases": ("tokens", "waves"),
+    "harmonic_amps": ("tokens", "waves", "harmonics"),
+}
+
+
+class VisualizationManager:
+    """Draws plots of training, of a wave model's embedding and of several runs side by side.
+
+    The calls return at once with the paths; the files are there when `wait()` returns, whole
+    or not at all. What fails is a warning: a plot never ends a training run.
+
+    Args:
+        viz_dir: directory of the plots, made with the first one.
+        viz_interval: steps between plots.
+        background: False draws in this process, before the calls return.
+    """
+
+    def __init__(
+        self, viz_dir: str | Path, viz_interval: int = 1000, *, background: bool = True
+    ) -> None:
+        if viz_interval < 1:
+            raise ValueError(f"viz_interval must be at least 1, not {viz_interval}")
+        self.viz_dir = Path(viz_dir)
+        self.viz_interval = viz_interval
+        self._run = RunPaths(self.viz_dir.parent)
+        self._histories: dict[str, History] = {}
+        self._told: set[str] = set()
+        self._painter = self._new_painter() if background else None
+
+    def should_visualize(self, step: int) -> bool:
+        """Whether plots are due after this step; never at step 0."""
+        return step > 0 and step % self.viz_interval == 0
+
+    def generate_training_plots(
+        self,
+        step: int,
+        loss_history: Sequence[Any],
+        metrics: Mapping[str, Any] | None = None,
+        *,
+        resumes: Sequence[int] | None = None,
+    ) -> Path:
+        """Plot the loss and every metric that has a history: `training_dynamics_step_N.png`.
+
+        Values are taken to lie at equal distances from step 0 to `step`. Metrics that are
+        single numbers are left out. `resumes` are steps after which the run was resumed; without
+        it, those that `MetricsLogger.rewind` noted.
+        """
+        path = self.viz_dir / f"training_dynamics_step_{step}.png"
+        with _warning_of(path.name):
+            histories = {"loss": _history("loss_history", loss_history), **_histories(metrics)}
+            arrays = {
+                name: self._histories.setdefault(name, History()).update(values)
+                for name, values in histories.items()
+            }
+            given = None if resumes is None else sorted({int(resumed) for resumed in resumes})
+            self._draw(
+                Picture(
+                    "training_dynamics", path, partial(_dynamics, step, arrays, given, self._run)
+                )
+            )
+        return path
+
+    def generate_model_plots(self, step: int, model: Any) -> list[Path]:
+        """Plot `model.embedding`'s waves, those that it has of: frequencies, phases, harmonics.
+
+        Reads `base_freqs` (tokens, waves), `phases` (tokens, waves) and `harmonic_amps` (tokens,
+        waves, harmonics), of a selection of tokens where there are many. A model without them,
+        such as a standard transformer, gives no plots and one warning.
+        """
+        waves, problems = _waves(model)
+        for problem in problems:
+            if problem not in self._told:
+                self._told.add(problem)
+                logger.warning("%s, skipping model plots", problem)
+        needs = {
+            "frequencies": ["base"],
+            "phases": ["phi"],
+            "harmonics": ["amplitudes"],
+            "wave_packets": ["base", "phi", "amplitudes"],
+        }
+        paths = []
+        for function, names in needs.items():
+            if waves.keys() >= set(names):
+                chosen = {name: waves[name] for name in ["stride", *names]}
+                path = self.viz_dir / f"{function}_step_{step}.png"
+                with _warning_of(path.name):
+                    self._draw(Picture(function, path, partial(_arrays, step, chosen)))
+                paths.append(path)
+        return paths
+
+    def generate_comparison_plots(self, experiments: Sequence[Mapping[str, Any]]) -> Path:
+        """Plot several runs side by side: `experiment_comparison.png`.
+
+        Each experiment has a `name`, a `loss_history` and may have `metrics` with histories.
+        """
+        path = self.viz_dir / "experiment_comparison.png"
+        with _warning_of(path.name):
+            runs = []
+            for place, experiment in enumerate(experiments, start=1):
+                with _warning_of(f"the curves of experiment {place} in {path.name}"):
+                    runs.append(_run(place, experiment))
+            self._draw(Picture("comparison", path, lambda: {"experiments": runs}))
+        return path
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether all plots are drawn, after at most so many seconds."""
+        return self._painter is None or self._painter.wait(seconds)
+
+    def close(self, seconds: float = _CLOSING) -> bool:
+        """Finish the plots and end the drawing process; whether all are drawn.
+
+        What is not drawn after so many seconds is given up with a warning. A plot that is asked
+        for later is drawn by another process.
+        """
+        return self._painter is None or self._painter.close(seconds)
+
+    def _new_painter(self) -> Painter:
+        painter = Painter()
+        # A manager that is dropped lets its plots be finished. At exit the painter sees to that,
+        # after handlers that may still ask for plots.
+        weakref.finalize(self, painter.retire).atexit = False
+        return painter
+
+    def _draw(self, picture: Picture) -> None:
+        if self._painter is not None:
+            if not self._painter.usable:  # closed, or this is a forked child
+                self._painter = self._new_painter()
+            self._painter.submit(picture)
+        elif (error := picture.draw()) is not None:
+            logger.warning("Failed to generate %s: %s", picture.path.name, error)
+
+    def _noted_resumes(self) -> Iterator[Resume]:
+        return _noted_resumes(self._run)
+
+
+@contextmanager
+def _warning_of(what: str) -> Iterator[None]:
+    """Turn what goes wrong within into a warning: no plot is worth a training run."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("Failed to generate %s: %s: %s", what, type(error).__name__, error)
+
+
+def _history(name: str, values: Any) -> Sequence[Any]:
+    """The values of a metric. Raises TypeError for what is no sequence of numbers."""
+    if (
+        isinstance(values, Mapping | str | bytes)
+        or not (hasattr(values, "__getitem__") and hasattr(values, "__len__"))
+        or getattr(values, "ndim", 1) != 1
+    ):
+        raise TypeError(f"{name} is no sequence of numbers but {type(values).__name__}")
+    sequence: Sequence[Any] = values
+    return sequence
+
+
+def _histories(metrics: Mapping[str, Any] | None) -> dict[str, Sequence[Any]]:
+    """The metrics that have a history to draw, with a warning for each that may have meant one."""
+    found = {}
+    for name, values in (metrics or {}).items():
+        if name == "loss" or values is None or isinstance(values, str | bytes | int | float):
+            continue
+        if getattr(values, "ndim", 1) == 0:
+            continue
+        with _warning_of(f"the curve of {name}"):
+            history = _history("it", values)
+            if len(history) > 1:
+                found[str(name)] = history
+    return found
+
+
+def _dynamics(
+    step: int,
+    arrays: Mapping[str, Callable[[], Array]],
+    resumes: Sequence[int] | None,
+    run: RunPaths,
+) -> dict[str, Any]:
+    """What `figures.training_dynamics` takes."""
+    return {
+        "step": step,
+        "curves": [Curve.until(step, name, values()) for name, values in arrays.items()],
+        "resumes": list(_noted_resumes(run)) if resumes is None else [*map(Resume, resumes)],
+        "title": run.root.resolve().name,
+    }
+
+
+def _run(place: int, experiment: Mapping[str, Any]) -> tuple[str, list[Curve]]:
+    """A run's name and curves, with one warning for what it ought to have."""
+    missing = [name for name in ("name", "loss_history") if experiment.get(name) is None]
+    if missing:
+        logger.warning("Experiment %d to compare has no %s", place, " and no ".join(missing))
+    losses = experiment.get("loss_history")
+    histories = {
+        "loss": numbers(_history("loss_history", [] if losses is None else losses)),
+        **{name: numbers(values) for name, values in _histories(experiment.get("metrics")).items()},
+    }
+    lengths = [len(histories["loss"]), *map(len, histories.values())]
+    last = max(next((length for length in lengths if length), 0) - 1, 0)
+    name = experiment.get("name")
+    return (
+        f"run {place}" if name is None else str(name),
+        [Curve.until(last, name, values) for name, values in histories.items()],
+    )
+
+
+def _noted_resumes(run: RunPaths) -> Iterator[Resume]:
+    """What `MetricsLogger.rewind` noted, in the order of time."""
+    try:
+        lines = run.resumes.read_text(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            note = json.loads(line)
+            resume = Resume(int(note["step"]), int(note.get("attempt") or 0))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            continue
+        if resume.step >= 0:
+            yield resume
+
+
+def _waves(model: Any) -> tuple[dict[str, Any], list[str]]:
+    """Copies of a selection of the embedding's waves, still on their device; what is wrong."""
+    missing = "Model does not have an 'embedding' attribute with waves"
+    while not hasattr(model, "embedding"):
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if inner is None:
+            return {}, [missing]
+        model = inner
+    names = {"base": "base_freqs", "phi": "phases", "amplitudes": "harmonic_amps"}
+    waves: dict[str, Any] = {}
+    problems = []
+    for name, attribute in names.items():
+        if (table := getattr(model.embedding, attribute, None)) is not None:
+            try:
+                waves["stride"], waves[name] = _selection(attribute, table)
+            except Exception as error:
+                problems.append(f"The model's {attribute} cannot be drawn: {error}")
+    return waves, problems if waves or problems else [missing]
+
+
+def _selection(attribute: str, table: Any) -> tuple[int, Any]:
+    """Every how many-th token is taken, and a copy of their rows. Raises for what is no table."""
+    if not hasattr(table, "detach"):
+        table = np.asarray(table, dtype=np.float64)
+    shape = tuple(table.shape)
+    if len(shape) != len(_SHAPES[attribute]) or not all(shape):
+        raise ValueError(f"its shape is {shape}, not ({', '.join(_SHAPES[attribute])})")
+    stride = -(-shape[0] // _TOKENS)
+    if isinstance(table, np.ndarray):
+        return stride, table[::stride].copy()
+    # A copy that the next step does not change, of a few kilobytes; on CUDA it is only queued,
+    # and fetched by the thread that waits for it.
+    return stride, table.detach()[::stride].clone()
+
+
+def _arrays(step: int, waves: Mapping[str, Any]) -> dict[str, Any]:
+    """What the figures of a model take."""
+    return {
+        "step": step,
+        **{
+            name: value.double().cpu().numpy() if hasattr(value, "detach") else value
+            for name, value in waves.items()
+        },
+    }

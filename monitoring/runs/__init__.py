@@ -1,0 +1,1 @@
+"""Runs: what one was started with, on which machine, and what came out."""

@@ -1,0 +1,132 @@
+"""What a run was started with and what came out, as JSON that can be compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from monitoring.files import write_atomically
+from monitoring.ids import UNKNOWN, get_git_hash, git
+from monitoring.json_values import jsonable, restored
+from monitoring.paths import RunPaths
+from monitoring.runs.environment import describe_hardware, describe_software
+from monitoring.runs.redaction import redact
+
+
+class ConfigTracker:
+    """Keeps `config.json` and `results.json` of a run.
+
+    Args:
+        experiment_dir: root directory of the run; its name is the experiment's id.
+    """
+
+    def __init__(self, experiment_dir: str | Path) -> None:
+        self.paths = RunPaths(Path(experiment_dir))
+        self.config_file = self.paths.config
+        self.results_file = self.paths.results
+
+    def save_config(
+        self,
+        config: Mapping[str, Any] | Any,
+        model: Any = None,
+        dataset_info: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write `config.json`; its path.
+
+        Beside `config`, the model's shape and `dataset`, it holds what repeating the run needs:
+        `git_hash` and `git_dirty`, `hardware`, `software` with the installed packages, `seeds`
+        and the command line. Secrets are replaced by "***": values of environment variables
+        that look like secrets wherever they occur, what an entry or an option like `api_key`
+        holds, passwords in URLs. Raises OSError.
+        """
+        here = str(Path.cwd())
+        status = git("status", "--porcelain", directory=here)
+        document = {
+            **self._identity(),
+            "git_commit": git("rev-parse", "HEAD", directory=here) or UNKNOWN,
+            "git_dirty": None if status is None else bool(status),
+            "config": config,
+            "model": _describe_model(model),
+            "dataset": dataset_info,
+            "hardware": describe_hardware(),
+            "software": describe_software(),
+            "seeds": _seeds(),
+            "command": sys.argv,
+        }
+        return self._write(self.config_file, document)
+
+    def load_config(self) -> dict[str, Any] | None:
+        """What `save_config` wrote; None where there is nothing. Raises ValueError if broken."""
+        return _read(self.config_file)
+
+    def save_results(
+        self,
+        final_metrics: Mapping[str, Any],
+        best_checkpoint: str | Path | None = None,
+        generation_samples: Sequence[str] | None = None,
+    ) -> Path:
+        """Write `results.json`; its path. Raises OSError."""
+        document = {
+            **self._identity(),
+            "final_metrics": final_metrics,
+            "best_checkpoint": best_checkpoint,
+            "generation_samples": list(generation_samples or []),
+        }
+        return self._write(self.results_file, document)
+
+    def load_results(self) -> dict[str, Any] | None:
+        """What `save_results` wrote; None where there is nothing. Raises ValueError if broken."""
+        return _read(self.results_file)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "experiment_id": self.paths.root.resolve().name,
+            "timestamp": datetime.now(UTC).isoformat(),
+            "git_hash": get_git_hash(),
+        }
+
+    @staticmethod
+    def _write(path: Path, document: dict[str, Any]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(redact(jsonable(document), os.environ), indent=2)
+        write_atomically(path, text.encode() + b"\n")
+        return path
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    document = restored(json.loads(path.read_bytes()))
+    if not isinstance(document, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return document
+
+
+def _describe_model(model: Any) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    parameters = list(model.parameters())
+    return {
+        "class": type(model).__qualname__,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "architecture": str(model),
+    }
+
+
+def _seeds() -> dict[str, Any]:
+    import numpy as np  # noqa: PLC0415  after the model's module, which is slower to import
+
+    seeds: dict[str, Any] = {"python_hash": os.environ.get("PYTHONHASHSEED")}
+    # A generator that was seeded with a number and has drawn none begins with that number.
+    _kind, key, *_ = np.random.get_state(legacy=True)
+    _kind, seeded, *_ = np.random.RandomState(int(key[0])).get_state(legacy=True)
+    seeds["numpy"] = int(key[0]) if np.array_equal(seeded, key) else None
+    if (torch := sys.modules.get("torch")) is not None:
+        seeds["torch"] = torch.initial_seed()
+    return seeds

@@ -1,0 +1,291 @@
+"""Results of experiments: read from a suite's printed log or from finished runs, and compared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import statistics
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from monitoring.files import write_atomically
+from monitoring.json_values import jsonable, restored
+from monitoring.metrics import rows
+from monitoring.paths import RunPaths
+from monitoring.runs.suite_log import parse_suite_log
+
+logger = logging.getLogger(__name__)
+
+Experiment = dict[str, Any]
+
+# What is compared, with its heading in the table and its format.
+_COLUMNS = {
+    "val_loss": ("Val Loss", "{:.4f}"),
+    "perplexity": ("Perplexity", "{:.2f}"),
+    "tokens_per_second": ("Speed (tok/s)", "{:,.0f}"),
+}
+_MISSING = "N/A"
+
+
+class ResultsParser:
+    """Reads the experiments of an ablation suite from the log that it printed.
+
+    Each has `name`, `config` (`parameters`, `steps`, `optimizer`, `loss`, `learning_rate`),
+    `training_metrics` (rows of `step`, `train_loss`, `val_loss`, `avg_train_loss`,
+    `wave_ratio`), `final_results` (`best_val_loss`, and `val_loss`, `perplexity`,
+    `tokens_per_second` where the suite's last table has them) and `generation_sample`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._experiments: list[Experiment] | None = None
+
+    def parse(self) -> list[Experiment]:
+        """The experiments in the order of the file. Raises FileNotFoundError."""
+        self._experiments = parse_suite_log(self.path.read_text(encoding="utf-8"))
+        return self._experiments
+
+    def get_all_experiments(self) -> list[Experiment]:
+        """The experiments, read now if they were not yet."""
+        return self.parse() if self._experiments is None else self._experiments
+
+    def get_experiment_by_name(self, name: str) -> Experiment | None:
+        """The experiment of this name, whatever its case; None where there is none."""
+        for experiment in self.get_all_experiments():
+            if experiment["name"].lower() == name.lower():
+                return experiment
+        return None
+
+    def save_to_json(self, path: str | Path) -> Path:
+        """Write `experiments`, `parsed_at` and `source_file`; the path. Raises OSError."""
+        document = {
+            "experiments": self.get_all_experiments(),
+            "parsed_at": datetime.now(UTC).isoformat(),
+            "source_file": str(self.path),
+        }
+        return _write_json(Path(path), document)
+
+
+class ResultsAggregator:
+    """Collects experiments from anywhere and compares them."""
+
+    def __init__(self) -> None:
+        self.experiments: list[Experiment] = []
+
+    def load_from_json(self, path: str | Path) -> None:
+        """Add what `ResultsParser.save_to_json` wrote. Raises OSError and ValueError."""
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.experiments += restored(document["experiments"])
+
+    def load_from_parser(self, parser: ResultsParser) -> None:
+        """Add a parser's experiments."""
+        self.experiments += parser.get_all_experiments()
+
+    def load_from_directory(self, directory: str | Path) -> None:
+        """Add every finished run below a directory: one that has `results.json`."""
+        for results_file in sorted(Path(directory).rglob(RunPaths(Path()).results.name)):
+            try:
+                self.experiments.append(_read_run(RunPaths(results_file.parent)))
+            except (OSError, ValueError) as error:
+                logger.warning("Skipping the run of %s: %s", results_file, error)
+
+    def generate_comparison_table(self) -> str:
+        """A Markdown table: Experiment, Parameters, Val Loss, Perplexity, Speed."""
+        heads = ["Experiment", "Parameters", *(head for head, _ in _COLUMNS.values())]
+        table = [heads]
+        for experiment in self.experiments:
+            parameters = experiment["config"].get("parameters")
+            table.append(
+                [
+                    experiment["name"],
+                    _MISSING if parameters is None else f"{parameters / 1e6:.2f}M",
+                    *(_cell(experiment, metric) for metric in _COLUMNS),
+                ]
+            )
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = []
+        for row in table:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        return "\n".join(lines)
+
+    def generate_summary_statistics(self) -> dict[str, Any]:
+        """`num_experiments`, and for each metric `mean`, `median`, `min`, `max` and `stdev`.
+
+        A metric that no experiment has is left out, and so is a value that is not finite, as a run
+        that diverged has it; the deviation of one value is 0.
+        """
+        summary: dict[str, Any] = {"num_experiments": len(self.experiments)}
+        for metric in _COLUMNS:
+            values = [v for e in self.experiments if _is_finite(v := _metric(e, metric))]
+            if values:
+                summary[metric] = {
+                    "mean": statistics.fmean(values),
+                    "median": statistics.median(values),
+                    "min": min(values),
+                    "max": max(values),
+                    "stdev": statistics.stdev(values) if len(values) > 1 else 0.0,
+                }
+        return summary
+
+    def compare_experiments(self, first: str, second: str) -> dict[str, Any]:
+        """How two experiments differ: each metric's values, `difference` (second less first)
+        and `percent` of the first.
+
+        Raises KeyError for a name that is not there.
+        """
+        one, two = self._named(first), self._named(second)
+        metrics = {}
+        for metric in _COLUMNS:
+            a, b = _metric(one, metric), _metric(two, metric)
+            if a is not None and b is not None:
+                metrics[metric] = {
+                    first: a,
+                    second: b,
+                    "difference": b - a,
+                    "percent": 100 * (b - a) / a if a else None,
+                }
+        return {"experiments": [first, second], "metrics": metrics}
+
+    def generate_ablation_analysis(self, baseline: str | None = None) -> dict[str, Any]:
+        """What each experiment gains over the baseline in validation loss.
+
+        `baseline` is the one named, else the first whose name speaks of a standard model or a
+        baseline, else the first. `components` maps each other experiment to its `val_loss`,
+        `improvement` (how much lower) and `percent`; `best_component` and `best_improvement`
+        are the best of them, None where there is nothing to compare. One that diverged improves
+        nothing, and is no baseline unless it is named. Raises KeyError for a baseline that is not
+        there.
+        """
+        measured = [e for e in self.experiments if _metric(e, "val_loss") is not None]
+        sound = [e for e in measured if _is_finite(_metric(e, "val_loss"))]
+        if baseline is not None:
+            reference = self._named(baseline)
+        elif sound:
+            reference = next((e for e in sound if _is_baseline(e["name"])), sound[0])
+        else:
+            keys = ("baseline", "best_component", "best_improvement")
+            return {**dict.fromkeys(keys), "components": {}}
+        start = _metric(reference, "val_loss")
+        components = {}
+        for experiment in measured:
+            value = _metric(experiment, "val_loss")
+            if experiment is not reference:
+                gain = start - value if _is_finite(start) and _is_finite(value) else None
+                components[experiment["name"]] = {
+                    "val_loss": value,
+                    "improvement": gain,
+                    "percent": 100 * gain / start if gain is not None and start else None,
+                }
+        gains = {n: c["improvement"] for n, c in components.items() if c["improvement"] is not None}
+        best = max(gains, key=gains.__getitem__, default=None)
+        return {
+            "baseline": {"name": reference["name"], "val_loss": start},
+            "components": components,
+            "best_component": best,
+            "best_improvement": None if best is None else gains[best],
+        }
+
+    def save_summary(self, path: str | Path) -> Path:
+        """Write experiments, table, statistics and ablation as JSON; the path. Raises OSError."""
+        document = {
+            "generated_at": datetime.now(UTC).isoformat(),
+            "experiments": self.experiments,
+            "comparison_table": self.generate_comparison_table(),
+            "summary_statistics": self.generate_summary_statistics(),
+            "ablation_analysis": self.generate_ablation_analysis(),
+        }
+        return _write_json(Path(path), document)
+
+    def _named(self, name: str) -> Experiment:
+        for experiment in self.experiments:
+            if experiment["name"].lower() == name.lower():
+                return experiment
+        known = ", ".join(experiment["name"] for experiment in self.experiments) or "none"
+        raise KeyError(f"no experiment is named {name!r}; there are: {known}")
+
+
+def _metric(experiment: Mapping[str, Any], metric: str) -> float | None:
+    results = experiment["final_results"]
+    value = results.get(metric)
+    if metric == "val_loss":  # the best one where it is known: last ones depend on when one stops
+        value = results.get("best_val_loss", value)
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):  # a word in its place
+        return None
+
+
+def _is_finite(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
+
+
+def _cell(experiment: Mapping[str, Any], metric: str) -> str:
+    value = _metric(experiment, metric)
+    return _MISSING if value is None else _COLUMNS[metric][1].format(value)
+
+
+def _is_baseline(name: str) -> bool:
+    return any(word in name.lower() for word in ("standard", "baseline"))
+
+
+def _read_run(paths: RunPaths) -> Experiment:
+    """A finished run of this library in the form that the parser gives.
+
+    Raises OSError, and ValueError for files that are none of this library's.
+    """
+    results = json.loads(paths.results.read_bytes())
+    config = json.loads(paths.config.read_bytes()) if paths.config.exists() else {}
+    for path, document in ((paths.results, results), (paths.config, config)):
+        if not isinstance(document, dict):
+            raise ValueError(f"{path.name} holds no object")
+    chosen = _object(config.get("config"))
+    model = _object(config.get("model"))
+    training = _object(chosen.get("training")) or chosen
+    optimizer = chosen.get("optimizer") or training.get("optimizer")
+    loss = chosen.get("loss") or training.get("loss")
+    metrics = []
+    if paths.metrics.exists():
+        metrics = [row for _, row in rows.read(paths.metrics) if not isinstance(row, ValueError)]
+    samples = results.get("generation_samples")
+    return {
+        "name": results.get("experiment_id") or paths.root.name,
+        "config": {
+            "parameters": model.get("parameters"),
+            "steps": training.get("steps"),
+            "optimizer": optimizer.get("name") if isinstance(optimizer, dict) else optimizer,
+            "loss": loss.get("name") if isinstance(loss, dict) else loss,
+            "learning_rate": optimizer.get("lr")
+            if isinstance(optimizer, dict)
+            else training.get("lr"),
+        },
+        "training_metrics": [
+            {
+                "step": row["step"],
+                "train_loss": row.get("loss"),
+                "val_loss": row["val_loss"],
+                "avg_train_loss": row.get("avg_train_loss"),
+                "wave_ratio": row.get("wave_ratio"),
+            }
+            for row in metrics
+            if "val_loss" in row
+        ],
+        "final_results": _object(results.get("final_metrics")),
+        "generation_sample": samples[0] if isinstance(samples, list) and samples else None,
+    }
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """A JSON object; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(jsonable(document), indent=2, ensure_ascii=False)
+    write_atomically(path, text.encode() + b"\n")
+    return path

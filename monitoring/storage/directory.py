@@ -1,0 +1,261 @@
+"""Runs below a directory that all machines share."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from monitoring.checkpoints.commit import crc32_text
+from monitoring.files import sync
+from monitoring.storage.base import (
+    FENCE_NAME,
+    SERVICE_NAMES,
+    Fence,
+    OvertakenError,
+    StorageError,
+    StoredFile,
+    is_text,
+    key_parts,
+)
+
+_LOCK_SECONDS = 10.0
+_TEMPORARY = ".tmp-"
+_BLOCK = 1 << 20
+
+
+class FileStorage:
+    """A directory as storage.
+
+    The fencing number of a run lies in a file of its own and is compared under a lock that is
+    held for the last step of a write only: data is copied beside its place first.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # The fence that this process last found in place, and the file system that it was on.
+        self._known: Fence | None = None
+        self._device = 0
+
+    def seize(self, fence: Fence) -> None:
+        """Takes the run over; see `Storage`. What a killed writer was about to rename goes."""
+        with self._guarded(fence):
+            for left in self._path(fence.run).rglob(f"{_TEMPORARY}*"):
+                left.unlink(missing_ok=True)
+
+    def put(
+        self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
+    ) -> None:
+        """Stores a file; an immutable one on the same file system by a hard link."""
+
+        def write(temporary: Path) -> None:
+            if not (immutable and _link(source, temporary)):
+                shutil.copyfile(source, temporary)
+                sync(temporary)
+
+        self._replace(key, write, fence)
+
+    def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
+        """Puts bytes at `offset`; see `Storage`."""
+        path = self._path(key)
+        with self._guarded(fence):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+                size = os.fstat(file.fileno()).st_size
+                if offset > size:
+                    raise StorageError(f"{key} has {size} bytes; cannot append at {offset}")
+                file.truncate(offset)
+                file.seek(offset)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def point(self, key: str, target: str, fence: Fence | None = None) -> None:
+        """Makes `key` a symbolic link to its neighbour `target`."""
+        self._replace(key, lambda temporary: temporary.symlink_to(target), fence)
+
+    def delete(self, key: str, fence: Fence | None = None) -> None:
+        """Removes a file."""
+        with self._guarded(fence):
+            self._path(key).unlink(missing_ok=True)
+
+    def delete_run(self, run: str) -> None:
+        """Removes all files of a run."""
+        self._known = None
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self._path(run))
+
+    def get(
+        self,
+        key: str,
+        target: Path,
+        *,
+        immutable: bool = False,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> str | None:
+        """Fetches a file; an immutable one on the same file system by a hard link."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = self._path(key)
+        return None if immutable and _link(source, target) else _copy(source, target, on_block)
+
+    def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
+        """Bytes of a file."""
+        with self._path(key).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def stat(self, key: str) -> StoredFile | None:
+        """What is stored under `key`."""
+        try:
+            status = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return StoredFile(key, status.st_size, status.st_mtime)
+
+    def runs(self) -> Sequence[str]:
+        """The names of the directories at the top."""
+        names = [path.name for path in self.root.iterdir() if path.is_dir()]
+        return sorted(name for name in names if is_text(name))
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """The files below a folder."""
+        found = []
+        for path in self._path(prefix).rglob("*"):
+            if path.name in SERVICE_NAMES or path.name.startswith(_TEMPORARY) or path.is_symlink():
+                continue
+            key = path.relative_to(self.root).as_posix()
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if path.is_file() and is_text(key):
+                    found.append(StoredFile(key, status.st_size, status.st_mtime))
+        return sorted(found, key=lambda file: file.key)
+
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """The files that a writer was about to rename."""
+        found = []
+        for path in self._path(run).rglob(f"{_TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                key = path.relative_to(self.root).as_posix()
+                found.append(StoredFile(key, status.st_size, status.st_mtime))
+        return found
+
+    def links(self, prefix: str) -> dict[str, str]:
+        """The links below a folder."""
+        found = {
+            path.relative_to(self.root).as_posix(): str(path.readlink())
+            for path in sorted(self._path(prefix).rglob("*"))
+            if path.is_symlink() and not path.name.startswith(_TEMPORARY)
+        }
+        return {key: target for key, target in found.items() if is_text(key)}
+
+    def local_path(self, key: str) -> Path | None:
+        """The file's path."""
+        return self._path(key)
+
+    def presign(self, key: str, seconds: float) -> str | None:
+        """None: a directory has no URLs."""
+
+    def _path(self, key: str) -> Path:
+        return self.root.joinpath(*key_parts(key))
+
+    def _replace(self, key: str, write: Callable[[Path], None], fence: Fence | None) -> None:
+        path = self._path(key)
+        with self._guarded(fence):  # who was overtaken leaves nothing, not even for a moment
+            path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+        try:
+            write(temporary)
+            with self._guarded(fence):
+                temporary.replace(path)
+                sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _guarded(self, fence: Fence | None) -> Iterator[None]:
+        if fence is None:
+            yield
+            return
+        path = self._path(fence.run) / FENCE_NAME
+        create = 0
+        if fence != self._known:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            create = os.O_CREAT
+        try:
+            descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            if create or not self._is_mounted():
+                raise
+            raise OvertakenError(fence.run, fence.attempt, None) from None
+        try:
+            _lock(descriptor, path)
+            text = os.pread(descriptor, 32, 0)
+            if not text.isdigit() and text:
+                raise StorageError(f"{path} holds no number: {text!r}; remove it to go on")
+            newest = int(text or b"0")
+            if newest > fence.attempt:
+                raise OvertakenError(fence.run, fence.attempt, newest)
+            if newest < fence.attempt:
+                os.pwrite(descriptor, str(fence.attempt).encode(), 0)
+                os.fsync(descriptor)
+            self._known, self._device = fence, os.fstat(descriptor).st_dev
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _is_mounted(self) -> bool:
+        """Whether the volume is there, as far as its root tells: else nothing was deleted."""
+        try:
+            return self.root.stat().st_dev == self._device
+        except OSError:
+            return False
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Takes the lock; a holder that was stopped must not stop everybody else for ever."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise StorageError(f"{path} has been locked for {_LOCK_SECONDS:.0f} s") from None
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
+    """The CRC-32 of a file that is copied whole or not at all."""
+    crc, block = 0, memoryview(bytearray(_BLOCK))
+    try:
+        with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:
+            while count := read.readinto(block):
+                on_block()
+                crc = zlib.crc32(block[:count], crc)
+                part = block[:count]
+                while part:
+                    part = part[written.write(part) :]
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return crc32_text(crc)
+
+
+def _link(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
+            return False
+        raise
+    return True

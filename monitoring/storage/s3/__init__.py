@@ -1,0 +1,1 @@
+"""The S3 backend: requests, ranged downloads, and errors as sentences."""

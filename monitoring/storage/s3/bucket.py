@@ -1,0 +1,265 @@
+"""The requests to one bucket of an S3 object store that storage is made of.
+
+boto3 finds credentials, region and certificates itself, and its transfer manager sends large
+objects. Everything here raises boto3's errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.config import Config
+from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+
+from monitoring.storage.s3.download import Download, Options
+from monitoring.storage.s3.errors import S3_ERRORS, error_code, is_passing
+
+WHOLE = 8 << 20  # bytes; a smaller file is sent in one request, a larger one in parts of so many
+_MAX_COPIED_PART = 5 << 30
+_READ_TRIES = 3
+# Short: a worker that has to stop waits for the call that is under way.
+_CONNECT_SECONDS, _READ_SECONDS = 5, 20
+_TRIES_OF_A_PART = 5  # one of a thousand must not cost the others; all else is tried three times
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write left: ETag and size in bytes, and the bytes where they are worth keeping."""
+
+    etag: str
+    size: int
+    body: bytes | None = None
+
+
+class Bucket:
+    """A bucket; `name` is that of an object, prefix included, all through."""
+
+    def __init__(self, bucket: str, endpoint_url: str | None) -> None:
+        self.bucket = bucket
+        # boto3 itself reads AWS_DEFAULT_REGION only.
+        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
+        self._client = _client(session, endpoint_url)
+        self._parts_client = _client(session, endpoint_url, total_max_attempts=_TRIES_OF_A_PART)
+        self._transfers = TransferConfig(
+            multipart_threshold=WHOLE, multipart_chunksize=WHOLE, max_concurrency=8
+        )
+        # By object, what is to happen before its multipart upload is completed.
+        self._before_completion: dict[str, Callable[[], Options]] = {}
+        for client in (self._client, self._parts_client):
+            events = client.meta.events
+            events.register(
+                "before-parameter-build.s3.CompleteMultipartUpload", self._add_condition
+            )
+            events.register("after-call.s3.CreateMultipartUpload", self._note_begun)
+        self._begun: dict[str, str] = {}  # uploads that have not ended, by id, and their objects
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the store."""
+        return str(self._client.meta.endpoint_url)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def head(self, name: str) -> Options:
+        """Size, ETag, time and metadata of an object."""
+        target = {"Bucket": self.bucket, "Key": name}
+        try:
+            return dict(self._client.head_object(**target))
+        except ClientError as error:
+            if not error_code(error).isdigit():
+                raise
+        # The answer to HEAD has no body: only GET tells a missing bucket from a missing object.
+        self._client.get_object(**target, Range="bytes=0-0")["Body"].read()
+        return dict(self._client.head_object(**target))
+
+    def get(self, name: str, start: int = 0, size: int = -1) -> tuple[bytes, str]:
+        """Bytes of an object, none beyond its end, and its ETag, empty where there are none."""
+        options = {}
+        if start or size >= 0:
+            options["Range"] = f"bytes={start}-{start + size - 1 if size >= 0 else ''}"
+        tries_left = _READ_TRIES
+        while True:
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=name, **options)
+                return answer["Body"].read(), answer["ETag"]
+            except ClientError as error:
+                if error_code(error) in {"InvalidRange", "416"}:
+                    return b"", ""
+                raise
+            except (HTTPClientError, IncompleteReadError):
+                # boto3 tries a request again, but not one that breaks off in the middle.
+                tries_left -= 1
+                if not tries_left:
+                    raise
+
+    def download(self, name: str, head: Options, target: Path, on_block: Callable[[], None]) -> str:
+        """Fetches the object of that head; see `Download`."""
+        source = {"Bucket": self.bucket, "Key": name}
+        return Download(self._parts_client, source, head, on_block).to(target)
+
+    def pages(self, prefix: str) -> Iterator[list[Options]]:
+        """Key, Size, ETag and LastModified of all objects by name, up to a thousand at once."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+            if found := page.get("Contents"):
+                yield found
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The names below a prefix, each as far as its next `/`."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
+            yield from (found["Prefix"] for found in page.get("CommonPrefixes", []))
+
+    def presign(self, name: str, seconds: float) -> str:
+        """A URL that gives the object to whoever has it, for so long."""
+        target = {"Bucket": self.bucket, "Key": name}
+        return str(self._client.generate_presigned_url("get_object", target, int(seconds)))
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def put(
+        self, name: str, body: bytes, condition: Options, metadata: dict[str, str] | None = None
+    ) -> Written:
+        """Writes an object in one request."""
+        answer = self._client.put_object(
+            Bucket=self.bucket, Key=name, Body=body, Metadata=metadata or {}, **condition
+        )
+        return Written(answer["ETag"], len(body))
+
+    def upload(self, name: str, source: Path, before_completion: Callable[[], Options]) -> None:
+        """Writes an object in parts; one that cannot be completed leaves nothing.
+
+        `before_completion` gives the condition of the last request, or ends it all by raising.
+        """
+        with (
+            self._finishing(name),
+            self._asking(name, before_completion),
+            create_transfer_manager(self._parts_client, self._transfers) as manager,
+        ):
+            manager.upload(str(source), self.bucket, name).result()
+
+    def compose(
+        self,
+        name: str,
+        offset: int,
+        data: bytes,
+        condition: Options,
+        before_completion: Callable[[], Options],
+    ) -> Written:
+        """Replaces an object by its first `offset` bytes, which the store copies, and `data`."""
+        target = {"Bucket": self.bucket, "Key": name}
+        unchanged = {f"CopySource{k}": v for k, v in condition.items() if k == "IfMatch"}
+        with self._finishing(name):
+            etags: list[str] = []
+            begun = self._client.create_multipart_upload(**target)
+            upload = {**target, "UploadId": begun["UploadId"]}
+            for start, end in _parts(offset):
+                copied = self._client.upload_part_copy(
+                    **upload,
+                    **unchanged,
+                    PartNumber=len(etags) + 1,
+                    CopySource=target,
+                    CopySourceRange=f"bytes={start}-{end - 1}",
+                )
+                etags.append(copied["CopyPartResult"]["ETag"])
+            sent = self._client.upload_part(**upload, PartNumber=len(etags) + 1, Body=data)
+            etags.append(sent["ETag"])
+            parts = [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, 1)]
+            with self._asking(name, before_completion):
+                answer = self._client.complete_multipart_upload(
+                    **upload, MultipartUpload={"Parts": parts}
+                )
+        return Written(answer["ETag"], offset + len(data))
+
+    def delete(self, name: str, condition: Options) -> None:
+        """Removes an object; one that does not exist is no error."""
+        self._client.delete_object(Bucket=self.bucket, Key=name, **condition)
+
+    def delete_all(self, names: list[str]) -> list[str]:
+        """Removes up to a thousand objects; what could not be removed, and why."""
+        answer = self._client.delete_objects(
+            Bucket=self.bucket, Delete={"Objects": [{"Key": n} for n in names], "Quiet": True}
+        )
+        return [f"{failed['Key']}: {failed.get('Message')}" for failed in answer.get("Errors", [])]
+
+    def abort_uploads(self, prefix: str) -> None:
+        """Ends the multipart uploads under way; a store that has no list of them keeps them."""
+        pages = self._client.get_paginator("list_multipart_uploads")
+        try:
+            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
+                for upload in page.get("Uploads", []):
+                    self._abort(upload["Key"], upload["UploadId"])
+        except ClientError as error:
+            if is_passing(error):
+                raise
+
+    @contextlib.contextmanager
+    def _finishing(self, name: str) -> Iterator[None]:
+        """Sees to it that a failed upload leaves no parts, if need be later: they cost money."""
+        self._abort_begun()
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(*S3_ERRORS):
+                self._abort_begun()
+            raise
+        self._begun = {id_: of for id_, of in self._begun.items() if of != name}
+
+    def _abort_begun(self) -> None:
+        for id_, name in list(self._begun.items()):
+            self._abort(name, id_)
+            del self._begun[id_]
+
+    def _abort(self, name: str, id_: str) -> None:
+        try:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=id_)
+        except ClientError as error:
+            if error_code(error) != "NoSuchUpload":
+                raise
+
+    def _note_begun(self, parsed: Options, **_: Any) -> None:
+        if "UploadId" in parsed:
+            self._begun[parsed["UploadId"]] = parsed["Key"]
+
+    @contextlib.contextmanager
+    def _asking(self, name: str, before_completion: Callable[[], Options]) -> Iterator[None]:
+        """The transfer manager completes uploads itself and knows no conditions."""
+        self._before_completion[name] = before_completion
+        try:
+            yield
+        finally:
+            del self._before_completion[name]
+
+    def _add_condition(self, params: Options, **_: Any) -> None:
+        params.update(self._before_completion[params["Key"]]())
+
+
+def _client(session: boto3.session.Session, endpoint_url: str | None, **retries: int) -> Any:
+    if "AWS_MAX_ATTEMPTS" in os.environ:
+        retries = {}
+    return session.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        config=Config(
+            signature_version="s3v4",
+            retries={"mode": "standard", **retries},
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            tcp_keepalive=True,
+            max_pool_connections=16,
+        ),
+    )
+
+
+def _parts(size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of equal size that cover `size` bytes, each small enough to be copied at once."""
+    count = -(-size // _MAX_COPIED_PART)
+    for number in range(count):
+        yield size * number // count, size * (number + 1) // count

@@ -1,0 +1,95 @@
+"""What an object store and the way to it can answer, as sentences that say what to change."""
+
+from __future__ import annotations
+
+import errno
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own, of endpoints that cannot be reached
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+    TokenRetrievalError,
+)
+from s3transfer.exceptions import RetriesExceededError
+
+from monitoring.storage.base import StorageError
+
+S3_ERRORS = (BotoCoreError, ClientError, RetriesExceededError)
+
+_MISSING = {"NoSuchKey", "NotFound", "404"}
+_CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "409", "412"}
+
+_REFUSED = (
+    "{endpoint} does not accept the credentials ({code}): check AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role of this machine"
+)
+_FORBIDDEN = (
+    "the credentials may not do this in bucket {bucket!r} at {endpoint} ({code}): they need "
+    "s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
+)
+_ELSEWHERE = "bucket {bucket!r} is in another region: set AWS_REGION ({error})"
+_BY_CODE = {
+    "NoSuchBucket": (
+        "there is no bucket {bucket!r} at {endpoint}: create it or change the storage URL"
+    ),
+    "RequestTimeTooSkewed": "the clock of this machine is off, {endpoint} says: set it",
+    **dict.fromkeys(["AccessDenied", "AllAccessDisabled", "403"], _FORBIDDEN),
+    **dict.fromkeys(["PermanentRedirect", "AuthorizationHeaderMalformed", "301"], _ELSEWHERE),
+    **dict.fromkeys(
+        ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "401"],
+        _REFUSED,
+    ),
+}
+_BY_TYPE: list[tuple[tuple[type[Exception], ...], str]] = [
+    (
+        (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError,
+         TokenRetrievalError),
+        "there are no credentials for {endpoint}: set AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, or give this machine a role ({error})",
+    ),
+    (
+        (SSLError,),
+        "the certificate of {endpoint} is not trusted: set AWS_CA_BUNDLE to the file of its "
+        "authority ({error})",
+    ),
+    ((ConnectionError, HTTPClientError), "cannot reach the object store at {endpoint}: {error}"),
+]  # fmt: skip
+_OTHER = "the object store at {endpoint} failed: {error}"
+
+
+def error_code(error: Exception) -> str:
+    """The store's code for what went wrong, or the status of an answer without a body."""
+    return str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether there is no such object."""
+    return error_code(error) in _MISSING
+
+
+def is_passing(error: ClientError) -> bool:
+    """Whether the store failed, rather than refused: the same may come through later."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return bool(status >= 500 and status != 501)  # 501: not implemented
+
+
+def is_conflict(error: ClientError, *, conditional: bool) -> bool:
+    """Whether somebody else changed the object, or ended the upload, in the meantime."""
+    return error_code(error) in _CONFLICTS or (conditional and is_missing(error))
+
+
+def in_words(error: Exception, *, endpoint: str, bucket: str, key: str) -> Exception:
+    """What to raise for an error of boto3's: `FileNotFoundError` or `StorageError`."""
+    if isinstance(error, RetriesExceededError):
+        error = error.last_exception
+    code = error_code(error)
+    if code in _MISSING:
+        return FileNotFoundError(errno.ENOENT, f"no such file in bucket {bucket!r}", key)
+    by_type = (words for types, words in _BY_TYPE if isinstance(error, types))
+    words = _BY_CODE.get(code) or next(by_type, _OTHER)
+    return StorageError(words.format(endpoint=endpoint, bucket=bucket, code=code, error=error))

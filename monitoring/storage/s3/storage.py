@@ -1,0 +1,399 @@
+"""Runs in a bucket of an S3 object store, as the same files that a directory would hold.
+
+A growing file stays one object, so that any S3 tool and any presigned URL sees what a reader
+here sees; hidden segments that only this class could put together were the alternative. S3
+cannot append. Up to 5 MiB, the least that a store takes as a part, the file is put again as a
+whole from a copy in memory. A larger one is composed by the store itself of what it holds
+(UploadPartCopy) and the new bytes: four requests more, and the store copies the file, but no
+byte is sent twice.
+
+Fencing: an object per run holds the number of its newest attempt and is only ever changed by
+compare-and-set. A fenced write first learns the ETag of what it is to replace, then looks at
+the fence, and then writes on the condition that the ETag still holds; an upload in parts looks
+again before its last request; a deletion has the same condition. An attempt that is overtaken
+between the last two steps can land this one write, and never over anything that the newer
+attempt wrote. Such a late write does no harm: a checkpoint without its record does not exist,
+and with it is a whole one, its metrics beside it; late rows are cut off by the newer attempt's
+next append; links are not trusted on restore; a checkpoint is removed only after a newer one was
+stored. A store without conditional writes is left with the look at the fence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, unquote
+
+from botocore.exceptions import ClientError
+
+from monitoring.storage.base import (
+    FENCE_NAME,
+    SERVICE_NAMES,
+    Fence,
+    OvertakenError,
+    StorageError,
+    StoredFile,
+    key_parts,
+)
+from monitoring.storage.s3.bucket import WHOLE, Bucket, Written
+from monitoring.storage.s3.download import Options
+from monitoring.storage.s3.errors import (
+    S3_ERRORS,
+    error_code,
+    in_words,
+    is_conflict,
+    is_missing,
+    is_passing,
+)
+
+# The files that boto3 reads a token from, again and again.
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+_MIN_PART = 5 << 20
+_TRIES = 5
+_LINK = "spectrain-link"  # user metadata: the name of the neighbour that an empty object stands for
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _explained(method: Method) -> Method:
+    """The method of a key, raising what `Storage` promises in place of boto3's errors."""
+
+    @functools.wraps(method)
+    def call(self: S3Storage, key: str, *args: Any, **options: Any) -> Any:
+        with self._explaining(key):
+            return method(self, key, *args, **options)
+
+    return cast(Method, call)
+
+
+class S3Storage:
+    """A prefix of a bucket as storage."""
+
+    def __init__(self, bucket: str, prefix: str = "", endpoint_url: str = "") -> None:
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._endpoint = endpoint_url or os.environ.get("SPECTRAIN_S3_ENDPOINT_URL", "")
+        bundle = os.environ.get("AWS_CA_BUNDLE")
+        if bundle and not Path(bundle).exists():
+            raise StorageError(f"AWS_CA_BUNDLE names {bundle}, which is not there")
+        try:
+            self._bucket = Bucket(bucket, self._endpoint or None)
+        except (*S3_ERRORS, ValueError) as error:
+            raise StorageError(f"cannot use the object store: {error}") from error
+        # What this process last knew of the run that it writes; only ever a guess.
+        self._seized = ""
+        self._known: dict[str, Written] = {}
+        self._fence: Fence | None = None  # that it last found in place
+        self._conditional = True
+        self._deletes_conditionally = True
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def seize(self, fence: Fence) -> None:
+        """Takes the run over, and ends the uploads that older attempts have under way."""
+        with self._explaining(fence.run):
+            self._check(fence)
+            self._bucket.abort_uploads(f"{self._name(fence.run)}/")
+        self._seized = fence.run
+        self._known.clear()
+
+    @_explained
+    def put(
+        self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
+    ) -> None:
+        """Stores a file, a large one in parts."""
+        name = self._name(key)
+        if source.stat().st_size < WHOLE:
+            data = source.read_bytes()
+            self._write(name, fence, lambda condition: self._bucket.put(name, data, condition))
+            return
+
+        def send(condition: Options) -> None:
+            self._bucket.upload(name, source, lambda: self._checked(fence, condition))
+
+        if name not in self._known:
+            # The condition is looked at after the last part: a wrong guess would cost them all.
+            self._remember(name, self._look(name))
+        self._write(name, fence, send)
+
+    @_explained
+    def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
+        """Puts bytes at `offset`; how is said at the top of this file."""
+        name = self._name(key)
+
+        def send(condition: Options) -> Written:
+            # What is remembered is what is stored, if the write depends on it.
+            known = self._known.get(name) if "IfMatch" in condition else None
+            if offset >= _MIN_PART:
+                known = known or self._look(name)
+                _refuse_gap(key, known.size if known else 0, offset)
+                return self._bucket.compose(
+                    name, offset, data, condition, lambda: self._checked(fence, condition)
+                )
+            body = known.body if known else None
+            body = (self._beginning(name, offset) if body is None else body)[:offset]
+            _refuse_gap(key, len(body), offset)
+            body += data
+            written = self._bucket.put(name, body, condition)
+            return replace(written, body=body) if condition and len(body) < _MIN_PART else written
+
+        self._write(name, fence, send)
+
+    @_explained
+    def point(self, key: str, target: str, fence: Fence | None = None) -> None:
+        """Makes `key` an empty object whose metadata names its neighbour `target`."""
+        name = self._name(key)
+        _neighbour(key, target)
+        metadata = {_LINK: quote(target)}
+        self._write(name, fence, lambda condition: self._bucket.put(name, b"", condition, metadata))
+
+    @_explained
+    def delete(self, key: str, fence: Fence | None = None) -> None:
+        """Removes a file, and none that a newer attempt put in its place."""
+        name = self._name(key)
+        for _ in range(_TRIES):
+            known = self._known.pop(name, None)
+            condition = {}
+            if fence and self._deletes_conditionally and (known := known or self._look(name)):
+                condition = {"IfMatch": known.etag}
+            try:
+                self._bucket.delete(name, self._checked(fence, condition))
+            except ClientError as error:
+                self._checked(fence, condition)
+                if is_missing(error):
+                    return
+                if not condition or is_passing(error):
+                    raise
+                # Else the store has conditions for writes only, or none.
+                self._deletes_conditionally = is_conflict(error, conditional=True)
+            else:
+                return
+        raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
+
+    @_explained
+    def delete_run(self, run: str) -> None:
+        """Removes all files of a run, a thousand in a request."""
+        folder = f"{self._name(run)}/"
+        self._fence = None
+        self._bucket.abort_uploads(folder)
+        for page in self._bucket.pages(folder):
+            if failed := self._bucket.delete_all([found["Key"] for found in page]):
+                raise StorageError(f"cannot delete {failed[0]} ({len(failed)} in all)")
+
+    # -- reading ----------------------------------------------------------------------------
+
+    @_explained
+    def get(
+        self,
+        key: str,
+        target: Path,
+        *,
+        immutable: bool = False,
+        on_block: Callable[[], None] = lambda: None,
+    ) -> str | None:
+        """Fetches a file, a large one by ranges in parallel; it is there whole or not at all."""
+        name, head = self._find(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return self._bucket.download(name, head, target, on_block)
+
+    @_explained
+    def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
+        """Bytes of a file."""
+        name = self._name(key)
+        data = self._bucket.get(name, start, size)[0] if size else b""
+        if not data:  # what there is of it, or a link
+            found, _ = self._find(key)
+            data = self._bucket.get(found, start, size)[0] if size and found != name else b""
+        return data
+
+    @_explained
+    def stat(self, key: str) -> StoredFile | None:
+        """What is stored under `key`."""
+        try:
+            _, head = self._find(key)
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+        return StoredFile(key, head["ContentLength"], head["LastModified"].timestamp())
+
+    def runs(self) -> Sequence[str]:
+        """The names of the folders at the top."""
+        with self._explaining(self._prefix):
+            found = self._bucket.folders(self._prefix)
+            return sorted(name.removeprefix(self._prefix).rstrip("/") for name in found)
+
+    @_explained
+    def list(self, prefix: str) -> list[StoredFile]:
+        """The files below a folder."""
+        return [file for file, link in self._scan(prefix) if link is None]
+
+    def leftovers(self, run: str) -> Sequence[StoredFile]:
+        """None: an object is there whole or not at all."""
+        return ()
+
+    @_explained
+    def links(self, prefix: str) -> dict[str, str]:
+        """The links below a folder."""
+        return {file.key: link for file, link in self._scan(prefix) if link is not None}
+
+    def local_path(self, key: str) -> Path | None:
+        """None: it lies elsewhere."""
+
+    @_explained
+    def presign(self, key: str, seconds: float) -> str | None:
+        """A URL of the store's that gives the file to whoever has it, for so long."""
+        return self._bucket.presign(self._find(key)[0], seconds)
+
+    # -- fencing ----------------------------------------------------------------------------
+
+    def _write(
+        self, name: str, fence: Fence | None, send: Callable[[Options], Written | None]
+    ) -> None:
+        """Writes an object with `send`, on the condition that no newer attempt has the run."""
+        for _ in range(_TRIES):
+            known = self._known.get(name)
+            condition = {"IfMatch": known.etag} if known else {"IfNoneMatch": "*"}
+            condition = self._checked(fence, condition if fence and self._conditional else {})
+            try:
+                written = send(condition)
+            except ClientError as error:
+                # A newer attempt ends our uploads: then whatever the store says means that.
+                self._checked(fence, condition)
+                if not self._may_try_again(error, condition):
+                    raise
+                self._remember(name, self._look(name))
+            else:
+                if fence is not None:
+                    self._remember(name, written)
+                return
+        raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
+
+    def _checked(self, fence: Fence | None, condition: Options) -> Options:
+        """The condition, if no newer attempt has the run."""
+        if fence is not None:
+            self._check(fence)
+        return condition
+
+    def _check(self, fence: Fence) -> None:
+        """Raises `OvertakenError` if a newer attempt has the run; else it is this one's."""
+        name = self._name(f"{fence.run}/{FENCE_NAME}")
+        for _ in range(_TRIES):
+            newest, condition = 0, {"IfNoneMatch": "*"}
+            try:
+                text, etag = self._bucket.get(name)
+                newest, condition = int(text or b"0"), {"IfMatch": etag}
+            except ClientError as error:
+                if not is_missing(error):
+                    raise
+                if fence == self._fence:
+                    raise OvertakenError(fence.run, fence.attempt, None) from None
+            if newest > fence.attempt:
+                raise OvertakenError(fence.run, fence.attempt, newest)
+            if newest == fence.attempt:
+                self._fence = fence
+                return
+            condition = condition if self._conditional else {}
+            try:
+                self._bucket.put(name, str(fence.attempt).encode(), condition)
+            except ClientError as error:
+                if not self._may_try_again(error, condition):
+                    raise
+        raise StorageError(f"too many attempts at once want {fence.run}")
+
+    def _may_try_again(self, error: ClientError, condition: Options) -> bool:
+        """Whether a refused write may come through with what is stored by now."""
+        if condition and error_code(error) == "NotImplemented":
+            self._conditional = False
+            return True
+        return is_conflict(error, conditional="IfMatch" in condition)
+
+    def _look(self, name: str) -> Written | None:
+        """What is stored under a name by now."""
+        try:
+            head = self._bucket.head(name)
+        except ClientError as error:
+            if is_missing(error):
+                return None
+            raise
+        return Written(head["ETag"], head["ContentLength"])
+
+    def _remember(self, name: str, written: Written | None) -> None:
+        self._known.pop(name, None)
+        if written is not None:
+            self._known[name] = written
+
+    # -- objects ----------------------------------------------------------------------------
+
+    def _beginning(self, name: str, size: int) -> bytes:
+        """The first bytes of an object, none if there is no such."""
+        try:
+            return self._bucket.get(name, 0, size)[0] if size else b""
+        except ClientError as error:
+            if is_missing(error):
+                return b""
+            raise
+
+    def _find(self, key: str) -> tuple[str, Options]:
+        """Name and head of the object that `key` is, or points to."""
+        for _ in range(_TRIES):
+            head = self._bucket.head(self._name(key))
+            target = head["Metadata"].get(_LINK)
+            if target is None:
+                return self._name(key), head
+            key = _neighbour(key, unquote(target))
+        raise StorageError(f"{key} is a link that leads nowhere")
+
+    def _scan(self, prefix: str) -> Iterator[tuple[StoredFile, str | None]]:
+        """The objects below a folder, by key, with what they point to if they are links."""
+        for page in self._bucket.pages(f"{self._name(prefix)}/"):
+            for found in page:
+                name, size = found["Key"], found["Size"]
+                if name.rpartition("/")[2] in {"", *SERVICE_NAMES}:
+                    continue
+                if key_parts(prefix)[0] == self._seized:
+                    self._known.setdefault(name, Written(found["ETag"], size))
+                try:
+                    link = None if size else self._bucket.head(name)["Metadata"].get(_LINK)
+                except ClientError as error:
+                    if is_missing(error):  # by now
+                        continue
+                    raise
+                key = name.removeprefix(self._prefix)
+                file = StoredFile(key, size, found["LastModified"].timestamp())
+                yield file, None if link is None else unquote(link)
+
+    def _name(self, key: str) -> str:
+        return self._prefix + "/".join(key_parts(key))
+
+    @contextlib.contextmanager
+    def _explaining(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            # It must not pass for an object that is not there.
+            if error.filename and error.filename in map(os.environ.get, _TOKEN_FILES):
+                raise StorageError(
+                    f"there are no credentials for {self._bucket.endpoint}: {error}"
+                ) from error
+            raise
+        except S3_ERRORS as error:
+            bucket = self._bucket
+            words = in_words(error, endpoint=bucket.endpoint, bucket=bucket.bucket, key=key)
+            raise words from error
+
+
+def _neighbour(key: str, target: str) -> str:
+    """The key of the file `target` beside `key`."""
+    if "/" in target or target in {"", ".", ".."}:
+        raise StorageError(f"a link leads to a file beside it, not to {target!r}")
+    return "/".join((*key_parts(key)[:-1], target))
+
+
+def _refuse_gap(key: str, size: int, offset: int) -> None:
+    if offset > size:
+        raise StorageError(f"{key} has {size} bytes; cannot append at {offset}")
