@@ -20,9 +20,9 @@ from api.views import health, jobs, runs, workers
 from api.wire import JOB_ID
 from jobs.checks import Checks
 from jobs.messages import Messenger
-from jobs.register import Register
 from jobs.settings import Settings
-from jobs.store import open_store
+from jobs.store.jobs import open_store
+from jobs.store.registry import Register
 from monitoring.storage.base import open_storage
 from monitoring.storage.probe import StorageProbe
 

@@ -14,7 +14,7 @@ from api.find import find_job
 from api.render import console, job_table, story
 from api.specfile import read_spec
 from api.wire import JobView
-from jobs.states import State
+from jobs.model.states import State
 
 
 @cli.command()

@@ -17,7 +17,7 @@ from api.client import Client
 from api.find import find_worker
 from api.render import console, pool_table, worker_table
 from api.specfile import read_spec
-from jobs.workers import Worker
+from jobs.model.workers import Worker
 
 # -- workers ----------------------------------------------------------------------------------
 

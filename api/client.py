@@ -32,10 +32,10 @@ from api.wire import (
     PoolList,
     WorkerList,
 )
-from jobs.record import Event, Job
-from jobs.spec import JobSpec
-from jobs.states import State
-from jobs.workers import Pool, Worker
+from jobs.model.record import Event, Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import State
+from jobs.model.workers import Pool, Worker
 
 __all__ = ["ApiError", "Client", "Unreachable"]
 

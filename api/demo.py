@@ -17,9 +17,9 @@ from api.redis_server import NoRedisServerError
 from api.render import duration, story
 from api.up import CannotStartError, LocalService, running
 from api.wire import JobView
-from jobs.spec import Checkpoint, JobSpec
-from jobs.states import Reason, State
-from jobs.workload import ModelSpec, OptimizerSpec, TrainSpec
+from jobs.model.spec import Checkpoint, JobSpec
+from jobs.model.states import Reason, State
+from jobs.model.workload import ModelSpec, OptimizerSpec, TrainSpec
 from monitoring.paths import RunPaths
 
 # The wave variant with RGD and QFE on the standard library's source: 60 to 90 s on two CPU cores.

@@ -14,10 +14,10 @@ from api.here import settings_here
 from api.redis_server import NoRedisServerError
 from jobs.checks import Checks, Finding
 from jobs.errors import STORE_AWAY
-from jobs.record import is_job_id
-from jobs.register import Register
+from jobs.model.record import is_job_id
+from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
-from jobs.workers import WorkerState
+from jobs.store.registry import Register
 from monitoring.storage.base import Storage, StorageError, open_storage
 from monitoring.storage.probe import StorageProbe
 

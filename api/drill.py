@@ -34,9 +34,9 @@ from api.redis_server import NoRedisServerError
 from api.twins import Comparison, common_step, compare
 from api.up import CannotStartError, LocalService, running
 from api.wire import JobView
-from jobs.spec import Checkpoint, JobSpec, Retry
-from jobs.states import State
-from jobs.workload import ModelSpec, OptimizerSpec, TrainSpec
+from jobs.model.spec import Checkpoint, JobSpec, Retry
+from jobs.model.states import State
+from jobs.model.workload import ModelSpec, OptimizerSpec, TrainSpec
 from monitoring.paths import RunPaths, commit_record, step_of
 
 # Some ten seconds on two CPU cores. Dropout draws random numbers, which a resume must not repeat.

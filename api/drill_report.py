@@ -14,8 +14,8 @@ from rich.table import Table
 
 from api.twins import Comparison
 from api.wire import JobView
-from jobs.record import Attempt
-from jobs.states import State
+from jobs.model.record import Attempt
+from jobs.model.states import State
 
 _SHOWN = 5  # differences of a kind that are shown, of how many there may be
 

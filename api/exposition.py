@@ -1,8 +1,8 @@
 """What Prometheus reads at `/metrics`: the service as Redis has it, and this process's requests.
 
-A scrape costs Redis a handful of calls, however many jobs there are: ends are summed up by the
-script that writes them (`jobs.tallies`). Where several processes serve the API, each tells the same
-of the service and its own requests.
+A scrape costs Redis a handful of calls, however many jobs there are: the script that writes an end
+also counts it (`jobs.store.counters`). Where several processes serve the API, each reports the same
+service and its own requests.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from prometheus_client.registry import Collector
 
 from api.service import Service
 from jobs.errors import STORE_AWAY
-from jobs.states import Reason, State
-from jobs.tallies import DETECTION, QUEUE, USUAL_ENDS
-from jobs.workers import Pool, Worker, WorkerState
+from jobs.model.states import Reason, State
+from jobs.model.workers import Pool, Worker, WorkerState
+from jobs.store.counters import DETECTION, QUEUE, USUAL_ENDS
 
 # A second series for each, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]

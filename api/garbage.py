@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.record import Job
+from jobs.model.record import Job
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import StoredFile
 

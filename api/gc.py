@@ -18,10 +18,10 @@ from api.redis_server import NoRedisServerError
 from api.reindex import look
 from api.render import console, file_size
 from jobs.errors import STORE_AWAY, JobNotFoundError
-from jobs.rebuilding import CannotRebuildError, is_forgotten, rebuild
-from jobs.record import Job, is_job_id
+from jobs.model.record import Job, is_job_id
+from jobs.reaper.rebuild import CannotRebuildError, is_forgotten, rebuild
 from jobs.settings import connect
-from jobs.store import JobStore, open_store
+from jobs.store.jobs import JobStore, open_store
 from monitoring.paths import commit_record, step_of
 from monitoring.storage.base import Storage, StorageError, StoredFile, open_storage
 

@@ -14,7 +14,7 @@ import psutil
 from api.client import Client
 from api.up import LocalService
 from api.wire import JobView
-from jobs.states import State
+from jobs.model.states import State
 
 # Where a run is young or nearly over, an interruption shows little: it comes between these shares.
 _FIRST, _LAST = 0.15, 0.8

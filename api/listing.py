@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import islice
 
 from api.wire import JobPage, JobQuery
-from jobs.record import Job
-from jobs.store import JobStore
+from jobs.model.record import Job
+from jobs.store.jobs import JobStore
 
 # A filter that hardly any job passes must not make one request read all of them.
 MAX_SCANNED = 2000

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 
-from jobs.reaping import Reaping
+from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
 from monitoring.storage.base import newest_change, open_storage
 from monitoring.storage.run_records import RunRecords

@@ -10,7 +10,7 @@ import sys
 
 from jobs.errors import STORE_AWAY
 from jobs.settings import Settings, connect
-from jobs.store import JobStore, open_store
+from jobs.store.jobs import JobStore, open_store
 
 
 def complaint(store: JobStore) -> str:

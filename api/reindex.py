@@ -19,12 +19,19 @@ from api.here import settings_here
 from api.redis_server import NoRedisServerError
 from api.render import console
 from jobs.errors import STORE_AWAY
-from jobs.keeping import decode
-from jobs.rebuilding import Accepted, CannotRebuildError, Rebuilt, Remains, is_forgotten, rebuild
-from jobs.record import Attempt, is_job_id
-from jobs.scripts import Scripts
+from jobs.model.record import Attempt, is_job_id
+from jobs.reaper.backup import decode
+from jobs.reaper.rebuild import (
+    Accepted,
+    CannotRebuildError,
+    Rebuilt,
+    Remains,
+    is_forgotten,
+    rebuild,
+)
 from jobs.settings import connect
-from jobs.store import IDEMPOTENCY_SECONDS, JobStore, open_store
+from jobs.store.jobs import IDEMPOTENCY_SECONDS, JobStore, open_store
+from jobs.store.scripts import Scripts
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import FENCE_NAME, Storage, StorageError, open_storage
 from monitoring.storage.run_records import RunRecords

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from api.wire import JobView
-from jobs.record import Attempt, Job
-from jobs.states import State
-from jobs.workers import Pool, Worker, WorkerState
+from jobs.model.record import Attempt, Job
+from jobs.model.states import State
+from jobs.model.workers import Pool, Worker, WorkerState
 
 _STYLES = {
     State.QUEUED: "yellow",

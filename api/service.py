@@ -9,12 +9,12 @@ from typing import cast
 from flask import current_app
 
 from api.readiness import Readiness
-from jobs.keeping import Keeping
 from jobs.messages import Messenger
-from jobs.record import Job
-from jobs.register import Register
+from jobs.model.record import Job
+from jobs.reaper.backup import Keeping
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from monitoring.storage.base import Storage, StorageError
 from monitoring.storage.run_records import RunRecords
 

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from api.field_errors import field_errors
-from jobs.spec import JobSpec
+from jobs.model.spec import JobSpec
 
 
 class SpecFileError(Exception):

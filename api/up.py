@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 
 from api.redis_server import NoRedisServerError, RedisConfig, find_redis_server, free_port
-from jobs.gpus import usable_gpus
-from jobs.parent_death import die_with_parent
 from jobs.settings import Settings
+from machine.gpus import usable_gpus
+from machine.parent_death import die_with_parent
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.record import Event, Job
-from jobs.states import State
-from jobs.workers import Pool, Worker
+from jobs.model.record import Event, Job
+from jobs.model.states import State
+from jobs.model.workers import Pool, Worker
 
 JOB_ID = r"[a-z0-9_-]{1,63}-[2-9b-df-hj-np-tv-xz]{8}"
 NEXT_OFFSET = "Spectrain-Next-Offset"

@@ -26,7 +26,7 @@ from bench import celery_echo
 from bench.report import Report, options, timed
 from bench.service import PATIENCE_SECONDS, local_service, redis_server, wait_for
 from jobs.settings import Settings, connect
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 
 _SCRIPT = """import time; first = time.time()
 import os, sys

@@ -23,9 +23,9 @@ from api.up import LocalService
 from api.wire import JobView
 from bench.report import Report, options
 from bench.service import local_service, wait_for
+from jobs.model.states import State
+from jobs.model.workers import WorkerState
 from jobs.settings import Settings
-from jobs.states import State
-from jobs.workers import WorkerState
 
 # A worker is warm this long after its start, also on a busy machine.
 _WARM_SECONDS = 10.0

@@ -21,12 +21,12 @@ from api.listing import page_of
 from api.wire import JobQuery
 from bench.report import Report, options, timed
 from bench.service import redis_server
-from jobs.record import Job, Progress
-from jobs.register import Register
+from jobs.model.record import Job, Progress
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
 from jobs.settings import Settings, connect
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 
 _AGING_SECONDS = 3600.0
 _LEASE_SECONDS = 15.0

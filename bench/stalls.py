@@ -30,7 +30,7 @@ from api.wire import JobView
 from bench.report import Report, options
 from bench.service import local_service, wait_for
 from bench.store import environment, s3_store
-from jobs.states import Reason, State
+from jobs.model.states import Reason, State
 
 _REDIS_SECONDS = 10.0
 _STORE_SECONDS = (1.0, 20.0)

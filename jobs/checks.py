@@ -24,8 +24,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from jobs.clock import redis_time
 from jobs.settings import Settings
+from jobs.store.clock import redis_time
 
 log = logging.getLogger(__name__)
 

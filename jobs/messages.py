@@ -1,7 +1,7 @@
 """Celery messages: a message wakes a pool, and the claim decides which job runs.
 
 So a message that is lost, doubled or old does no harm: a claim that finds nothing drops it, and
-`jobs.reaper` sends again what waits without one.
+`jobs.reaper.reaper` sends again what waits without one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from celery import Celery
 from kombu import pools
 
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 
 TASK = "spectrain.run"
 _SWEPT = 200

@@ -14,7 +14,7 @@ from redis import Redis
 
 from api.redis_server import RedisConfig, find_redis_server
 from jobs.settings import Settings, connect
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 
 Condition = Callable[[], Any]
 

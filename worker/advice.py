@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from jobs.record import Job, Progress
-from jobs.states import Reason
+from jobs.model.record import Job, Progress
+from jobs.model.states import Reason
 from worker.outcome import MARGIN_SECONDS
 
 # Between the losses of a job that has had none yet: its run time says little while it is short.

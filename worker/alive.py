@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 import psutil
 
 from jobs.errors import STORE_AWAY
-from jobs.register import Register
+from jobs.model.workers import Worker, WorkerState
 from jobs.settings import Settings, connect
-from jobs.workers import Worker, WorkerState
+from jobs.store.registry import Register
 
 _STANDS = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
 

@@ -13,7 +13,7 @@ from redis import Redis
 from jobs.errors import STORE_AWAY
 from jobs.messages import TASK, celery_app, queue_name
 from jobs.settings import Settings, connect
-from jobs.store import JobStore, open_store
+from jobs.store.jobs import JobStore, open_store
 from worker.consumer import PromptConsumer, listen_again
 from worker.process import WorkerProcess
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from jobs.parent_death import adopt_orphans, die_with_parent
+from machine.parent_death import adopt_orphans, die_with_parent
 from worker.command import Launch
 
 # The guard says that it has its launch, then its process id and a new line; at the end `ENDED` and

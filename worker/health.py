@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from jobs.gpu_health import GpuReading, unhealthy
+from worker.gpu.health import GpuReading, unhealthy
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ _LOOK_SECONDS = 5.0
 
 
 class GpuReader(Protocol):
-    """What tells of the GPUs, such as `jobs.nvml.Nvml`."""
+    """What tells of the GPUs, such as `worker.gpu.nvml.Nvml`."""
 
     def read(self) -> Sequence[GpuReading]:
         """A reading of each GPU; may hang with a GPU that does."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.errors import SpectrainError
-from jobs.gpus import usable_gpus
-from jobs.record import Job
+from jobs.model.record import Job
 from jobs.settings import Settings
+from machine.gpus import usable_gpus
 from worker.command import Launch
 from worker.scratch import Scratch
 

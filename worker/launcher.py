@@ -28,7 +28,7 @@ from typing import NoReturn
 if not sys.flags.safe_path:
     sys.path.pop(0)  # the working directory, which `python -m` puts there
 
-from jobs.parent_death import die_with_parent
+from machine.parent_death import die_with_parent
 from worker import guard
 from worker.command import Launch
 from worker.interpreter import Interpreter, forget, run

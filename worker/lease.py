@@ -6,7 +6,7 @@ import math
 import time
 
 from jobs.errors import STORE_AWAY, ForgottenError, RecordGoneError
-from jobs.record import Job, Progress
+from jobs.model.record import Job, Progress
 from worker.advice import Advice
 from worker.background import Background
 from worker.service import Service

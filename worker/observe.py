@@ -7,8 +7,8 @@ import math
 import time
 from pathlib import Path
 
-from jobs.record import Progress
-from jobs.spec import JobSpec, Limits
+from jobs.model.record import Progress
+from jobs.model.spec import JobSpec, Limits
 from monitoring import step_counter
 from monitoring.metrics.rows import decode
 from worker.outcome import Intent

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from jobs.states import Reason, Request
+from jobs.model.states import Reason, Request
 from worker.guard import CANNOT_START, NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.errors import STORE_AWAY
-from jobs.register import Register
-from jobs.workers import WorkerState
+from jobs.model.workers import WorkerState
+from jobs.store.registry import Register
 
 log = logging.getLogger(__name__)
 

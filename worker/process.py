@@ -12,18 +12,18 @@ from celery.worker import state
 from jobs.checks import Checks, Watch
 from jobs.errors import STORE_AWAY, ClaimRefusedError
 from jobs.messages import Messenger
-from jobs.nvml import open_nvml
-from jobs.reaping import Reaping
-from jobs.record import Job
-from jobs.register import Register
+from jobs.model.record import Job
+from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from monitoring.storage.base import newest_change, open_storage
 from monitoring.storage.probe import StorageProbe
 from monitoring.storage.run_records import RunRecords
 from worker.asked import Asked
 from worker.child import start_cold
 from worker.deletion_cost import BUSY, IDLE, pod_deletion_cost
+from worker.gpu.nvml import open_nvml
 from worker.health import GpuWatch
 from worker.launch import Slot, usual_environment
 from worker.presence import Identity, Presence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from jobs.record import Attempt, Job, Progress
+from jobs.model.record import Attempt, Job, Progress
 from monitoring.files import write_atomically
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.record import is_job_id
+from jobs.model.record import is_job_id
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 

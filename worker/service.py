@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from jobs.messages import Messenger
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from monitoring.storage.base import Storage
 from worker.child import Start, start_cold
 from worker.launch import Slot

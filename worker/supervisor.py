@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from redis.exceptions import RedisError
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
-from jobs.record import Attempt, Job, Progress
-from jobs.states import Reason, Request
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.states import Reason, Request
 from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
 from worker.advice import advise

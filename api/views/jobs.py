@@ -11,11 +11,11 @@ from api.problems import InvalidInputError, problem
 from api.routes import Routes, as_json
 from api.service import service
 from api.wire import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
-from jobs.change import JobChange
 from jobs.errors import JobNotFoundError
-from jobs.record import Job
-from jobs.spec import JobSpec
-from jobs.states import Request
+from jobs.model.change import JobChange
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Request
 
 routes = Routes("jobs")
 

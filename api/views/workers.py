@@ -5,7 +5,7 @@ from __future__ import annotations
 from api.routes import Routes
 from api.service import service
 from api.wire import PoolList, WorkerList
-from jobs.workers import Pool, Worker
+from jobs.model.workers import Pool, Worker
 
 routes = Routes("workers")
 

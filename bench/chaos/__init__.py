@@ -28,7 +28,7 @@ from bench.chaos.schedule import Strike, strikes, submissions
 from bench.chaos.service import Service, ServiceError, wait_until
 from bench.chaos.striker import Striker
 from bench.report import options
-from jobs.spec import JobSpec
+from jobs.model.spec import JobSpec
 
 _TICK_SECONDS = 0.05
 _SAMPLE_SECONDS = 0.5

@@ -11,8 +11,8 @@ from redis import Redis
 
 from api.twins import compare
 from bench.chaos.service import Training
-from jobs.record import Attempt, Event, Job
-from jobs.states import Reason, State
+from jobs.model.record import Attempt, Event, Job
+from jobs.model.states import Reason, State
 from monitoring.paths import RunPaths
 
 _MARK = re.compile(rb"\[(\d+)\] ")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from api.client import ApiError, Client, Unreachable
 from bench.chaos.schedule import Submission
-from jobs.record import Progress
-from jobs.spec import Checkpoint, JobSpec, Retry
-from jobs.workers import WorkerState
-from jobs.workload import LossSpec, ModelSpec, OptimizerSpec, TrainSpec
+from jobs.model.record import Progress
+from jobs.model.spec import Checkpoint, JobSpec, Retry
+from jobs.model.workers import WorkerState
+from jobs.model.workload import LossSpec, ModelSpec, OptimizerSpec, TrainSpec
 
 _LOOK_SECONDS = 0.5
 _TIMEOUT_SECONDS = 5.0

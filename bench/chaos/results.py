@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.report import Report
-from jobs.record import Attempt, Job
+from jobs.model.record import Attempt, Job
 
 _SHOWN = 12  # flaws of a kind
 # Every kind of flaw is a bar, also where none was found.

@@ -18,8 +18,8 @@ from redis import Redis
 
 from api.redis_server import free_port
 from bench.chaos.schedule import Target
-from jobs.parent_death import adopt_orphans, die_with_parent
 from jobs.settings import Settings, connect
+from machine.parent_death import adopt_orphans, die_with_parent
 
 WORKERS = 3
 _START_SECONDS = 120.0

@@ -17,7 +17,7 @@ import pytest
 from api.client import Client
 from api.redis_server import free_port
 from api.wire import JobView
-from jobs.states import Reason, State
+from jobs.model.states import Reason, State
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from api.wire import JobView
-from jobs.states import Reason, State
+from jobs.model.states import Reason, State
 from tests.images.stack import API, BASE, ROOT, WORKER, Stack, build, docker, image, inside, run
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(3000)]

@@ -22,7 +22,7 @@ from botocore.loaders import create_loader
 from api.redis_server import RedisConfig, find_redis_server, free_port
 from bench.store import BUCKET, KEYS, s3_store
 from jobs.settings import Settings
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench, OwnRedis
 from worker.child import Child, Start
 from worker.warm_start import WarmStart

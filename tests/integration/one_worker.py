@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from api.redis_server import RedisConfig
 from jobs.messages import Messenger
-from jobs.record import Job
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from monitoring.paths import RunPaths
 from monitoring.storage.base import open_storage
 from monitoring.storage.directory import FileStorage

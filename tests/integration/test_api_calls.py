@@ -14,11 +14,11 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from api.app import MAX_BODY_BYTES, create_app
-from jobs.record import Attempt
-from jobs.register import Register
+from jobs.model.record import Attempt
+from jobs.model.states import Reason
 from jobs.settings import Settings
-from jobs.states import Reason
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 
 MakeApp = Callable[[Settings], Flask]
 

@@ -20,10 +20,10 @@ from redis import Redis
 
 from api.client import ApiError, Client, Unreachable
 from api.redis_server import RedisConfig, find_redis_server, free_port
-from jobs.record import Attempt, Progress
-from jobs.register import Register
-from jobs.states import Reason
-from jobs.store import JobStore
+from jobs.model.record import Attempt, Progress
+from jobs.model.states import Reason
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 
 GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
 

@@ -28,12 +28,12 @@ from api.redis_server import free_port
 from api.service import EXTENSION
 from jobs.checks import Checks, Finding
 from jobs.messages import Messenger
-from jobs.register import Register
+from jobs.model.spec import JobSpec
+from jobs.model.states import State
+from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
-from jobs.spec import JobSpec
-from jobs.states import State
-from jobs.store import JobStore
-from jobs.workers import WorkerState
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from monitoring.storage.base import open_storage
 from monitoring.storage.probe import StorageProbe
 

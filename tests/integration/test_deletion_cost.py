@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from jobs.messages import Messenger
+from jobs.model.spec import JobSpec
+from jobs.model.states import State
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from worker.deletion_cost import (
     ANNOTATION,
     BUSY,

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from jobs.evictor import Evictor
-from jobs.record import Job
-from jobs.register import Register
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
+from jobs.reaper.evictor import Evictor
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]

@@ -17,14 +17,14 @@ from api.app import create_app
 from api.redis_server import free_port
 from api.service import EXTENSION
 from jobs.messages import Messenger
-from jobs.reaper import Reaper
-from jobs.record import Progress
-from jobs.register import Register
-from jobs.rules import lost_attempt
+from jobs.model.record import Progress
+from jobs.model.rules import lost_attempt
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request
+from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from tests.unit.helm.chart import CHART, kinds, rendered
 
 SPEC = JobSpec(name="a", command=["true"])

@@ -14,11 +14,11 @@ from api.app import create_app
 from api.cli import cli
 from api.garbage import Garbage, Stored, garbage
 from api.service import EXTENSION
-from jobs.record import Job
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from monitoring.checkpoints import commit
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.paths import RunPaths

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from jobs.record import Job
-from jobs.rules import lost_attempt
+from jobs.model.record import Job
+from jobs.model.rules import lost_attempt
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence
 from tests.integration.one_worker import Bench, python

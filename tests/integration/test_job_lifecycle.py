@@ -19,7 +19,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs.change import JobChange
 from jobs.errors import (
     ClaimRefusedError,
     IllegalMoveError,
@@ -27,14 +26,15 @@ from jobs.errors import (
     StaleAttemptError,
     WorkerNotFoundError,
 )
-from jobs.queues import ExpiredLease
-from jobs.record import Attempt, Job, Progress
-from jobs.register import Register
-from jobs.rules import lost_attempt
-from jobs.spec import JobSpec, Retry
-from jobs.states import MOVES, Reason, Request, State
-from jobs.store import JobStore
-from jobs.workers import WorkerState
+from jobs.model.change import JobChange
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.rules import lost_attempt
+from jobs.model.spec import JobSpec, Retry
+from jobs.model.states import MOVES, Reason, Request, State
+from jobs.model.workers import WorkerState
+from jobs.store.jobs import JobStore
+from jobs.store.queues import ExpiredLease
+from jobs.store.registry import Register
 
 WORKERS = ["w1", "w2", "w3"]
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))

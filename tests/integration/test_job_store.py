@@ -14,12 +14,12 @@ from jobs.errors import (
     IllegalMoveError,
     StaleAttemptError,
 )
-from jobs.queues import ExpiredLease
-from jobs.record import Attempt, Job, Progress
-from jobs.rules import lost_attempt
-from jobs.spec import JobSpec, Retry
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.rules import lost_attempt
+from jobs.model.spec import JobSpec, Retry
+from jobs.model.states import Reason, Request, State
+from jobs.store.jobs import JobStore
+from jobs.store.queues import ExpiredLease
 
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
 

@@ -15,13 +15,13 @@ import pytest
 
 from jobs.errors import StaleAttemptError
 from jobs.messages import Messenger
-from jobs.reaper import Reaper
-from jobs.record import Job
-from jobs.rules import lost_attempt
+from jobs.model.record import Job
+from jobs.model.rules import lost_attempt
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
+from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, Bench, OwnRedis, python, worker_settings
 from worker.lease import Lease
 

@@ -15,13 +15,13 @@ import pytest
 
 from jobs.errors import IllegalMoveError
 from jobs.messages import Messenger
-from jobs.record import Attempt, Job
-from jobs.register import Register
+from jobs.model.record import Attempt, Job
+from jobs.model.spec import JobSpec, Retry
+from jobs.model.states import Reason, Request, State
+from jobs.model.workers import WorkerState
 from jobs.settings import Settings
-from jobs.spec import JobSpec, Retry
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore
-from jobs.workers import WorkerState
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from monitoring.storage.base import open_storage
 from worker.child import start_cold
 from worker.launch import Slot

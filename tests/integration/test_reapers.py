@@ -20,12 +20,12 @@ from redis.exceptions import RedisError
 from api.reaper_alive import complaint
 from api.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.messages import Messenger
-from jobs.reaper import Reaper
-from jobs.record import Job
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
+from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
-from jobs.store import JobStore, open_store
+from jobs.store.jobs import JobStore, open_store
 from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]

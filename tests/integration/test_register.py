@@ -12,13 +12,13 @@ import pytest
 from redis import Redis
 
 from jobs.errors import ClaimRefusedError, WorkerNotFoundError
-from jobs.gpu_health import GpuReading
-from jobs.record import Attempt, Job
-from jobs.register import Register
-from jobs.spec import JobSpec
-from jobs.states import Reason
-from jobs.store import JobStore
-from jobs.workers import WorkerState
+from jobs.model.record import Attempt, Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason
+from jobs.model.workers import WorkerState
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
+from worker.gpu.health import GpuReading
 from worker.health import GpuWatch
 from worker.presence import Identity, Presence
 

@@ -19,14 +19,14 @@ from api.app import create_app
 from api.redis_server import RedisConfig, find_redis_server
 from api.reindex import Reindex
 from api.service import EXTENSION
-from jobs.change import JobChange
 from jobs.errors import RecordGoneError, StaleAttemptError
-from jobs.keeping import Keeping
-from jobs.record import Job
+from jobs.model.change import JobChange
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
+from jobs.reaper.backup import Keeping
 from jobs.settings import Settings, connect
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore, open_store
+from jobs.store.jobs import JobStore, open_store
 from monitoring.storage.base import Fence, Storage, open_storage
 from monitoring.storage.run_records import RunRecords
 

@@ -21,10 +21,10 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from jobs.messages import Messenger
+from jobs.model.spec import JobSpec
+from jobs.model.states import State
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from monitoring.checkpoints import commit
 from monitoring.paths import commit_record
 from monitoring.storage.base import Fence, Storage, StorageError, open_storage

@@ -13,10 +13,10 @@ from flask.testing import FlaskClient
 
 from api.app import create_app
 from jobs.messages import Messenger
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from monitoring.storage.base import Storage, open_storage
 from worker.launch import Slot
 from worker.service import Attendance, Service

@@ -22,13 +22,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from jobs.messages import Messenger
-from jobs.record import Job
-from jobs.register import Register
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
+from jobs.model.workers import WorkerState
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
-from jobs.store import JobStore
-from jobs.workers import WorkerState
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from tests.integration.one_worker import worker_settings
 from worker.spot_notices import Notice, NotUnderstoodError
 from worker.spot_services import open_service

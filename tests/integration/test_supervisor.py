@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from jobs.change import JobChange, LimitsChange
-from jobs.record import Job
+from jobs.model.change import JobChange, LimitsChange
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore
+from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, STUBBORN, Bench, python
 from worker import memory
 from worker.service import Attendance
@@ -203,7 +203,7 @@ WORKER_IN_A_GROUP = """
 import os, pathlib, sys
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
-from jobs.store import open_store
+from jobs.store.jobs import open_store
 from monitoring.storage.base import open_storage
 from worker.launch import Slot
 from worker.service import Attendance, Service

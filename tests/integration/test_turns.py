@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from jobs.change import JobChange
-from jobs.record import Job
-from jobs.spec import JobSpec, Retry
-from jobs.states import Reason
-from jobs.store import JobStore
+from jobs.model.change import JobChange
+from jobs.model.record import Job
+from jobs.model.spec import JobSpec, Retry
+from jobs.model.states import Reason
+from jobs.store.jobs import JobStore
 
 AGING = 1000.0
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))

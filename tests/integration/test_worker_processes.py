@@ -15,14 +15,14 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.change import JobChange
 from jobs.messages import Messenger
-from jobs.register import Register
+from jobs.model.change import JobChange
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
+from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
-from jobs.store import JobStore
-from jobs.workers import WorkerState
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 from monitoring.paths import RunPaths
 from tests.integration.one_worker import OwnRedis, worker_settings
 from worker.alive import running_workers, verdict

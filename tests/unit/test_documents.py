@@ -10,8 +10,8 @@ import yaml
 from click.testing import CliRunner
 
 from api.cli import cli
+from jobs.model.spec import JobSpec
 from jobs.settings import Settings
-from jobs.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])

@@ -13,9 +13,9 @@ from api.drill_report import Report, costs
 from api.interruptions import Mark, Target, goes_on, is_due, mark, moments
 from api.twins import Comparison
 from api.wire import JobView
-from jobs.record import Attempt, Progress
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
+from jobs.model.record import Attempt, Progress
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
 
 
 def job_at(

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from api import wire
 from api.field_errors import MAX_ERRORS, field_errors
 from api.schema_words import PATTERNS
-from jobs.spec import JobSpec
+from jobs.model.spec import JobSpec
 
 GOOD: dict[str, Any] = {"name": "wave", "train": {}}
 

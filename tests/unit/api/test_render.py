@@ -8,9 +8,9 @@ from rich.console import Console, RenderableType
 
 from api.render import duration, job_table, story
 from api.wire import JobView
-from jobs.record import Attempt, Progress
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
+from jobs.model.record import Attempt, Progress
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
 
 SPEC = JobSpec.model_validate({"name": "wave", "train": {"steps": 2000}})
 JOB = JobView(

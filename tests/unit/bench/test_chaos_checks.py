@@ -8,9 +8,9 @@ import pytest
 
 from bench.chaos import checks
 from bench.chaos.service import Training
-from jobs.record import Attempt, Event, Job
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
+from jobs.model.record import Attempt, Event, Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
 
 FIRST = Attempt(number=1, worker="a", started_at=1, ended_at=2, reason=Reason.LOST)
 LAST = Attempt(number=2, worker="b", started_at=3, ended_at=4, reason=Reason.COMPLETED)

@@ -15,9 +15,9 @@ import yaml
 from api.app import create_app
 from api.cli import cli
 from api.redis_server import RedisConfig
+from jobs.model.spec import JobSpec
+from jobs.model.workers import Pool
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.workers import Pool
 from tests.unit.helm.chart import (
     CHART,
     Object,

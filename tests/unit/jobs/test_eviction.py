@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.eviction import Eviction, Running, Slot, Waiting, evictions, loss_seconds
-from jobs.record import Attempt, Job, Progress
-from jobs.spec import Checkpoint, JobSpec
-from jobs.states import Request, State
+from jobs.model.eviction import Eviction, Running, Slot, Waiting, evictions, loss_seconds
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.spec import Checkpoint, JobSpec
+from jobs.model.states import Request, State
 
 MIN = 120.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.gpu_health import GpuReading, unhealthy
+from worker.gpu.health import GpuReading, unhealthy
 
 GIB = 2**30
 WELL = GpuReading("0", used_bytes=GIB, total_bytes=24 * GIB)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.gpus import usable_gpus
+from machine.gpus import usable_gpus
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.queues import ExpiredLease
-from jobs.reaper import Watch, is_lost
+from jobs.reaper.reaper import Watch, is_lost
+from jobs.store.queues import ExpiredLease
 
 LEASE = ExpiredLease("a-1", expired_at=100.0)
 LONG_THERE = Watch(redis_since=0.0, reaper_since=0.0)

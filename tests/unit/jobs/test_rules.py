@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.record import Attempt, Job, Progress
-from jobs.rules import MAX_BACKOFF_SECONDS, decide, lost_attempt
-from jobs.spec import JobSpec, Retry
-from jobs.states import MOVES, RULES, Budget, Reason, Request, State
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.rules import MAX_BACKOFF_SECONDS, decide, lost_attempt
+from jobs.model.spec import JobSpec, Retry
+from jobs.model.states import MOVES, RULES, Budget, Reason, Request, State
 
 
 def job(**changes: object) -> Job:

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from pydantic import ValidationError
 
-from jobs.record import new_job_id
-from jobs.spec import Checkpoint, JobSpec
-from jobs.workload import TrainSpec
+from jobs.model.record import new_job_id
+from jobs.model.spec import Checkpoint, JobSpec
+from jobs.model.workload import TrainSpec
 from spectral_gpt.config import TrainConfig
 
 

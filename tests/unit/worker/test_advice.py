@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.record import Attempt, Job, Progress
-from jobs.spec import JobSpec
-from jobs.states import Reason, State
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, State
 from worker.advice import advise, young_daly
 
 JOB = Job(

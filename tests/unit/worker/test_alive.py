@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.workers import Worker, WorkerState
+from jobs.model.workers import Worker, WorkerState
 from worker import alive
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from jobs.nvml import Nvml, open_nvml
+from worker.gpu.nvml import Nvml, open_nvml
 from worker.health import GpuWatch
 
 GIB = 2**30

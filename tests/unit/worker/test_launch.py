@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.record import Attempt, Job
+from jobs.model.record import Attempt, Job
+from jobs.model.spec import JobSpec
+from jobs.model.states import State
 from jobs.settings import Settings
-from jobs.spec import JobSpec
-from jobs.states import State
 from worker.launch import CannotLaunchError, Slot, prepare
 from worker.scratch import Scratch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.states import Reason
+from jobs.model.states import Reason
 from worker.outcome import Intent, grace, outcome
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from redis import Redis
 
-from jobs.clock import redis_time
 from jobs.errors import WorkerNotFoundError
-from jobs.scripts import Scripts
-from jobs.workers import Pool, Worker, WorkerState
+from jobs.model.workers import Pool, Worker, WorkerState
+from jobs.store.clock import redis_time
+from jobs.store.scripts import Scripts
 
 
 class Register:

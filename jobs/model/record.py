@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.spec import JobSpec
-from jobs.states import Reason, Request, State
+from jobs.model.spec import JobSpec
+from jobs.model.states import Reason, Request, State
 
 # No vowels and nothing that looks like something else: an id is read aloud and spells no word.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"

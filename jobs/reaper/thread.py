@@ -6,11 +6,11 @@ import logging
 import threading
 
 from jobs.errors import STORE_AWAY
-from jobs.keeping import Keeping, Records
 from jobs.messages import Messenger
-from jobs.reaper import Reaper, SignOfLife
+from jobs.reaper.backup import Keeping, Records
+from jobs.reaper.reaper import Reaper, SignOfLife
 from jobs.settings import Settings, connect
-from jobs.store import open_store
+from jobs.store.jobs import open_store
 
 log = logging.getLogger(__name__)
 

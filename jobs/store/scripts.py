@@ -8,7 +8,7 @@ from importlib import resources
 from redis import Redis
 from redis.commands.core import Script
 
-from jobs.states import FINAL, MOVES, State
+from jobs.model.states import FINAL, MOVES, State
 
 
 class Scripts:
@@ -26,7 +26,7 @@ class Scripts:
 
     def _script(self, name: str) -> Script:
         if name not in self._loaded:
-            folder = resources.files("jobs") / "lua"
+            folder = resources.files("jobs.store") / "lua"
             moves = (f"{state} = {_names(sorted(to))}" for state, to in MOVES.items())
             final = (f"{state} = true" for state in sorted(FINAL))
             text = "\n".join(

@@ -1,4 +1,4 @@
--- What every script below starts with. Python puts two lines before it, from jobs.states:
+-- What every script below starts with. Python puts two lines before it, from jobs.model.states:
 --   local MOVES = {queued = {'running', …}, …}
 --   local FINAL = {succeeded = true, …}
 --
@@ -7,7 +7,7 @@
 -- Keys are built from the prefix, since which indexes a change touches depends on the record it
 -- finds: this is one key space on one primary, never a Redis Cluster.
 --
---   job:{id}                    hash: the record (jobs.record.job_from_hash)
+--   job:{id}                    hash: the record (jobs.model.record.job_from_hash)
 --   job:{id}:events             stream: what happened to it
 --   jobs:all                    sorted set: id by sequence
 --   jobs:state:{state}          sorted set: id by sequence
@@ -17,14 +17,14 @@
 --   pools                       set: every pool that ever had a job
 --   leases                      sorted set: id by the time its attempt's lease expires
 --   outbox                      sorted set: id by the time a message for it is due
---   tallies                     hash: sums over all attempts that ended (jobs.tallies)
+--   tallies                     hash: sums over all attempts that ended (jobs.store.counters)
 --   reaped                      string: the time of the reaper's last pass
 --   unkept                      sorted set: id by the time its record changed and storage has no copy
 --   memory                      string: the first job that was claimed since this Redis began; it
 --                               tells one memory of Redis from the next
 --   claims                      hash: worker -> id of the job it runs
 --   workers                     sorted set: worker by the time its entry in the register expires
---   worker:{name}               hash: the entry (jobs.workers.Worker). Kept for an hour longer, for
+--   worker:{name}               hash: the entry (jobs.model.workers.Worker). Kept for an hour longer, for
 --                               one that comes back after an outage
 --   asked:{worker}              channel: something was asked of the worker or of its job
 --   kept:{worker}               string: id of the job that an eviction made room for there, for a

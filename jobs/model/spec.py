@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.workload import Strict, TrainSpec
+from jobs.model.workload import Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]

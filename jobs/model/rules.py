@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.record import Attempt, Job, Progress
-from jobs.spec import Retry
-from jobs.states import RULES, Budget, Reason, Request, Rule, State
+from jobs.model.record import Attempt, Job, Progress
+from jobs.model.spec import Retry
+from jobs.model.states import RULES, Budget, Reason, Request, Rule, State
 
 MAX_BACKOFF_SECONDS = 600.0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from jobs.gpu_health import GpuReading
+from worker.gpu.health import GpuReading
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from redis import Redis
 
-from jobs.clock import redis_time
-from jobs.record import Job
-from jobs.scripts import Scripts
+from jobs.model.record import Job
+from jobs.store.clock import redis_time
+from jobs.store.scripts import Scripts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Queues:
     def position(self, job: Job) -> int | None:
         """How many jobs of its pool go before it; None unless it waits for a worker now.
 
-        By the rule of the claims, aging included (`jobs/lua/claim.lua`), as of now.
+        By the rule of the claims, aging included (`jobs/store/lua/claim.lua`), as of now.
         """
         status, number = self._run("position", job.id, self._aging_seconds)
         return int(number) if status == "ok" else None

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
-from jobs.evictor import Evictor
 from jobs.messages import Messenger
-from jobs.queues import ExpiredLease
-from jobs.record import Job
-from jobs.rules import lost_attempt
-from jobs.store import JobStore
+from jobs.model.record import Job
+from jobs.model.rules import lost_attempt
+from jobs.reaper.evictor import Evictor
+from jobs.store.jobs import JobStore
+from jobs.store.queues import ExpiredLease
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jobs.keeping import KeptRecord
-from jobs.record import Attempt, Progress, job_from_hash
-from jobs.rules import decide, written
-from jobs.spec import JobSpec
-from jobs.states import State
+from jobs.model.record import Attempt, Progress, job_from_hash
+from jobs.model.rules import decide, written
+from jobs.model.spec import JobSpec
+from jobs.model.states import State
+from jobs.reaper.backup import KeptRecord
 
 # The worker of an attempt of which only its number is known.
 UNKNOWN_WORKER = "unknown"

@@ -13,8 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 from redis import Redis
 
-from jobs.change import JobChange
-from jobs.clock import redis_time
 from jobs.errors import (
     ClaimRefusedError,
     IdempotencyConflictError,
@@ -23,14 +21,16 @@ from jobs.errors import (
     RecordGoneError,
     StaleAttemptError,
 )
-from jobs.queues import ExpiredLease, Queues
-from jobs.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
-from jobs.rules import decide, written
-from jobs.scripts import Scripts
+from jobs.model.change import JobChange
+from jobs.model.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
+from jobs.model.rules import decide, written
+from jobs.model.spec import JobSpec, Limits
+from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
-from jobs.spec import JobSpec, Limits
-from jobs.states import Reason, Request, State
-from jobs.tallies import tallies
+from jobs.store.clock import redis_time
+from jobs.store.counters import tallies
+from jobs.store.queues import ExpiredLease, Queues
+from jobs.store.scripts import Scripts
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class JobStore:
         progress: Progress | None = None,
         lease: ExpiredLease | None = None,
     ) -> Job | None:
-        """The job after the attempt `ended`, as `jobs.rules.decide` has it.
+        """The job after the attempt `ended`, as `jobs.model.rules.decide` has it.
 
         `progress` is the last that was seen, by default the last that was told with a renewal.
         With `lease` it is the reaper who ends it, and only while that lease is the last one: None

@@ -2,7 +2,7 @@
 
 A script that changes a record notes its id in `unkept`; whoever has the lock of the reaper copies
 what is noted there, the oldest change first. So a copy is a moment behind, and further where many
-change at once: copying takes no more than its share of a processor. `jobs.rebuilding` makes
+change at once: copying takes no more than its share of a processor. `jobs.reaper.rebuild` makes
 records of the copies, and of what the runs hold beside them.
 """
 
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.errors import STORE_AWAY
-from jobs.record import Attempt
-from jobs.scripts import Scripts
-from jobs.states import State
-from jobs.store import JobStore
+from jobs.model.record import Attempt
+from jobs.model.states import State
+from jobs.store.jobs import JobStore
+from jobs.store.scripts import Scripts
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 -- Puts a paused job back into the queue, or takes back the pause of one that still runs.
 -- ARGV[2] id   ARGV[3] mark of this call, which may be sent twice
--- An attempt that has left for the pause all the same is queued again at once (jobs.rules.decide).
+-- An attempt that has left for the pause all the same is queued again at once (jobs.model.rules.decide).
 -- Answers ok with the state, missing, or illegal with the state that forbids it.
 local id = ARGV[2]
 local state = get(id, 'state')

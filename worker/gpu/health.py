@@ -1,4 +1,4 @@
-"""Whether a GPU may be given a job: judged here, purely, from what `jobs.nvml` reads."""
+"""Whether a GPU may be given a job: judged here, purely, from what `worker.gpu.nvml` reads."""
 
 from __future__ import annotations
 

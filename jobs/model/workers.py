@@ -1,4 +1,4 @@
-"""Workers and pools, as the register (`jobs.register`) tells of them."""
+"""Workers and pools, as the register (`jobs.store.registry`) tells of them."""
 
 from __future__ import annotations
 

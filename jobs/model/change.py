@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from jobs.spec import JobSpec, LabelValue, Limits, Name
-from jobs.workload import Strict
+from jobs.model.spec import JobSpec, LabelValue, Limits, Name
+from jobs.model.workload import Strict
 
 
 class LimitsChange(Strict):

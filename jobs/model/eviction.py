@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.record import Job, Progress
-from jobs.states import Request
+from jobs.model.record import Job, Progress
+from jobs.model.states import Request
 
 # What a job that names no interval of its checkpoints counts as losing at most, seconds.
 _NO_INTERVAL = 300.0

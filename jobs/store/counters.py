@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jobs.record import Attempt
-from jobs.states import RULES, Budget, State
+from jobs.model.record import Attempt
+from jobs.model.states import RULES, Budget, State
 
 # Upper ends of the classes of a histogram, in seconds; the last class has none.
 DETECTION = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0)

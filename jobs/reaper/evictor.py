@@ -7,11 +7,11 @@ import logging
 from pydantic import ValidationError
 
 from jobs.errors import JobNotFoundError
-from jobs.eviction import Running, Slot, Waiting, evictions, loss_seconds
-from jobs.record import Job
-from jobs.register import Register
-from jobs.store import JobStore
-from jobs.workers import Worker
+from jobs.model.eviction import Running, Slot, Waiting, evictions, loss_seconds
+from jobs.model.record import Job
+from jobs.model.workers import Worker
+from jobs.store.jobs import JobStore
+from jobs.store.registry import Register
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The reaper: finds lost jobs, makes room, and backs records up to storage."""

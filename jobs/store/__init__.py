@@ -1,0 +1,1 @@
+"""The store: jobs and workers in Redis; every change of several keys is one Lua script."""

@@ -1,0 +1,1 @@
+"""This machine: its GPUs and its processes, with nothing but the standard library."""
