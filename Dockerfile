@@ -95,7 +95,7 @@ ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
 COPY --from=worker-packages /opt/spectrain /opt/spectrain
 COPY --from=code /code /opt/spectrain
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "worker.alive"]
+    CMD ["python", "-m", "worker.healthcheck"]
 CMD ["spectrain", "worker"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown

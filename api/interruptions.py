@@ -18,7 +18,7 @@ from jobs.model.states import State
 
 # Where a run is young or nearly over, an interruption shows little: it comes between these shares.
 _FIRST, _LAST = 0.15, 0.8
-_GUARD = "worker.guard"
+_GUARD = "worker.launch.guard"
 
 
 class Target(StrEnum):

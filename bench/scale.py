@@ -30,7 +30,8 @@ from jobs.store.registry import Register
 
 _AGING_SECONDS = 3600.0
 _LEASE_SECONDS = 15.0
-# What a busy worker does, in seconds between one and the next: worker.lease, worker.presence.
+# What a busy worker does, in seconds between one and the next: worker.attempt.lease,
+# worker.cluster.registration.
 _RENEW_SECONDS = _LEASE_SECONDS / 5
 _LIMITS_SECONDS = _LEASE_SECONDS
 _ATTEND_SECONDS = _LEASE_SECONDS

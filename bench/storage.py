@@ -35,11 +35,11 @@ from bench.report import PeakMemory, Report, options
 from bench.store import BUCKET, environment, s3_store
 from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence, open_storage
-from worker.background import Background
-from worker.publish import Publisher
-from worker.restore import restore
-from worker.scratch import Restored, Scratch
-from worker.supervisor import PUBLICATION_NICE
+from worker.attempt.background import Background
+from worker.attempt.supervisor import PUBLICATION_NICE
+from worker.files.publish import Publisher
+from worker.files.restore import restore
+from worker.files.scratch import Restored, Scratch
 
 _QUIET_SECONDS = 3.0
 _MB = 1 << 20

@@ -19,7 +19,7 @@ class PromptConsumer(Consumer):  # type: ignore[misc]
     """Tries to reach Redis twice a second, however long it has been away.
 
     Celery's own waits two seconds longer each time, up to thirty, and a word on each try:
-    `worker.presence` says when Redis goes and comes.
+    `worker.cluster.registration` says when Redis goes and comes.
     """
 
     NAME = f"{__module__}:{__qualname__}"
@@ -36,7 +36,7 @@ class PromptConsumer(Consumer):  # type: ignore[misc]
         return conn
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Says why; where Redis refuses, `worker.presence` does, and this one waits."""
+        """Says why; where Redis refuses, `worker.cluster.registration` does, and this one waits."""
         if isinstance(exc, ResponseError):
             time.sleep(_RETRY_SECONDS)
         else:

@@ -20,20 +20,20 @@ from jobs.store.registry import Register
 from monitoring.storage.base import newest_change, open_storage
 from monitoring.storage.probe import StorageProbe
 from monitoring.storage.run_records import RunRecords
-from worker.asked import Asked
-from worker.child import start_cold
-from worker.deletion_cost import BUSY, IDLE, pod_deletion_cost
+from worker.attempt.context import Attendance, Service
+from worker.attempt.supervisor import supervise
+from worker.cluster.deletion_cost import BUSY, IDLE, pod_deletion_cost
+from worker.cluster.registration import Identity, Presence
+from worker.cluster.requests import Asked
+from worker.files.scratch import Tidying
+from worker.files.scratch_disk import ScratchDisk
 from worker.gpu.nvml import open_nvml
-from worker.health import GpuWatch
-from worker.launch import Slot, usual_environment
-from worker.presence import Identity, Presence
-from worker.scratch import Tidying
-from worker.scratch_disk import ScratchDisk
-from worker.service import Attendance, Service
-from worker.spot_notices import Notice
-from worker.spot_watch import SpotWatch, watched_service
-from worker.supervisor import supervise
-from worker.warm_start import WarmStart
+from worker.gpu.watch import GpuWatch
+from worker.launch.child import start_cold
+from worker.launch.fork_client import WarmStart
+from worker.launch.prepare import Slot, usual_environment
+from worker.spot.notices import Notice
+from worker.spot.watch import SpotWatch, watched_service
 
 log = logging.getLogger("worker")
 

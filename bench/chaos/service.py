@@ -195,9 +195,9 @@ def _is(process: psutil.Process, target: Target) -> bool:
         case Target.WORKER | Target.MACHINE:
             return words[-2:] == ["-m", "worker"]
         case Target.LAUNCHER:
-            return "-m worker.launcher " in line
+            return "-m worker.launch.fork_server " in line
         case Target.GUARD:
-            return "-m worker.guard" in line
+            return "-m worker.launch.guard" in line
         case Target.API:
             return " gunicorn " in line
         case Target.REDIS | Target.OUTAGE:

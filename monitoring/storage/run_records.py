@@ -18,7 +18,7 @@ class RunRecords:
         """Stores a run's record.
 
         In its place, without a temporary file beside it: nobody would ever remove that of a
-        process that is killed here. Half a record is no record (`jobs.reaper.backup.decode`), and it
+        process that is killed here. Half a record is no record (`jobs.reaper.backup.decode`): it
         is written again, since Redis still has it down as one that is to be.
         """
         self._storage.append(_key(run), 0, data)

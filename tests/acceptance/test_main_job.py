@@ -103,7 +103,7 @@ class Up:
 
     def training(self) -> psutil.Process | None:
         """The training process itself, not its guard."""
-        guard = self.find("worker.guard")
+        guard = self.find("worker.launch.guard")
         return guard.children()[0] if guard is not None and guard.children() else None
 
     def reaches(self, job: JobView, step: int) -> JobView:

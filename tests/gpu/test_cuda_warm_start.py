@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from worker.child import Child
-from worker.warm_start import WarmStart
+from worker.launch.child import Child
+from worker.launch.fork_client import WarmStart
 
 pytestmark = pytest.mark.gpu
 

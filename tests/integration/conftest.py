@@ -24,8 +24,8 @@ from bench.store import BUCKET, KEYS, s3_store
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench, OwnRedis
-from worker.child import Child, Start
-from worker.warm_start import WarmStart
+from worker.launch.child import Child, Start
+from worker.launch.fork_client import WarmStart
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,10 @@ from jobs.store.jobs import JobStore
 from monitoring.paths import RunPaths
 from monitoring.storage.base import open_storage
 from monitoring.storage.directory import FileStorage
-from worker.child import Start, start_cold
-from worker.launch import Slot
-from worker.service import Attendance, Service
-from worker.supervisor import supervise
+from worker.attempt.context import Attendance, Service
+from worker.attempt.supervisor import supervise
+from worker.launch.child import Start, start_cold
+from worker.launch.prepare import Slot
 
 STUBBORN = (
     "import signal, time; signal.signal(15, signal.SIG_IGN); "

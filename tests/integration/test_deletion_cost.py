@@ -27,7 +27,7 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from worker.deletion_cost import (
+from worker.cluster.deletion_cost import (
     ANNOTATION,
     BUSY,
     IDLE,
@@ -203,7 +203,7 @@ def test_an_api_that_is_away_is_told_once_and_has_the_last_word_when_it_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     api.refuses = 503
-    with caplog.at_level(logging.INFO, logger="worker.deletion_cost"):
+    with caplog.at_level(logging.INFO, logger="worker.cluster.deletion_cost"):
         cost.start()
         wait_until(lambda: len(api.calls) > 2, what="several tries")
         cost.tell(BUSY)
@@ -264,7 +264,7 @@ def test_a_pod_without_a_token_tells_nothing(api: KubernetesApi, tmp_path: Path)
 
 
 _WORKER = (
-    "import pathlib, sys; import worker.deletion_cost as cost;"
+    "import pathlib, sys; import worker.cluster.deletion_cost as cost;"
     "cost.CREDENTIALS = pathlib.Path(sys.argv.pop()); from worker.app import main; main()"
 )
 

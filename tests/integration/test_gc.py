@@ -23,9 +23,9 @@ from monitoring.checkpoints import commit
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence, Storage, StoredFile, open_storage
-from worker.publish import Publisher
-from worker.restore import restore
-from worker.scratch import Restored, Scratch
+from worker.files.publish import Publisher
+from worker.files.restore import restore
+from worker.files.scratch import Restored, Scratch
 
 TRAIN = JobSpec(name="t", train={"steps": 9}, checkpoint={"keep_last": 2})
 LATER = time.time() + 3600

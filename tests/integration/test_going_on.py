@@ -18,8 +18,8 @@ from jobs.store.jobs import JobStore
 from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence
 from tests.integration.one_worker import Bench, python
-from worker.supervisor import supervise
-from worker.warm_start import WarmStart
+from worker.attempt.supervisor import supervise
+from worker.launch.fork_client import WarmStart
 
 Wait = Callable[..., Any]
 

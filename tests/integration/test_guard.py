@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from worker.child import Child, Start, start_cold
-from worker.warm_start import WarmStart
+from worker.launch.child import Child, Start, start_cold
+from worker.launch.fork_client import WarmStart
 
 Wait = Callable[..., Any]
 
@@ -135,8 +135,8 @@ def test_the_tree_dies_with_a_killed_supervisor(tmp_path: Path, wait_until: Wait
     supervisor = f"""
 import os, sys, time
 from pathlib import Path
-from worker.child import Child, start_cold
-from worker.warm_start import WarmStart
+from worker.launch.child import Child, start_cold
+from worker.launch.fork_client import WarmStart
 start = start_cold
 if {how!r} == "warm":
     warm = WarmStart(os.environ)

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from worker import warm_start
-from worker.child import start_cold
-from worker.warm_start import WarmStart
+from worker.launch import fork_client
+from worker.launch.child import start_cold
+from worker.launch.fork_client import WarmStart
 
 Wait = Callable[..., Any]
 
@@ -128,7 +128,7 @@ def test_a_killed_launcher_harms_no_job_and_comes_back(
     wait_until(lambda: log.read_text() == "up\n", what="the program")
     killed = launcher(expendable)
     guard, program = killed.children(recursive=True)
-    assert guard.cmdline()[1:3] == ["-m", "worker.guard"]
+    assert guard.cmdline()[1:3] == ["-m", "worker.launch.guard"]
     assert program.cmdline()[:2] == ["python", "s.py"], "people can tell which is which"
     killed.kill()
     wait_until(lambda: not killed.is_running(), what="its end")

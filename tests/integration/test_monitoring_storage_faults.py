@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from worker.warm_start import WarmStart
+from worker.launch.fork_client import WarmStart
 
 PRELUDE = """
 import json, logging, os, resource, sys, threading

@@ -23,7 +23,7 @@ from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, Bench, OwnRedis, python, worker_settings
-from worker.lease import Lease
+from worker.attempt.lease import Lease
 
 Wait = Callable[..., Any]
 
@@ -154,7 +154,7 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         assert "Traceback" not in log.read_text()
         assert ":".join(config.url.split(":")[2:3]).split("@")[0] not in log.read_text()
         family = psutil.Process(worker.pid).children(recursive=True)
-        assert [p.cmdline()[2] for p in family] == ["worker.launcher"]
+        assert [p.cmdline()[2] for p in family] == ["worker.launch.fork_server"]
     finally:
         worker.terminate()
         worker.wait(30)

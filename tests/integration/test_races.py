@@ -23,10 +23,10 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
 from monitoring.storage.base import open_storage
-from worker.child import start_cold
-from worker.launch import Slot
-from worker.service import Attendance, Service
-from worker.supervisor import supervise
+from worker.attempt.context import Attendance, Service
+from worker.attempt.supervisor import supervise
+from worker.launch.child import start_cold
+from worker.launch.prepare import Slot
 
 Wait = Callable[..., Any]
 

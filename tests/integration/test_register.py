@@ -18,9 +18,9 @@ from jobs.model.states import Reason
 from jobs.model.workers import WorkerState
 from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
+from worker.cluster.registration import Identity, Presence
 from worker.gpu.health import GpuReading
-from worker.health import GpuWatch
-from worker.presence import Identity, Presence
+from worker.gpu.watch import GpuWatch
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])

@@ -31,12 +31,12 @@ from monitoring.storage.base import Fence, Storage, StorageError, open_storage
 from monitoring.storage.s3 import bucket as s3_bucket
 from monitoring.storage.s3 import download as s3_download
 from monitoring.storage.s3.storage import S3Storage
-from worker.launch import Slot
-from worker.publish import Publisher
-from worker.restore import restore
-from worker.scratch import Scratch
-from worker.service import Attendance, Service
-from worker.supervisor import supervise
+from worker.attempt.context import Attendance, Service
+from worker.attempt.supervisor import supervise
+from worker.files.publish import Publisher
+from worker.files.restore import restore
+from worker.files.scratch import Scratch
+from worker.launch.prepare import Slot
 
 MB = 1 << 20
 SEEDS = [int(seed) for seed in os.environ.get("SEEDS", "1").split(",")]

@@ -18,9 +18,9 @@ from jobs.model.states import Reason, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.storage.base import Storage, open_storage
-from worker.launch import Slot
-from worker.service import Attendance, Service
-from worker.supervisor import supervise
+from worker.attempt.context import Attendance, Service
+from worker.attempt.supervisor import supervise
+from worker.launch.prepare import Slot
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence, OvertakenError, StorageError, open_storage
 from monitoring.storage.s3 import download as s3_download
 from monitoring.storage.s3.storage import S3Storage
-from worker.publish import Publisher
-from worker.restore import restore
-from worker.scratch import Scratch
+from worker.files.publish import Publisher
+from worker.files.restore import restore
+from worker.files.scratch import Scratch
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 MB = 1 << 20

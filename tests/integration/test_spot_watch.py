@@ -30,9 +30,9 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
 from tests.integration.one_worker import worker_settings
-from worker.spot_notices import Notice, NotUnderstoodError
-from worker.spot_services import open_service
-from worker.spot_watch import SpotWatch
+from worker.spot.notices import Notice, NotUnderstoodError
+from worker.spot.services import open_service
+from worker.spot.watch import SpotWatch
 
 Wait = Callable[..., Any]
 

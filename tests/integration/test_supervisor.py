@@ -19,9 +19,9 @@ from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, STUBBORN, Bench, python
-from worker import memory
-from worker.service import Attendance
-from worker.supervisor import supervise
+from worker.attempt import memory
+from worker.attempt.context import Attendance
+from worker.attempt.supervisor import supervise
 
 Wait = Callable[..., Any]
 
@@ -205,9 +205,9 @@ from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
 from monitoring.storage.base import open_storage
-from worker.launch import Slot
-from worker.service import Attendance, Service
-from worker.supervisor import supervise
+from worker.launch.prepare import Slot
+from worker.attempt.context import Attendance, Service
+from worker.attempt.supervisor import supervise
 settings = Settings()
 store = open_store(connect(settings), settings)
 storage = open_storage(settings.storage_url)

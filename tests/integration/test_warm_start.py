@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from worker.child import start_cold
-from worker.warm_start import WarmStart
+from worker.launch.child import start_cold
+from worker.launch.fork_client import WarmStart
 
 # What a program can see of how it was started.
 LOOK = """

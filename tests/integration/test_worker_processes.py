@@ -25,7 +25,7 @@ from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
 from monitoring.paths import RunPaths
 from tests.integration.one_worker import OwnRedis, worker_settings
-from worker.alive import running_workers, verdict
+from worker.healthcheck import running_workers, verdict
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])

@@ -10,7 +10,7 @@ import celpy
 import pytest
 
 from tests.unit.helm.chart import Object, example, kinds, rendered
-from worker.deletion_cost import ANNOTATION
+from worker.cluster.deletion_cost import ANNOTATION
 
 ENVIRONMENT = celpy.Environment()
 POD: Object = {

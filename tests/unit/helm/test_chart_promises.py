@@ -34,7 +34,7 @@ from tests.unit.helm.chart import (
     with_pods,
     worker,
 )
-from worker.launch import Slot, usual_environment
+from worker.launch.prepare import Slot, usual_environment
 
 
 def pools(*given: dict[str, Any], **more: Any) -> Values:

@@ -23,7 +23,7 @@ from tests.unit.helm.chart import (
     with_pods,
     worker,
 )
-from worker.deletion_cost import ANNOTATION, CREDENTIALS
+from worker.cluster.deletion_cost import ANNOTATION, CREDENTIALS
 
 # -- pods ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 from jobs.model.record import Attempt, Job, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
-from worker.advice import advise, young_daly
+from worker.attempt.advice import advise, young_daly
 
 JOB = Job(
     id="a-1", spec=JobSpec(name="a", command=["true"]), state=State.RUNNING, sequence=1,

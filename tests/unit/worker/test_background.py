@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from worker.background import Background
+from worker.attempt.background import Background
 
 
 def niceness() -> int:

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from worker.gpu.nvml import Nvml, open_nvml
-from worker.health import GpuWatch
+from worker.gpu.watch import GpuWatch
 
 GIB = 2**30
 

@@ -13,8 +13,8 @@ from jobs.model.record import Attempt, Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.settings import Settings
-from worker.launch import CannotLaunchError, Slot, prepare
-from worker.scratch import Scratch
+from worker.files.scratch import Scratch
+from worker.launch.prepare import CannotLaunchError, Slot, prepare
 
 SETTINGS = Settings(redis_url="redis://x", grace_seconds=45)
 

@@ -8,8 +8,8 @@ import pytest
 
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.step_counter import StepCounter
-from worker.observe import began_anew
-from worker.scratch import Restored, Scratch
+from worker.attempt.observe import began_anew
+from worker.files.scratch import Restored, Scratch
 
 
 @pytest.mark.parametrize(

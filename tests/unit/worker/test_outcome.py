@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.model.states import Reason
-from worker.outcome import Intent, grace, outcome
+from worker.attempt.outcome import Intent, grace, outcome
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.command import Launch
-from worker.program import Program, is_shadowed, read_at_start
+from worker.launch.command import Launch
+from worker.launch.program import Program, is_shadowed, read_at_start
 
 OWN = Path(sys.executable)
 

@@ -17,10 +17,10 @@ from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths, commit_record
 from monitoring.storage.base import Fence, OvertakenError, StorageError
 from monitoring.storage.directory import FileStorage
-from worker.output import OutputLog, last_lines
-from worker.publish import Publisher
-from worker.restore import restore
-from worker.scratch import Scratch, Tidying, remove_left_behind
+from worker.files.output import OutputLog, last_lines
+from worker.files.publish import Publisher
+from worker.files.restore import restore
+from worker.files.scratch import Scratch, Tidying, remove_left_behind
 
 
 class Attempt:

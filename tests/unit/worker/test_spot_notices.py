@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.settings import Settings
-from worker.spot_notices import (
+from worker.spot.notices import (
     Notice,
     NotUnderstoodError,
     aws_notice,
@@ -24,7 +24,7 @@ from worker.spot_notices import (
     gcp_maintenance,
     gcp_preempted,
 )
-from worker.spot_watch import watched_service
+from worker.spot.watch import watched_service
 
 NOW = datetime(2026, 11, 23, 5, 10, 30, tzinfo=UTC)
 

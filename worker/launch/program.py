@@ -15,7 +15,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.command import Launch
+from worker.launch.command import Launch
 
 # Read at the start by Python, the C library, OpenMP and BLAS, torch and CUDA, numpy, matplotlib.
 _READ_AT_START = re.compile(

@@ -11,7 +11,7 @@ from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.metrics.logger import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import Storage
-from worker.scratch import Restored, Version
+from worker.files.scratch import Restored, Version
 
 log = logging.getLogger(__name__)
 

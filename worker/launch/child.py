@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.command import Launch
-from worker.guard import ENDED, KILL, STARTED, TERMINATE
+from worker.launch.command import Launch
+from worker.launch.guard import ENDED, KILL, STARTED, TERMINATE
 
 _KILLED = 128 + signal.SIGKILL
 _AGAIN_SECONDS = 1.0
@@ -38,7 +38,7 @@ def start_cold(launch: Launch, output: int) -> Started:
     """
     control, theirs = socket.socketpair()
     # -P -E -s: the guard's own imports are no business of the job's files and environment.
-    guard = [sys.executable, "-P", "-E", "-s", "-m", "worker.guard", str(theirs.fileno())]
+    guard = [sys.executable, "-P", "-E", "-s", "-m", "worker.launch.guard", str(theirs.fileno())]
     with theirs:
         process = subprocess.Popen(
             guard,

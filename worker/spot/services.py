@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from worker.spot_notices import (
+from worker.spot.notices import (
     Cloud,
     Notice,
     NotUnderstoodError,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs.settings import Settings
-from worker.spot_notices import Cloud, Notice, NotUnderstoodError, cloud_by_vendor
-from worker.spot_services import MetadataService, open_service
+from worker.spot.notices import Cloud, Notice, NotUnderstoodError, cloud_by_vendor
+from worker.spot.services import MetadataService, open_service
 
 log = logging.getLogger(__name__)
 

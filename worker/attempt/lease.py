@@ -7,9 +7,9 @@ import time
 
 from jobs.errors import STORE_AWAY, ForgottenError, RecordGoneError
 from jobs.model.record import Job, Progress
-from worker.advice import Advice
-from worker.background import Background
-from worker.service import Service
+from worker.attempt.advice import Advice
+from worker.attempt.background import Background
+from worker.attempt.context import Service
 
 # Of a lease. What is renewed five times in it does not run out in so short an absence, and may in a
 # longer one.

@@ -11,8 +11,8 @@ from jobs.model.record import Progress
 from jobs.model.spec import JobSpec, Limits
 from monitoring import step_counter
 from monitoring.metrics.rows import decode
-from worker.outcome import Intent
-from worker.scratch import Restored, Scratch
+from worker.attempt.outcome import Intent
+from worker.files.scratch import Restored, Scratch
 
 
 def began_anew(scratch: Scratch, restored: Restored, *, in_doubt: bool = False) -> bool:

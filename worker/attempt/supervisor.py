@@ -21,22 +21,22 @@ from jobs.model.record import Attempt, Job, Progress
 from jobs.model.states import Reason, Request
 from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
-from worker.advice import advise
-from worker.background import Background
-from worker.child import Child
-from worker.command import Launch
-from worker.launch import CannotLaunchError, prepare
-from worker.lease import ABSENCE, Lease
-from worker.memory import oom_kills
-from worker.observe import Observer, began_anew
-from worker.outcome import BY_REQUEST, SPOILS, Intent, Outcome, not_started, outcome
-from worker.output import last_lines
-from worker.publish import Publisher
-from worker.receipts import Receipts
-from worker.restore import restore, rewind
-from worker.scratch import Restored, Scratch
-from worker.service import Service
-from worker.stopping import Stopping
+from worker.attempt.advice import advise
+from worker.attempt.background import Background
+from worker.attempt.context import Service
+from worker.attempt.lease import ABSENCE, Lease
+from worker.attempt.memory import oom_kills
+from worker.attempt.observe import Observer, began_anew
+from worker.attempt.outcome import BY_REQUEST, SPOILS, Intent, Outcome, not_started, outcome
+from worker.attempt.receipts import Receipts
+from worker.attempt.stopping import Stopping
+from worker.files.output import last_lines
+from worker.files.publish import Publisher
+from worker.files.restore import restore, rewind
+from worker.files.scratch import Restored, Scratch
+from worker.launch.child import Child
+from worker.launch.command import Launch
+from worker.launch.prepare import CannotLaunchError, prepare
 
 log = logging.getLogger(__name__)
 

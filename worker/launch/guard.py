@@ -1,6 +1,6 @@
 """Runs a command and sees to it that nothing of it outlives the supervisor.
 
-    python -m worker.guard CONTROL
+    python -m worker.launch.guard CONTROL
 
 It stands between the supervisor and the training process, at the other end of the supervisor's
 socket CONTROL. It passes SIGTERM on, kills the whole tree when told to or when the socket is
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from machine.parent_death import adopt_orphans, die_with_parent
-from worker.command import Launch
+from worker.launch.command import Launch
 
 # The guard says that it has its launch, then its process id and a new line; at the end `ENDED` and
 # the exit code, a byte each.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobs.model.states import Reason, Request
-from worker.guard import CANNOT_START, NOT_STARTED
+from worker.launch.guard import CANNOT_START, NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory|std::bad_alloc"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from jobs.model.record import Job, Progress
 from jobs.model.states import Reason
-from worker.outcome import MARGIN_SECONDS
+from worker.attempt.outcome import MARGIN_SECONDS
 
 # Between the losses of a job that has had none yet: its run time says little while it is short.
 _NO_LOSS_SECONDS = 86400.0

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worker.child import Started, start_cold
-from worker.command import Launch
-from worker.guard import STARTED
-from worker.program import WORKLOAD, Program, read_at_start
+from worker.launch.child import Started, start_cold
+from worker.launch.command import Launch
+from worker.launch.guard import STARTED
+from worker.launch.program import WORKLOAD, Program, read_at_start
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class WarmStart:
             process.wait()
 
     def start(self, launch: Launch, output: int) -> Started:
-        """Starts a guard with the launch, as `worker.child.start_cold` does; raises `OSError`."""
+        """Starts a guard, as `worker.launch.child.start_cold` does; raises `OSError`."""
         program = Program.of(launch)
         if program is not None and program.module == WORKLOAD:
             # It imports all that the launcher is importing, and would take no less time for it.
@@ -153,7 +153,7 @@ class WarmStart:
         with channel:
             with theirs:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "worker.launcher", str(theirs.fileno())],
+                    [sys.executable, "-m", "worker.launch.fork_server", str(theirs.fileno())],
                     env=env,
                     cwd="/",
                     stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """Forks training processes from a process that has imported what they need.
 
-    python -m worker.launcher CHANNEL
+    python -m worker.launch.fork_server CHANNEL
 
 A message on the socket CHANNEL brings two descriptors, a guard's end of its supervisor's socket
 and the file for the output, and forks a guard from this process; the guard forks the training
@@ -29,10 +29,10 @@ if not sys.flags.safe_path:
     sys.path.pop(0)  # the working directory, which `python -m` puts there
 
 from machine.parent_death import die_with_parent
-from worker import guard
-from worker.command import Launch
-from worker.interpreter import Interpreter, forget, run
-from worker.title import set_title
+from worker.launch import guard
+from worker.launch.command import Launch
+from worker.launch.interpreter import Interpreter, forget, run
+from worker.launch.title import set_title
 
 READY = b"ready"
 _THREADS = Path("/proc/self/task")

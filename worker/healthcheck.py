@@ -1,4 +1,4 @@
-"""`python -m worker.alive`: whether this container's worker is well, for its health check.
+"""`python -m worker.healthcheck`: whether this container's worker is well, for its health check.
 
 It is when its process runs and the register knows it as one that may take jobs. Nothing restarts a
 worker for that: `docker ps` shows it. One that cannot be asked after, for Redis is away, is taken

@@ -13,8 +13,8 @@ from jobs.errors import SpectrainError
 from jobs.model.record import Job
 from jobs.settings import Settings
 from machine.gpus import usable_gpus
-from worker.command import Launch
-from worker.scratch import Scratch
+from worker.files.scratch import Scratch
+from worker.launch.command import Launch
 
 SECRET_PREFIX = "SPECTRAIN_SECRET_"  # noqa: S105 - the prefix of a name
 # What belongs to the service is no business of a job.

@@ -20,8 +20,8 @@ from monitoring.checkpoints.commit import CheckpointCorrupt, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
 from monitoring.storage.base import SERVICE_NAMES, Fence, OvertakenError, Storage, StorageError
-from worker.output import OutputLog
-from worker.scratch import Restored, Scratch, Version
+from worker.files.output import OutputLog
+from worker.files.scratch import Restored, Scratch, Version
 
 _GROWING = {".jsonl", ".log"}
 _READ_BYTES = 8 << 20

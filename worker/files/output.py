@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from monitoring.storage.base import Fence, Storage
-from worker.scratch import Scratch
+from worker.files.scratch import Scratch
 
 _READ_BYTES = 8 << 20
 _TAIL_BYTES = 16 << 10

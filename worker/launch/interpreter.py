@@ -14,8 +14,8 @@ from importlib.machinery import BuiltinImporter, SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from worker.command import Launch
-from worker.program import WORKLOAD, Program, is_shadowed, read_at_start
+from worker.launch.command import Launch
+from worker.launch.program import WORKLOAD, Program, is_shadowed, read_at_start
 
 # Ours: a job may have modules of the same names.
 _ROOMS = {"api", "jobs", "monitoring", "spectral_gpt", "worker"}

@@ -8,7 +8,7 @@ from jobs.model.record import Attempt, Job, Progress
 from monitoring.files import write_atomically
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
-from worker.outcome import Outcome
+from worker.attempt.outcome import Outcome
 
 
 class Receipts:

@@ -6,9 +6,9 @@ import logging
 import math
 import time
 
-from worker.child import Child
-from worker.outcome import Intent, grace
-from worker.service import Service
+from worker.attempt.context import Service
+from worker.attempt.outcome import Intent, grace
+from worker.launch.child import Child
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Stopping:
             self.intent = intent
 
     def ask(self, child: Child, intent: Intent, last_upload: float) -> None:
-        """Asks the child to leave; `last_upload` is in seconds (`worker.outcome.grace`)."""
+        """Asks the child to leave; `last_upload` is in seconds (`worker.attempt.outcome.grace`)."""
         first = self.intent is None
         self.intend(intent)
         since = self._attendance.stop_since

@@ -12,8 +12,8 @@ from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.storage.base import Storage
-from worker.child import Start, start_cold
-from worker.launch import Slot
+from worker.launch.child import Start, start_cold
+from worker.launch.prepare import Slot
 
 
 @dataclass

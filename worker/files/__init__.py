@@ -1,0 +1,1 @@
+"""An attempt's files: restored into scratch, published to storage."""

@@ -1,0 +1,1 @@
+"""The training process: forked warm or started cold, under a guard."""

@@ -1,0 +1,1 @@
+"""Spot machines: the notice that a cloud takes this one away."""
