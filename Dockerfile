@@ -75,7 +75,7 @@ COPY --from=api-packages /opt/spectrain /opt/spectrain
 COPY --from=code /code /opt/spectrain
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "api.alive"]
+    CMD ["python", "-m", "api.server.healthcheck"]
 CMD ["spectrain", "api"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from api.wire import JobView
+from api.schemas import JobView
 from jobs.model.record import Attempt, Job
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker, WorkerState

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from api.client import Client
+from api.client.client import Client
 from bench.report import Report, options
 from bench.service import local_service, wait_for
 from bench.stalls import SCRIPT

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from redis import Redis
 
-from api.client import Client
-from api.up import LocalService
+from api.client.client import Client
+from api.local.up import LocalService
 from bench import celery_echo
 from bench.report import Report, options, timed
 from bench.service import PATIENCE_SECONDS, local_service, redis_server, wait_for

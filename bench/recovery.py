@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.client import Client
-from api.drill import SPEC
-from api.interruptions import Signal, Target
-from api.up import LocalService
-from api.wire import JobView
+from api.client.client import Client
+from api.drill.interruptions import Signal, Target
+from api.drill.run import SPEC
+from api.local.up import LocalService
+from api.schemas import JobView
 from bench.report import Report, options
 from bench.service import local_service, wait_for
 from jobs.model.states import State

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from api.listing import page_of
-from api.wire import JobQuery
+from api.schemas import JobQuery
+from api.server.listing import page_of
 from bench.report import Report, options, timed
 from bench.service import redis_server
 from jobs.model.record import Job, Progress

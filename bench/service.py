@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from api.redis_server import RedisConfig, find_redis_server
-from api.up import LocalService
+from api.local.redis_server import RedisConfig, find_redis_server
+from api.local.up import LocalService
 
 PATIENCE_SECONDS = 60.0
 

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import psutil
 
-from api.client import Client
-from api.up import LocalService
-from api.wire import JobView
+from api.client.client import Client
+from api.local.up import LocalService
+from api.schemas import JobView
 from bench.report import Report, options
 from bench.service import local_service, wait_for
 from bench.store import environment, s3_store

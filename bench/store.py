@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from api.redis_server import free_port
+from api.local.redis_server import free_port
 from bench.service import wait_for
 
 BUCKET = "runs"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from api.redis_server import RedisConfig, find_redis_server
+from api.local.redis_server import RedisConfig, find_redis_server
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 

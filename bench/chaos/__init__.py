@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from api.client import Client
-from api.transport import ClientError
+from api.client.client import Client
+from api.client.transport import ClientError
 from bench.chaos import checks
 from bench.chaos.load import Load, specifications
 from bench.chaos.results import Results

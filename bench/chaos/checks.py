@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 
-from api.twins import compare
+from api.drill.comparison import compare
 from bench.chaos.service import Training
 from jobs.model.record import Attempt, Event, Job
 from jobs.model.states import Reason, State

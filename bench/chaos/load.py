@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.client import ApiError, Client, Unreachable
+from api.client.client import ApiError, Client, Unreachable
 from bench.chaos.schedule import Submission
 from jobs.model.record import Progress
 from jobs.model.spec import Checkpoint, JobSpec, Retry

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from redis import Redis
 
-from api.redis_server import free_port
+from api.local.redis_server import free_port
 from bench.chaos.schedule import Target
 from jobs.settings import Settings, connect
 from machine.parent_death import adopt_orphans, die_with_parent

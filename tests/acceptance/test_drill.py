@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from api.client import Client
-from api.up import LocalService
+from api.client.client import Client
+from api.local.up import LocalService
 
 # A few seconds: long enough to be interrupted once, with a checkpoint before.
 SPEC = """

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from api.client import Client
-from api.redis_server import free_port
-from api.wire import JobView
+from api.client.client import Client
+from api.local.redis_server import free_port
+from api.schemas import JobView
 from jobs.model.states import Reason, State
 
 pytestmark = pytest.mark.timeout(400)

@@ -11,9 +11,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from api.client import Client
-from api.redis_server import free_port
-from api.wire import JobView
+from api.client.client import Client
+from api.local.redis_server import free_port
+from api.schemas import JobView
 
 ROOT = Path(__file__).parents[2]
 API, WORKER = "spectrain-api:check", "spectrain-worker:check-cpu"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from api.wire import JobView
+from api.schemas import JobView
 from jobs.model.states import Reason, State
 from tests.images.stack import API, BASE, ROOT, WORKER, Stack, build, docker, image, inside, run
 

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from botocore.loaders import create_loader
 
-from api.redis_server import RedisConfig, find_redis_server, free_port
+from api.local.redis_server import RedisConfig, find_redis_server, free_port
 from bench.store import BUCKET, KEYS, s3_store
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore

@@ -6,7 +6,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 
-from api.redis_server import RedisConfig
+from api.local.redis_server import RedisConfig
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from redis import Redis
 from werkzeug.test import TestResponse
 
-from api.app import MAX_BODY_BYTES, create_app
+from api.server.app import MAX_BODY_BYTES, create_app
 from jobs.model.record import Attempt
 from jobs.model.states import Reason
 from jobs.settings import Settings

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from api.client import ApiError, Client, Unreachable
-from api.redis_server import RedisConfig, find_redis_server, free_port
+from api.client.client import ApiError, Client, Unreachable
+from api.local.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.model.record import Attempt, Progress
 from jobs.model.states import Reason
 from jobs.store.jobs import JobStore

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from redis import Redis
 
-from api.app import create_app
-from api.redis_server import free_port
-from api.service import EXTENSION
+from api.local.redis_server import free_port
+from api.server.app import create_app
+from api.server.context import EXTENSION
 from jobs.checks import Checks, Finding
 from jobs.messages import Messenger
 from jobs.model.spec import JobSpec

@@ -13,9 +13,9 @@ import yaml
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.app import create_app
-from api.redis_server import free_port
-from api.service import EXTENSION
+from api.local.redis_server import free_port
+from api.server.app import create_app
+from api.server.context import EXTENSION
 from jobs.messages import Messenger
 from jobs.model.record import Progress
 from jobs.model.rules import lost_attempt

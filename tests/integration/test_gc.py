@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from flask.testing import FlaskClient
 
-from api.app import create_app
-from api.cli import cli
-from api.garbage import Garbage, Stored, garbage
-from api.service import EXTENSION
+from api.cli.main import cli
+from api.ops.garbage import Garbage, Stored, garbage
+from api.server.app import create_app
+from api.server.context import EXTENSION
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason

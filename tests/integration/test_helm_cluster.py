@@ -17,7 +17,7 @@ import helm_python
 import pytest
 from redis import AuthenticationError, Redis
 
-from api.redis_server import find_redis_server, free_port
+from api.local.redis_server import find_redis_server, free_port
 from tests.unit.helm.chart import (
     Object,
     Values,

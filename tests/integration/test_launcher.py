@@ -144,7 +144,7 @@ def test_a_killed_launcher_harms_no_job_and_comes_back(
 def test_a_launcher_that_hangs_is_replaced_and_the_job_starts_once(
     expendable: WarmStart, runner: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(warm_start, "_ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(fork_client, "_ANSWER_SECONDS", 0.3)
     stopped = launcher(expendable)
     stopped.send_signal(signal.SIGSTOP)
     assert runner.run(expendable.start, ["sh", "-c", "echo once >> count"]).code == 0
@@ -174,7 +174,7 @@ def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
     usual: dict[str, str], runner: Any, tmp_path: Path, script: str, wait_until: Wait,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(warm_start, "_LONGEST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(fork_client, "_LONGEST_PAUSE_SECONDS", 0.1)
     tries = tmp_path / "tries"
     libraries = tmp_path / "libraries"
     libraries.mkdir()

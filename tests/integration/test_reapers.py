@@ -17,8 +17,8 @@ import psutil
 import pytest
 from redis.exceptions import RedisError
 
-from api.reaper_alive import complaint
-from api.redis_server import RedisConfig, find_redis_server, free_port
+from api.local.redis_server import RedisConfig, find_redis_server, free_port
+from api.ops.reaper_healthcheck import complaint
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
@@ -48,10 +48,10 @@ def service(
     }
     started = []
     with (tmp_path / "log").open("wb") as log:
-        for module in ("api.serve", "worker", "api.reaper"):
+        for module in ("api.server.serve", "worker", "api.ops.reaper"):
             command = [sys.executable, "-m", module]
             started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-            if module == "api.serve":
+            if module == "api.server.serve":
                 wait_until(lambda: holder(store), what="the API's reaper")
     try:
         wait_until(lambda: store.redis.zcard("spectrain:workers"), what="the worker")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from api.app import create_app
-from api.redis_server import RedisConfig, find_redis_server
-from api.reindex import Reindex
-from api.service import EXTENSION
+from api.local.redis_server import RedisConfig, find_redis_server
+from api.ops.reindex import Reindex
+from api.server.app import create_app
+from api.server.context import EXTENSION
 from jobs.errors import RecordGoneError, StaleAttemptError
 from jobs.model.change import JobChange
 from jobs.model.record import Job
@@ -526,7 +526,7 @@ def test_reindexing_where_there_is_nothing_says_what_is_missing(tmp_path: Path) 
 
 
 def test_a_redis_of_spectrain_up_is_found_by_its_data_directory(tmp_path: Path) -> None:
-    from api.redis_server import redis_of
+    from api.local.redis_server import redis_of
 
     config = RedisConfig(tmp_path / "redis")
     assert redis_of(tmp_path / "redis") == config.url

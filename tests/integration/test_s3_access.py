@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from api.redis_server import free_port
+from api.local.redis_server import free_port
 from monitoring.storage.base import Fence, StorageError, open_storage
 from monitoring.storage.s3.storage import S3Storage
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from flask.testing import FlaskClient
 
-from api.app import create_app
+from api.server.app import create_app
 from jobs.messages import Messenger
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from api.redis_server import free_port
+from api.local.redis_server import free_port
 from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence, OvertakenError, StorageError, open_storage
 from monitoring.storage.s3 import download as s3_download

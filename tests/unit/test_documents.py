@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from api.cli import cli
+from api.cli.main import cli
 from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 

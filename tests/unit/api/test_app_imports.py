@@ -16,11 +16,11 @@ def loaded_by(module: str) -> set[str]:
     return set(answer.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["api.app", "api.drill"])
+@pytest.mark.parametrize("module", ["api.server.app", "api.drill.run"])
 def test_the_application_loads_neither_torch_nor_numpy_nor_matplotlib(module: str) -> None:
     assert not {"torch", "numpy", "matplotlib"} & loaded_by(module)
 
 
-@pytest.mark.parametrize("module", ["api.client", "api.cli"])
+@pytest.mark.parametrize("module", ["api.client.client", "api.cli.main"])
 def test_client_and_command_line_load_no_part_of_the_service(module: str) -> None:
     assert not {"flask", "redis", "celery", "torch", "numpy"} & loaded_by(module)

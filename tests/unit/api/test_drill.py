@@ -8,11 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from api.drill import Plan, drill
-from api.drill_report import Report, costs
-from api.interruptions import Mark, Target, goes_on, is_due, mark, moments
-from api.twins import Comparison
-from api.wire import JobView
+from api.drill.comparison import Comparison
+from api.drill.interruptions import Mark, Target, goes_on, is_due, mark, moments
+from api.drill.report import Report, costs
+from api.drill.run import Plan, drill
+from api.schemas import JobView
 from jobs.model.record import Attempt, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from api import wire
-from api.field_errors import MAX_ERRORS, field_errors
+from api import schemas as wire
 from api.schema_words import PATTERNS
+from api.validation import MAX_ERRORS, field_errors
 from jobs.model.spec import JobSpec
 
 GOOD: dict[str, Any] = {"name": "wave", "train": {}}

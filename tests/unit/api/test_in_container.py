@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from api.alive import complaint
-from api.cli import cli
+from api.cli.main import cli
+from api.server.healthcheck import complaint
 from jobs.settings import Settings
 
 

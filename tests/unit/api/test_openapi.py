@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.app import create_app
+from api.server.app import create_app
 from jobs.settings import Settings
 
 

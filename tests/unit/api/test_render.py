@@ -7,7 +7,7 @@ import io
 from rich.console import Console, RenderableType
 
 from api.render import duration, job_table, story
-from api.wire import JobView
+from api.schemas import JobView
 from jobs.model.record import Attempt, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State

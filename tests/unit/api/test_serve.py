@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from api.hosts import is_loopback
-from api.serve import command, refusal
+from api.server.serve import command, refusal
 from jobs.settings import Settings
 
 

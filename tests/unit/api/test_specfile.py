@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.specfile import SpecFileError, read_spec
+from api.cli.spec_file import SpecFileError, read_spec
 
 
 def test_yaml_means_what_it_looks_like() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from api.torch_file import NoTorchFileError, TorchFile
-from api.twins import compare
+from api.drill.comparison import compare
+from api.drill.torch_file import NoTorchFileError, TorchFile
 from monitoring import CheckpointManager, MetricsLogger
 from monitoring.paths import RunPaths
 

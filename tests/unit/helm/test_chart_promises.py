@@ -12,9 +12,9 @@ import helm_python
 import pytest
 import yaml
 
-from api.app import create_app
-from api.cli import cli
-from api.redis_server import RedisConfig
+from api.cli.main import cli
+from api.local.redis_server import RedisConfig
+from api.server.app import create_app
 from jobs.model.spec import JobSpec
 from jobs.model.workers import Pool
 from jobs.settings import Settings

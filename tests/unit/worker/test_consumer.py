@@ -6,7 +6,7 @@ import pytest
 from kombu.connection import Connection
 from kombu.utils import functional
 
-from api.redis_server import free_port
+from api.local.redis_server import free_port
 from worker.consumer import PromptConsumer
 
 

@@ -37,8 +37,8 @@ def test_an_outage_of_redis_makes_no_worker_ill(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SPECTRAIN_REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(alive, "running_workers", lambda: [7])
+    monkeypatch.setattr(healthcheck, "running_workers", lambda: [7])
     assert healthcheck.main() == ""
     assert "Redis cannot be asked" in capsys.readouterr().out
-    monkeypatch.setattr(alive, "running_workers", list)
+    monkeypatch.setattr(healthcheck, "running_workers", list)
     assert healthcheck.main() == "No worker process runs here."

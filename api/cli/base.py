@@ -1,0 +1,83 @@
+"""What the commands of the command line share: the service they talk to, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+from api.cli.spec_file import SpecFileError
+from api.client.client import ApiError, Client, Unreachable
+from api.client.find import NotOneFoundError
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+# How long (seconds) a service that is away is waited for: a person at the keyboard wants to know;
+# whoever follows a job wants to see its end.
+_PATIENCE, _FOLLOW_PATIENCE = 2.0, 120.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """Which service to talk to."""
+
+    url: str
+    token: str | None
+
+    def client(self, *, patient: bool = False) -> Client:
+        """A client of it."""
+        return Client(self.url, self.token, patience=_FOLLOW_PATIENCE if patient else _PATIENCE)
+
+
+class _Sentences(click.Group):
+    """Ends with one sentence on standard error, and 1, where a command could not do its work."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ApiError, NotOneFoundError, OSError, SpecFileError, Unreachable) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--url", envvar="SPECTRAIN_URL", default=DEFAULT_URL, show_default=True, help="The service."
+)
+@click.option("--token", envvar="SPECTRAIN_API_TOKEN", help="A token of the service.")
+@click.version_option(
+    package_name="spectrain",
+    prog_name="spectrain",
+    # Images know the commit that they were built from; elsewhere git does.
+    message=" ".join(["%(prog)s %(version)s", os.environ.get("SPECTRAIN_REVISION", "")]).strip(),
+)
+@click.pass_context
+def cli(ctx: click.Context, url: str, token: str | None) -> None:
+    """Training jobs that come back finished."""
+    ctx.obj = Service(url, token or _token_of_file())
+
+
+def _token_of_file() -> str | None:
+    path = os.environ.get("SPECTRAIN_API_TOKEN_FILE")
+    try:
+        return Path(path).read_text().partition(",")[0].strip() if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"SPECTRAIN_API_TOKEN_FILE: {error}") from error
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+job_argument = click.argument("job", metavar="ID")
+
+
+def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
+    """Prints one value, or a list of them."""
+    if isinstance(value, BaseModel):
+        click.echo(value.model_dump_json(indent=2))
+    else:
+        click.echo(json.dumps([one.model_dump(mode="json") for one in value], indent=2))

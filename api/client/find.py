@@ -1,0 +1,38 @@
+"""Jobs and workers by an abbreviation of their id or name."""
+
+from __future__ import annotations
+
+import re
+
+from api.client.client import Client
+from api.schemas import JOB_ID
+
+# Nobody abbreviates the id of a job that long gone by.
+_NEWEST = 1000
+
+
+class NotOneFoundError(Exception):
+    """No job or worker, or more than one, has such an id."""
+
+
+def find_job(client: Client, text: str) -> str:
+    """The id that `text` is, or begins or ends alone among the newest jobs."""
+    if re.fullmatch(JOB_ID, text):
+        return text
+    ids = [job.id for job in client.list(limit=_NEWEST)]
+    return _only("job", text, ids)
+
+
+def find_worker(client: Client, text: str) -> str:
+    """The name that `text` is, or begins or ends alone among the workers that are there."""
+    names = [worker.name for worker in client.workers()]
+    return text if text in names else _only("worker", text, names)
+
+
+def _only(kind: str, text: str, names: list[str]) -> str:
+    found = [name for name in names if name.startswith(text) or name.endswith(text)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotOneFoundError(f"There is no {kind} {text!r}.")
+    raise NotOneFoundError(f"{text!r} may be any of {', '.join(found[:5])}.")

@@ -1,0 +1,311 @@
+"""`spectrain drill`: whether a job that is interrupted is the job that was not."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from api.client.client import ApiError, Client, Unreachable
+from api.drill.comparison import Comparison, common_step, compare
+from api.drill.interruptions import (
+    Mark,
+    OutOfReachError,
+    Preemption,
+    Signal,
+    Striker,
+    Target,
+    goes_on,
+    is_due,
+    mark,
+    moments,
+)
+from api.drill.report import Report
+from api.local.redis_server import NoRedisServerError
+from api.local.up import CannotStartError, LocalService, running
+from api.schemas import JobView
+from jobs.model.spec import Checkpoint, JobSpec, Retry
+from jobs.model.states import State
+from jobs.model.workload import ModelSpec, OptimizerSpec, TrainSpec
+from monitoring.paths import RunPaths, commit_record, step_of
+
+# Some ten seconds on two CPU cores. Dropout draws random numbers, which a resume must not repeat.
+SPEC = JobSpec(
+    name="drill",
+    train=TrainSpec(
+        model=ModelSpec(d_model=64, num_layers=2, num_heads=4, block_size=64, dropout=0.1),
+        optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=100),
+        steps=300,
+        batch_size=8,
+        log_every=5,
+        eval_every=100,
+        eval_batches=2,
+        plot_every=1000,
+        sample_tokens=8,
+    ),
+    checkpoint=Checkpoint(every_steps=25),
+    env={"SPECTRAIN_DETERMINISTIC": "1"},
+    retry=Retry(backoff_seconds=0),
+)
+LEASE_SECONDS = 2.0
+_TICK_SECONDS = 0.1
+_SILENCE_SECONDS = 60.0  # how long the service may give no answer
+_STUCK_SECONDS = 300.0  # how long a job of the drill's own service may make no step
+
+
+class DrillFailedError(Exception):
+    """The drill could not be carried out; the message says why."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to which job."""
+
+    spec: JobSpec
+    target: Target
+    number: signal.Signals
+    times: int
+    seed: int
+    at: tuple[int, ...] = ()  # steps; or else they are drawn
+
+    def check(self) -> None:
+        """Raises `DrillFailedError` for steps that are known to be none of the run."""
+        steps = self.spec.train.steps if self.spec.train else None
+        if steps is not None and self.at and max(self.at) >= steps:
+            last = max(self.at)
+            raise DrillFailedError(f"the run has the steps 0 to {steps - 1}, and no step {last}")
+
+    def moments(self, steps: int) -> list[int]:
+        """The steps of the interruptions of a run of `steps`."""
+        return sorted(self.at) or moments(steps, self.times, random.Random(self.seed))
+
+
+def drill(
+    *, url: str | None, token: str | None, data: Path | None, spec: JobSpec | None, target: str,
+    signal_name: str, times: int, at: Sequence[int], seed: int | None, device: str, as_json: bool,
+) -> int:  # fmt: skip
+    """Carries the drill out against the service at `url`, or one of its own in `data`.
+
+    The exit code: 0 only when both jobs succeeded, every interruption came, and the runs are
+    identical.
+    """
+    seed = secrets.randbelow(10**6) if seed is None else seed
+    number = signal.Signals[f"SIG{signal_name}"]
+    plan = Plan(spec or SPEC, Target(target), number, len(at) or times, seed, tuple(at))
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    try:
+        plan.check()
+        if url is None:
+            report = _own_service(console, plan, data, device)
+        else:
+            report = _at(console, plan, url, token)
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is left running.")
+        return 130
+    except (
+        ApiError, CannotStartError, DrillFailedError, NoRedisServerError, OutOfReachError,
+        Unreachable,
+    ) as error:  # fmt: skip
+        print(f"The drill failed: {error}", file=sys.stderr)
+        return 1
+    report.show(console)
+    if as_json:
+        print(report.as_json())
+    return 0 if report.passed else 1
+
+
+def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -> Report:
+    """The drill in a service that nobody else uses; its files are kept where `data` was given."""
+    if data is not None and (data / "redis").exists():
+        raise DrillFailedError(f"{data} holds the data of a service; give another directory")
+    directory = data or Path(tempfile.mkdtemp(prefix="spectrain-drill-"))
+    service = LocalService(
+        directory,
+        workers=2,
+        device=device,
+        say=lambda line: console.print(f"  {line}", style="dim"),
+        settings={
+            "SPECTRAIN_LEASE_SECONDS": f"{LEASE_SECONDS:g}",
+            "SPECTRAIN_POOL": plan.spec.resources.pool,
+            "SPECTRAIN_API_TOKENS": "",
+        },
+        own_redis=True,
+    )
+    console.print(
+        f"[bold]1.[/] Starting Redis, API and two workers in {service.data}, with a lease of "
+        f"{LEASE_SECONDS:g} s (what is silent for so long is lost; 15 s by default)"
+    )
+    try:
+        with running(service), Client(service.url, timeout=5, patience=0) as client:
+            striker = Signal(service, plan.target, plan.number)
+            twins = _Twins(console, client, plan, striker, tend=service.tend)
+            report = twins.run(directory / "fetched", LEASE_SECONDS)
+    except KeyboardInterrupt:
+        if data is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    if data is None and report.passed:
+        shutil.rmtree(directory, ignore_errors=True)
+    else:
+        console.print(f"Everything is in {service.data}")
+    return report
+
+
+def _at(console: Console, plan: Plan, url: str, token: str | None) -> Report:
+    """The drill at a running service, by what its API can do."""
+    with Client(url, token, patience=2) as client, tempfile.TemporaryDirectory() as directory:
+        striker = Preemption(client, plan.target, plan.number)
+        console.print(
+            f"[bold]1.[/] At the service {url}, whose processes are out of reach: "
+            f"{plan.number.name} is carried out as `preempt`, and its own lease counts"
+        )
+        return _Twins(console, client, plan, striker, stuck_seconds=None).run(Path(directory), None)
+
+
+class _Twins:
+    """Runs the job twice and compares."""
+
+    def __init__(
+        self, console: Console, client: Client, plan: Plan, striker: Striker, *,
+        tend: Callable[[], None] = lambda: None, stuck_seconds: float | None = _STUCK_SECONDS,
+    ) -> None:  # fmt: skip
+        self._console = console
+        self._client = client
+        self._plan = plan
+        self._striker = striker
+        self._tend = tend
+        self._stuck_seconds = stuck_seconds
+        self._heard = time.monotonic()
+        self.seconds: list[float] = []  # from each interruption to the first new step
+
+    def run(self, fetched: Path, lease: float | None) -> Report:
+        """The report of the drill; downloads what is compared into `fetched`."""
+        self._console.print("[bold]2.[/] The untouched run")
+        untouched = self._job("untouched", [])
+        self._tell_end(untouched)
+        chosen = self._plan.moments(1 + (untouched.last_step or 0))
+        interrupted, comparison = None, Comparison()
+        if untouched.state is State.SUCCEEDED:
+            at = ", ".join(map(str, chosen))
+            self._console.print(
+                f"[bold]3.[/] The interrupted run: {self._striker.title} at or after "
+                f"step{'' if len(chosen) == 1 else 's'} {at} (--seed {self._plan.seed})"
+            )
+            interrupted = self._job("interrupted", chosen)
+            self._tell_end(interrupted)
+        if interrupted is not None and interrupted.state is State.SUCCEEDED:
+            comparison = self._compare(untouched, interrupted, fetched)
+        return Report(
+            signal=self._plan.number.name,
+            target=self._plan.target,
+            seed=self._plan.seed,
+            moments=chosen,
+            lease_seconds=lease,
+            untouched=untouched,
+            interrupted=interrupted,
+            seconds=self.seconds,
+            comparison=comparison,
+        )
+
+    def _job(self, role: str, chosen: list[int]) -> JobView:
+        """The job in its final state, interrupted at the `chosen` steps."""
+        spec = self._plan.spec
+        labels = {**spec.labels, "drill": role}
+        job = self._client.submit(spec.model_copy(update={"labels": labels}))
+        try:
+            return self._follow(job, list(chosen))
+        except BaseException:
+            with suppress(ApiError, Unreachable):  # nobody waits for it any more
+                self._client.cancel(job.id)
+            raise
+
+    def _follow(self, job: JobView, left: list[int]) -> JobView:
+        last, struck = Mark(), 0.0  # when it was interrupted, until it goes on
+        moved = time.monotonic()
+        kill, ends = self._plan.number is signal.SIGKILL, self._striker.ends_attempt
+        while not job.state.is_final:
+            time.sleep(_TICK_SECONDS)
+            before, job = job, self._look(job)
+            now = time.monotonic()
+            if mark(job) != mark(before):
+                moved = now
+            elif self._stuck_seconds is not None and now - moved > self._stuck_seconds:
+                raise DrillFailedError(f"job {job.id} has made no step for {now - moved:.0f} s")
+            if struck and goes_on(job, last, ends_attempt=ends):
+                self.seconds.append(now - struck)
+                self._tell_resume(job, now - struck)
+                struck = 0.0
+            due = left and is_due(job, left[0], last, kill=kill, ends_attempt=ends)
+            if due and not struck and (done := self._strike(job)):
+                last, struck = mark(job), now
+                self._console.print(f"   in step {last.step + 1}: {done}")
+                left.pop(0)
+        return job
+
+    def _strike(self, job: JobView) -> str | None:
+        try:
+            return self._striker.strike(job)
+        except ApiError as error:
+            if error.status == 409:  # it has just ended, or is leaving already
+                return None
+            raise
+
+    def _look(self, job: JobView) -> JobView:
+        """The job as it is now; as it was, while the service does not answer."""
+        self._tend()
+        try:
+            job = self._client.get(job.id)
+        except (ApiError, Unreachable) as error:
+            passing = isinstance(error, Unreachable) or error.status >= 500
+            if not passing or time.monotonic() - self._heard > _SILENCE_SECONDS:
+                raise
+        else:
+            self._heard = time.monotonic()
+        return job
+
+    def _compare(self, untouched: JobView, interrupted: JobView, fetched: Path) -> Comparison:
+        """The comparison of what the two runs left: metrics and newest common checkpoint."""
+        jobs = (untouched, interrupted)
+        runs = [RunPaths(fetched / job.id) for job in jobs]
+        metrics = RunPaths(Path()).metrics.as_posix()
+        for job, run in zip(jobs, runs, strict=True):
+            self._client.fetch(
+                job.id, run.root, wanted=lambda name: name == metrics or name.endswith(".pt.json")
+            )
+        names = [{file.path for file in self._client.artifacts(job.id)} for job in jobs]
+        step = common_step(*map(_steps, names))
+        if step is not None:
+            checkpoint = RunPaths(Path()).checkpoint(step).as_posix()
+            for job, run in zip(jobs, runs, strict=True):
+                self._client.fetch(job.id, run.root, wanted=lambda name: name == checkpoint)
+        return compare(*runs)
+
+    def _tell_end(self, job: JobView) -> None:
+        why = f": {job.message or job.reason}" if job.state is not State.SUCCEEDED else ""
+        seconds = (job.finished_at or job.submitted_at) - job.submitted_at
+        attempts = f"{job.attempt} attempt{'' if job.attempt == 1 else 's'}"
+        self._console.print(
+            f"   Job {job.id} {job.state} after {seconds:.1f} s, in {attempts}{why}"
+        )
+
+    def _tell_resume(self, job: JobView, seconds: float) -> None:
+        start = job.progress.resumed_from if job.progress else None
+        where = f", from the checkpoint of step {start}" if self._striker.ends_attempt else ""
+        self._console.print(f"   goes on after {seconds:.1f} s{where}")
+
+
+def _steps(names: set[str]) -> set[int]:
+    """The steps whose checkpoints are among the files, with their commit records."""
+    paths = {Path(name) for name in names}
+    steps = {step_of(path) for path in paths if commit_record(path) in paths}
+    return {step for step in steps if step is not None}

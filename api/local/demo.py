@@ -1,0 +1,232 @@
+"""`spectrain demo`: the main job from submission to results, with a node drain in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from api.client.client import Client
+from api.local.redis_server import NoRedisServerError
+from api.local.up import CannotStartError, LocalService, running
+from api.render import duration, story
+from api.schemas import JobView
+from jobs.model.spec import Checkpoint, JobSpec
+from jobs.model.states import Reason, State
+from jobs.model.workload import ModelSpec, OptimizerSpec, TrainSpec
+from monitoring.paths import RunPaths
+
+# The wave variant with RGD and QFE on the standard library's source: 60 to 90 s on two CPU cores.
+SPEC = JobSpec(
+    name="demo",
+    train=TrainSpec(
+        model=ModelSpec(d_model=128, num_layers=2, num_heads=4, block_size=64),
+        optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=200),
+        steps=1500,
+        batch_size=16,
+        eval_every=300,
+        eval_batches=4,
+        plot_every=500,
+        sample_tokens=300,
+    ),
+    checkpoint=Checkpoint(every_steps=300),
+)
+_PREEMPT_AT = 0.45
+_TICK_SECONDS = 0.5
+_LINE_SECONDS = 5.0
+_DEADLINE_SECONDS = 1200.0
+
+
+class DemoFailedError(Exception):
+    """Something that the demonstration shows did not happen."""
+
+
+def demo(directory: Path) -> int:
+    """Runs the demonstration below `directory`; the exit code, 0 only when all of it happened."""
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        service = LocalService(
+            directory, workers=1, say=lambda line: console.print(f"  {line}", style="dim")
+        )
+        console.print(f"[bold]1.[/] Starting Redis, API and one worker in {service.data}")
+        with running(service):
+            console.print(f"   The API answers at {service.url}")
+            _run_the_job(console, service)
+    except KeyboardInterrupt:
+        console.print("\nStopped; nothing is left running.")
+        return 130
+    except (CannotStartError, NoRedisServerError, DemoFailedError) as error:
+        print(f"The demonstration failed: {error}", file=sys.stderr)
+        return 1
+    console.print("[bold green]Done:[/] trained, preempted, resumed, finished; nothing was lost.")
+    return 0
+
+
+def _run_the_job(console: Console, service: LocalService) -> None:
+    with Client(service.url, os.environ.get("SPECTRAIN_API_TOKEN")) as client:
+        job = client.submit(SPEC)
+        console.print(
+            f"[bold]2.[/] Submitted job {job.id}: {_total_steps(job)} training steps of a wave GPT "
+            "(RGD, QFE)"
+        )
+        job = _Watch(console, service, client, job).to_the_end()
+        _report(console, service, client, job)
+        _check(job)
+
+
+class _Watch:
+    """Follows a job, and drains its worker once on the way."""
+
+    def __init__(
+        self, console: Console, service: LocalService, client: Client, job: JobView
+    ) -> None:
+        self._console = console
+        self._service = service
+        self._client = client
+        self._job = job
+        self._drained_at: float | None = None
+        self._last_line = 0.0
+        self._pace: tuple[int, float, int] | None = None  # attempt, time and step of its first look
+
+    def to_the_end(self) -> JobView:
+        """The job in its final state; raises `DemoFailedError` when that takes too long."""
+        deadline = time.monotonic() + _DEADLINE_SECONDS
+        bar = Progress(
+            TextColumn("   step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        with bar:
+            task = bar.add_task("waiting for the first step", total=_total_steps(self._job))
+            while not self._job.state.is_final:
+                if time.monotonic() > deadline:
+                    raise DemoFailedError(f"job {self._job.id} is still {self._job.state}")
+                time.sleep(_TICK_SECONDS)
+                self._service.tend()
+                before, self._job = self._job, self._client.get(self._job.id)
+                self._tell_changes(before)
+                words = self._words()
+                bar.update(task, completed=_steps_done(self._job), description=words)
+                self._print_line(words)
+                self._drain_in_the_middle()
+        return self._job
+
+    def _tell_changes(self, before: JobView) -> None:
+        if self._job.state is State.QUEUED and before.state is State.RUNNING:
+            last = self._job.attempts[-1]
+            self._console.print(
+                f"   Attempt {last.number} was {last.reason} after step {last.last_step}, saved at "
+                f"step {last.checkpoint_step}; the job is back in the queue"
+            )
+        progress, seen = self._job.progress, before.progress
+        started = progress is not None and progress.step is not None
+        if started and (seen is None or seen.step is None or before.attempt < self._job.attempt):
+            start = progress.resumed_from if progress else None
+            how = "from the beginning" if start is None else f"from the checkpoint of step {start}"
+            if self._drained_at is not None:
+                how += f", {time.monotonic() - self._drained_at:.1f} s after the drain"
+            self._console.print(f"   Attempt {self._job.attempt} trains {how}")
+
+    def _words(self) -> str:
+        progress = self._job.progress
+        if self._job.state is State.QUEUED:
+            return "queued"
+        if progress is None or progress.step is None:
+            return "starting"
+        if progress.loss is None:
+            return ""
+        words = f"loss {progress.loss:.4f}"
+        if progress.tokens_per_second:
+            words += f"  {progress.tokens_per_second:,.0f} tokens/s"
+        left = self._seconds_left()
+        return words if left is None else f"{words}  {duration(left)} left"
+
+    def _seconds_left(self) -> float | None:
+        """From the pace of this attempt."""
+        step, now = _steps_done(self._job), time.monotonic()
+        if self._pace is None or self._pace[0] != self._job.attempt:
+            self._pace = (self._job.attempt, now, step)
+        _, since, first = self._pace
+        if step - first < 5:
+            return None
+        return (_total_steps(self._job) - step) * (now - since) / (step - first)
+
+    def _print_line(self, words: str) -> None:
+        """What the bar shows, now and then, where there is no terminal for one."""
+        now = time.monotonic()
+        if self._console.is_terminal or now - self._last_line < _LINE_SECONDS:
+            return
+        self._last_line = now
+        self._console.print(f"   step {_steps_done(self._job)}/{_total_steps(self._job)}  {words}")
+
+    def _drain_in_the_middle(self) -> None:
+        middle = _PREEMPT_AT * _total_steps(self._job)
+        workers = self._service.workers
+        if self._drained_at is not None or _steps_done(self._job) < middle or not workers:
+            return
+        worker = workers[0]
+        self._console.print(
+            f"[bold]3.[/] Draining the node: SIGTERM to the worker process {worker}, in the middle "
+            f"of step {_steps_done(self._job)}"
+        )
+        os.kill(worker, signal.SIGTERM)
+        self._drained_at = time.monotonic()
+
+
+def _report(console: Console, service: LocalService, client: Client, job: JobView) -> None:
+    console.print("[bold]4.[/] What became of it")
+    console.print(story(job), soft_wrap=False)
+    console.print()
+    if job.state is not State.SUCCEEDED:
+        return
+    run = RunPaths(service.data / "fetched" / job.id)
+    files = client.fetch(job.id, run.root)
+    console.print(f"[bold]5.[/] Fetched {len(files)} files over HTTP")
+    rows = list(client.metrics(job.id))
+    results = json.loads(run.results.read_text())
+    console.print(
+        f"   final loss       {rows[-1]['loss']:.4f} (the first was {rows[0]['loss']:.4f})"
+    )
+    console.print(f"   validation loss  {results['final_metrics']['val_loss']:.4f}")
+    for name, path in (
+        ("plots", run.visualizations),
+        ("checkpoints", run.checkpoints),
+        ("results", run.results),
+    ):
+        console.print(f"   {name:<16} {path}")
+    console.print("   a generated sample:")
+    for line in "".join(results["generation_samples"]).splitlines():
+        console.print(f"     {line}", style="cyan", markup=False)
+
+
+def _check(job: JobView) -> None:
+    """Raises `DemoFailedError` unless the job was preempted once, resumed and finished."""
+    reasons = [attempt.reason for attempt in job.attempts]
+    if job.state is not State.SUCCEEDED:
+        raise DemoFailedError(f"the job {job.state}: {job.message}")
+    if reasons != [Reason.PREEMPTED, Reason.COMPLETED]:
+        raise DemoFailedError(f"the attempts ended as {', '.join(map(str, reasons))}")
+    if job.attempts[-1].resumed_from is None:
+        raise DemoFailedError("the second attempt began again in place of resuming")
+
+
+def _total_steps(job: JobView) -> int:
+    return job.spec.train.steps if job.spec.train else 0
+
+
+def _steps_done(job: JobView) -> int:
+    if job.state is State.SUCCEEDED:
+        return _total_steps(job)
+    step = job.progress.step if job.progress else None
+    step = job.checkpoint_step if step is None else step
+    return 0 if step is None else step + 1

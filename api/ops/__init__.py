@@ -1,0 +1,1 @@
+"""Commands for operators: they work on Redis and storage, not over HTTP."""

@@ -1,0 +1,100 @@
+"""`spectrain doctor`: looks at everything that the service needs, from where it stands."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+from redis import Redis
+
+from api.local.redis_server import NoRedisServerError
+from api.ops.here import settings_here
+from jobs.checks import Checks, Finding
+from jobs.errors import STORE_AWAY
+from jobs.model.record import is_job_id
+from jobs.model.workers import WorkerState
+from jobs.settings import Settings, connect
+from jobs.store.registry import Register
+from monitoring.storage.base import Storage, StorageError, open_storage
+from monitoring.storage.probe import StorageProbe
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """One finding a part, in the order in which they should be mended."""
+    redis = connect(settings)
+    try:
+        storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+    except StorageError as error:
+        yield Finding("storage", str(error))
+        return
+    checks = Checks(redis, settings, StorageProbe(storage, settings.storage_url))
+    found = checks.run()
+    checks.leave()
+    yield from found
+    well = {one.part for one in found if not one.problem}
+    yield Finding("scratch disk", _of_scratch(settings.scratch_dir))
+    if {"redis", "storage"} <= well:
+        yield Finding("records", _of_records(redis, settings, storage))
+        yield from _of_workers(redis, settings)
+
+
+def _of_scratch(directory: Path) -> str:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            file.write(b"\0" * 4096)
+    except OSError as error:
+        return (
+            f"nothing can be written to {directory} ({error.strerror}): make room, or set "
+            "SPECTRAIN_SCRATCH_DIR to a local disk"
+        )
+    return ""
+
+
+def _of_records(redis: Redis, settings: Settings, storage: Storage) -> str:
+    if redis.exists(f"{settings.redis_prefix}jobs:all"):
+        return ""
+    runs = sum(1 for run in storage.runs() if is_job_id(run))
+    if not runs:
+        return ""
+    return (
+        f"Redis knows no job, and storage holds {runs} runs: if it has lost its memory, "
+        "`spectrain reindex` brings them back"
+    )
+
+
+def _of_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
+    register = Register(redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds)
+    try:
+        workers = register.workers()
+    except STORE_AWAY as error:
+        yield Finding("workers", str(error))
+        return
+    if not workers:
+        yield Finding("workers", "there is none: start one (`spectrain worker`), or scale a pool")
+    for worker in workers:
+        bad = worker.reason if worker.state is WorkerState.UNHEALTHY else ""
+        yield Finding(f"worker {worker.name}", bad)
+
+
+def doctor(*, data: Path | None) -> int:
+    """Prints a line for each; 1 when something is to be changed."""
+    try:
+        settings = settings_here(data)
+    except NoRedisServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except ValidationError as error:
+        for wrong in error.errors():
+            name = "_".join(map(str, wrong["loc"])).upper().removeprefix("SPECTRAIN_")
+            print(f"bad  settings: SPECTRAIN_{name} is {wrong['input']!r}: {wrong['msg']}")
+        return 1
+    bad = 0
+    for one in findings(settings):
+        print(f"bad  {one.part}: {one.problem}" if one.problem else f"ok   {one.part}")
+        bad += bool(one.problem)
+    print(f"{bad} to change." if bad else "All is well.")
+    return 1 if bad else 0

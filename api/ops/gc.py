@@ -1,0 +1,123 @@
+"""`spectrain gc`: removes from storage what nobody needs any more, and says what that is."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.table import Table
+
+from api.local.redis_server import NoRedisServerError
+from api.ops.garbage import Garbage, Stored, Unclear, garbage
+from api.ops.here import settings_here
+from api.ops.reindex import look
+from api.render import console, file_size
+from jobs.errors import STORE_AWAY, JobNotFoundError
+from jobs.model.record import Job, is_job_id
+from jobs.reaper.rebuild import CannotRebuildError, is_forgotten, rebuild
+from jobs.settings import connect
+from jobs.store.jobs import JobStore, open_store
+from monitoring.paths import commit_record, step_of
+from monitoring.storage.base import Storage, StorageError, StoredFile, open_storage
+
+_SHOWN = 50
+_DAY = 86400.0
+
+
+def find(store: JobStore, storage: Storage, before: float) -> Iterator[Garbage | Unclear]:
+    """What may go of each run, and what should be looked at; raises what Redis and storage do."""
+    for run in storage.runs():
+        if is_job_id(run):
+            try:
+                job = store.get(run)
+            except JobNotFoundError:
+                job = None
+            except ValidationError:
+                continue  # a record of another version: what it needs is not known here
+            yield from garbage(_stored(storage, run, job), job, before)
+
+
+def remove(storage: Storage, found: Garbage) -> None:
+    """Removes it; may be done again."""
+    if not found.files:
+        storage.delete_run(found.run)
+    for key in found.files:
+        storage.delete(key)
+
+
+def _stored(storage: Storage, run: str, job: Job | None) -> Stored:
+    files, links = storage.list(run), storage.links(run)
+    stored = Stored(run, files, storage.leftovers(run), links, _committed(storage, files))
+    if job is not None:
+        return stored
+    remains = look(storage, run)
+    forgotten = is_forgotten(remains)
+    try:
+        rebuild(remains)
+    except CannotRebuildError:
+        return Stored(run, files, stored.leftovers, links, {}, forgotten, rebuildable=False)
+    return Stored(run, files, stored.leftovers, links, {}, forgotten)
+
+
+def _committed(storage: Storage, files: Sequence[StoredFile]) -> dict[str, float]:
+    """When each checkpoint that has a record was committed; one that says nothing is as new."""
+    keys = {file.key for file in files}
+    found = {}
+    for key in keys:
+        record = commit_record(Path(key)).as_posix()
+        if step_of(Path(key)) is not None and record in keys:
+            try:
+                found[key] = float(json.loads(storage.read(record))["time"])
+            except (FileNotFoundError, KeyError, TypeError, ValueError):
+                found[key] = float("inf")
+    return found
+
+
+def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) -> int:
+    """Runs it where it stands, says what it did, and gives the exit code."""
+    try:
+        settings = settings_here(data)
+        store = open_store(connect(settings), settings)
+        storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+        found = []
+        for one in find(store, storage, time.time() - older_than * _DAY):
+            found.append(one)
+            if isinstance(one, Garbage) and not dry_run:
+                remove(storage, one)
+    except (*STORE_AWAY, NoRedisServerError, OSError, StorageError) as error:
+        print(f"Cannot go on: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        _show(found, dry_run=dry_run)
+    return 1 if any(isinstance(one, Unclear) for one in found) else 0
+
+
+def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
+    rubbish = [one for one in found if isinstance(one, Garbage)]
+    unclear = [one for one in found if isinstance(one, Unclear)]
+    if rubbish:
+        table = Table("run", "what", "files", "bytes", box=None, pad_edge=False)
+        for one in rubbish[:_SHOWN]:
+            files = str(len(one.files)) if one.files else "the whole run"
+            table.add_row(one.run, one.why, files, file_size(one.bytes))
+        console().print(table)
+        if len(rubbish) > _SHOWN:
+            print(f"… and {len(rubbish) - _SHOWN} more")
+    verb = "would be removed" if dry_run else "removed"
+    total = file_size(sum(one.bytes for one in rubbish))
+    print(f"{total} {verb}, in {len({one.run for one in rubbish})} runs.")
+    if unclear:
+        for left in unclear[:5]:
+            print(f"{left.run}: {left.why}", file=sys.stderr)
+        print(
+            f"{len(unclear)} runs that Redis does not know were left alone. If it has lost its "
+            "memory: spectrain reindex.",
+            file=sys.stderr,
+        )

@@ -1,0 +1,34 @@
+"""`python -m api.ops.reaper`: a reaper alone, where no API and no worker is to do its work."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+
+from jobs.reaper.thread import Reaping
+from jobs.settings import Settings
+from monitoring.storage.base import newest_change, open_storage
+from monitoring.storage.run_records import RunRecords
+
+
+def reaping(settings: Settings) -> Reaping:
+    """The reaper of this process, by the settings' storage."""
+    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+    return Reaping(settings, lambda job: newest_change(storage, job.id), RunRecords(storage))
+
+
+def main() -> None:
+    """Runs the reaper until SIGTERM."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    alone = reaping(Settings())
+    signal.signal(signal.SIGTERM, lambda *_: alone.stop())
+    alone.run()
+
+
+if __name__ == "__main__":
+    main()

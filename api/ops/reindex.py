@@ -1,0 +1,202 @@
+"""`spectrain reindex`: the records of all runs from storage alone, after Redis was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from rich.table import Table
+
+from api.local.redis_server import NoRedisServerError
+from api.ops.here import settings_here
+from api.render import console
+from jobs.errors import STORE_AWAY
+from jobs.model.record import Attempt, is_job_id
+from jobs.reaper.backup import decode
+from jobs.reaper.rebuild import (
+    Accepted,
+    CannotRebuildError,
+    Rebuilt,
+    Remains,
+    is_forgotten,
+    rebuild,
+)
+from jobs.settings import connect
+from jobs.store.jobs import IDEMPOTENCY_SECONDS, JobStore, open_store
+from jobs.store.scripts import Scripts
+from monitoring.paths import RunPaths, commit_record, step_of
+from monitoring.storage.base import FENCE_NAME, Storage, StorageError, open_storage
+from monitoring.storage.run_records import RunRecords
+
+_AT_ONCE = 16
+_SHOWN = 50
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run's record."""
+
+    run: str
+    what: str  # rebuilt, known, behind, deleted or impossible
+    state: str = ""
+    detail: str = ""
+
+
+def look(storage: Storage, run: str) -> Remains:
+    """What storage holds of a run; raises what `Storage` does."""
+    paths = RunPaths(Path(run))
+    files = {Path(file.key): file for file in storage.list(run)}
+    record = None
+    if (kept := RunRecords(storage).read(run)) is not None:
+        with contextlib.suppress(ValueError):  # the rest of the run says enough
+            record = decode(kept)
+    numbers = [int(p.stem) for p in files if p.parent == paths.attempts and p.stem.isdigit()]
+    receipts = {n: _read(storage, paths.attempt(n), Attempt) for n in numbers}
+    steps = [s for p in files if (s := step_of(p)) is not None and commit_record(p) in files]
+    return Remains(
+        run=run,
+        changed_at=max((file.modified for file in files.values()), default=0.0),
+        record=record,
+        accepted=_read(storage, paths.job, Accepted) if paths.job in files else None,
+        receipts={n: found for n, found in receipts.items() if found and found.number == n},
+        fence=_fence(storage, run),
+        checkpoint_step=max(steps, default=None),
+    )
+
+
+def _read(storage: Storage, path: Path, model: type[Model]) -> Model | None:
+    try:
+        return model.model_validate_json(storage.read(path.as_posix()))
+    except (FileNotFoundError, ValidationError):
+        return None  # a program of the user's may write what it likes under these names
+
+
+def _fence(storage: Storage, run: str) -> int:
+    try:
+        text = storage.read(f"{run}/{FENCE_NAME}")
+    except FileNotFoundError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+class Reindex:
+    """Brings back what Redis does not know; what it knows stays as it is."""
+
+    def __init__(self, store: JobStore, storage: Storage) -> None:
+        self._redis = store.redis
+        self._prefix = store.prefix
+        self._lease_seconds = store.lease_seconds
+        self._run = Scripts(store.redis, store.prefix)
+        self._storage = storage
+
+    def run(self, *, dry_run: bool) -> Iterator[Outcome]:
+        """What becomes of each run; raises what storage and Redis do, and may be run again."""
+        runs = [run for run in self._storage.runs() if is_job_id(run)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(pool.map(self._rebuilt, runs))
+        yield from (one for one in found if isinstance(one, Outcome))
+        rebuilt = [one for one in found if isinstance(one, Rebuilt)]
+        # The last one first: then whatever is submitted meanwhile comes after all of them.
+        for one in reversed(self._in_order(rebuilt)):
+            yield self._would(one) if dry_run else self._write(one)
+
+    def _rebuilt(self, run: str) -> Rebuilt | Outcome:
+        remains = look(self._storage, run)
+        if is_forgotten(remains):
+            return Outcome(run, "deleted")
+        try:
+            return rebuild(remains)
+        except CannotRebuildError as error:
+            return Outcome(run, "impossible", detail=str(error))
+
+    def _in_order(self, rebuilt: Sequence[Rebuilt]) -> list[Rebuilt]:
+        """By their place in the order of submission, which is another's in no case."""
+        known = dict(self._redis.zrange(f"{self._prefix}jobs:all", 0, -1, withscores=True))
+        last = int(self._redis.get(f"{self._prefix}sequence") or 0)
+        new = [one for one in rebuilt if one.job_id not in known]
+        numbered = sorted((one for one in new if one.sequence), key=lambda one: one.sequence)
+        unnumbered = sorted((one for one in new if not one.sequence), key=lambda o: o.submitted_at)
+        # Jobs that were submitted to an empty Redis have taken the same numbers again.
+        taken = {int(sequence) for sequence in known.values()}
+        shift = last if any(one.sequence in taken for one in numbered) else 0
+        placed = [_at(one, one.sequence + shift) for one in numbered]
+        last = max([last, *(one.sequence for one in placed)])
+        placed += [_at(one, last + number) for number, one in enumerate(unnumbered, 1)]
+        return [*(one for one in rebuilt if one.job_id in known), *placed]
+
+    def _would(self, one: Rebuilt) -> Outcome:
+        has = self._redis.hget(f"{self._prefix}job:{one.job_id}", "attempt")
+        if has is None:
+            return Outcome(one.job_id, "rebuilt", one.state, one.source)
+        if int(has) < one.newest_attempt:
+            return Outcome(one.job_id, "behind", detail=_behind(has, one))
+        return Outcome(one.job_id, "known")
+
+    def _write(self, one: Rebuilt) -> Outcome:
+        event = json.dumps({"attempt": one.newest_attempt, "message": f"made of {one.source}"})
+        status, detail = self._run(
+            "rebuild", one.job_id, one.newest_attempt, self._lease_seconds, json.dumps(one.fields),
+            json.dumps(one.events), IDEMPOTENCY_SECONDS, event,
+        )  # fmt: skip
+        if status == "changed":
+            return Outcome(one.job_id, "behind", detail=_behind(detail, one))
+        return Outcome(one.job_id, detail, one.state, one.source)
+
+
+def _at(one: Rebuilt, sequence: int) -> Rebuilt:
+    return replace(one, fields={**one.fields, "sequence": str(sequence)})
+
+
+def _behind(has: str, one: Rebuilt) -> str:
+    return f"Redis knew {has} attempts, storage {one.newest_attempt}: the next has a higher number"
+
+
+def reindex(*, data: Path | None, dry_run: bool, as_json: bool) -> int:
+    """Runs it where it stands, says what it did, and gives the exit code."""
+    try:
+        settings = settings_here(data)
+        store = open_store(connect(settings), settings)
+        storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+        outcomes = list(Reindex(store, storage).run(dry_run=dry_run))
+    except (*STORE_AWAY, NoRedisServerError, OSError, StorageError) as error:
+        print(f"Cannot reindex: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps([vars(one) for one in outcomes], indent=2))
+    else:
+        _show(outcomes, dry_run=dry_run)
+    return 1 if any(one.what == "impossible" for one in outcomes) else 0
+
+
+def _show(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
+    told: list[Any] = [one for one in outcomes if one.what not in {"known", "deleted"}]
+    if told:
+        table = Table("job", "what", "state", "made of", box=None, pad_edge=False)
+        for one in told[:_SHOWN]:
+            table.add_row(one.run, one.what, one.state, one.detail)
+        console().print(table)
+        if len(told) > _SHOWN:
+            print(f"… and {len(told) - _SHOWN} more")
+    count = Counter(one.what for one in outcomes)
+    verb = "would be rebuilt" if dry_run else "rebuilt"
+    print(
+        f"{len(outcomes)} runs in storage: {count['rebuilt']} {verb}"
+        f"{_states(one for one in outcomes if one.what == 'rebuilt')}, {count['known']} known, "
+        f"{count['deleted']} deleted, {count['behind']} newer in storage than in Redis, "
+        f"{count['impossible']} impossible."
+    )
+
+
+def _states(rebuilt: Iterable[Outcome]) -> str:
+    counts = Counter(one.state for one in rebuilt)
+    words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return f" ({words})" if words else ""

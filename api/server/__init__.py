@@ -1,0 +1,1 @@
+"""The server: the Flask application and its HTTP calls."""

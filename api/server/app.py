@@ -1,0 +1,84 @@
+"""The Flask application: the one place where the rooms are wired together."""
+
+from __future__ import annotations
+
+import json
+
+from flask import Flask
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from werkzeug.routing import BaseConverter
+
+from api.schemas import JOB_ID
+from api.server.auth import require_token
+from api.server.context import EXTENSION, Service
+from api.server.openapi import describe_api
+from api.server.problems import handle_problems
+from api.server.prometheus import SEEN, Seen
+from api.server.readiness import Readiness
+from api.server.views import health, jobs, runs, workers
+from jobs.checks import Checks
+from jobs.messages import Messenger
+from jobs.settings import Settings
+from jobs.store.jobs import open_store
+from jobs.store.registry import Register
+from monitoring.storage.base import open_storage
+from monitoring.storage.probe import StorageProbe
+
+MAX_BODY_BYTES = 1 << 20
+# Somebody waits for the answer: a Redis that does not come back in this time (seconds) is away.
+_REDIS_TIMEOUT = 2.0
+
+
+class JobIdConverter(BaseConverter):
+    """A part of a path that has the form of a job's id; anything else is no such page."""
+
+    regex = JOB_ID
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application for `settings`, by default those of the environment.
+
+    Raises `pydantic.ValidationError` and `StorageError` for settings that cannot be.
+    """
+    settings = settings or Settings()
+    redis = _connect(settings)
+    store = open_store(redis, settings)
+    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+    app = Flask("api", static_folder=None)
+    app.extensions[EXTENSION] = Service(
+        settings=settings,
+        store=store,
+        register=Register(
+            redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+        ),
+        messenger=Messenger(settings, store),
+        storage=storage,
+        readiness=Readiness(Checks(redis, settings, StorageProbe(storage, settings.storage_url))),
+    )
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.url_map.converters["job_id"] = JobIdConverter
+    app.url_map.merge_slashes = False
+    groups = (jobs.routes, runs.routes, workers.routes, health.routes)
+    for routes in groups:
+        app.register_blueprint(routes.blueprint)
+    calls = [call for routes in groups for call in routes.calls]
+    app.config[health.OPENAPI] = json.dumps(describe_api(calls))
+    seen = app.extensions[SEEN] = Seen(app.extensions[EXTENSION])
+    seen.watch(app)
+    require_token(app, settings, public={call.rule for call in calls if call.public})
+    handle_problems(app)
+    return app
+
+
+def _connect(settings: Settings) -> Redis:
+    """A client that fails sooner than a worker's; one retry mends a connection that went stale."""
+    return Redis.from_url(
+        settings.redis_address,
+        decode_responses=True,
+        socket_connect_timeout=_REDIS_TIMEOUT,
+        socket_timeout=_REDIS_TIMEOUT,
+        retry=Retry(NoBackoff(), 1),
+        health_check_interval=15,
+    )

@@ -1,0 +1,29 @@
+"""`python -m api.server.healthcheck`: whether this container's API answers, for Docker."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+
+from jobs.settings import Settings
+
+_SECONDS = 4.0
+
+
+def complaint(settings: Settings) -> str:
+    """Why the API does not count as alive, '' where it does; it is not asked for more."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - is asked, not listened on
+    host = everywhere.get(settings.api_host, settings.api_host)
+    connection = http.client.HTTPConnection(host, settings.api_port, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"The API does not answer on port {settings.api_port}: {error}"
+    finally:
+        connection.close()
+    return "" if status == http.client.OK else f"The API answers {status}."
+
+
+if __name__ == "__main__":
+    sys.exit(complaint(Settings()) or 0)

@@ -1,0 +1,116 @@
+"""The OpenAPI 3.1 description of the service, made from the calls and their models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from api.schemas import Problem
+from api.server.problems import PROBLEM_JSON
+from api.server.routes import Call
+
+_REF = "#/components/schemas/{model}"
+_TEXT = {"type": "string"}
+
+Mode = Literal["validation", "serialization"]
+References = Mapping[tuple[Any, Mode], dict[str, Any]]
+
+
+def describe_api(calls: Iterable[Call]) -> dict[str, Any]:
+    """The description of `calls`, which pydantic's JSON schema fits into as it is."""
+    calls = list(calls)
+    refs, components = _schemas(calls)
+    paths: dict[str, dict[str, Any]] = {}
+    for call in calls:
+        paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, refs, components)
+    queries = {call.query.__name__ for call in calls}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Spectrain",
+            "version": version("spectrain"),
+            "description": "Training jobs that come back finished.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": {k: v for k, v in sorted(components.items()) if k not in queries},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _schemas(calls: list[Call]) -> tuple[References, dict[str, dict[str, Any]]]:
+    """A reference to each model, as it is taken or given, and what they refer to."""
+    models: list[tuple[type[BaseModel], Mode]] = [(Problem, "serialization")]
+    for call in calls:
+        models.append((call.query, "validation"))
+        if call.body is not None:
+            models.append((call.body, "validation"))
+        if isinstance(call.answer, type):
+            models.append((call.answer, "serialization"))
+    unique = list(dict.fromkeys(models))
+    refs, definitions = models_json_schema(unique, ref_template=_REF)
+    return refs, definitions["$defs"]
+
+
+def _operation(
+    call: Call,
+    refs: References,
+    components: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    summary, _, description = call.summary.partition("\n")
+    operation: dict[str, Any] = {
+        "operationId": call.name,
+        "summary": summary.rstrip("."),
+        "parameters": [*_parameters(call, components[call.query.__name__])],
+        "responses": _responses(call, refs),
+        "security": [] if call.public else [{}, {"token": []}],
+    }
+    if description.strip():
+        operation["description"] = description.strip()
+    if call.body is not None:
+        content = {"application/json": {"schema": refs[call.body, "validation"]}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for name in call.path_arguments:
+        yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
+    for name, schema in query.get("properties", {}).items():
+        about = {k: v for k, v in schema.items() if k not in {"title", "description"}}
+        yield {
+            "name": name,
+            "in": "query",
+            "description": schema.get("description", ""),
+            "schema": about,
+        }
+    for name, words in call.request_headers.items():
+        yield {"name": name, "in": "header", "description": words, "schema": _TEXT}
+
+
+def _responses(call: Call, refs: References) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": HTTPStatus(call.status).phrase}
+    if isinstance(call.answer, type):
+        answer["content"] = {"application/json": {"schema": refs[call.answer, "serialization"]}}
+    elif call.answer is not None:
+        answer["content"] = {call.answer: {"schema": _TEXT}}
+    if call.response_headers:
+        answer["headers"] = {
+            name: {"description": words, "schema": _TEXT}
+            for name, words in call.response_headers.items()
+        }
+    content = {PROBLEM_JSON: {"schema": refs[Problem, "serialization"]}}
+    failures = {*call.problems, 422, 500}
+    failures |= set() if call.public else {401, 403, 503}
+    failures |= {400, 413, 415} if call.body is not None else set()
+    failures |= {404} if call.path_arguments else set()
+    return {str(call.status): answer} | {
+        str(status): {"description": HTTPStatus(status).phrase, "content": content}
+        for status in sorted(failures)
+    }

@@ -1,0 +1,152 @@
+"""HTTP calls that describe themselves: one decorator parses, answers and is the documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, get_origin, get_type_hints
+
+from flask import Blueprint, Response, request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+from api.schemas import Query
+from api.server.problems import InvalidInputError
+from api.validation import field_errors
+
+View = Callable[..., BaseModel | Response]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One method of one path, as the service carries it out and as OpenAPI describes it."""
+
+    method: str
+    rule: str
+    name: str
+    summary: str
+    status: int
+    answer: type[BaseModel] | str | None
+    query: type[Query]
+    body: type[BaseModel] | None
+    problems: tuple[int, ...]
+    request_headers: Mapping[str, str] = field(default_factory=dict)
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    public: bool = False
+
+    @property
+    def path(self) -> str:
+        """The path as OpenAPI writes it: /v1/jobs/{job_id}."""
+        return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.rule)
+
+    @property
+    def path_arguments(self) -> list[str]:
+        """The names of the variable parts of the path."""
+        return re.findall(r"\{(\w+)\}", self.path)
+
+
+class Routes:
+    """Calls of one kind: a Flask blueprint and the list of what is in it."""
+
+    def __init__(self, name: str) -> None:
+        self.blueprint = Blueprint(name, __name__)
+        self.calls: list[Call] = []
+
+    def call(
+        self,
+        method: str,
+        rule: str,
+        *,
+        answer: type[BaseModel] | str | None,
+        status: int = 200,
+        problems: tuple[int, ...] = (),
+        public: bool = False,
+        request_headers: Mapping[str, str] | None = None,
+        response_headers: Mapping[str, str] | None = None,
+    ) -> Callable[[View], View]:
+        """Registers a view.
+
+        The view's arguments are the variable parts of the path, `query` and `body`; the models
+        that these two are annotated with say what is accepted. `answer` is the model, or the media
+        type, of the answer; a view may return a finished `Response` in its place.
+        """
+
+        def register(view: View) -> View:
+            hints = get_type_hints(view)
+            query, body = hints.get("query", Query), hints.get("body")
+            self.calls.append(
+                Call(
+                    method=method,
+                    rule=rule,
+                    name=view.__name__,
+                    summary=inspect.getdoc(view) or "",
+                    status=status,
+                    answer=answer,
+                    query=query,
+                    body=body,
+                    problems=problems,
+                    request_headers=request_headers or {},
+                    response_headers=response_headers or {},
+                    public=public,
+                )
+            )
+
+            @wraps(view)
+            def respond(**arguments: str) -> Response:
+                parsed: dict[str, Any] = dict(arguments)
+                options = parse_query(query)
+                if "query" in hints:
+                    parsed["query"] = options
+                if body is not None:
+                    parsed["body"] = parse_body(body)
+                result = view(**parsed)
+                return result if isinstance(result, Response) else as_json(result, status)
+
+            self.blueprint.add_url_rule(rule, view.__name__, respond, methods=[method])
+            return view
+
+        return register
+
+
+def as_json(
+    value: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The value as a JSON answer."""
+    text = value.model_dump_json()
+    return Response(text, status, headers=headers, content_type="application/json")
+
+
+def parse_query(model: type[Query]) -> Query:
+    """The request's query parameters; raises `InvalidInputError`."""
+    lists = {n for n, f in model.model_fields.items() if get_origin(f.annotation) is list}
+    given = {
+        name: values if name in lists or len(values) > 1 else values[0]
+        for name, values in request.args.lists()
+    }
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InvalidInputError(field_errors(model, error)) from None
+
+
+def parse_body(model: type[BaseModel]) -> BaseModel:
+    """The request's JSON body; raises `InvalidInputError` and the HTTP errors 400, 413, 415."""
+    if request.mimetype != "application/json":
+        given = request.mimetype or "no Content-Type"
+        raise UnsupportedMediaType(f"Send JSON, with Content-Type: application/json, not {given}.")
+    text = request.get_data(cache=False)
+    if request.content_length is None:
+        # What comes in chunks is cut at the limit without a word; reading on then raises 413.
+        request.stream.read(1)
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"The body is not JSON: {error}.") from None
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidInputError(field_errors(model, error)) from None

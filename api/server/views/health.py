@@ -1,0 +1,43 @@
+"""The calls on the service itself: is it alive, is it ready, what can it do."""
+
+from __future__ import annotations
+
+from flask import Response, current_app
+
+from api.schemas import Health
+from api.server.context import service
+from api.server.problems import unavailable
+from api.server.prometheus import CONTENT_TYPE, SEEN, Seen
+from api.server.routes import Routes
+
+OPENAPI = "SPECTRAIN_OPENAPI"
+
+routes = Routes("health")
+
+
+@routes.call("GET", "/healthz", answer=Health, public=True)
+def get_health() -> Health:
+    """Ask whether the process answers; nothing else is looked at."""
+    return Health()
+
+
+@routes.call("GET", "/readyz", answer=Health, problems=(503,), public=True)
+def get_readiness() -> Health | Response:
+    """Ask whether jobs can be taken and read: Redis, storage, and the clocks of all three."""
+    found = service().readiness.found()
+    if bad := [f"{one.part}: {one.problem}" for one in found if one.problem]:
+        return unavailable("; ".join(bad) + ".")
+    return Health(checks={one.part: "ok" for one in found})
+
+
+@routes.call("GET", "/metrics", answer="text/plain")
+def scrape() -> Response:
+    """Read what Prometheus scrapes: queues, workers, ends, losses, goodput and requests."""
+    seen: Seen = current_app.extensions[SEEN]
+    return Response(seen.text(), content_type=CONTENT_TYPE)
+
+
+@routes.call("GET", "/v1/openapi.json", answer="application/json")
+def get_openapi() -> Response:
+    """Read this description."""
+    return Response(current_app.config[OPENAPI], content_type="application/json")

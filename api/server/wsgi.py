@@ -1,0 +1,17 @@
+"""What gunicorn serves."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from api.ops.reaper import reaping
+from api.server.app import create_app
+from jobs.settings import Settings
+
+
+def application() -> Flask:
+    """The application for the settings of the environment, with a reaper beside it."""
+    settings = Settings()
+    app = create_app(settings)
+    reaping(settings).start()
+    return app
