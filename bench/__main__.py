@@ -5,33 +5,34 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = {
-    "metrics": "one log_metrics call beside other loggers",
-    "checkpoint": "time held, time lost and memory of a checkpoint on the CPU",
-    "plots": "time the loop is held by plots at an interval",
-    "reader": "a long metrics.jsonl brought down to 2,000 points per metric",
-    "overhead": "the whole library in the built-in training loop, in percent of step time",
-    "model": "time per step of the wave variant against the standard one",
-    "dispatch": "from POST to the first line of the training script, warm and cold",
-    "recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
-    "scale": "claim, renew and list beside 100,000 finished and 10,000 queued jobs",
-    "storage": "a checkpoint to an object store and back, beside boto3 and a training loop",
-    "stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
-    "away": "whether an object store that is away for ten minutes costs a training step",
+ABOUT = {
+    "library.metrics": "one log_metrics call beside other loggers",
+    "library.checkpoint": "time held, time lost and memory of a checkpoint on the CPU",
+    "library.plots": "time the loop is held by plots at an interval",
+    "library.reader": "a long metrics.jsonl brought down to 2,000 points per metric",
+    "library.overhead": "the whole library in the built-in training loop, in percent of step time",
+    "library.model": "time per step of the wave variant against the standard one",
+    "library.gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
+    "system.dispatch": "from POST to the first line of the training script, warm and cold",
+    "system.recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
+    "system.scale": "claim, renew and list beside 100,000 finished and 10,000 queued jobs",
+    "system.storage": "a checkpoint to an object store and back, beside boto3 and a training loop",
+    "system.stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
+    "system.away": "whether an object store that is away for ten minutes costs a training step",
     "chaos": "jobs keep their curves while everything is killed at random (ten minutes)",
-    "gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
 }
+MODULES = {module.rpartition(".")[2]: module for module in ABOUT}
 
 
 def main() -> int:
     """Run the benchmark that the command line names; the exit status."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name not in NAMES:
+    if name not in MODULES:
         print("usage: python -m bench NAME [--help]\n")
-        for known, about in NAMES.items():
-            print(f"  {known:12}{about}")
+        for known, module in MODULES.items():
+            print(f"  {known:12}{ABOUT[module]}")
         return 2
-    status: int = importlib.import_module(f"bench.{name}").main(sys.argv[2:])
+    status: int = importlib.import_module(f"bench.{MODULES[name]}").main(sys.argv[2:])
     return status
 
 

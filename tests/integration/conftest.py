@@ -20,7 +20,7 @@ import pytest
 from botocore.loaders import create_loader
 
 from api.local.redis_server import RedisConfig, find_redis_server, free_port
-from bench.store import BUCKET, KEYS, s3_store
+from bench.system.store import BUCKET, KEYS, s3_store
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench, OwnRedis

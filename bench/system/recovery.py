@@ -22,7 +22,7 @@ from api.drill.run import SPEC
 from api.local.up import LocalService
 from api.schemas import JobView
 from bench.report import Report, options
-from bench.service import local_service, wait_for
+from bench.system.service import local_service, wait_for
 from jobs.model.states import State
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings

@@ -22,9 +22,9 @@ from redis import Redis
 
 from api.client.client import Client
 from api.local.up import LocalService
-from bench import celery_echo
 from bench.report import Report, options, timed
-from bench.service import PATIENCE_SECONDS, local_service, redis_server, wait_for
+from bench.system import celery_echo
+from bench.system.service import PATIENCE_SECONDS, local_service, redis_server, wait_for
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 
@@ -102,7 +102,7 @@ def _measure(report: Report, directory: Path, url: str, jobs: int, *, warm: bool
 def _echo(url: str, times: int) -> list[float]:
     """Milliseconds of so many round trips of a trivial Celery task."""
     environment = {**os.environ, celery_echo.VARIABLE: url}
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", "bench.celery_echo", "worker",
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", celery_echo.__name__, "worker",
                "--pool=threads", "--concurrency=1", "--loglevel=ERROR"]  # fmt: skip
     worker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL)  # fmt: skip

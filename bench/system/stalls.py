@@ -28,8 +28,8 @@ from api.client.client import Client
 from api.local.up import LocalService
 from api.schemas import JobView
 from bench.report import Report, options
-from bench.service import local_service, wait_for
-from bench.store import environment, s3_store
+from bench.system.service import local_service, wait_for
+from bench.system.store import environment, s3_store
 from jobs.model.states import Reason, State
 
 _REDIS_SECONDS = 10.0

@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from bench.checkpoint import adamw_state, state_bytes
+from bench.library.checkpoint import adamw_state, state_bytes
 from bench.report import Report, options, timed
 from monitoring import CheckpointManager
 

@@ -30,9 +30,9 @@ from urllib.parse import urlsplit
 import boto3
 import torch
 
-from bench.checkpoint import training
+from bench.library.checkpoint import training
 from bench.report import PeakMemory, Report, options
-from bench.store import BUCKET, environment, s3_store
+from bench.system.store import BUCKET, environment, s3_store
 from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence, open_storage
 from worker.attempt.background import Background

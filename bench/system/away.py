@@ -18,9 +18,9 @@ from pathlib import Path
 
 from api.client.client import Client
 from bench.report import Report, options
-from bench.service import local_service, wait_for
-from bench.stalls import SCRIPT
-from bench.store import Way, environment, s3_store
+from bench.system.service import local_service, wait_for
+from bench.system.stalls import SCRIPT
+from bench.system.store import Way, environment, s3_store
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage, open_storage

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from api.local.redis_server import free_port
-from bench.service import wait_for
+from bench.system.service import wait_for
 
 BUCKET = "runs"
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "secret"}

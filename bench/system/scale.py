@@ -20,7 +20,7 @@ from typing import Any
 from api.schemas import JobQuery
 from api.server.listing import page_of
 from bench.report import Report, options, timed
-from bench.service import redis_server
+from bench.system.service import redis_server
 from jobs.model.record import Job, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State

@@ -1,0 +1,1 @@
+"""Benches of the monitoring library: what it costs a training loop."""

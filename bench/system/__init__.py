@@ -1,0 +1,1 @@
+"""Benches of the service: dispatch, recovery, scale, and servers that stall."""
