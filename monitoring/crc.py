@@ -12,6 +12,11 @@ _POLYNOMIAL = 0xEDB88320
 _ONE, _X = 1 << 31, 1 << 30
 
 
+def crc32_text(crc: int) -> str:
+    """A CRC-32 as records spell it."""
+    return f"crc32:{crc:08x}"
+
+
 def combined(first: int, second: int, size: int) -> int:
     """The CRC-32 of two pieces in a row from that of each; `size` bytes are in the second."""
     return _times(_power(8 * size), first) ^ second

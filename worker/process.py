@@ -17,7 +17,8 @@ from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
-from monitoring.storage.base import newest_change, open_storage
+from monitoring.storage.base import newest_change
+from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 from monitoring.storage.run_records import RunRecords
 from worker.attempt.context import Attendance, Service

@@ -18,7 +18,8 @@ from jobs.model.record import is_job_id
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.registry import Register
-from monitoring.storage.base import Storage, StorageError, open_storage
+from monitoring.storage.base import Storage, StorageError
+from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
 

@@ -23,7 +23,8 @@ from jobs.reaper.rebuild import CannotRebuildError, is_forgotten, rebuild
 from jobs.settings import connect
 from jobs.store.jobs import JobStore, open_store
 from monitoring.paths import commit_record, step_of
-from monitoring.storage.base import Storage, StorageError, StoredFile, open_storage
+from monitoring.storage.base import Storage, StorageError, StoredFile
+from monitoring.storage.open import open_storage
 
 _SHOWN = 50
 _DAY = 86400.0

@@ -8,7 +8,8 @@ import sys
 
 from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
-from monitoring.storage.base import newest_change, open_storage
+from monitoring.storage.base import newest_change
+from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
 
 

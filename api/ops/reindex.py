@@ -33,7 +33,8 @@ from jobs.settings import connect
 from jobs.store.jobs import IDEMPOTENCY_SECONDS, JobStore, open_store
 from jobs.store.scripts import Scripts
 from monitoring.paths import RunPaths, commit_record, step_of
-from monitoring.storage.base import FENCE_NAME, Storage, StorageError, open_storage
+from monitoring.storage.base import FENCE_NAME, Storage, StorageError
+from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
 
 _AT_ONCE = 16

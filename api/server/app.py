@@ -23,7 +23,7 @@ from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import open_store
 from jobs.store.registry import Register
-from monitoring.storage.base import open_storage
+from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
 MAX_BODY_BYTES = 1 << 20

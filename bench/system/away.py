@@ -23,7 +23,8 @@ from bench.system.stalls import SCRIPT
 from bench.system.store import Way, environment, s3_store
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
-from monitoring.storage.base import Storage, open_storage
+from monitoring.storage.base import Storage
+from monitoring.storage.open import open_storage
 
 _SAVING_SECONDS = 10.0  # the script's interval
 

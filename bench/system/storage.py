@@ -34,7 +34,8 @@ from bench.library.checkpoint import training
 from bench.report import PeakMemory, Report, options
 from bench.system.store import BUCKET, environment, s3_store
 from monitoring.checkpoints import commit
-from monitoring.storage.base import Fence, open_storage
+from monitoring.storage.base import Fence
+from monitoring.storage.open import open_storage
 from worker.attempt.background import Background
 from worker.attempt.supervisor import PUBLICATION_NICE
 from worker.files.publish import Publisher

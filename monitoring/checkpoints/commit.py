@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from monitoring.crc import crc32_text
 from monitoring.files import sync, write_atomically
 from monitoring.paths import commit_record, step_of
 
@@ -165,11 +166,6 @@ def _hasher(algorithm: str) -> tuple[Callable[[memoryview], None], Callable[[], 
         crc = zlib.crc32(data, crc)
 
     return update, lambda: crc32_text(crc)
-
-
-def crc32_text(crc: int) -> str:
-    """A CRC-32 as records spell it."""
-    return f"crc32:{crc:08x}"
 
 
 def _verdict(checkpoint: Path, on_block: Callable[[], None]) -> tuple[CommitRecord | None, str]:

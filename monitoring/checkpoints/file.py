@@ -18,7 +18,7 @@ from types import TracebackType
 
 import numpy as np
 
-from monitoring.checkpoints.commit import crc32_text
+from monitoring.crc import crc32_text
 
 BLOCK = 4096  # bytes: a multiple of what every disk and file system asks for
 _CHUNK = 4 << 20  # bytes of one call: still in the processor's cache when they are summed

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from monitoring.checkpoints.commit import crc32_text
+from monitoring.crc import crc32_text
 from monitoring.files import sync
 from monitoring.storage.base import (
     FENCE_NAME,

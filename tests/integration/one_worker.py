@@ -13,8 +13,8 @@ from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.paths import RunPaths
-from monitoring.storage.base import open_storage
 from monitoring.storage.directory import FileStorage
+from monitoring.storage.open import open_storage
 from worker.attempt.context import Attendance, Service
 from worker.attempt.supervisor import supervise
 from worker.launch.child import Start, start_cold

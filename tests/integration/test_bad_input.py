@@ -34,7 +34,7 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
-from monitoring.storage.base import open_storage
+from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
 Wait = Callable[..., Any]

@@ -22,7 +22,8 @@ from jobs.store.jobs import JobStore
 from monitoring.checkpoints import commit
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.paths import RunPaths
-from monitoring.storage.base import Fence, Storage, StoredFile, open_storage
+from monitoring.storage.base import Fence, Storage, StoredFile
+from monitoring.storage.open import open_storage
 from worker.files.publish import Publisher
 from worker.files.restore import restore
 from worker.files.scratch import Restored, Scratch

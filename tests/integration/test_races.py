@@ -22,7 +22,7 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import Register
-from monitoring.storage.base import open_storage
+from monitoring.storage.open import open_storage
 from worker.attempt.context import Attendance, Service
 from worker.attempt.supervisor import supervise
 from worker.launch.child import start_cold

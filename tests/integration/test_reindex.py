@@ -27,7 +27,8 @@ from jobs.model.states import Reason, Request, State
 from jobs.reaper.backup import Keeping
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
-from monitoring.storage.base import Fence, Storage, open_storage
+from monitoring.storage.base import Fence, Storage
+from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
 
 Wait = Callable[..., Any]

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from api.local.redis_server import free_port
-from monitoring.storage.base import Fence, StorageError, open_storage
+from monitoring.storage.base import Fence, StorageError
+from monitoring.storage.open import open_storage
 from monitoring.storage.s3.storage import S3Storage
 
 FENCE = Fence("run", 1)

@@ -27,7 +27,8 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.checkpoints import commit
 from monitoring.paths import commit_record
-from monitoring.storage.base import Fence, Storage, StorageError, open_storage
+from monitoring.storage.base import Fence, Storage, StorageError
+from monitoring.storage.open import open_storage
 from monitoring.storage.s3 import bucket as s3_bucket
 from monitoring.storage.s3 import download as s3_download
 from monitoring.storage.s3.storage import S3Storage

@@ -17,7 +17,8 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from monitoring.storage.base import Storage, open_storage
+from monitoring.storage.base import Storage
+from monitoring.storage.open import open_storage
 from worker.attempt.context import Attendance, Service
 from worker.attempt.supervisor import supervise
 from worker.launch.prepare import Slot

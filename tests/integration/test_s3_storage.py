@@ -17,7 +17,8 @@ from botocore.awsrequest import AWSResponse
 
 from api.local.redis_server import free_port
 from monitoring.checkpoints import commit
-from monitoring.storage.base import Fence, OvertakenError, StorageError, open_storage
+from monitoring.storage.base import Fence, OvertakenError, StorageError
+from monitoring.storage.open import open_storage
 from monitoring.storage.s3 import download as s3_download
 from monitoring.storage.s3.storage import S3Storage
 from worker.files.publish import Publisher
@@ -77,7 +78,8 @@ def uploads(storage: S3Storage) -> list[Any]:
 LARGE = """
 import json, re, sys
 from pathlib import Path
-from monitoring.storage.base import Fence, open_storage
+from monitoring.storage.base import Fence
+from monitoring.storage.open import open_storage
 storage, source, target = open_storage(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
 fence = Fence("run", 1)
 storage.seize(fence)

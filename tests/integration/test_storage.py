@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from monitoring.checkpoints import commit
-from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError, open_storage
+from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
+from monitoring.storage.open import open_storage
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 MB = 1 << 20

@@ -204,7 +204,7 @@ import os, pathlib, sys
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
-from monitoring.storage.base import open_storage
+from monitoring.storage.open import open_storage
 from worker.launch.prepare import Slot
 from worker.attempt.context import Attendance, Service
 from worker.attempt.supervisor import supervise

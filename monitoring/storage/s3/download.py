@@ -18,8 +18,7 @@ from typing import Any
 
 from botocore.exceptions import HTTPClientError, IncompleteReadError
 
-from monitoring.checkpoints.commit import crc32_text
-from monitoring.crc import combined
+from monitoring.crc import combined, crc32_text
 from monitoring.files import TEMPORARY
 from monitoring.storage.base import StorageError
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from monitoring.storage import directory as file_storage
-from monitoring.storage.base import Fence, OvertakenError, StorageError, open_storage
+from monitoring.storage.base import Fence, OvertakenError, StorageError
 from monitoring.storage.directory import FileStorage
+from monitoring.storage.open import open_storage
 
 FIRST, SECOND = Fence("run", 1), Fence("run", 2)
 
@@ -134,7 +135,8 @@ def test_a_storage_url_may_hold_a_space(tmp_path: Path) -> None:
 def test_boto3_is_loaded_for_an_object_store_only_and_asked_for_where_it_is_missing() -> None:
     script = (
         "import sys; sys.modules['boto3'] = None\n"
-        "from monitoring.storage.base import StorageError, open_storage\n"
+        "from monitoring.storage.base import StorageError\n"
+        "from monitoring.storage.open import open_storage\n"
         "open_storage('file:///x')\n"
         "try: open_storage('s3://bucket')\n"
         "except StorageError as error: print(error)"

@@ -1,0 +1,35 @@
+"""Opens the storage that a URL names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from monitoring.storage.base import Storage, StorageError
+
+
+def open_storage(url: str, s3_endpoint_url: str = "") -> Storage:
+    """The storage behind `file:///directory` or `s3://bucket/prefix`.
+
+    `s3_endpoint_url` is the address of an S3 store other than Amazon's; by default
+    SPECTRAIN_S3_ENDPOINT_URL, and then what boto3 finds itself. Raises `StorageError`.
+    """
+    # Each kind is loaded where it is used: boto3 takes long to import and need not be there.
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and path:
+        from monitoring.storage.directory import FileStorage  # noqa: PLC0415
+
+        return FileStorage(Path(path))
+    if parts.scheme == "s3" and parts.netloc:
+        try:
+            from monitoring.storage.s3.storage import S3Storage  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                f"storage {url} needs boto3, which is not installed: pip install 'spectrain[s3]'"
+            ) from error
+
+        return S3Storage(parts.netloc, path.strip("/"), s3_endpoint_url)
+    raise StorageError(
+        f"storage URL {url!r} is not of the form file:///directory or s3://bucket/prefix"
+    )
