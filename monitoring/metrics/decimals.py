@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.plots.curves import Array
+from monitoring.arrays import Array
 
 ERROR = 2.0**-51  # relative: of three roundings, of the integer, of the power and of the result
 _COMMA, _DOT, _MINUS, _PLUS, _ZERO = b",.-+0"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from monitoring.arrays import Array
 from monitoring.metrics.decimals import ERROR, Numbers
-from monitoring.plots.curves import Array
 
 
 class Extremes:

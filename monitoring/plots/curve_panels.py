@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from monitoring.plots.curves import Array, Curve, Resume, smooth
+from monitoring.arrays import Array
+from monitoring.plots.curves import Curve, Resume, smooth
 from monitoring.plots.panels import (
     ALARM,
     COLORS,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from monitoring.arrays import Array
 
 _PIECE = 10_000  # values that are converted at once: a quarter of a millisecond
 _SMOOTHED = 16  # values; a shorter curve is drawn as it is

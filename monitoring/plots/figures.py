@@ -16,9 +16,10 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from monitoring.arrays import Array
 from monitoring.files import temporary
 from monitoring.plots.curve_panels import draw_comparison, draw_curve, key, key_height
-from monitoring.plots.curves import Array, Curve, Resume
+from monitoring.plots.curves import Curve, Resume
 from monitoring.plots.panels import (
     COLORS,
     TEXT,

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from monitoring.arrays import Array
 from monitoring.paths import RunPaths
 from monitoring.plots.client import Painter, Picture
-from monitoring.plots.curves import Array, Curve, History, Resume, numbers
+from monitoring.plots.curves import Curve, History, Resume, numbers
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import Formatter, MaxNLocator, MultipleLocator
 
-from monitoring.plots.curves import Array, flat
+from monitoring.arrays import Array
+from monitoring.plots.curves import flat
 
 BACKGROUND, PANEL, GRID, TEXT, MUTED = "#0f141b", "#151c26", "#2a3442", "#e6edf3", "#8b98a9"
 COLORS = ("#4cc9f0", "#f9a03f", "#80ed99", "#f72585", "#b692f6", "#ffd166", "#5e9cff", "#ff7b72")

@@ -16,9 +16,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from monitoring.arrays import Array
 from monitoring.plots import figures
 from monitoring.plots.curve_panels import name_resumes
-from monitoring.plots.curves import Array, Curve, Resume
+from monitoring.plots.curves import Curve, Resume
 from monitoring.plots.panels import THEME, Ticks, fit, short, text_width
 
 NOISE = np.random.default_rng(0).normal(0, 0.2, 3000)
