@@ -185,7 +185,7 @@ def redis_in_words(error: RedisError, where: str) -> str:
     return f"Redis cannot be reached at {where}: start it, or change SPECTRAIN_REDIS_URL ({text})"
 
 
-class Watch:
+class StartupChecks:
     """The checks at the start of a process, in a thread of its own until all is well.
 
     `verdict` is what is wrong, and `on_change` is called with each new one. Once all was well, what

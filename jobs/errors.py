@@ -69,9 +69,9 @@ class RecordGoneError(StaleAttemptError):
     held is gone.
     """
 
-    def __init__(self, job_id: str, attempt: int, memory: str) -> None:
+    def __init__(self, job_id: str, attempt: int, epoch: str) -> None:
         super().__init__(job_id, attempt)
-        self.memory = memory
+        self.epoch = epoch
 
 
 class ForgottenError(SpectrainError):

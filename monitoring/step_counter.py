@@ -58,11 +58,11 @@ class StepCounter:
                 descriptor, os.pread(descriptor, _LAYOUT.size, 0).ljust(_LAYOUT.size, b"\0"), 0
             )
             os.ftruncate(descriptor, _LAYOUT.size)
-            self._memory = mmap.mmap(descriptor, _LAYOUT.size)
+            self._epoch = mmap.mmap(descriptor, _LAYOUT.size)
         finally:
             os.close(descriptor)
         # A view of machine words stores each number whole: a reader never sees half of one.
-        self._words = memoryview(self._memory).cast("q")
+        self._words = memoryview(self._epoch).cast("q")
         self._last: int | None = self._words[1] if self._words[2] else None
 
     def beat(self, step: int) -> None:

@@ -9,29 +9,29 @@ import socket
 
 from celery.worker import state
 
-from jobs.checks import Checks, Watch
+from jobs.checks import Checks, StartupChecks
 from jobs.errors import STORE_AWAY, ClaimRefusedError
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.storage.base import newest_change
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 from monitoring.storage.run_records import RunRecords
-from worker.attempt.context import Attendance, Service
+from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 from worker.cluster.deletion_cost import BUSY, IDLE, pod_deletion_cost
-from worker.cluster.registration import Identity, Presence
-from worker.cluster.requests import Asked
-from worker.files.scratch import Tidying
+from worker.cluster.registration import Identity, Registration
+from worker.cluster.requests import RequestListener
+from worker.files.scratch import ScratchCleaner
 from worker.files.scratch_disk import ScratchDisk
 from worker.gpu.nvml import open_nvml
 from worker.gpu.watch import GpuWatch
 from worker.launch.child import start_cold
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 from worker.launch.prepare import Slot, usual_environment
 from worker.spot.notices import Notice
 from worker.spot.watch import SpotWatch, watched_service
@@ -49,15 +49,15 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, store: JobStore) -> None:
         slot = Slot.of_this_process(settings.device)
-        self._attendance = Attendance()
-        self._service = Service(
+        self._shutdown_state = ShutdownState()
+        self._context = WorkerContext(
             settings,
             store,
             Messenger(settings, store),
             open_storage(settings.storage_url, settings.s3_endpoint_url),
             slot,
-            self._attendance,
-            WarmStart(usual_environment(slot)).start if settings.warm_start else start_cold,
+            self._shutdown_state,
+            ForkServerClient(usual_environment(slot)).start if settings.warm_start else start_cold,
         )
         nvml = open_nvml(slot.gpus)
         self._gpus = GpuWatch(nvml)
@@ -68,28 +68,28 @@ class WorkerProcess:
             on_notice=self._take_notice,
             on_change=self._tell,
         )
-        storage = self._service.storage
+        storage = self._context.storage
         host = socket.gethostname()
         gpus = nvml.names() if nvml else slot.gpus
         name = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
         lease = settings.lease_seconds
-        self._presence = Presence(
-            Register(store.redis, prefix=settings.redis_prefix, lease_seconds=lease),
+        self._registration = Registration(
+            WorkerRegistry(store.redis, prefix=settings.redis_prefix, lease_seconds=lease),
             Identity(name, settings.pool, host, gpus),
             seconds=lease / 5,
             health=lambda: self._gpus.verdict() or self._disk.verdict_now() or self._checks.verdict,
-            leaving=lambda: self._attendance.why or self._spot.standing,
-            renewed_at=lambda: self._attendance.renewed_at,
+            leaving=lambda: self._shutdown_state.why or self._spot.standing,
+            renewed_at=lambda: self._shutdown_state.renewed_at,
         )
         self._gpus.on_change = self._tell
         probe = StorageProbe(storage, settings.storage_url)
-        self._checks = Watch(Checks(store.redis, settings, probe), self._tell)
-        self._asked = Asked(settings, name, self._look)
+        self._checks = StartupChecks(Checks(store.redis, settings, probe), self._tell)
+        self._requests = RequestListener(settings, name, self._look)
         self._cost = pod_deletion_cost(os.environ)
         self._reaping = Reaping(
             settings, lambda job: newest_change(storage, job.id), RunRecords(storage)
         )
-        self._tidying = Tidying(settings.scratch_dir, seconds=lease)
+        self._scratch_cleaner = ScratchCleaner(settings.scratch_dir, seconds=lease)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
                  ", ".join(slot.gpus) or "none, on the CPU")  # fmt: skip
 
@@ -97,28 +97,28 @@ class WorkerProcess:
 
     def begin(self, **_: object) -> None:
         """Starts what goes on beside the jobs; messages come from now on."""
-        self._tidying.start()
+        self._scratch_cleaner.start()
         self._gpus.start()
         self._disk.look()
         self._checks.start()
         self._spot.start()
         self._reaping.start()
         self._cost.start()
-        self._presence.start()
-        self._asked.start()
+        self._registration.start()
+        self._requests.start()
 
     def leave(self, **_: object) -> None:
         """Takes no further job and has the running one saved; may be called by a signal handler."""
-        self._attendance.stop()
+        self._shutdown_state.stop()
         self._tell()
 
     def end(self, **_: object) -> None:
         """Takes the worker out of the register, and lets another process reap."""
-        self._asked.stop()
-        self._tidying.stop()
+        self._requests.stop()
+        self._scratch_cleaner.stop()
         self._reaping.stop()
         self._cost.stop()
-        self._presence.stop()
+        self._registration.stop()
         self._checks.stop()
 
     # -- its work -----------------------------------------------------------------------------
@@ -131,22 +131,22 @@ class WorkerProcess:
                 held = None  # its job has been found
                 self._cost.tell(BUSY)
                 with self._gpus.at_work():
-                    supervise(self._service, job)
+                    supervise(self._context, job)
         finally:
             self._cost.tell(IDLE)
         log.debug("nothing more to run (woken for %s)", message)
 
     def _claim(self, message: str | None) -> Job | None:
         """The next job; with a message in hand it waits while this worker may take none."""
-        pool, handed_on = self._service.settings.pool, False
-        while self._attendance.stop_since is None:
-            if self._presence.may_take_jobs and self._disk.look():
-                self._presence.refused()
-            elif self._presence.may_take_jobs:
+        pool, handed_on = self._context.settings.pool, False
+        while self._shutdown_state.stop_since is None:
+            if self._registration.may_take_jobs and self._disk.look():
+                self._registration.refused()
+            elif self._registration.may_take_jobs:
                 try:
-                    return self._service.store.claim(pool, self._presence.identity.name)
+                    return self._context.store.claim(pool, self._registration.identity.name)
                 except ClaimRefusedError:
-                    self._presence.refused()
+                    self._registration.refused()
                 except STORE_AWAY as error:
                     log.warning("cannot claim a job, its message is sent again: %s", error)
                     return None
@@ -157,24 +157,24 @@ class WorkerProcess:
             if not handed_on:
                 self._hand_on(message)
             handed_on = True
-            self._presence.wait(_REFUSED_SECONDS)
+            self._registration.wait(_REFUSED_SECONDS)
         return None
 
     def _hand_on(self, message: str) -> None:
         """Sends a message on to another worker; should that fail, the reaper sends it again."""
         try:
-            self._service.messenger.announce(self._service.settings.pool, message)
+            self._context.messenger.announce(self._context.settings.pool, message)
         except Exception as error:
             log.warning("a message of job %s is lost for a moment: %s", message, error)
 
     def _take_notice(self, notice: Notice) -> None:
-        self._attendance.leave(str(notice), notice.left)
+        self._shutdown_state.leave(str(notice), notice.left)
         self._tell()
         state.should_stop = 0  # as Celery's own handler of SIGTERM does
 
     def _look(self) -> None:
-        self._attendance.asked()
+        self._shutdown_state.asked()
         self._tell()
 
     def _tell(self) -> None:
-        self._presence.tell()
+        self._registration.tell()

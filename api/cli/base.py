@@ -23,7 +23,7 @@ _PATIENCE, _FOLLOW_PATIENCE = 2.0, 120.0
 
 
 @dataclass(frozen=True)
-class Service:
+class Endpoint:
     """Which service to talk to."""
 
     url: str
@@ -60,7 +60,7 @@ class _Sentences(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, url: str, token: str | None) -> None:
     """Training jobs that come back finished."""
-    ctx.obj = Service(url, token or _token_of_file())
+    ctx.obj = Endpoint(url, token or _token_of_file())
 
 
 def _token_of_file() -> str | None:

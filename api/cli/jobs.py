@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from api.cli.base import Service, as_json, cli, job_argument, print_json
+from api.cli.base import Endpoint, as_json, cli, job_argument, print_json
 from api.cli.spec_file import read_spec
 from api.client.client import Client
 from api.client.find import find_job
@@ -23,10 +23,10 @@ from jobs.model.states import State
 @click.option("--follow", "-f", is_flag=True, help="The same, and print its output meanwhile.")
 @as_json
 @click.pass_obj
-def submit(service: Service, file: Any, wait: bool, follow: bool, as_json: bool) -> None:
+def submit(endpoint: Endpoint, file: Any, wait: bool, follow: bool, as_json: bool) -> None:
     """Submit the job in FILE (YAML or JSON; - reads standard input)."""
     spec = read_spec(file.read())
-    with service.client(patient=wait or follow) as client:
+    with endpoint.client(patient=wait or follow) as client:
         job = client.submit(spec)
         if not as_json:
             click.echo(job.id)
@@ -49,7 +49,7 @@ def submit(service: Service, file: Any, wait: bool, follow: bool, as_json: bool)
 @as_json
 @click.pass_obj
 def list_jobs(
-    service: Service,
+    endpoint: Endpoint,
     state: str | None,
     labels: tuple[str, ...],
     pool: str | None,
@@ -61,7 +61,7 @@ def list_jobs(
     if bad := [label for label in labels if ":" not in label]:
         raise click.BadParameter(f"{bad[0]!r} is not of the form KEY:VALUE", param_hint="--label")
     pairs = dict(label.split(":", 1) for label in labels)
-    with service.client() as client:
+    with endpoint.client() as client:
         jobs = list(client.list(state=state, labels=pairs, pool=pool, name=name, limit=limit))
     if as_json:
         print_json(jobs)
@@ -75,9 +75,9 @@ def list_jobs(
 @job_argument
 @as_json
 @click.pass_obj
-def show(service: Service, job: str, as_json: bool) -> None:
+def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
     """Tell the story of a job."""
-    with service.client() as client:
+    with endpoint.client() as client:
         found = client.get(find_job(client, job))
     if as_json:
         print_json(found)
@@ -90,9 +90,9 @@ def show(service: Service, job: str, as_json: bool) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt only; all by default.")
 @click.pass_obj
-def logs(service: Service, job: str, follow: bool, attempt: int | None) -> None:
+def logs(endpoint: Endpoint, job: str, follow: bool, attempt: int | None) -> None:
     """Print what the training process printed, each line with its attempt."""
-    with service.client(patient=follow) as client:
+    with endpoint.client(patient=follow) as client:
         _print_log(client, find_job(client, job), follow=follow, attempt=attempt)
 
 
@@ -101,8 +101,8 @@ def _asking(name: str, ask: Callable[[Client, str], JobView], help_text: str) ->
     @job_argument
     @as_json
     @click.pass_obj
-    def command(service: Service, job: str, as_json: bool) -> None:
-        with service.client() as client:
+    def command(endpoint: Endpoint, job: str, as_json: bool) -> None:
+        with endpoint.client() as client:
             found = ask(client, find_job(client, job))
         if as_json:
             print_json(found)
@@ -127,7 +127,7 @@ _asking("retry", Client.retry, "Let a failed or cancelled job go on from its che
 @click.option("--preemptible/--not-preemptible", default=None)
 @click.pass_obj
 def change(
-    service: Service, /, job: str, labels: Sequence[str], run_seconds: float | None,
+    endpoint: Endpoint, /, job: str, labels: Sequence[str], run_seconds: float | None,
     stall_seconds: float | None, **others: int | None,
 ) -> None:  # fmt: skip
     """Change a job's priority, labels or limits while it waits or runs."""
@@ -140,7 +140,7 @@ def change(
         changes["labels"] = {key: value or None for key, _, value in pairs}
     if not changes:
         raise click.UsageError("say what to change; --help lists what can be")
-    with service.client() as client:
+    with endpoint.client() as client:
         found = client.change(find_job(client, job), **changes)
     click.echo(f"{found.id} has priority {found.priority} and is {found.state}")
 
@@ -149,9 +149,9 @@ def change(
 @job_argument
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @click.pass_obj
-def fetch(service: Service, job: str, directory: Path | None) -> None:
+def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
     """Fetch all files of a run into DIR, by default a directory of the job's name."""
-    with service.client() as client:
+    with endpoint.client() as client:
         job_id = find_job(client, job)
         paths = client.fetch(job_id, directory or Path(job_id))
     for path in paths:
@@ -162,9 +162,9 @@ def fetch(service: Service, job: str, directory: Path | None) -> None:
 @job_argument
 @click.option("--files", is_flag=True, help="Delete the files of its run too.")
 @click.pass_obj
-def remove(service: Service, job: str, files: bool) -> None:
+def remove(endpoint: Endpoint, job: str, files: bool) -> None:
     """Forget a job that has ended."""
-    with service.client() as client:
+    with endpoint.client() as client:
         client.delete(find_job(client, job), files=files)
 
 

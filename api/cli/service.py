@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from api.cli.base import Service, as_json, cli, print_json
+from api.cli.base import Endpoint, as_json, cli, print_json
 from api.cli.spec_file import read_spec
 from api.client.client import Client
 from api.client.find import find_worker
@@ -25,9 +25,9 @@ from jobs.model.workers import Worker
 @cli.command()
 @as_json
 @click.pass_obj
-def workers(service: Service, as_json: bool) -> None:
+def workers(endpoint: Endpoint, as_json: bool) -> None:
     """List the workers that are there."""
-    with service.client() as client:
+    with endpoint.client() as client:
         found = client.workers()
     if as_json:
         print_json(found)
@@ -40,9 +40,9 @@ def workers(service: Service, as_json: bool) -> None:
 @cli.command()
 @as_json
 @click.pass_obj
-def pools(service: Service, as_json: bool) -> None:
+def pools(endpoint: Endpoint, as_json: bool) -> None:
     """List the pools: their workers and their jobs."""
-    with service.client() as client:
+    with endpoint.client() as client:
         found = client.pools()
     if as_json:
         print_json(found)
@@ -77,8 +77,8 @@ def _draining(name: str, ask: Callable[[Client, str], Worker], help_text: str) -
     @worker.command(name, help=help_text)
     @click.argument("worker_name", metavar="NAME")
     @click.pass_obj
-    def command(service: Service, worker_name: str) -> None:
-        with service.client() as client:
+    def command(endpoint: Endpoint, worker_name: str) -> None:
+        with endpoint.client() as client:
             found = ask(client, find_worker(client, worker_name))
         job = f", with job {found.job}" if found.job else ""
         click.echo(f"{found.name} is {found.state}{job}")
@@ -147,11 +147,11 @@ def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
     It runs twice, once untouched; the curves are compared digit for digit, the final weights bit
     for bit. In a service of its own, unless --url or SPECTRAIN_URL names one.
     """
-    service: Service = ctx.obj
+    endpoint: Endpoint = ctx.obj
     named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
-    options["url"] = service.url if named else None
+    options["url"] = endpoint.url if named else None
     options["spec"] = read_spec(spec.read()) if spec else None
-    sys.exit(start("api.drill.run", "drill", token=service.token, **options))
+    sys.exit(start("api.drill.run", "drill", token=endpoint.token, **options))
 
 
 # -- the rest ---------------------------------------------------------------------------------

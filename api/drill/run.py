@@ -148,8 +148,8 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
     try:
         with running(service), Client(service.url, timeout=5, patience=0) as client:
             striker = Signal(service, plan.target, plan.number)
-            twins = _Twins(console, client, plan, striker, tend=service.tend)
-            report = twins.run(directory / "fetched", LEASE_SECONDS)
+            drill = _Drill(console, client, plan, striker, tend=service.tend)
+            report = drill.run(directory / "fetched", LEASE_SECONDS)
     except KeyboardInterrupt:
         if data is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -169,10 +169,12 @@ def _at(console: Console, plan: Plan, url: str, token: str | None) -> Report:
             f"[bold]1.[/] At the service {url}, whose processes are out of reach: "
             f"{plan.number.name} is carried out as `preempt`, and its own lease counts"
         )
-        return _Twins(console, client, plan, striker, stuck_seconds=None).run(Path(directory), None)
+        return _Drill(console, client, plan, striker, stuck_seconds=None).run(
+            Path(directory), None
+        )
 
 
-class _Twins:
+class _Drill:
     """Runs the job twice and compares."""
 
     def __init__(

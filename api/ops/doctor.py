@@ -17,7 +17,7 @@ from jobs.errors import STORE_AWAY
 from jobs.model.record import is_job_id
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.storage.base import Storage, StorageError
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
@@ -68,9 +68,11 @@ def _of_records(redis: Redis, settings: Settings, storage: Storage) -> str:
 
 
 def _of_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
-    register = Register(redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds)
+    registry = WorkerRegistry(
+        redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+    )
     try:
-        workers = register.workers()
+        workers = registry.workers()
     except STORE_AWAY as error:
         yield Finding("workers", str(error))
         return

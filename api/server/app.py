@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from api.schemas import JOB_ID
 from api.server.auth import require_token
-from api.server.context import EXTENSION, Service
+from api.server.context import EXTENSION, AppContext
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import SEEN, Seen
@@ -22,7 +22,7 @@ from jobs.checks import Checks
 from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import open_store
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
@@ -47,10 +47,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     store = open_store(redis, settings)
     storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
     app = Flask("api", static_folder=None)
-    app.extensions[EXTENSION] = Service(
+    app.extensions[EXTENSION] = AppContext(
         settings=settings,
         store=store,
-        register=Register(
+        registry=WorkerRegistry(
             redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
         ),
         messenger=Messenger(settings, store),

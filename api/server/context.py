@@ -11,10 +11,10 @@ from flask import current_app
 from api.server.readiness import Readiness
 from jobs.messages import Messenger
 from jobs.model.record import Job
-from jobs.reaper.backup import Keeping
+from jobs.reaper.backup import Backup
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.storage.base import Storage, StorageError
 from monitoring.storage.run_records import RunRecords
 
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Service:
+class AppContext:
     """The rooms behind the HTTP calls."""
 
     settings: Settings
     store: JobStore
-    register: Register
+    registry: WorkerRegistry
     messenger: Messenger
     storage: Storage
     readiness: Readiness
@@ -45,7 +45,7 @@ class Service:
         Without that word `spectrain gc` lets it lie, and `spectrain reindex` brings the job back.
         """
         try:
-            Keeping(self.store, RunRecords(self.storage)).copy(job_id)
+            Backup(self.store, RunRecords(self.storage)).copy(job_id)
         except (OSError, StorageError) as error:
             log.warning("the files of job %s do not say that it was deleted: %s", job_id, error)
 
@@ -61,6 +61,6 @@ class Service:
             log.warning("job %s waits for the reaper to announce it: %s", job.id, error)
 
 
-def service() -> Service:
+def context() -> AppContext:
     """The service of the application that handles this request."""
-    return cast(Service, current_app.extensions[EXTENSION])
+    return cast(AppContext, current_app.extensions[EXTENSION])

@@ -22,7 +22,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from api.server.context import Service
+from api.server.context import AppContext
 from jobs.errors import STORE_AWAY
 from jobs.model.states import Reason, State
 from jobs.model.workers import Pool, Worker, WorkerState
@@ -39,9 +39,9 @@ _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 class Seen:
     """What this process has seen, with what Redis knows."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, context: AppContext) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_ServiceCollector(service))
+        self._registry.register(_ServiceCollector(context))
         self._requests = Histogram(
             "spectrain_request_seconds",
             "Time until the answer to a request began, by route and status.",
@@ -73,8 +73,8 @@ class Seen:
 class _ServiceCollector(Collector):
     """Asks Redis and storage, once a scrape."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, context: AppContext) -> None:
+        self._context = context
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is to tell is known when it is asked for."""
@@ -94,22 +94,22 @@ class _ServiceCollector(Collector):
         yield from found
 
     def _storage_is_up(self) -> int:
-        findings = self._service.readiness.found()
+        findings = self._context.readiness.found()
         return int(not any(one.problem for one in findings if one.part == "storage"))
 
     def _of_redis(self) -> Iterator[Metric]:
-        store = self._service.store
+        store = self._context.store
         with store.redis.pipeline(transaction=False) as pipe:
             for state in State:
                 pipe.zcard(f"{store.prefix}jobs:state:{state}")
             pipe.get(f"{store.prefix}sequence")
-            pipe.hgetall(f"{store.prefix}tallies")
+            pipe.hgetall(f"{store.prefix}counters")
             pipe.get(f"{store.prefix}reaped")
-            pipe.zcard(f"{store.prefix}unkept")
+            pipe.zcard(f"{store.prefix}dirty")
             pipe.time()
-            *counts, sequence, raw, reaped, unkept, (seconds, micros) = pipe.execute()
+            *counts, sequence, raw, reaped, dirty, (seconds, micros) = pipe.execute()
         now = seconds + micros / 1e6
-        tally = {name: float(value) for name, value in raw.items()}
+        counters = {name: float(value) for name, value in raw.items()}
 
         jobs = GaugeMetricFamily("spectrain_jobs", "Jobs by state.", labels=["state"])
         for state, count in zip(State, counts, strict=True):
@@ -122,12 +122,12 @@ class _ServiceCollector(Collector):
             value=now - float(reaped) if reaped else float("inf"),
         )
         yield GaugeMetricFamily(
-            "spectrain_records_to_keep",
+            "spectrain_dirty_records",
             "Jobs whose changed record has no copy in storage yet.",
-            value=unkept,
+            value=dirty,
         )
-        yield from _of_pools(self._service.register.pools(), self._service.register.workers())
-        yield from _of_tallies(tally)
+        yield from _of_pools(self._context.registry.pools(), self._context.registry.workers())
+        yield from _of_counters(counters)
 
 
 def _of_pools(pools: Sequence[Pool], workers: Sequence[Worker]) -> Iterator[Metric]:
@@ -158,7 +158,7 @@ def _of_pools(pools: Sequence[Pool], workers: Sequence[Worker]) -> Iterator[Metr
     yield from (waiting, wanted, there, gpus)
 
 
-def _of_tallies(tally: Mapping[str, float]) -> Iterator[Metric]:
+def _of_counters(counters: Mapping[str, float]) -> Iterator[Metric]:
     attempts = CounterMetricFamily(
         "spectrain_attempts_ended", "Attempts that ended, by reason.", labels=["reason"]
     )
@@ -170,7 +170,7 @@ def _of_tallies(tally: Mapping[str, float]) -> Iterator[Metric]:
     # Those that have not happened yet are 0: of what begins with 1 Prometheus sees no increase.
     none = {f"attempts:{reason}": 0.0 for reason in Reason}
     none |= {f"jobs:{state}:{reason}": 0.0 for reason, state in USUAL_ENDS.items()}
-    for name, count in sorted({**none, **tally}.items()):
+    for name, count in sorted({**none, **counters}.items()):
         kind, *parts = name.split(":")
         if kind == "attempts":
             attempts.add_metric(parts, count)
@@ -184,23 +184,25 @@ def _of_tallies(tally: Mapping[str, float]) -> Iterator[Metric]:
         "useful_seconds": "Time of their steps that no earlier attempt had done.",
         "uploaded_bytes": "Bytes that they published to storage.",
     }.items():
-        yield _counter(name, words, tally.get(name, 0.0))
+        yield _counter(name, words, counters.get(name, 0.0))
     yield _histogram(
-        "detection", "From the last sign of a lost attempt to the verdict.", tally, DETECTION
+        "detection", "From the last sign of a lost attempt to the verdict.", counters, DETECTION
     )
-    yield _histogram("queue", "From the time a job could have run to its claim.", tally, QUEUE)
+    yield _histogram("queue", "From the time a job could have run to its claim.", counters, QUEUE)
 
 
 def _counter(name: str, words: str, value: float) -> Metric:
     return CounterMetricFamily(f"spectrain_{name}", words, value=value)
 
 
-def _histogram(name: str, words: str, tally: Mapping[str, float], ends: Sequence[float]) -> Metric:
+def _histogram(
+    name: str, words: str, counters: Mapping[str, float], ends: Sequence[float]
+) -> Metric:
     buckets, count = [], 0.0
     for end in (*map(str, ends), "+Inf"):
-        count += tally.get(f"{name}:{end}", 0.0)
+        count += counters.get(f"{name}:{end}", 0.0)
         buckets.append((end, count))
-    total = tally.get(f"{name}:sum", 0.0)
+    total = counters.get(f"{name}:sum", 0.0)
     return HistogramMetricFamily(
         f"spectrain_{name}_seconds", words, buckets=buckets, sum_value=total
     )

@@ -4,7 +4,7 @@
 specifications and of mixed priority are submitted, while training processes, their guards,
 workers, launchers, the API and Redis are killed or stopped by a schedule that the seed alone
 determines. At the end every job must have succeeded once, with the curve and the weights of its
-undisturbed twin, and nothing may be left.
+undisturbed reference, and nothing may be left.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ class Run:
         self.service = Service(self.directory / "data", lease=self.plan.lease)
         try:
             self.service.start()
-            twins = self._twins()
+            references = self._references()
             self._disturb()
             self._settle()
-            self._judge(twins)
+            self._judge(references)
             self.results.found("processes left, or a bad end", self.service.stop())
             left = checks.left_below(self.service.temporary)
             self.results.found("temporary files left", left)
@@ -109,7 +109,7 @@ class Run:
             self.service.kill()
         return self.results
 
-    def _twins(self) -> list[str]:
+    def _references(self) -> list[str]:
         """The ids of the undisturbed runs, one a specification."""
         with Client(self.service.url) as client:
             ids = [client.submit(spec).id for spec in self.plan.specs]
@@ -178,11 +178,11 @@ class Run:
     def _left_on_disk(self) -> Iterator[str]:
         yield from checks.left_below(self.service.scratch)
 
-    def _judge(self, twins: list[str]) -> None:
+    def _judge(self, references: list[str]) -> None:
         """Looks at every job and at all that is left."""
         plan, storage, found = self.plan, self.service.storage, self.results.found
         with Client(self.service.url) as client:
-            there = len(list(client.list(limit=None))) - len(twins)
+            there = len(list(client.list(limit=None))) - len(references)
             found("jobs lost or doubled", [f"{there} of {plan.jobs}"] if there != plan.jobs else [])
             for accepted in self.load.accepted:
                 job = client.get(accepted.id)
@@ -196,8 +196,8 @@ class Run:
                 )
                 found("receipts missing or wrong", checks.receipt_flaws(storage, job))
                 found(
-                    "curves or weights that differ from the twin's",
-                    checks.twin_flaws(storage, job.id, twins[accepted.kind], last),
+                    "curves or weights that differ from the reference",
+                    checks.reference_flaws(storage, job.id, references[accepted.kind], last),
                 )
                 found("words of an overtaken attempt", checks.log_flaws(storage, job))
         found(

@@ -80,9 +80,9 @@ def receipt_flaws(storage: Path, job: Job) -> Iterator[str]:
             )
 
 
-def twin_flaws(storage: Path, job_id: str, twin: str, last_step: int) -> Iterator[str]:
+def reference_flaws(storage: Path, job_id: str, reference: str, last_step: int) -> Iterator[str]:
     """Whether curve and final weights are those of the run that nobody touched."""
-    found = compare(RunPaths(storage / twin), RunPaths(storage / job_id))
+    found = compare(RunPaths(storage / reference), RunPaths(storage / job_id))
     if found.step != last_step:
         yield f"{job_id}: its newest checkpoint in common is of step {found.step}, not {last_step}"
     for difference in (*found.curve[:2], *found.weights[:2]):

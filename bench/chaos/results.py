@@ -17,7 +17,7 @@ KINDS = (
     "runs that came to no end",
     "jobs lost or doubled",
     "jobs that did not succeed exactly once",
-    "curves or weights that differ from the twin's",
+    "curves or weights that differ from the reference",
     "words of an overtaken attempt",
     "attempts with two writers, or one without its worker",
     "attempts lost though nobody touched their worker",

@@ -26,7 +26,7 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 
 _AGING_SECONDS = 3600.0
 _LEASE_SECONDS = 15.0
@@ -34,7 +34,7 @@ _LEASE_SECONDS = 15.0
 # worker.cluster.registration.
 _RENEW_SECONDS = _LEASE_SECONDS / 5
 _LIMITS_SECONDS = _LEASE_SECONDS
-_ATTEND_SECONDS = _LEASE_SECONDS
+_ENTRY_SECONDS = _LEASE_SECONDS
 _PROGRESS = Progress(
     first_step=0, step=1234, total_steps=2000, loss=2.345678, tokens_per_second=34567.8,
     checkpoint_step=1000, restore_seconds=0.123456, first_step_seconds=0.654321,
@@ -143,14 +143,14 @@ def _measure(
 
 def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], seconds: float) -> None:
     """Adds the processor time of Redis while so many workers keep their leases."""
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=_LEASE_SECONDS)
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=_LEASE_SECONDS)
 
-    def attend(job: Job) -> None:
+    def renew_entry(job: Job) -> None:
         assert job.worker is not None
-        register.attend(job.worker, pool="default", host="host", gpus=("GPU-0",))
+        registry.renew(job.worker, pool="default", host="host", gpus=("GPU-0",))
 
     for job in jobs:
-        attend(job)
+        renew_entry(job)
     # Each call at its pace, evenly spread: (time, period, what is called).
     due = [
         (number / len(jobs) * period, period, call, job)
@@ -158,7 +158,7 @@ def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], secon
         for period, call in (
             (_RENEW_SECONDS, lambda j: store.renew(j.id, j.attempt, _PROGRESS)),
             (_LIMITS_SECONDS, lambda j: store.limits(j.id)),
-            (_ATTEND_SECONDS, attend),
+            (_ENTRY_SECONDS, renew_entry),
         )
     ]
     plan = sorted(

@@ -1,6 +1,6 @@
 """Keeps a copy of each job's record in storage, beside its run: what is left should Redis be lost.
 
-A script that changes a record notes its id in `unkept`; whoever has the lock of the reaper copies
+A script that changes a record notes its id in `dirty`; whoever has the lock of the reaper copies
 what is noted there, the oldest change first. So a copy is a moment behind, and further where many
 change at once: copying takes no more than its share of a processor. `jobs.reaper.rebuild` makes
 records of the copies, and of what the runs hold beside them.
@@ -43,7 +43,7 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
-class KeptRecord:
+class RecordCopy:
     """The hash of a job and its events (id, time, type, JSON), as Redis had them."""
 
     fields: dict[str, str]
@@ -65,7 +65,7 @@ class KeptRecord:
         return json.dumps(value, indent=1).encode()
 
 
-def decode(data: bytes) -> KeptRecord:
+def decode(data: bytes) -> RecordCopy:
     """The record in a copy; raises ValueError for anything else."""
     value = json.loads(data)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -75,10 +75,10 @@ def decode(data: bytes) -> KeptRecord:
         events = [tuple(map(str, event)) for event in value["events"]]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"it is no record: {error!r}") from None
-    return KeptRecord(fields, [(a, b, c, d) for a, b, c, d in events])
+    return RecordCopy(fields, [(a, b, c, d) for a, b, c, d in events])
 
 
-class Keeping:
+class Backup:
     """Copies what changed; in one process at a time, and two at once would do no harm."""
 
     def __init__(self, store: JobStore, records: Records) -> None:
@@ -95,7 +95,7 @@ class Keeping:
         """
         copied = 0
         while not stop.is_set():
-            changed = self._redis.zrange(f"{self._prefix}unkept", 0, _PAGE - 1, withscores=True)
+            changed = self._redis.zrange(f"{self._prefix}dirty", 0, _PAGE - 1, withscores=True)
             if not changed:
                 break
             for job_id, at in changed:
@@ -111,7 +111,7 @@ class Keeping:
         if (record := self._read(job_id)) is not None:
             self._put(job_id, record)
 
-    def _put(self, job_id: str, record: KeptRecord) -> None:
+    def _put(self, job_id: str, record: RecordCopy) -> None:
         self._records.put(job_id, record.encode())
         for number, data in record.last_receipts().items():
             self._records.put_receipt(job_id, number, data)
@@ -120,7 +120,7 @@ class Keeping:
         try:
             if (record := self._read(job_id)) is not None:
                 self._put(job_id, record)
-            if self._run("kept", job_id, repr(at))[0] == "missing" and record is not None:
+            if self._run("backed_up", job_id, repr(at))[0] == "missing" and record is not None:
                 self._records.remove_alone(job_id)
         except STORE_AWAY:
             raise
@@ -129,18 +129,18 @@ class Keeping:
                 log.warning("cannot keep the record of job %s in storage: %s", job_id, error)
             self._away = True
             # To the end of the line.
-            self._redis.zadd(f"{self._prefix}unkept", {job_id: time.time()}, xx=True)
+            self._redis.zadd(f"{self._prefix}dirty", {job_id: time.time()}, xx=True)
             return False
         if self._away:
             log.info("storage takes the records of jobs again")
         self._away = False
         return True
 
-    def _read(self, job_id: str) -> KeptRecord | None:
+    def _read(self, job_id: str) -> RecordCopy | None:
         key = f"{self._prefix}job:{job_id}"
         with self._redis.pipeline(transaction=True) as pipe:
             fields, events = pipe.hgetall(key).xrange(f"{key}:events").execute()
-        return KeptRecord(fields, [_event(e, found) for e, found in events]) if fields else None
+        return RecordCopy(fields, [_event(e, found) for e, found in events]) if fields else None
 
 
 def _event(entry: str, found: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -11,7 +11,7 @@ from jobs.model.eviction import Running, Slot, Waiting, evictions, loss_seconds
 from jobs.model.record import Job
 from jobs.model.workers import Worker
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Evictor:
     def __init__(self, store: JobStore, min_seconds: float) -> None:
         self._store = store
         self._queues = store.queues
-        self._register = Register(
+        self._registry = WorkerRegistry(
             store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds
         )
         self._min_seconds = min_seconds
@@ -30,9 +30,9 @@ class Evictor:
     def run_once(self, now: float) -> list[str]:
         """The ids of the jobs that were asked to make room in this pass."""
         asked: list[str] = []
-        workers = self._register.workers()
+        workers = self._registry.workers()
         taking = [worker for worker in workers if worker.state.takes_jobs]
-        for pool in self._register.pools(workers):
+        for pool in self._registry.pools(workers):
             if pool.queued and pool.running:
                 asked += self._evict(pool.name, [w for w in taking if w.pool == pool.name], now)
         return asked

@@ -38,7 +38,7 @@ SignOfLife = Callable[[Job], float | None]
 
 
 @dataclass(frozen=True)
-class Watch:
+class Observed:
     """Since when those who judge have been watching, by the clock of Redis."""
 
     redis_since: float
@@ -46,7 +46,7 @@ class Watch:
 
 
 def is_lost(
-    lease: ExpiredLease, sign: float | None, now: float, period: float, watch: Watch
+    lease: ExpiredLease, sign: float | None, now: float, period: float, observed: Observed
 ) -> bool:
     """Whether the attempt behind an expired lease is gone.
 
@@ -55,12 +55,12 @@ def is_lost(
     reaper must have been there for a whole period themselves.
     """
     moved = sign is not None and now - sign < period
-    return is_watched(now, period, watch) and not moved and lease.expired_at <= now
+    return is_watched(now, period, observed) and not moved and lease.expired_at <= now
 
 
-def is_watched(now: float, period: float, watch: Watch) -> bool:
+def is_watched(now: float, period: float, observed: Observed) -> bool:
     """Whether Redis and the reaper have been there for a whole period."""
-    return now - max(watch.redis_since, watch.reaper_since) >= period
+    return now - max(observed.redis_since, observed.reaper_since) >= period
 
 
 class Reaper:
@@ -135,13 +135,13 @@ class Reaper:
         self._wake(now)
         uptime = self._store.uptime()
         # Less than none: the clock was set back since Redis started.
-        watch = Watch(redis_since=now - uptime if uptime >= 0 else since, reaper_since=since)
-        if not is_watched(now, period, watch):
+        observed = Observed(redis_since=now - uptime if uptime >= 0 else since, reaper_since=since)
+        if not is_watched(now, period, observed):
             return []
         lost = [
             lease.job_id
             for lease in self._store.queues.expired_leases(now)
-            if self._judge(lease, now, period, watch)
+            if self._judge(lease, now, period, observed)
         ]
         if lost:
             self._wake(self._store.now())
@@ -154,10 +154,10 @@ class Reaper:
         self._messenger.flush(now)
         self._messenger.sweep()
 
-    def _judge(self, lease: ExpiredLease, now: float, period: float, watch: Watch) -> bool:
+    def _judge(self, lease: ExpiredLease, now: float, period: float, observed: Observed) -> bool:
         try:
             job = self._store.get(lease.job_id)
-            if not is_lost(lease, self._sign(job, now), now, period, watch):
+            if not is_lost(lease, self._sign(job, now), now, period, observed):
                 return False
             silent = now - lease.expired_at + period
             after = self._store.finish(job.id, lost_attempt(job, now, silent), lease=lease)

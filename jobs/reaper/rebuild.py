@@ -11,7 +11,7 @@ from jobs.model.record import Attempt, Progress, job_from_hash
 from jobs.model.rules import decide, written
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
-from jobs.reaper.backup import KeptRecord
+from jobs.reaper.backup import RecordCopy
 
 # The worker of an attempt of which only its number is known.
 UNKNOWN_WORKER = "unknown"
@@ -33,7 +33,7 @@ class Remains:
 
     run: str
     changed_at: float  # seconds since the epoch
-    record: KeptRecord | None = None
+    record: RecordCopy | None = None
     accepted: Accepted | None = None
     receipts: Mapping[int, Attempt] = field(default_factory=dict)
     fence: int = 0  # number of the newest attempt that wrote

@@ -7,7 +7,7 @@ import threading
 
 from jobs.errors import STORE_AWAY
 from jobs.messages import Messenger
-from jobs.reaper.backup import Keeping, Records
+from jobs.reaper.backup import Backup, Records
 from jobs.reaper.reaper import Reaper, SignOfLife
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
@@ -34,7 +34,7 @@ class Reaping:
             sign_of_life,
             eviction_min_seconds=settings.eviction_min_seconds,
         )
-        self._keeping = Keeping(store, records)
+        self._backup = Backup(store, records)
         self._stop = threading.Event()
         self._away = False
 
@@ -76,7 +76,7 @@ class Reaping:
         while not self._stop.wait(_PASS_SECONDS):
             try:
                 if self._reaper.at_work:
-                    self._keeping.run_once(self._stop)
+                    self._backup.run_once(self._stop)
             except STORE_AWAY:
                 pass  # the passes say so
             except Exception:

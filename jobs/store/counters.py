@@ -22,7 +22,7 @@ USUAL_ENDS = {
 }
 
 
-def tallies(ended: Attempt, state: State) -> dict[str, float]:
+def increments(ended: Attempt, state: State) -> dict[str, float]:
     """What an attempt adds, whose job is in `state` after it."""
     found: dict[str, float] = {f"attempts:{ended.reason}": 1}
     if state.is_final:

@@ -28,7 +28,7 @@ from jobs.model.spec import JobSpec, Limits
 from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
 from jobs.store.clock import redis_time
-from jobs.store.counters import tallies
+from jobs.store.counters import increments
 from jobs.store.queues import ExpiredLease, Queues
 from jobs.store.scripts import Scripts
 
@@ -263,7 +263,7 @@ class JobStore:
                 json.dumps(fields),
                 receipt.model_dump_json(),
                 json.dumps(event),
-                json.dumps(tallies(receipt, decision.state)),
+                json.dumps(increments(receipt, decision.state)),
             )
             if status == "stale":
                 raise StaleAttemptError(job_id, ended.number)
@@ -286,9 +286,9 @@ class JobStore:
         """Seconds since the epoch by the clock of Redis."""
         return redis_time(self.redis)
 
-    def memory(self) -> str | None:
+    def epoch(self) -> str | None:
         """What tells this memory of Redis from one that was lost; None before the first claim."""
-        return self.redis.get(self._key("memory")) or None
+        return self.redis.get(self._key("epoch")) or None
 
     def reaped_at(self) -> float | None:
         """When somebody last looked for lost jobs, since the epoch; None before the first time."""
@@ -315,7 +315,7 @@ class JobStore:
         self._run(
             "finish", job_id, attempt, State.FAILED, "", "", 0, fields,
             receipt.model_dump_json(), json.dumps({"attempt": attempt, "message": message}),
-            json.dumps(tallies(receipt, State.FAILED)),
+            json.dumps(increments(receipt, State.FAILED)),
         )  # fmt: skip
 
     def _after(self, answer: tuple[str, str], job_id: str, action: str) -> Job:

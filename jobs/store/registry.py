@@ -19,7 +19,7 @@ from jobs.store.clock import redis_time
 from jobs.store.scripts import Scripts
 
 
-class Register:
+class WorkerRegistry:
     """Reads and changes the register; every method may raise one of `jobs.errors.STORE_AWAY`."""
 
     def __init__(self, redis: Redis, *, prefix: str, lease_seconds: float) -> None:
@@ -31,7 +31,7 @@ class Register:
 
     # -- what a worker says ---------------------------------------------------------------
 
-    def attend(
+    def renew(
         self,
         name: str,
         *,
@@ -48,14 +48,14 @@ class Register:
         holds where Redis has forgotten it.
         """
         _, state = self._run(
-            "attend", name, pool, host, json.dumps(list(gpus)), self._lease_seconds, unhealthy,
-            leaving, "yes" if drained else "",
+            "renew_worker", name, pool, host, json.dumps(list(gpus)), self._lease_seconds,
+            unhealthy, leaving, "yes" if drained else "",
         )  # fmt: skip
         return WorkerState(state)
 
     def leave(self, name: str) -> None:
         """Takes a worker that ends out of the register."""
-        self._run("leave", name)
+        self._run("remove_worker", name)
 
     # -- what a person asks ---------------------------------------------------------------
 

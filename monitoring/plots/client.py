@@ -24,7 +24,7 @@ _CLOSING = 60.0  # seconds that plots may take when nobody says how many
 _AT_EXIT = 20.0  # seconds that the last plots may take when the program ends
 _ENDING = 10.0  # seconds that the drawing process may take to end when it has nothing to do
 
-_at_work: set[Painter] = set()  # which have a thread, whether or not anybody still holds them
+_at_work: set[PlotClient] = set()  # which have a thread, whether or not anybody still holds them
 _exiting = False
 
 
@@ -45,7 +45,7 @@ class Picture:
         return server.draw(self.function, self.path, arguments)
 
 
-class Painter:
+class PlotClient:
     """Has pictures drawn by a process of its own, one after the other, until it is closed.
 
     A picture replaces one of the same kind that nobody began to draw: when drawing falls
@@ -216,13 +216,13 @@ def _finish_at_exit() -> None:
     global _exiting  # noqa: PLW0603
     _exiting = True
     end = time.monotonic() + _AT_EXIT
-    for painter in list(_at_work):
-        painter.close(max(1.0, end - time.monotonic()))
+    for client in list(_at_work):
+        client.close(max(1.0, end - time.monotonic()))
 
 
 def _forget_all() -> None:
-    for painter in list(_at_work):
-        painter.forget()
+    for client in list(_at_work):
+        client.forget()
     _at_work.clear()
 
 

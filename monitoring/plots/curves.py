@@ -79,7 +79,7 @@ class _Seen:
 
     def until(self, length: int) -> Array:
         """The first values as an array, which stays as it is."""
-        known = self._array  # once: a painter that was given up may be here too
+        known = self._array  # once: a client that was given up may be here too
         if length <= len(known):
             return known[:length]
         starts = range(len(known), length, _PIECE)

@@ -15,7 +15,7 @@ import numpy as np
 
 from monitoring.arrays import Array
 from monitoring.paths import RunPaths
-from monitoring.plots.client import Painter, Picture
+from monitoring.plots.client import Picture, PlotClient
 from monitoring.plots.curves import Curve, History, Resume, numbers
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class VisualizationManager:
         self._run = RunPaths(self.viz_dir.parent)
         self._histories: dict[str, History] = {}
         self._told: set[str] = set()
-        self._painter = self._new_painter() if background else None
+        self._client = self._new_client() if background else None
 
     def should_visualize(self, step: int) -> bool:
         """Whether plots are due after this step; never at step 0."""
@@ -130,7 +130,7 @@ class VisualizationManager:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether all plots are drawn, after at most so many seconds."""
-        return self._painter is None or self._painter.wait(seconds)
+        return self._client is None or self._client.wait(seconds)
 
     def close(self, seconds: float = _CLOSING) -> bool:
         """Finish the plots and end the drawing process; whether all are drawn.
@@ -138,20 +138,20 @@ class VisualizationManager:
         What is not drawn after so many seconds is given up with a warning. A plot that is asked
         for later is drawn by another process.
         """
-        return self._painter is None or self._painter.close(seconds)
+        return self._client is None or self._client.close(seconds)
 
-    def _new_painter(self) -> Painter:
-        painter = Painter()
-        # A manager that is dropped lets its plots be finished. At exit the painter sees to that,
+    def _new_client(self) -> PlotClient:
+        client = PlotClient()
+        # A manager that is dropped lets its plots be finished. At exit the client sees to that,
         # after handlers that may still ask for plots.
-        weakref.finalize(self, painter.retire).atexit = False
-        return painter
+        weakref.finalize(self, client.retire).atexit = False
+        return client
 
     def _draw(self, picture: Picture) -> None:
-        if self._painter is not None:
-            if not self._painter.usable:  # closed, or this is a forked child
-                self._painter = self._new_painter()
-            self._painter.submit(picture)
+        if self._client is not None:
+            if not self._client.usable:  # closed, or this is a forked child
+                self._client = self._new_client()
+            self._client.submit(picture)
         elif (error := picture.draw()) is not None:
             logger.warning("Failed to generate %s: %s", picture.path.name, error)
 

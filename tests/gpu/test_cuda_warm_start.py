@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from worker.launch.child import Child
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 pytestmark = pytest.mark.gpu
 
@@ -39,15 +39,15 @@ def env() -> dict[str, str]:
 
 
 @pytest.fixture
-def warm(env: dict[str, str]) -> Iterator[WarmStart]:
-    warm = WarmStart(env)
+def warm(env: dict[str, str]) -> Iterator[ForkServerClient]:
+    warm = ForkServerClient(env)
     assert warm.wait_until_ready(120)
     yield warm
     warm.close()
 
 
 def test_children_use_the_device_and_the_launcher_never_does(
-    warm: WarmStart, env: dict[str, str], tmp_path: Path
+    warm: ForkServerClient, env: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "s.py").write_text(SCRIPT)
     for turn in range(3):

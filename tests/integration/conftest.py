@@ -25,7 +25,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench, OwnRedis
 from worker.launch.child import Child, Start
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 
 @pytest.fixture(scope="session")
@@ -151,9 +151,9 @@ def usual() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[WarmStart]:
+def warm() -> Iterator[ForkServerClient]:
     """A launcher that is ready."""
-    warm = WarmStart(USUAL)
+    warm = ForkServerClient(USUAL)
     assert warm.wait_until_ready(60)
     yield warm
     warm.close()

@@ -15,7 +15,7 @@ from jobs.store.jobs import JobStore
 from monitoring.paths import RunPaths
 from monitoring.storage.directory import FileStorage
 from monitoring.storage.open import open_storage
-from worker.attempt.context import Attendance, Service
+from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
@@ -51,13 +51,13 @@ class Bench:
     def __init__(self, settings: Settings, store: JobStore, start: Start = start_cold) -> None:
         self.settings = settings
         self.store = store
-        self.attendance = Attendance()
+        self.shutdown_state = ShutdownState()
         storage = open_storage(settings.storage_url)
         assert isinstance(storage, FileStorage)
         self.storage = storage
         messenger = Messenger(settings, store)
-        self.service = Service(
-            settings, store, messenger, storage, Slot(()), self.attendance, start
+        self.service = WorkerContext(
+            settings, store, messenger, storage, Slot(()), self.shutdown_state, start
         )
 
     def claim(self, spec: JobSpec) -> Job:

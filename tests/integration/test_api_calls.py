@@ -18,7 +18,7 @@ from jobs.model.record import Attempt
 from jobs.model.states import Reason
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 
 MakeApp = Callable[[Settings], Flask]
 
@@ -457,9 +457,9 @@ def test_the_files_go_with_the_job_when_asked(
 def test_workers_and_pools_are_listed_with_what_they_do(
     http: FlaskClient, store: JobStore, job_id: str
 ) -> None:
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
-    register.attend("w1", pool="default", host="h", gpus=["NVIDIA L4"])
-    register.attend("w2", pool="default", host="h", unhealthy="GPU 0 is lost")
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    registry.renew("w1", pool="default", host="h", gpus=["NVIDIA L4"])
+    registry.renew("w2", pool="default", host="h", unhealthy="GPU 0 is lost")
     store.claim("default", "w1")
     submitted(http)
     first, second = http.get("/v1/workers").get_json()["workers"]
@@ -479,8 +479,8 @@ def test_a_pool_that_nobody_has_heard_of_wants_no_worker(http: FlaskClient) -> N
 
 
 def test_a_worker_is_drained_and_undrained_by_its_name(http: FlaskClient, store: JobStore) -> None:
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
-    register.attend("gpu-1.lan-77-ab", pool="default", host="h")
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    registry.renew("gpu-1.lan-77-ab", pool="default", host="h")
     answer = http.post("/v1/workers/gpu-1.lan-77-ab/drain")
     assert (answer.status_code, answer.get_json()["state"]) == (202, "draining")
     assert answer.get_json()["reason"] == "it was drained"

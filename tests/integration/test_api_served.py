@@ -23,7 +23,7 @@ from api.local.redis_server import RedisConfig, find_redis_server, free_port
 from jobs.model.record import Attempt, Progress
 from jobs.model.states import Reason
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 
 GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
 
@@ -331,14 +331,14 @@ def test_the_command_line_shows_workers_and_pools(
 ) -> None:
     assert "There are no workers." in spectrain("workers").stderr
     assert "There are no pools." in spectrain("pools").stderr
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
-    register.attend("w1", pool="big", host="h", gpus=["NVIDIA L4", "NVIDIA L4"])
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    registry.renew("w1", pool="big", host="h", gpus=["NVIDIA L4", "NVIDIA L4"])
     (_, line) = spectrain("workers").stdout.splitlines()[::2]
     assert [part in line for part in ("w1", "big", "idle", "2 NVIDIA L4")] == [True] * 4
     (_, line) = spectrain("pools").stdout.splitlines()[::2]
     assert line.split() == ["big", "1", "0", "0", "0", "0", "0", "0"]
     assert json.loads(spectrain("workers", "--json").stdout)[0]["name"] == "w1"
-    register.attend("w2", pool="big", host="h")
+    registry.renew("w2", pool="big", host="h")
     assert spectrain("worker", "drain", "1").stdout == "w1 is draining\n"
     assert "it was drained" in spectrain("workers").stdout
     assert spectrain("worker", "undrain", "w1").stdout == "w1 is idle\n"

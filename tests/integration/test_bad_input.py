@@ -33,7 +33,7 @@ from jobs.model.states import State
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
@@ -330,18 +330,18 @@ def test_processes_with_different_volumes_under_one_name_are_told(
 def test_the_doctor_says_of_each_part_how_it_is_and_what_to_change(
     settings: Settings, store: JobStore
 ) -> None:
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=300)
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=300)
     code, said = doctor(settings)
     assert code == 1
     assert "bad  workers: there is none" in said
-    register.attend("w", pool="default", host="h")
+    registry.renew("w", pool="default", host="h")
     code, said = doctor(settings)
     assert (code, said.splitlines()[-1]) == (0, "All is well.")
     assert {line for line in said.splitlines() if line.startswith("ok")} >= {
         "ok   redis", "ok   clock", "ok   storage", "ok   storage's clock", "ok   shared storage",
         "ok   scratch disk", "ok   records", "ok   worker w",
     }  # fmt: skip
-    register.attend("w", pool="default", host="h", unhealthy="Xid 79")
+    registry.renew("w", pool="default", host="h", unhealthy="Xid 79")
     open_storage(settings.storage_url).append("a-23456789/job.json", 0, b"{}")
     settings.scratch_dir.rmdir()
     settings.scratch_dir.write_text("no directory")
@@ -360,7 +360,9 @@ def test_a_worker_on_another_volume_takes_no_job_and_says_why(
     Checks(connect(settings), settings, probe).run()  # of an API
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=settings.lease_seconds)
+    registry = WorkerRegistry(
+        store.redis, prefix=store.prefix, lease_seconds=settings.lease_seconds
+    )
     job = store.submit(JobSpec(name="a", command=["true"]))
     messenger = Messenger(settings, store)
     messenger.flush(store.now())
@@ -380,7 +382,7 @@ def test_a_worker_on_another_volume_takes_no_job_and_says_why(
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        found = wait_until(register.workers, what="the worker")[0]
+        found = wait_until(registry.workers, what="the worker")[0]
         assert found.state is WorkerState.UNHEALTHY
         assert "different volumes" in found.reason
         assert store.get(job.id).attempt == 0

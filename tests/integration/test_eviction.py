@@ -18,7 +18,7 @@ from jobs.model.states import Reason, Request, State
 from jobs.reaper.evictor import Evictor
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]
@@ -26,8 +26,8 @@ SPEC = JobSpec(name="a", command=["true"])
 
 
 @pytest.fixture
-def register(store: JobStore) -> Register:
-    return Register(store.redis, prefix=store.prefix, lease_seconds=60)
+def registry(store: JobStore) -> WorkerRegistry:
+    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
 
 
 @pytest.fixture
@@ -39,9 +39,11 @@ def submit(store: JobStore, priority: int, **changes: Any) -> Job:
     return store.submit(SPEC.model_copy(update={"priority": priority, **changes}))
 
 
-def runs(store: JobStore, register: Register, worker: str, priority: int, **changes: Any) -> Job:
+def runs(
+    store: JobStore, registry: WorkerRegistry, worker: str, priority: int, **changes: Any
+) -> Job:
     """A job that runs on a worker of its own."""
-    register.attend(worker, pool="default", host="h")
+    registry.renew(worker, pool="default", host="h")
     job = submit(store, priority, **changes)
     claimed = store.claim("default", worker)
     assert claimed is not None
@@ -56,9 +58,9 @@ def evicted(store: JobStore, job: Job) -> None:
 
 
 def test_a_waiting_job_evicts_one_of_lower_priority_once(
-    store: JobStore, register: Register, evictor: Evictor
+    store: JobStore, registry: WorkerRegistry, evictor: Evictor
 ) -> None:
-    low, middle = runs(store, register, "w1", 2), runs(store, register, "w2", 5)
+    low, middle = runs(store, registry, "w1", 2), runs(store, registry, "w2", 5)
     high = submit(store, 8)
     assert evictor.run_once(store.now()) == [low.id]
     assert store.get(low.id).request is Request.EVICT
@@ -76,48 +78,52 @@ def test_a_waiting_job_evicts_one_of_lower_priority_once(
     ids=["not preemptible", "equal", "lower"],
 )
 def test_who_must_not_be_evicted_is_not(
-    store: JobStore, register: Register, evictor: Evictor, change: dict[str, Any], priority: int
+    store: JobStore,
+    registry: WorkerRegistry,
+    evictor: Evictor,
+    change: dict[str, Any],
+    priority: int,
 ) -> None:
-    runs(store, register, "w1", 5, **change)
+    runs(store, registry, "w1", 5, **change)
     submit(store, priority)
     assert evictor.run_once(store.now()) == []
 
 
 def test_nobody_is_evicted_before_his_time_or_while_a_worker_is_free(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
-    low = runs(store, register, "w1", 2)
+    low = runs(store, registry, "w1", 2)
     submit(store, 8)
     evictor = Evictor(store, min_seconds=120)
     assert evictor.run_once(store.now()) == []
-    register.attend("w2", pool="default", host="h")
+    registry.renew("w2", pool="default", host="h")
     assert evictor.run_once(store.now() + 121) == []
-    register.drain("w2")
+    registry.drain("w2")
     assert evictor.run_once(store.now() + 121) == [low.id], "a drained worker is no free one"
 
 
 def test_a_worker_that_takes_no_jobs_gives_no_slot(
-    store: JobStore, register: Register, evictor: Evictor
+    store: JobStore, registry: WorkerRegistry, evictor: Evictor
 ) -> None:
-    runs(store, register, "w1", 2)
-    runs(store, register, "w2", 2)
-    register.drain("w1")
-    register.attend("w2", pool="default", host="h", unhealthy="hot")
+    runs(store, registry, "w1", 2)
+    runs(store, registry, "w2", 2)
+    registry.drain("w1")
+    registry.renew("w2", pool="default", host="h", unhealthy="hot")
     submit(store, 8)
     assert evictor.run_once(store.now()) == []
 
 
-def test_aging_evicts_nobody(store: JobStore, register: Register, evictor: Evictor) -> None:
-    runs(store, register, "w1", 5)
+def test_aging_evicts_nobody(store: JobStore, registry: WorkerRegistry, evictor: Evictor) -> None:
+    runs(store, registry, "w1", 5)
     waiting = submit(store, 4)
     store.redis.hset(f"spectrain:job:{waiting.id}", "waits_since", store.now() - 1e6)
     assert evictor.run_once(store.now()) == []
 
 
 def test_a_job_that_has_waited_its_turn_is_evicted_by_what_counts_more_only(
-    store: JobStore, register: Register, evictor: Evictor
+    store: JobStore, registry: WorkerRegistry, evictor: Evictor
 ) -> None:
-    register.attend("w1", pool="default", host="h")
+    registry.renew("w1", pool="default", host="h")
     aged, other = submit(store, 0), submit(store, 5)
     since = store.now() - 6.5 * store.aging_seconds
     store.redis.hset(f"spectrain:job:{aged.id}", "waits_since", since)
@@ -134,10 +140,10 @@ def test_a_job_that_has_waited_its_turn_is_evicted_by_what_counts_more_only(
 
 
 def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
-    store: JobStore, register: Register, evictor: Evictor
+    store: JobStore, registry: WorkerRegistry, evictor: Evictor
 ) -> None:
     """Also where one that has waited long is first in turn: else one job would evict many."""
-    low = runs(store, register, "w1", 2)
+    low = runs(store, registry, "w1", 2)
     aged, high = submit(store, 2), submit(store, 8)
     store.redis.hset(f"spectrain:job:{aged.id}", "waits_since", store.now() - 1e6)
     assert evictor.run_once(store.now()) == [low.id]
@@ -152,9 +158,9 @@ def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
 
 
 def test_a_kept_place_is_anybodys_when_the_job_it_is_kept_for_is_gone(
-    store: JobStore, register: Register, evictor: Evictor
+    store: JobStore, registry: WorkerRegistry, evictor: Evictor
 ) -> None:
-    low = runs(store, register, "w1", 2)
+    low = runs(store, registry, "w1", 2)
     high = submit(store, 8)
     evictor.run_once(store.now())
     evicted(store, low)
@@ -165,9 +171,9 @@ def test_a_kept_place_is_anybodys_when_the_job_it_is_kept_for_is_gone(
 
 
 def test_an_eviction_decided_too_late_is_not_carried_out(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
-    low = runs(store, register, "w1", 2)
+    low = runs(store, registry, "w1", 2)
     high = submit(store, 8)
     assert not store.evict(low.id, 2, high.id)
     store.request(high.id, Request.CANCEL)
@@ -216,7 +222,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[byte
 def test_a_low_job_saves_makes_room_and_goes_on_from_there_afterwards(
     settings: Settings,
     store: JobStore,
-    register: Register,
+    registry: WorkerRegistry,
     worker: subprocess.Popen[bytes],
     wait_until: Wait,
 ) -> None:

@@ -19,7 +19,7 @@ from monitoring.checkpoints import commit
 from monitoring.storage.base import Fence
 from tests.integration.one_worker import Bench, python
 from worker.attempt.supervisor import supervise
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 Wait = Callable[..., Any]
 
@@ -52,7 +52,7 @@ Saving = Callable[..., JobSpec]
 
 
 @pytest.fixture
-def bench(settings: Settings, store: JobStore, warm: WarmStart) -> Iterator[Bench]:
+def bench(settings: Settings, store: JobStore, warm: ForkServerClient) -> Iterator[Bench]:
     """A worker that starts its programs warm: each of them wants torch."""
     bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store, warm.start)
     yield bench

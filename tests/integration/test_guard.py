@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from worker.launch.child import Child, Start, start_cold
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 Wait = Callable[..., Any]
 
@@ -43,7 +43,7 @@ def begin(
 
 
 @pytest.fixture(params=["cold", "warm"])
-def start(request: pytest.FixtureRequest, warm: WarmStart) -> Callable[..., Child]:
+def start(request: pytest.FixtureRequest, warm: ForkServerClient) -> Callable[..., Child]:
     """Starts a command under a guard: a process of its own, or one that the launcher forks."""
     return partial(begin, start_cold if request.param == "cold" else warm.start)
 
@@ -136,10 +136,10 @@ def test_the_tree_dies_with_a_killed_supervisor(tmp_path: Path, wait_until: Wait
 import os, sys, time
 from pathlib import Path
 from worker.launch.child import Child, start_cold
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 start = start_cold
 if {how!r} == "warm":
-    warm = WarmStart(os.environ)
+    warm = ForkServerClient(os.environ)
     assert warm.wait_until_ready(60)
     start = warm.start
 Child([sys.executable, "-c", {TREE!r}], env=dict(os.environ), cwd=Path({str(tmp_path)!r}),

@@ -34,7 +34,7 @@ from jobs.model.states import MOVES, Reason, Request, State
 from jobs.model.workers import WorkerState
 from jobs.store.jobs import JobStore
 from jobs.store.queues import ExpiredLease
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 
 WORKERS = ["w1", "w2", "w3"]
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
@@ -82,7 +82,9 @@ class Lifecycle(RuleBasedStateMachine):
         self.asked: dict[tuple[str, int], Request] = {}  # what was accepted, and not taken back
         self.replaced: dict[str, Request | None] = {}  # what the newest request stood in for
         self.there: dict[str, Entry] = {}
-        self.register = Register(self.store.redis, prefix=self.store.prefix, lease_seconds=600)
+        self.registry = WorkerRegistry(
+            self.store.redis, prefix=self.store.prefix, lease_seconds=600
+        )
 
     @initialize(target=jobs)
     def two_jobs(self) -> Any:
@@ -303,12 +305,12 @@ class Lifecycle(RuleBasedStateMachine):
         worker=st.sampled_from(WORKERS), unhealthy=st.sampled_from(["", "hot"]),
         leaving=st.sampled_from(["", "", "spot notice"]), drained=st.booleans(),
     )  # fmt: skip
-    def attend(self, worker: str, unhealthy: str, leaving: str, drained: bool) -> None:
+    def renew_entry(self, worker: str, unhealthy: str, leaving: str, drained: bool) -> None:
         """A worker says that it is there; what it knows of a drain counts where Redis forgot."""
         before = self.there.get(worker)
         entry = Entry(unhealthy, leaving, before.drained if before else drained)
         self.there[worker] = entry
-        state = self.register.attend(
+        state = self.registry.renew(
             worker, pool="default", host="h", unhealthy=unhealthy, leaving=leaving, drained=drained
         )
         assert state is self.expected_state(worker)
@@ -325,7 +327,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS))
     def leave(self, worker: str) -> None:
-        self.register.leave(worker)
+        self.registry.leave(worker)
         self.there.pop(worker, None)
 
     @rule(job_id=consumes(jobs))
@@ -379,7 +381,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @invariant()
     def the_register_agrees_with_the_records(self) -> None:
-        workers = {worker.name: worker for worker in self.register.workers()}
+        workers = {worker.name: worker for worker in self.registry.workers()}
         assert workers.keys() == self.there.keys()
         for name, worker in workers.items():
             job = self.job_of(name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 PRELUDE = """
 import json, logging, os, resource, sys, threading
@@ -41,7 +41,7 @@ Tell = Callable[[str, Path], dict[str, object]]
 
 
 @pytest.fixture
-def tell(warm: WarmStart, runner: Any) -> Tell:
+def tell(warm: ForkServerClient, runner: Any) -> Tell:
     """What a script tells, run in a process of its own."""
 
     def tell(script: str, root: Path) -> dict[str, object]:

@@ -21,9 +21,9 @@ from jobs.model.states import Reason, Request, State
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.storage.open import open_storage
-from worker.attempt.context import Attendance, Service
+from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 from worker.launch.child import start_cold
 from worker.launch.prepare import Slot
@@ -87,7 +87,7 @@ class Attempted:
         self.store, self.here, self.gate = store, here, Gate()
         self.settings = settings
         self.messenger = Messenger(settings, store)
-        self.attendance = Attendance()
+        self.shutdown_state = ShutdownState()
         here.mkdir(exist_ok=True)
         storage: Any = open_storage(settings.storage_url)
         start, held_store = start_cold, store
@@ -108,8 +108,8 @@ class Attempted:
                 held_store = Held(store, "finish", self.gate, lambda *_: True)  # type: ignore[assignment]
             case "renewal":
                 held_store = Held(store, "renew", self.gate, lambda *_: True)  # type: ignore[assignment]
-        self.service = Service(
-            settings, held_store, self.messenger, storage, Slot(()), self.attendance, start
+        self.service = WorkerContext(
+            settings, held_store, self.messenger, storage, Slot(()), self.shutdown_state, start
         )
         spec = JobSpec(
             name="a",
@@ -461,17 +461,17 @@ def test_an_evicted_job_that_is_paused_meanwhile_stays_paused(store: JobStore) -
 def test_a_worker_that_is_drained_while_its_job_leaves_takes_no_other(
     store: JobStore, request_: Request
 ) -> None:
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
-    register.attend("w", pool="default", host="h")
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    registry.renew("w", pool="default", host="h")
     store.submit(JobSpec(name="a", command=["true"]))
     running = store.claim("default", "w")
     assert running is not None
     store.request(running.id, request_)
-    assert register.drain("w").job == running.id
+    assert registry.drain("w").job == running.id
     after = end(store, running, AFTER[request_][1])
     assert after is not None
     assert after.state is AFTER[request_][0]
-    worker = register.get("w")
+    worker = registry.get("w")
     assert worker is not None
     assert (worker.state, worker.job) == (WorkerState.DRAINING, None)
 
@@ -499,7 +499,7 @@ def test_a_worker_that_is_told_to_stop_while_storage_is_away_gives_its_job_back_
     attempt = Attempted(
         settings.model_copy(update={"grace_seconds": 600}), store, tmp_path / "here"
     )
-    attempt.attendance.stop()
+    attempt.shutdown_state.stop()
     job = attempt.end()
     assert (job.state, job.reason) == (State.QUEUED, Reason.PREEMPTED)
     assert job.no_progress == 0

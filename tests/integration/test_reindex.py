@@ -24,7 +24,7 @@ from jobs.model.change import JobChange
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
-from jobs.reaper.backup import Keeping
+from jobs.reaper.backup import Backup
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
 from monitoring.storage.base import Fence, Storage
@@ -34,7 +34,7 @@ from monitoring.storage.run_records import RunRecords
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
 # Counters begin anew: one that came back with all it had would look like as many new ends.
-OF_THE_MOMENT = {"unkept", "outbox", "leases", "memory", "tallies"}
+OF_THE_MOMENT = {"dirty", "outbox", "leases", "epoch", "counters"}
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -83,7 +83,7 @@ class Jobs:
         self.storage.put(f"{job.id}/attempts/{job.attempt}.json", path, Fence(job.id, job.attempt))
 
     def keep(self) -> None:
-        Keeping(self.store, RunRecords(self.storage)).run_once(threading.Event())
+        Backup(self.store, RunRecords(self.storage)).run_once(threading.Event())
 
     def lose(self) -> None:
         self.store.redis.flushall()
@@ -234,7 +234,7 @@ def test_a_run_without_a_copy_of_its_record_is_made_of_what_it_says_itself(
 
 def test_a_copy_that_was_overtaken_while_it_was_written_is_made_again(jobs: Jobs) -> None:
     job = jobs.submit()
-    keeping = Keeping(jobs.store, RunRecords(jobs.storage))
+    keeping = Backup(jobs.store, RunRecords(jobs.storage))
 
     class Slow(RunRecords):
         """Another process copies, too, while this one writes."""
@@ -244,9 +244,9 @@ def test_a_copy_that_was_overtaken_while_it_was_written_is_made_again(jobs: Jobs
             keeping.run_once(threading.Event())
             super().put(run, data)
 
-    first = Keeping(jobs.store, Slow(jobs.storage))
-    assert first._run("kept", job.id, "0")[0] != "ok"
-    at = jobs.store.redis.zscore("spectrain:unkept", job.id)
+    first = Backup(jobs.store, Slow(jobs.storage))
+    assert first._run("backed_up", job.id, "0")[0] != "ok"
+    at = jobs.store.redis.zscore("spectrain:dirty", job.id)
     assert first._copied(job.id, at)
     stale = RunRecords(jobs.storage).read(job.id) or b""
     assert json.loads(stale)["fields"]["state"] == "queued"
@@ -279,7 +279,7 @@ def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs
     job = jobs.end(jobs.begin(), Reason.COMPLETED)
     jobs.keep()
     assert jobs.storage.stat(f"{job.id}/attempts/1.json")
-    jobs.store.redis.zadd("spectrain:unkept", {job.id: 1.0})
+    jobs.store.redis.zadd("spectrain:dirty", {job.id: 1.0})
 
     class Late(RunRecords):
         def put(self, run: str, data: bytes) -> None:
@@ -288,7 +288,7 @@ def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs
             jobs.store.delete(job.id)
             super().put(run, data)
 
-    Keeping(jobs.store, Late(jobs.storage)).run_once(threading.Event())
+    Backup(jobs.store, Late(jobs.storage)).run_once(threading.Event())
     assert jobs.storage.list(job.id) == []
 
 
@@ -322,7 +322,7 @@ def test_half_a_copy_is_none_and_the_rest_of_the_run_counts(jobs: Jobs, tmp_path
 
 def test_a_deleted_job_is_told_from_one_that_redis_has_lost(jobs: Jobs) -> None:
     job = jobs.begin()
-    memory = jobs.store.memory()
+    memory = jobs.store.epoch()
     jobs.end(job, Reason.COMPLETED)
     jobs.store.delete(job.id)
     with pytest.raises(RecordGoneError) as gone:
@@ -461,9 +461,9 @@ def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_
     loses: Loses, wait_until: Wait
 ) -> None:
     spec = JobSpec(name="t", train=TRAINING, checkpoint={"every_steps": 20}, priority=9)
-    twin = loses.store.submit(spec.model_copy(update={"name": "twin"}))
+    reference = loses.store.submit(spec.model_copy(update={"name": "reference"}))
     worker = loses.worker()
-    wait_until(lambda: loses.store.get(twin.id).state is State.SUCCEEDED, what="the twin")
+    wait_until(lambda: loses.store.get(reference.id).state is State.SUCCEEDED, what="the reference")
     job = loses.store.submit(spec)
     waiting = loses.store.submit(JobSpec(name="waiting", command=["true"], priority=1))
     wait_until(lambda: loses.has_checkpoint(job), what="a checkpoint")
@@ -486,8 +486,8 @@ def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_
     ended = loses.store.get(job.id)
     assert [a.reason for a in ended.attempts] == [Reason.LOST, Reason.COMPLETED]
     assert (ended.attempts[1].resumed_from or 0) > 0
-    assert loses.curve(job) == loses.curve(twin)
-    assert loses.store.get(twin.id).state is State.SUCCEEDED
+    assert loses.curve(job) == loses.curve(reference)
+    assert loses.store.get(reference.id).state is State.SUCCEEDED
 
 
 def test_a_worker_that_trains_while_redis_loses_its_memory_goes_on_and_is_not_doubled(

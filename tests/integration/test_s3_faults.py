@@ -32,7 +32,7 @@ from monitoring.storage.open import open_storage
 from monitoring.storage.s3 import bucket as s3_bucket
 from monitoring.storage.s3 import download as s3_download
 from monitoring.storage.s3.storage import S3Storage
-from worker.attempt.context import Attendance, Service
+from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 from worker.files.publish import Publisher
 from worker.files.restore import restore
@@ -344,7 +344,7 @@ def test_a_store_that_refuses_connections_costs_no_step_and_gets_all_that_waited
     assert claimed is not None
     messenger = Messenger(settings, store)
     own = open_storage(settings.storage_url, proxy.address)
-    service = Service(settings, store, messenger, own, Slot(()), Attendance())
+    service = WorkerContext(settings, store, messenger, own, Slot(()), ShutdownState())
     thread = threading.Thread(target=supervise, args=(service, claimed))
     thread.start()
     try:

@@ -19,7 +19,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.storage.base import Storage
 from monitoring.storage.open import open_storage
-from worker.attempt.context import Attendance, Service
+from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 from worker.launch.prepare import Slot
 
@@ -157,22 +157,22 @@ def test_a_preempted_job_goes_on_with_its_files_from_the_store(
     job = store.submit(JobSpec.model_validate(spec))
     log = f"{job.id}/logs/output.log"
 
-    def worker() -> tuple[Attendance, threading.Thread]:
+    def worker() -> tuple[ShutdownState, threading.Thread]:
         claimed = store.claim("default", "w")
         assert claimed is not None
-        attendance = Attendance()
+        shutdown_state = ShutdownState()
         own = open_storage(s3_settings.storage_url)
-        service = Service(s3_settings, store, messenger, own, Slot(()), attendance)
+        service = WorkerContext(s3_settings, store, messenger, own, Slot(()), shutdown_state)
         thread = threading.Thread(target=supervise, args=(service, claimed))
         thread.start()
-        return attendance, thread
+        return shutdown_state, thread
 
-    attendance, thread = worker()
+    shutdown_state, thread = worker()
     wait_until(
         lambda: storage.stat(log) is not None and b"step 1" in storage.read(log),
         what="two steps in the store",
     )
-    attendance.stop()
+    shutdown_state.stop()
     thread.join(30)
     job = store.get(job.id)
     assert (job.state, job.reason) == (State.QUEUED, Reason.PREEMPTED)

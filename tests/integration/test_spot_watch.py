@@ -28,7 +28,7 @@ from jobs.model.states import Reason, State
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from tests.integration.one_worker import worker_settings
 from worker.spot.notices import Notice, NotUnderstoodError
 from worker.spot.services import open_service
@@ -480,8 +480,8 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
 
 
 @pytest.fixture
-def register(store: JobStore) -> Register:
-    return Register(store.redis, prefix=store.prefix, lease_seconds=30)
+def registry(store: JobStore) -> WorkerRegistry:
+    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=30)
 
 
 @pytest.fixture
@@ -507,11 +507,11 @@ def test_a_notice_costs_no_step_and_the_job_goes_on_elsewhere(
     start_worker: StartWorker,
     submit: Callable[[str], Job],
     store: JobStore,
-    register: Register,
+    registry: WorkerRegistry,
     wait_until: Wait,
 ) -> None:
     taken_away = start_worker(fake)
-    wait_until(register.workers, what="the worker")
+    wait_until(registry.workers, what="the worker")
     job = submit(TRAIN)
     wait_until(lambda: reached(store, job, 20), what="some steps")
     fake.notice()
@@ -519,7 +519,7 @@ def test_a_notice_costs_no_step_and_the_job_goes_on_elsewhere(
     ended = store.get(job.id)
     assert (ended.state, ended.reason) == (State.QUEUED, Reason.PREEMPTED)
     assert ended.attempts[0].message.startswith(fake.reason)
-    assert not register.workers()
+    assert not registry.workers()
     start_worker()
     wait_until(lambda: store.get(job.id).state is State.SUCCEEDED, what="the job, elsewhere")
     first, second = store.get(job.id).attempts
@@ -533,17 +533,17 @@ def test_a_notice_is_shown_and_a_sigterm_of_the_platform_after_it_is_no_second_o
     start_worker: StartWorker,
     submit: Callable[[str], Job],
     store: JobStore,
-    register: Register,
+    registry: WorkerRegistry,
     wait_until: Wait,
 ) -> None:
     worker = start_worker(aws, SPECTRAIN_GRACE_SECONDS="600")
-    wait_until(register.workers, what="the worker")
+    wait_until(registry.workers, what="the worker")
     job = submit(STUBBORN)
     wait_until(lambda: reached(store, job, 0), what="the child")
     aws.notice(seconds=600)
     wait_until(lambda: reached(store, job, 1), what="the word at the child")
     (leaving,) = wait_until(
-        lambda: [w for w in register.workers() if w.state is WorkerState.DRAINING], what="its word"
+        lambda: [w for w in registry.workers() if w.state is WorkerState.DRAINING], what="its word"
     )
     assert leaving.job == job.id
     assert leaving.reason.startswith(aws.reason)
@@ -570,13 +570,13 @@ def test_a_worker_that_is_started_under_a_notice_takes_no_job_until_it_is_withdr
     start_worker: StartWorker,
     submit: Callable[[str], Job],
     store: JobStore,
-    register: Register,
+    registry: WorkerRegistry,
     wait_until: Wait,
 ) -> None:
     """It does not leave: who started it would only start it again."""
     fake.notice()
     worker = start_worker(fake)
-    (there,) = wait_until(register.workers, what="the worker")
+    (there,) = wait_until(registry.workers, what="the worker")
     assert there.state is WorkerState.DRAINING
     assert there.reason.startswith(fake.reason)
     job = submit("print('runs')")

@@ -20,7 +20,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, STUBBORN, Bench, python
 from worker.attempt import memory
-from worker.attempt.context import Attendance
+from worker.attempt.context import ShutdownState
 from worker.attempt.supervisor import supervise
 
 Wait = Callable[..., Any]
@@ -79,8 +79,8 @@ def test_what_can_never_run_fails_at_once_and_says_why(
 
 @pytest.mark.parametrize(
     ("grace", "stop", "message"),
-    [(4, Attendance.stop, "the worker was told to stop"),
-     (600, lambda attendance: attendance.leave("spot notice", 4), "spot notice")],
+    [(4, ShutdownState.stop, "the worker was told to stop"),
+     (600, lambda shutdown_state: shutdown_state.leave("spot notice", 4), "spot notice")],
     ids=["the grace", "the notice of the cloud"],
 )  # fmt: skip
 def test_a_program_that_ignores_sigterm_is_killed_within_the_grace(
@@ -88,14 +88,14 @@ def test_a_program_that_ignores_sigterm_is_killed_within_the_grace(
     store: JobStore,
     wait_until: Wait,
     grace: float,
-    stop: Callable[[Attendance], None],
+    stop: Callable[[ShutdownState], None],
     message: str,
 ) -> None:
     bench = Bench(settings.model_copy(update={"grace_seconds": grace}), store)
     job = bench.claim(python(STUBBORN))
     thread = bench.begin(job)
     wait_until(lambda: "up" in bench.output(job), what="the program")
-    stop(bench.attendance)
+    stop(bench.shutdown_state)
     thread.join(60)
     assert not thread.is_alive()
     job = bench.store.get(job.id)
@@ -206,12 +206,13 @@ from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
 from monitoring.storage.open import open_storage
 from worker.launch.prepare import Slot
-from worker.attempt.context import Attendance, Service
+from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 settings = Settings()
 store = open_store(connect(settings), settings)
 storage = open_storage(settings.storage_url)
-service = Service(settings, store, Messenger(settings, store), storage, Slot(()), Attendance())
+messenger = Messenger(settings, store)
+service = WorkerContext(settings, store, messenger, storage, Slot(()), ShutdownState())
 job = store.claim("default", "w")
 pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
 supervise(service, job)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worker.launch.child import start_cold
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 # What a program can see of how it was started.
 LOOK = """
@@ -55,7 +55,9 @@ print(json.dumps(seen, default=str, indent=1))
     ],
     ids=" ".join,
 )
-def test_a_program_sees_no_difference(warm: WarmStart, runner: Any, command: list[str]) -> None:
+def test_a_program_sees_no_difference(
+    warm: ForkServerClient, runner: Any, command: list[str]
+) -> None:
     (runner.cwd / "look.py").write_text(LOOK)
     (runner.cwd / "sub").mkdir()
     (runner.cwd / "sub" / "link.py").symlink_to("../look.py")
@@ -110,7 +112,9 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("script", ENDS.values(), ids=ENDS)
-def test_a_program_ends_as_it_would_have_ended(warm: WarmStart, runner: Any, script: str) -> None:
+def test_a_program_ends_as_it_would_have_ended(
+    warm: ForkServerClient, runner: Any, script: str
+) -> None:
     (runner.cwd / "s.py").write_bytes(script.encode("latin-1" if "latin" in script else "utf-8"))
     kept = runner.cwd / "kept.txt"
     for command in (["python", "s.py"], ["python", "-m", "s"]):
@@ -136,7 +140,9 @@ def test_a_program_ends_as_it_would_have_ended(warm: WarmStart, runner: Any, scr
     ],
     ids=" ".join,
 )
-def test_any_other_command_is_what_it_was(warm: WarmStart, runner: Any, command: list[str]) -> None:
+def test_any_other_command_is_what_it_was(
+    warm: ForkServerClient, runner: Any, command: list[str]
+) -> None:
     (runner.cwd / "directory.py").mkdir()
     (runner.cwd / "directory.py" / "__main__.py").write_text("print(__file__)")
     cold, ours = (runner.run(start, command) for start in (start_cold, warm.start))

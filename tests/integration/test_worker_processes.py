@@ -22,7 +22,7 @@ from jobs.model.states import Reason, Request, State
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from monitoring.paths import RunPaths
 from tests.integration.one_worker import OwnRedis, worker_settings
 from worker.healthcheck import running_workers, verdict
@@ -33,8 +33,8 @@ NAPPING = JobSpec(name="nap", command=["sleep", "600"])
 
 
 @pytest.fixture
-def register(store: JobStore) -> Register:
-    return Register(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
+def registry(store: JobStore) -> WorkerRegistry:
+    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
 
 
 class Workers:
@@ -90,26 +90,26 @@ def messenger(settings: Settings, store: JobStore) -> Iterator[Messenger]:
 
 def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_is_one(
     workers: Workers,
-    register: Register,
+    registry: WorkerRegistry,
     store: JobStore,
     messenger: Messenger,
     settings: Settings,
     wait_until: Wait,
 ) -> None:
     process = workers.start()
-    wait_until(register.workers, what="the worker")
-    assert verdict([process.pid], socket.gethostname(), register.workers()) == ""
+    wait_until(registry.workers, what="the worker")
+    assert verdict([process.pid], socket.gethostname(), registry.workers()) == ""
     wait_until(lambda: not any(settings.scratch_dir.rglob("*")), what="a tidy directory")
     settings.scratch_dir.rmdir()
     settings.scratch_dir.write_text("no directory")
     jobs = [store.submit(SPEC) for _ in range(3)]
     messenger.flush(store.now())
     worker = wait_until(
-        lambda: next((w for w in register.workers() if w.state is WorkerState.UNHEALTHY), None),
+        lambda: next((w for w in registry.workers() if w.state is WorkerState.UNHEALTHY), None),
         what="the worker's word",
     )
     assert "its scratch disk" in worker.reason
-    assert verdict([process.pid], socket.gethostname(), register.workers()) == worker.reason
+    assert verdict([process.pid], socket.gethostname(), registry.workers()) == worker.reason
     assert [store.get(job.id).attempt for job in jobs] == [0, 0, 0]
     settings.scratch_dir.unlink()
     for job in jobs:
@@ -118,33 +118,33 @@ def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_
 
 
 def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
-    workers: Workers, register: Register, wait_until: Wait
+    workers: Workers, registry: WorkerRegistry, wait_until: Wait
 ) -> None:
     leaving, killed = workers.start(), workers.start()
-    wait_until(lambda: len(register.workers()) == 2, what="both workers")
+    wait_until(lambda: len(registry.workers()) == 2, what="both workers")
     assert {leaving.pid, killed.pid} <= set(running_workers())
     killed.send_signal(signal.SIGSTOP)
     wait_until(lambda: killed.pid not in running_workers(), what="a worker that stands still")
     killed.kill()
     leaving.terminate()
     assert leaving.wait(30) == 0
-    wait_until(lambda: not register.workers(), what="an empty register", seconds=20)
-    assert len(register._redis.keys("spectrain:worker:*")) == 1, "only the killed one's is kept"
+    wait_until(lambda: not registry.workers(), what="an empty registry", seconds=20)
+    assert len(registry._redis.keys("spectrain:worker:*")) == 1, "only the killed one's is kept"
 
 
 def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     workers: Workers,
-    register: Register,
+    registry: WorkerRegistry,
     store: JobStore,
     messenger: Messenger,
     wait_until: Wait,
 ) -> None:
     workers.start()
-    (first,) = wait_until(register.workers, what="the worker")
+    (first,) = wait_until(registry.workers, what="the worker")
     running = store.submit(JobSpec(name="b", command=["sleep", "2"]))
     messenger.flush(store.now())
     wait_until(lambda: store.get(running.id).state is State.RUNNING, what="a start")
-    register.drain(first.name)
+    registry.drain(first.name)
     waiting = [store.submit(SPEC) for _ in range(3)]
     messenger.flush(store.now())
     queue = "spectrain:queue:default"
@@ -162,23 +162,23 @@ def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     assert workers.started[1].wait(30) == 0
     last = store.submit(SPEC)
     messenger.flush(store.now())
-    register.undrain(first.name)
+    registry.undrain(first.name)
     wait_until(lambda: store.get(last.id).state is State.SUCCEEDED, what="the undrained worker")
-    register.drain(first.name)
+    registry.drain(first.name)
     workers.started[0].terminate()
     assert workers.started[0].wait(30) == 0
 
 
 def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
     workers: Workers,
-    register: Register,
+    registry: WorkerRegistry,
     store: JobStore,
     messenger: Messenger,
     wait_until: Wait,
     tmp_path: Path,
 ) -> None:
     worker = workers.start(SPECTRAIN_GRACE_SECONDS="600")
-    wait_until(register.workers, what="the worker")
+    wait_until(registry.workers, what="the worker")
     asked = tmp_path / "asked"
     script = f"trap 'touch {asked}' TERM; while true; do sleep 0.05; done"
     job = store.submit(JobSpec(name="stubborn", command=["sh", "-c", script]))
@@ -187,7 +187,7 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
     worker.send_signal(signal.SIGTERM)
     wait_until(asked.exists, what="the first SIGTERM at the child")
     leaving = wait_until(
-        lambda: [w for w in register.workers() if w.state is WorkerState.DRAINING],
+        lambda: [w for w in registry.workers() if w.state is WorkerState.DRAINING],
         what="its word",
     )
     assert (leaving[0].job, leaving[0].reason) == (job.id, "it was told to stop")
@@ -198,7 +198,7 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
     ended = store.get(job.id)
     assert (ended.state, ended.reason) == (State.QUEUED, Reason.PREEMPTED)
     assert ended.attempts[0].exit_code == 137
-    assert register.workers() == []
+    assert registry.workers() == []
 
 
 def stubborn_child(script: str) -> bool:
@@ -212,7 +212,7 @@ def stubborn_child(script: str) -> bool:
 def said(workers: Workers, times: int) -> bool:
     """Whether both workers have noticed so many outages, and Celery in the idle one the first."""
     log = workers.logs()
-    noticed = log.count("cannot reach the register") == 2 * times
+    noticed = log.count("cannot reach the registry") == 2 * times
     return noticed and "Connection to broker lost" in log
 
 
@@ -228,15 +228,15 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
     workers = Workers(settings, tmp_path)
     with connect(settings) as client:
         store = JobStore(client, lease_seconds=1)
-        register = Register(client, prefix="spectrain:", lease_seconds=1)
+        registry = WorkerRegistry(client, prefix="spectrain:", lease_seconds=1)
         messenger = Messenger(settings, store)
         try:
             running = [workers.start(), workers.start()]
-            wait_until(lambda: len(register.workers()) == 2, what="the workers")
+            wait_until(lambda: len(registry.workers()) == 2, what="the workers")
             job = store.submit(NAPPING)
             messenger.flush(store.now())
             wait_until(lambda: store.get(job.id).worker, what="the job")
-            before = register.workers()
+            before = registry.workers()
             assert {worker.state for worker in before} == {WorkerState.BUSY, WorkerState.IDLE}
             for outage in (1, 2):
                 redis.kill()
@@ -244,7 +244,7 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
                 wait_until(lambda n=outage: said(workers, n), what="the workers' word")
                 redis = start()
                 store.redis.delete("spectrain:workers")
-                wait_until(lambda: register.workers() == before, what="the register as it was")
+                wait_until(lambda: registry.workers() == before, what="the registry as it was")
             assert [worker.poll() for worker in running] == [None, None]
             assert store.get(job.id).state is State.RUNNING
             log = workers.logs()
@@ -256,10 +256,14 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
 
 
 def test_what_is_asked_is_seen_at_once_however_rarely_the_lease_is_renewed(
-    workers: Workers, register: Register, store: JobStore, messenger: Messenger, wait_until: Wait
+    workers: Workers,
+    registry: WorkerRegistry,
+    store: JobStore,
+    messenger: Messenger,
+    wait_until: Wait,
 ) -> None:
     workers.start(SPECTRAIN_LEASE_SECONDS="3000")  # renewed every ten minutes
-    wait_until(register.workers, what="the worker")
+    wait_until(registry.workers, what="the worker")
     job = store.submit(NAPPING)
     messenger.flush(store.now())
 

@@ -17,7 +17,7 @@ from worker.launch.prepare import Slot
 
 
 @dataclass
-class Attendance:
+class ShutdownState:
     """Whether this worker was told to stop and why, and what wakes its supervisor."""
 
     wake: threading.Event = field(default_factory=threading.Event)
@@ -66,7 +66,7 @@ class Attendance:
 
 
 @dataclass(frozen=True)
-class Service:
+class WorkerContext:
     """What a worker process has for all its attempts."""
 
     settings: Settings
@@ -74,5 +74,5 @@ class Service:
     messenger: Messenger
     storage: Storage
     slot: Slot
-    attendance: Attendance
+    shutdown_state: ShutdownState
     start: Start = start_cold

@@ -9,7 +9,7 @@ from jobs.errors import STORE_AWAY, ForgottenError, RecordGoneError
 from jobs.model.record import Job, Progress
 from worker.attempt.advice import Advice
 from worker.attempt.background import Background
-from worker.attempt.context import Service
+from worker.attempt.context import WorkerContext
 
 # Of a lease. What is renewed five times in it does not run out in so short an absence, and may in a
 # longer one.
@@ -24,34 +24,34 @@ class Lease:
     at once when the worker hears that something was asked, and where it does not, a little later.
     """
 
-    def __init__(self, service: Service, job: Job) -> None:
+    def __init__(self, context: WorkerContext, job: Job) -> None:
         self.progress = Progress()
         self.advice: Advice | None = None
         self.request = job.request
         self.limits = job.spec.limits
-        self._store = service.store
-        self._wake = service.attendance.wake
+        self._store = context.store
+        self._wake = context.shutdown_state.wake
         self._job = job
         self._advised = False
-        self._memory: str | None = None  # of the Redis that had the record last
-        self._attendance = service.attendance
+        self._epoch: str | None = None  # of the Redis that had the record last
+        self._shutdown_state = context.shutdown_state
         self._limits_read = time.monotonic()
-        self._limits_seconds = service.settings.lease_seconds
+        self._limits_seconds = context.settings.lease_seconds
         self._thread = Background(
             "Redis",
             self._renew,
-            seconds=service.settings.lease_seconds / 5,
+            seconds=context.settings.lease_seconds / 5,
             on_overtaken=self._wake,
         )
 
     def start(self) -> None:
         """Starts renewing."""
-        self._attendance.on_asked = self._look
+        self._shutdown_state.on_asked = self._look
         self._thread.start()
 
     def stop(self) -> None:
         """Renews no more."""
-        self._attendance.on_asked = None
+        self._shutdown_state.on_asked = None
         self._thread.stop()
 
     def tell(self, progress: Progress) -> None:
@@ -97,12 +97,12 @@ class Lease:
                 self._job.id, self._job.attempt, self.progress, self._job.worker
             )
         except RecordGoneError as error:
-            if error.memory and error.memory == self._memory:
+            if error.epoch and error.epoch == self._epoch:
                 raise  # deleted
-            self._memory = None
+            self._epoch = None
             raise ForgottenError(self._job.id) from error
-        self._memory = self._memory or self._store.memory()
-        self._attendance.renewed_at = time.monotonic()
+        self._epoch = self._epoch or self._store.epoch()
+        self._shutdown_state.renewed_at = time.monotonic()
         if request is not self.request:
             self.request = request
             self._wake.set()

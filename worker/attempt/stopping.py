@@ -6,7 +6,7 @@ import logging
 import math
 import time
 
-from worker.attempt.context import Service
+from worker.attempt.context import WorkerContext
 from worker.attempt.outcome import Intent, grace
 from worker.launch.child import Child
 
@@ -19,10 +19,10 @@ class Stopping:
     The weightiest of several reasons counts: `intent`, None while there is none.
     """
 
-    def __init__(self, service: Service, job_id: str) -> None:
+    def __init__(self, context: WorkerContext, job_id: str) -> None:
         self.intent: Intent | None = None
-        self._attendance = service.attendance
-        self._settings = service.settings
+        self._shutdown_state = context.shutdown_state
+        self._settings = context.settings
         self._job_id = job_id
         self._kill_at = math.inf  # time.monotonic
 
@@ -35,7 +35,7 @@ class Stopping:
         """Asks the child to leave; `last_upload` is in seconds (`worker.attempt.outcome.grace`)."""
         first = self.intent is None
         self.intend(intent)
-        since = self._attendance.stop_since
+        since = self._shutdown_state.stop_since
         pressing = intent if since is None else Intent.SHUTDOWN
         seconds = grace(pressing, self.grace_seconds, last_upload)
         self._kill_at = min(self._kill_at, (time.monotonic() if since is None else since) + seconds)
@@ -51,10 +51,10 @@ class Stopping:
     @property
     def grace_seconds(self) -> float:
         """From a stop request to the kill; less where the machine is gone sooner."""
-        return self._attendance.seconds(self._settings.grace_seconds)
+        return self._shutdown_state.seconds(self._settings.grace_seconds)
 
     @property
     def worker_leaves_at(self) -> float:
         """The `time.monotonic` by which this worker must be gone; infinite while it may stay."""
-        since = self._attendance.stop_since
+        since = self._shutdown_state.stop_since
         return math.inf if since is None else since + self.grace_seconds

@@ -23,7 +23,7 @@ from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
 from worker.attempt.advice import advise
 from worker.attempt.background import Background
-from worker.attempt.context import Service
+from worker.attempt.context import WorkerContext
 from worker.attempt.lease import ABSENCE, Lease
 from worker.attempt.memory import oom_kills
 from worker.attempt.observe import Observer, began_anew
@@ -54,11 +54,11 @@ class Overtaken(Exception):  # noqa: N818 - nothing went wrong with this attempt
     """Another attempt has the job: stop without a word."""
 
 
-def supervise(service: Service, job: Job) -> None:
+def supervise(context: WorkerContext, job: Job) -> None:
     """Runs the job's current attempt to its end."""
     log.info("job %s: attempt %d starts", job.id, job.attempt)
-    scratch = Scratch(service.settings.scratch_dir, job.id, job.attempt)
-    attempt = _Attempt(service, job, scratch)
+    scratch = Scratch(context.settings.scratch_dir, job.id, job.attempt)
+    attempt = _Attempt(context, job, scratch)
     try:
         try:
             with scratch.held():
@@ -78,15 +78,15 @@ def supervise(service: Service, job: Job) -> None:
 class _Attempt:
     """One attempt; whatever raises `Overtaken` or the like is final."""
 
-    def __init__(self, service: Service, job: Job, scratch: Scratch) -> None:
-        self._service = service
+    def __init__(self, context: WorkerContext, job: Job, scratch: Scratch) -> None:
+        self._context = context
         self._job = job
         self._scratch = scratch
-        self._stopping = Stopping(service, job.id)
+        self._stopping = Stopping(context, job.id)
         self._puzzled = False
         self._begun = time.monotonic()
         self._restore_seconds: float | None = None
-        self._lease = Lease(service, job)
+        self._lease = Lease(context, job)
         self._receipts = Receipts(job, scratch.run)
 
     def run(self) -> None:
@@ -117,7 +117,7 @@ class _Attempt:
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
         self._restore_seconds = time.monotonic() - self._begun
         try:
-            launch = prepare(self._job, self._scratch, self._service.slot, self._service.settings)
+            launch = prepare(self._job, self._scratch, self._context.slot, self._context.settings)
         except CannotLaunchError as error:
             return Outcome(Reason.ERROR, str(error), retryable=False)
         return self._attend_child(launch, restored[0])
@@ -125,8 +125,8 @@ class _Attempt:
     def _attend_child(self, launch: Launch, restored: Restored) -> Outcome:
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
-            self._service.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
-            absence=self._service.settings.lease_seconds * ABSENCE, confirm=self._lease.confirm,
+            self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
+            absence=self._context.settings.lease_seconds * ABSENCE, confirm=self._lease.confirm,
             spoiled=lambda: guarded and began_anew(self._scratch, restored, in_doubt=True),
         )  # fmt: skip
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
@@ -137,8 +137,8 @@ class _Attempt:
             env=launch.env,
             cwd=launch.cwd,
             output=self._scratch.output,
-            on_exit=self._service.attendance.wake.set,
-            start=self._service.start,
+            on_exit=self._context.shutdown_state.wake.set,
+            start=self._context.start,
         )
         try:
             publication.start()
@@ -161,14 +161,14 @@ class _Attempt:
 
     def _with_notice(self, ended: Outcome, intent: Intent | None) -> Outcome:
         """The outcome, with what the cloud said where that was the reason."""
-        notice = self._service.attendance.notice
+        notice = self._context.shutdown_state.notice
         told = intent is Intent.SHUTDOWN and ended.reason is Reason.PREEMPTED and notice
         return replace(ended, message=notice) if told else ended
 
     # -- before -----------------------------------------------------------------------------
 
     def _restore(self) -> Restored | None:
-        storage, run = self._service.storage, self._scratch.run
+        storage, run = self._context.storage, self._scratch.run
         storage.seize(Fence(self._job.id, self._job.attempt))
         self._scratch.empty()
         restored = restore(
@@ -194,7 +194,7 @@ class _Attempt:
         self, child: Child, publisher: Publisher, publication: Background, restored: Restored
     ) -> int:
         """The child's exit code, after looking after it once a second or when woken."""
-        attendance = self._service.attendance
+        shutdown_state = self._context.shutdown_state
         observer = Observer(self._job.spec, self._scratch, restored, self._begun)
         while True:
             code = child.exit_code
@@ -211,8 +211,8 @@ class _Attempt:
             if (violation := self._violation(observer)) is not None:
                 self._stopping.ask(child, violation, publisher.longest_seconds)
             self._stopping.kill_when_due(child)
-            attendance.wake.wait(_TICK_SECONDS)
-            attendance.wake.clear()
+            shutdown_state.wake.wait(_TICK_SECONDS)
+            shutdown_state.wake.clear()
 
     def _violation(self, observer: Observer) -> Intent | None:
         """What the attempt must be stopped for."""
@@ -226,7 +226,7 @@ class _Attempt:
 
     def _asked(self) -> Intent | None:
         """What this worker or this attempt was asked for; the weightier of both."""
-        shutdown = Intent.SHUTDOWN if self._service.attendance.stop_since is not None else None
+        shutdown = Intent.SHUTDOWN if self._context.shutdown_state.stop_since is not None else None
         request = self._lease.request  # once: it may be taken back
         return BY_REQUEST[request] if request is not None else shutdown
 
@@ -266,7 +266,7 @@ class _Attempt:
             self._lease.progress,
             save_seconds=saved.seconds,
             upload_seconds=publisher.longest_seconds,
-            grace_seconds=self._service.settings.grace_seconds,
+            grace_seconds=self._context.settings.grace_seconds,
             run_seconds=self._run_seconds,
         )
         if self._lease.advice is not None:
@@ -274,8 +274,8 @@ class _Attempt:
         return self._lease.advice is not None
 
     def _background(self, name: str, action: Callable[[], None], *, nice: int = 0) -> Background:
-        seconds = min(_TICK_SECONDS, self._service.settings.lease_seconds / 5)
-        wake = self._service.attendance.wake
+        seconds = min(_TICK_SECONDS, self._context.settings.lease_seconds / 5)
+        wake = self._context.shutdown_state.wake
         return Background(name, action, seconds=seconds, on_overtaken=wake, nice=nice)
 
     # -- after ------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ class _Attempt:
 
         A worker that was told to stop gives up with its grace: the reaper finds the attempt lost.
         """
-        store, told = self._service.store, False
+        store, told = self._context.store, False
         while True:
             try:
                 self._lease.note_advice()
@@ -360,7 +360,7 @@ class _Attempt:
         log.info("job %s: attempt %d %s, the job is %s",
                  self._job.id, receipt.number, receipt.reason, state)  # fmt: skip
         try:
-            self._service.messenger.flush(store.now())
+            self._context.messenger.flush(store.now())
         except Exception as error:  # the outbox has it: the reaper sends it
             log.warning("job %s: nobody was woken for it yet: %s", self._job.id, error)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jobs.errors import STORE_AWAY
 from jobs.model.workers import WorkerState
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Identity:
     gpus: tuple[str, ...] = ()
 
 
-class Presence:
+class Registration:
     """Renews the worker's entry in a thread of its own, through outages of Redis.
 
     `health` says why the worker must not run a job, '' while it may; `leaving` why it
@@ -38,7 +38,7 @@ class Presence:
 
     def __init__(
         self,
-        register: Register,
+        registry: WorkerRegistry,
         identity: Identity,
         *,
         seconds: float,
@@ -47,7 +47,7 @@ class Presence:
         renewed_at: Callable[[], float] = lambda: -math.inf,
     ) -> None:
         self.identity = identity
-        self._register = register
+        self._registry = registry
         self._seconds = seconds
         self._health = health
         self._leaving = leaving
@@ -110,7 +110,7 @@ class Presence:
         if not hurried and self._is_kept(health, leaving):
             return
         try:
-            state = self._register.attend(
+            state = self._registry.renew(
                 self.identity.name,
                 pool=self.identity.pool,
                 host=self.identity.host,
@@ -162,6 +162,6 @@ class Presence:
             hurried = self._hurry.wait(self._seconds)
             self._hurry.clear()
         try:
-            self._register.leave(self.identity.name)
+            self._registry.leave(self.identity.name)
         except STORE_AWAY as error:
             log.info("the register keeps worker %s for a while: %s", self.identity.name, error)

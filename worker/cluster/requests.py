@@ -15,7 +15,7 @@ _LISTEN_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 
 
-class Asked:
+class RequestListener:
     """Listens in a thread of its own, with a connection of its own, through outages of Redis.
 
     The word says nothing but that there is something to look at. One that is missed does no harm:
@@ -24,13 +24,13 @@ class Asked:
 
     def __init__(self, settings: Settings, worker: str, on_asked: Callable[[], None]) -> None:
         self._settings = settings
-        self._channel = f"{settings.redis_prefix}asked:{worker}"
+        self._channel = f"{settings.redis_prefix}requests:{worker}"
         self._on_asked = on_asked
         self._stopping = threading.Event()
 
     def start(self) -> None:
         """Starts listening."""
-        threading.Thread(target=self._run, name="asked", daemon=True).start()
+        threading.Thread(target=self._run, name="requests", daemon=True).start()
 
     def stop(self) -> None:
         """Listens no more, a moment later."""

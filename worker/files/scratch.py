@@ -126,7 +126,7 @@ def _is_ours(root: Path) -> bool:
     return root.name.isdigit() and (run in names or names <= _NAMES)
 
 
-class Tidying:
+class ScratchCleaner:
     """Removes what was left behind on this machine, again and again, in a thread of its own.
 
     Once at the start would not do: the training process of a killed worker may live for a moment
@@ -140,7 +140,7 @@ class Tidying:
 
     def start(self) -> None:
         """Removes at once what is there, and goes on."""
-        threading.Thread(target=self._run, name="tidying", daemon=True).start()
+        threading.Thread(target=self._run, name="scratch-cleaner", daemon=True).start()
 
     def stop(self) -> None:
         """Removes nothing more, but for what is being removed."""

@@ -40,7 +40,7 @@ class _Launcher:
             self.channel.shutdown(socket.SHUT_RDWR)
 
 
-class WarmStart:
+class ForkServerClient:
     """Keeps a launcher process and starts children from it; cold wherever that does not work.
 
     The launcher is started in the background and started again when it ends.

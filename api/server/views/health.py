@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Response, current_app
 
 from api.schemas import Health
-from api.server.context import service
+from api.server.context import context
 from api.server.problems import unavailable
 from api.server.prometheus import CONTENT_TYPE, SEEN, Seen
 from api.server.routes import Routes
@@ -24,7 +24,7 @@ def get_health() -> Health:
 @routes.call("GET", "/readyz", answer=Health, problems=(503,), public=True)
 def get_readiness() -> Health | Response:
     """Ask whether jobs can be taken and read: Redis, storage, and the clocks of all three."""
-    found = service().readiness.found()
+    found = context().readiness.found()
     if bad := [f"{one.part}: {one.problem}" for one in found if one.problem]:
         return unavailable("; ".join(bad) + ".")
     return Health(checks={one.part: "ok" for one in found})

@@ -7,7 +7,7 @@ import time
 from flask import Response, request, url_for
 
 from api.schemas import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
-from api.server.context import service
+from api.server.context import context
 from api.server.listing import page_of
 from api.server.problems import InvalidInputError, problem
 from api.server.routes import Routes, as_json
@@ -35,11 +35,11 @@ def submit_job(body: JobSpec) -> Response:
     """Submit a job."""
     key = _idempotency_key()
     try:
-        job = service().store.submit(body, idempotency_key=key)
+        job = context().store.submit(body, idempotency_key=key)
     except JobNotFoundError as error:
         detail = f"{IDEMPOTENCY_KEY} {key!r} was used for job {error.job_id}, which was deleted."
         return problem(409, detail)
-    service().announce(job)
+    context().announce(job)
     location = url_for("jobs.get_job", job_id=job.id)
     return as_json(_view(job), 201, {"Location": location})
 
@@ -50,19 +50,19 @@ def list_jobs(query: JobQuery) -> JobPage:
 
     A page starts where the one before it ended, whatever was submitted meanwhile.
     """
-    return page_of(service().store, query)
+    return page_of(context().store, query)
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>", answer=JobView)
 def get_job(job_id: str) -> JobView:
     """Look at a job: its record with attempts, progress and place in the queue."""
-    return _view(service().store.get(job_id))
+    return _view(context().store.get(job_id))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/cancel", answer=JobView, status=202, problems=(409,))
 def cancel_job(job_id: str) -> JobView:
     """Cancel a job; one that runs is stopped first."""
-    return _view(service().store.request(job_id, Request.CANCEL))
+    return _view(context().store.request(job_id, Request.CANCEL))
 
 
 @routes.call(
@@ -70,28 +70,28 @@ def cancel_job(job_id: str) -> JobView:
 )
 def preempt_job(job_id: str) -> JobView:
     """Take a running job off its worker: it saves, and waits for the next one."""
-    return _view(service().store.request(job_id, Request.PREEMPT))
+    return _view(context().store.request(job_id, Request.PREEMPT))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/pause", answer=JobView, status=202, problems=(409,))
 def pause_job(job_id: str) -> JobView:
     """Let a running job save and stop until it is resumed."""
-    return _view(service().store.request(job_id, Request.PAUSE))
+    return _view(context().store.request(job_id, Request.PAUSE))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/resume", answer=JobView, status=202, problems=(409,))
 def resume_job(job_id: str) -> JobView:
     """Queue a paused job again; one that is just leaving for a pause is queued when it has."""
-    job = service().store.resume(job_id)
-    service().announce(job)
+    job = context().store.resume(job_id)
+    context().announce(job)
     return _view(job)
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/retry", answer=JobView, status=202, problems=(409,))
 def retry_job(job_id: str) -> JobView:
     """Queue a job again that failed or was cancelled; it goes on from its latest checkpoint."""
-    job = service().store.retry(job_id)
-    service().announce(job)
+    job = context().store.retry(job_id)
+    context().announce(job)
     return _view(job)
 
 
@@ -101,26 +101,26 @@ def change_job(job_id: str, body: JobChange) -> JobView:
 
     What is left out stays as it is; null takes a limit or a label away.
     """
-    return _view(service().store.change(job_id, body))
+    return _view(context().store.change(job_id, body))
 
 
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))
 def delete_job(job_id: str, query: DeleteQuery) -> Response:
     """Forget a job in a final state, and with `files=true` all that its run left."""
-    store = service().store
+    store = context().store
     store.mark_deleted(job_id)  # from here on no attempt writes to the run any more
     # Files first: whoever is cut off in between can ask again.
     if query.files:
-        service().storage.delete_run(job_id)
+        context().storage.delete_run(job_id)
     else:
-        service().leave_word(job_id)
+        context().leave_word(job_id)
     store.delete(job_id)
     return Response(status=204)
 
 
 def _view(job: Job) -> JobView:
-    position = service().store.queues.position(job)
-    files = f"{service().settings.storage_url.rstrip('/')}/{job.id}"
+    position = context().store.queues.position(job)
+    files = f"{context().settings.storage_url.rstrip('/')}/{job.id}"
     goodput = job.goodput_at(time.time())
     return JobView.model_construct(
         **dict(job), queue_position=position, goodput=goodput, files=files

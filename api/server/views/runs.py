@@ -19,7 +19,7 @@ from api.schemas import (
     MetricsPage,
     MetricsQuery,
 )
-from api.server.context import service
+from api.server.context import context
 from api.server.metric_pages import rows_after
 from api.server.routes import Routes
 from api.server.stored_file import send_stored
@@ -36,7 +36,7 @@ _NAME = re.compile(rb"[^./\0][^/\0]{0,254}")
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/events", answer=EventPage)
 def get_events(job_id: str, query: EventQuery) -> EventPage:
     """Read what happened to a job, oldest first."""
-    store = service().store
+    store = context().store
     store.get(job_id)
     events = store.events(job_id, after=query.after or "-", limit=query.limit)
     return EventPage(events=events, after=events[-1].id if events else query.after)
@@ -54,12 +54,12 @@ def get_events(job_id: str, query: EventQuery) -> EventPage:
 def get_log(job_id: str, query: LogQuery) -> Response:
     """Read what the training process printed, from a byte on; ask again to follow it."""
     # The state before the log: what a job in a final state printed is all there.
-    state = service().store.get(job_id).state
+    state = context().store.get(job_id).state
     key = RunPaths(Path(job_id)).output_log.as_posix()
-    file = service().storage.stat(key)
+    file = context().storage.stat(key)
     # A resumed attempt may have cut the log: whoever is beyond its end goes on from there.
     start = min(query.offset, file.size) if file else 0
-    text = service().storage.read(key, start, query.limit) if file else b""
+    text = context().storage.read(key, start, query.limit) if file else b""
     headers = {NEXT_OFFSET: str(start + len(text)), JOB_STATE: str(state)}
     return Response(text, headers=headers, content_type="text/plain; charset=utf-8")
 
@@ -67,8 +67,8 @@ def get_log(job_id: str, query: LogQuery) -> Response:
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/metrics", answer=MetricsPage)
 def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
     """Read the metrics that were logged, by step."""
-    service().store.get(job_id)
-    rows = rows_after(service().storage, job_id, query.after_step, query.limit)
+    context().store.get(job_id)
+    rows = rows_after(context().storage, job_id, query.after_step, query.limit)
     asked = query.after_step if query.after_step >= 0 else None
     return MetricsPage(rows=rows, after_step=rows[-1]["step"] if rows else asked)
 
@@ -76,13 +76,13 @@ def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
 def list_artifacts(job_id: str) -> ArtifactList:
     """List the files of a run."""
-    service().store.get(job_id)
+    context().store.get(job_id)
     return ArtifactList(
         artifacts=[
             Artifact(
                 path=file.key.removeprefix(f"{job_id}/"), size=file.size, modified=file.modified
             )
-            for file in service().storage.list(job_id)
+            for file in context().storage.list(job_id)
         ]
     )
 
@@ -99,17 +99,17 @@ def get_artifact(job_id: str, path: str) -> Response:
     An object store sends it itself, unless the service was told otherwise: the answer is a redirect
     (302) to a URL of the store's that needs no token and is good for a quarter of an hour.
     """
-    service().store.get(job_id)
+    context().store.get(job_id)
     if not all(map(_NAME.fullmatch, path.encode(errors="replace").split(b"/"))):
         raise _no_file(job_id, path)
-    if service().storage.local_path(job_id) is not None:
+    if context().storage.local_path(job_id) is not None:
         answer = send_file(_file(job_id, path), conditional=True, etag=True, max_age=0)
-    elif service().settings.s3_redirect:
+    elif context().settings.s3_redirect:
         headers = {"Location": _url(job_id, path), "Cache-Control": "no-store"}
         return Response(status=302, headers=headers)
     else:
         try:
-            answer = send_stored(service().storage, f"{job_id}/{path}")
+            answer = send_stored(context().storage, f"{job_id}/{path}")
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
     # What a run wrote is data: no page of it may act in the service's name.
@@ -121,7 +121,7 @@ def get_artifact(job_id: str, path: str) -> Response:
 def _url(job_id: str, path: str) -> str:
     """Where an object store sends the file from; raises `NotFound`."""
     try:
-        url = service().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
+        url = context().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
     except FileNotFoundError:
         raise _no_file(job_id, path) from None
     if url is None:
@@ -134,7 +134,7 @@ def _file(job_id: str, path: str) -> Path:
 
     A training program may make links: they do not lead out of its run.
     """
-    storage = service().storage
+    storage = context().storage
     root, file = storage.local_path(job_id), storage.local_path(f"{job_id}/{path}")
     inside = root and file and file.resolve().is_relative_to(root.resolve())
     if file and inside and file.is_file():

@@ -13,11 +13,11 @@ if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} en
 admit_delayed(pool)
 local id, from
 -- Once: should that job be gone, the place is anybody's.
-local kept = redis.call('GETDEL', key('kept:' .. worker))
-if kept and not redis.call('ZSCORE', pool_key(pool, 'queued'), kept) then kept = nil end
+local reserved = redis.call('GETDEL', key('reserved:' .. worker))
+if reserved and not redis.call('ZSCORE', pool_key(pool, 'queued'), reserved) then reserved = nil end
 repeat
-  local first = kept and {id = kept} or first_of(line_heads(pool, aging))
-  kept = nil
+  local first = reserved and {id = reserved} or first_of(line_heads(pool, aging))
+  reserved = nil
   if not first then return {'missing', ''} end
   id = first.id
   from = get(id, 'state')
@@ -35,7 +35,7 @@ redis.call('HSET', job_key(id), 'worker', worker, 'progress', '', 'reason', '', 
   cjson.encode({number = attempt, worker = worker, started_at = NOW, queue_seconds = waited}))
 redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
 redis.call('HSET', key('claims'), worker, id)
-redis.call('SET', key('memory'), id, 'NX')
+redis.call('SET', key('epoch'), id, 'NX')
 note_worker(worker)
 event(id, 'started', cjson.encode({attempt = attempt, worker = worker}))
 return {'ok', id}

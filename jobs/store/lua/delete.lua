@@ -12,7 +12,7 @@ if step == 'mark' then
 else
   redis.call('ZREM', key('jobs:all'), id)
   redis.call('ZREM', key('jobs:state:' .. state), id)
-  redis.call('ZREM', key('unkept'), id)
+  redis.call('ZREM', key('dirty'), id)
   redis.call('DEL', job_key(id), job_key(id) .. ':events')
 end
 return {'ok', state}

@@ -3,7 +3,7 @@
 -- ARGV[6] expiry of the lease it was decided under, '' when the attempt's own worker ends it
 -- ARGV[7] delay before the job may run again, seconds   ARGV[8] fields of the record (JSON)
 -- ARGV[9] the attempt's receipt (JSON)   ARGV[10] event (JSON)
--- ARGV[11] what it adds to the tallies (JSON)
+-- ARGV[11] what it adds to the counters (JSON)
 -- Answers ok (also for the same end twice: the answer was lost on the way, and its message may have
 -- changed since), stale, illegal, or changed when a request came in or the lease was renewed
 -- meanwhile: decide again.
@@ -27,7 +27,7 @@ for field, value in pairs(cjson.decode(ARGV[8])) do
 end
 redis.call('HSET', job_key(id), 'attempt:' .. attempt, ARGV[9])
 for name, amount in pairs(cjson.decode(ARGV[11])) do
-  redis.call('HINCRBYFLOAT', key('tallies'), name, amount)
+  redis.call('HINCRBYFLOAT', key('counters'), name, amount)
 end
 if to == 'queued' then enqueue(id, NOW + tonumber(ARGV[7])) end
 event(id, to == 'queued' and 'requeued' or to, ARGV[10])

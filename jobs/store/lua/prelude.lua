@@ -17,17 +17,17 @@
 --   pools                       set: every pool that ever had a job
 --   leases                      sorted set: id by the time its attempt's lease expires
 --   outbox                      sorted set: id by the time a message for it is due
---   tallies                     hash: sums over all attempts that ended (jobs.store.counters)
+--   counters                     hash: sums over all attempts that ended (jobs.store.counters)
 --   reaped                      string: the time of the reaper's last pass
---   unkept                      sorted set: id by the time its record changed and storage has no copy
---   memory                      string: the first job that was claimed since this Redis began; it
---                               tells one memory of Redis from the next
+--   dirty                      sorted set: id by the time its record changed and storage has no copy
+--   epoch                       string: the first job that was claimed since this Redis began empty;
+--                               a Redis that was reset has another one
 --   claims                      hash: worker -> id of the job it runs
 --   workers                     sorted set: worker by the time its entry in the register expires
 --   worker:{name}               hash: the entry (jobs.model.workers.Worker). Kept for an hour longer, for
 --                               one that comes back after an outage
---   asked:{worker}              channel: something was asked of the worker or of its job
---   kept:{worker}               string: id of the job that an eviction made room for there, for a
+--   requests:{worker}           channel: something was asked of the worker or of its job
+--   reserved:{worker}           string: id of the job that an eviction made room for there, for a
 --                               minute: its claim gives that job, whoever is first
 --
 -- A script answers {status, detail}; status is ok, missing, stale, illegal or changed. Everything
@@ -69,7 +69,7 @@ end
 local function event(id, kind, data)
   redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', MAX_EVENTS, '*',
     'at', stamp(NOW), 'type', kind, 'data', data)
-  redis.call('ZADD', key('unkept'), stamp(NOW), id)
+  redis.call('ZADD', key('dirty'), stamp(NOW), id)
 end
 
 -- What a worker does now, by what is known of it; '' for one that is not in the register.
@@ -82,7 +82,7 @@ local function worker_state(name)
 end
 
 -- Tells a worker that there is something for it to look at.
-local function tell_worker(name, what) redis.call('PUBLISH', key('asked:' .. name), what) end
+local function tell_worker(name, what) redis.call('PUBLISH', key('requests:' .. name), what) end
 
 -- Brings a worker's entry up to date; `since` is when it began to do what it does now.
 local function note_worker(name)
@@ -205,7 +205,7 @@ local function move(id, from, to)
     end
     local asked = redis.call('HMGET', job_key(id), 'request', 'evicted_for')
     if asked[1] == 'evict' and (asked[2] or '') ~= '' then
-      redis.call('SET', key('kept:' .. worker), asked[2], 'EX', 60)
+      redis.call('SET', key('reserved:' .. worker), asked[2], 'EX', 60)
     end
     redis.call('HSET', job_key(id), 'worker', '', 'request', '', 'evicted_for', '',
       'request_before', '')

@@ -39,7 +39,7 @@ if fields.state == 'queued' then
 elseif fields.state == 'running' then
   redis.call('ZADD', pool_key(fields.pool, 'running'), whole(sequence), id)
   redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
-  redis.call('SET', key('memory'), id, 'NX')
+  redis.call('SET', key('epoch'), id, 'NX')
   if (fields.worker or '') ~= '' then
     redis.call('HSETNX', key('claims'), fields.worker, id)
     note_worker(fields.worker)

@@ -30,7 +30,7 @@ elseif (request == 'cancel' and state == 'cancelled') or (request == 'pause' and
 elseif request == 'cancel' and legal(state, 'cancelled') then
   move(id, state, 'cancelled')
   redis.call('HSET', job_key(id), 'reason', 'cancelled', 'message', 'cancelled on request')
-  redis.call('HINCRBYFLOAT', key('tallies'), 'jobs:cancelled:cancelled', 1)
+  redis.call('HINCRBYFLOAT', key('counters'), 'jobs:cancelled:cancelled', 1)
   event(id, 'cancelled', '{}')
 else
   return {'illegal', state}

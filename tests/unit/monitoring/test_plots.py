@@ -20,7 +20,7 @@ from torch import nn
 
 from monitoring import VisualizationManager
 from monitoring.plots import curves
-from monitoring.plots.client import Painter, Picture
+from monitoring.plots.client import Picture, PlotClient
 from monitoring.plots.curves import Curve, History, Resume, numbers, smooth
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -142,25 +142,25 @@ def test_when_drawing_falls_behind_the_newest_wins(tmp_path: Path) -> None:
 def test_a_drawing_process_that_dies_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    painter = Painter()
+    client = PlotClient()
     curve = {"curves": [], "resumes": [], "title": "x", "step": 1}
 
     def picture(name: str) -> Picture:
         loss = Curve("loss", np.arange(3.0), np.arange(3.0))
         return Picture("training_dynamics", tmp_path / name, lambda: {**curve, "curves": [loss]})
 
-    painter.submit(picture("a.png"))
-    assert painter.wait(120)
-    assert painter._process is not None
-    os.kill(painter._process.pid, signal.SIGKILL)
-    painter.submit(picture("b.png"))
-    assert painter.wait(120)
+    client.submit(picture("a.png"))
+    assert client.wait(120)
+    assert client._process is not None
+    os.kill(client._process.pid, signal.SIGKILL)
+    client.submit(picture("b.png"))
+    assert client.wait(120)
     assert "ended with code -9" in caplog.text
-    painter.submit(picture("c.png"))
-    assert painter.wait(120)
+    client.submit(picture("c.png"))
+    assert client.wait(120)
     assert is_png(tmp_path / "a.png")
     assert is_png(tmp_path / "c.png")
-    assert painter.close()
+    assert client.close()
 
 
 def test_a_program_that_ends_finishes_its_plots_and_leaves_no_process(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_drawing_process_ends_with_its_parent(tmp_path: Path) -> None:
         "viz = VisualizationManager(sys.argv[1])\n"
         "viz.generate_training_plots(9, [3.0, 2.0, 1.0])\n"
         "viz.wait()\n"
-        "print(viz._painter._process.pid, flush=True)\n"
+        "print(viz._client._process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     parent = subprocess.run(
@@ -358,8 +358,8 @@ def test_a_drawing_process_that_hangs_is_killed_when_its_time_is_up(
     viz = VisualizationManager(tmp_path)
     viz.generate_training_plots(1, [3.0, 2.0])
     assert viz.wait(120)
-    assert viz._painter is not None
-    process = viz._painter._process
+    assert viz._client is not None
+    process = viz._client._process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
     if busy:
@@ -386,13 +386,13 @@ def test_a_manager_that_is_dropped_finishes_its_plots_and_is_gone(
     viz = VisualizationManager(tmp_path)
     viz.generate_training_plots(1, [3.0, 2.0, 1.0])
     viz.generate_model_plots(1, WaveModel())
-    assert viz._painter is not None
-    painter, dropped = viz._painter, weakref.ref(viz)
+    assert viz._client is not None
+    client, dropped = viz._client, weakref.ref(viz)
     del viz
     gc.collect()
     assert dropped() is None
-    wait_until(lambda: painter._thread and not painter._thread.is_alive(), what="the thread's end")
-    assert painter._process is None
+    wait_until(lambda: client._thread and not client._thread.is_alive(), what="the thread's end")
+    assert client._process is None
     assert len([path for path in tmp_path.iterdir() if is_png(path)]) == 5
 
 
@@ -424,8 +424,8 @@ def test_the_drawing_process_outlives_a_stop_request(
     viz = VisualizationManager(tmp_path)
     viz.generate_training_plots(1, [3.0, 2.0])
     assert viz.wait(120)
-    assert viz._painter is not None
-    process = viz._painter._process
+    assert viz._client is not None
+    process = viz._client._process
     assert process is not None
     for stop in (signal.SIGTERM, signal.SIGINT):
         os.kill(process.pid, stop)
@@ -446,16 +446,16 @@ class Loud:
 def test_what_a_library_prints_is_no_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    painter = Painter()
+    client = PlotClient()
     for number in range(2):
         path = tmp_path / f"{number}.png"
         loss = Curve("loss", np.arange(3.0), np.arange(3.0))
         given = {"curves": [loss], "resumes": [], "title": Loud(), "step": 1}
-        painter.submit(Picture("training_dynamics", path, lambda given=given: given))  # type: ignore[misc]
-        assert painter.wait(120)
+        client.submit(Picture("training_dynamics", path, lambda given=given: given))  # type: ignore[misc]
+        assert client.wait(120)
         assert is_png(path)
     assert caplog.messages == []
-    assert painter.close()
+    assert client.close()
     assert "a library says hello" in capfd.readouterr().err
 
 
@@ -466,9 +466,9 @@ def test_the_drawing_process_lets_go_of_what_it_drew(tmp_path: Path) -> None:
     def memory_after(step: int) -> int:
         viz.generate_training_plots(step, [3.0, 2.0], metrics)
         assert viz.wait(120)
-        assert viz._painter is not None
-        assert viz._painter._process is not None
-        statm = Path(f"/proc/{viz._painter._process.pid}/statm").read_text()
+        assert viz._client is not None
+        assert viz._client._process is not None
+        statm = Path(f"/proc/{viz._client._process.pid}/statm").read_text()
         return int(statm.split()[1]) * os.sysconf("SC_PAGESIZE")
 
     first = [memory_after(step) for step in range(6)][-1]

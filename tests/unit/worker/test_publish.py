@@ -20,7 +20,7 @@ from monitoring.storage.directory import FileStorage
 from worker.files.output import OutputLog, last_lines
 from worker.files.publish import Publisher
 from worker.files.restore import restore
-from worker.files.scratch import Scratch, Tidying, remove_left_behind
+from worker.files.scratch import Scratch, ScratchCleaner, remove_left_behind
 
 
 class Attempt:
@@ -457,7 +457,7 @@ def test_what_the_child_of_a_killed_worker_makes_after_that_is_removed_too(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     left, live = (Scratch(tmp_path / "scratch", "job-23456789", n) for n in (1, 2))
-    tidying = Tidying(tmp_path / "scratch", seconds=0.01)
+    tidying = ScratchCleaner(tmp_path / "scratch", seconds=0.01)
     tidying.start()
     try:
         with live.held():

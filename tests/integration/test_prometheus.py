@@ -24,7 +24,7 @@ from jobs.model.states import Reason, Request
 from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
+from jobs.store.registry import WorkerRegistry
 from tests.unit.helm.chart import CHART, kinds, rendered
 
 SPEC = JobSpec(name="a", command=["true"])
@@ -54,9 +54,9 @@ def of(found: Samples, name: str, **labels: str) -> float:
 def test_a_scrape_tells_of_queues_workers_ends_losses_and_requests(
     http: FlaskClient, store: JobStore, settings: Settings
 ) -> None:
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=60)
-    register.attend("w", pool="default", host="h", gpus=["A", "B"])
-    register.attend("u", pool="default", host="h", gpus=["C"], unhealthy="Xid 79")
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    registry.renew("w", pool="default", host="h", gpus=["A", "B"])
+    registry.renew("u", pool="default", host="h", gpus=["C"], unhealthy="Xid 79")
     for _ in range(4):
         store.submit(SPEC)
     first = store.claim("default", "w")

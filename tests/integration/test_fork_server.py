@@ -13,7 +13,7 @@ import pytest
 
 from worker.launch import fork_client
 from worker.launch.child import start_cold
-from worker.launch.fork_client import WarmStart
+from worker.launch.fork_client import ForkServerClient
 
 Wait = Callable[..., Any]
 
@@ -47,26 +47,26 @@ print(results[0] == results[1] == results[2], torch.cuda.is_initialized(),
 
 
 @pytest.fixture(scope="module")
-def _expendable(usual: dict[str, str]) -> Iterator[WarmStart]:
-    warm = WarmStart(usual)
+def _expendable(usual: dict[str, str]) -> Iterator[ForkServerClient]:
+    warm = ForkServerClient(usual)
     yield warm
     warm.close()
 
 
 @pytest.fixture
-def expendable(_expendable: WarmStart) -> WarmStart:
+def expendable(_expendable: ForkServerClient) -> ForkServerClient:
     """A launcher that is ready, and may be killed."""
     assert _expendable.wait_until_ready(60)
     return _expendable
 
 
-def launcher(warm: WarmStart) -> psutil.Process:
+def launcher(warm: ForkServerClient) -> psutil.Process:
     pid = warm.launcher_pid
     assert pid is not None
     return psutil.Process(pid)
 
 
-def test_the_launcher_has_one_thread_and_never_touches_cuda(warm: WarmStart) -> None:
+def test_the_launcher_has_one_thread_and_never_touches_cuda(warm: ForkServerClient) -> None:
     process = launcher(warm)
     assert process.num_threads() == 1
     maps = Path(f"/proc/{process.pid}/maps").read_text()
@@ -76,7 +76,7 @@ def test_the_launcher_has_one_thread_and_never_touches_cuda(warm: WarmStart) -> 
 
 
 def test_a_child_computes_on_all_cores_and_in_threads_of_its_own(
-    warm: WarmStart, runner: Any
+    warm: ForkServerClient, runner: Any
 ) -> None:
     script = "import torch; print(torch.get_num_threads())"
     threads = runner.run(start_cold, ["python", "-c", script]).output.strip()
@@ -85,14 +85,14 @@ def test_a_child_computes_on_all_cores_and_in_threads_of_its_own(
         assert runner.run(warm.start, ["python", "s.py"]).output == "True False False True\n"
 
 
-def test_every_child_draws_other_random_numbers(warm: WarmStart, runner: Any) -> None:
+def test_every_child_draws_other_random_numbers(warm: ForkServerClient, runner: Any) -> None:
     (runner.cwd / "s.py").write_text(NUMBERS)
     drawn = [runner.run(warm.start, ["python", "s.py"]).output.split() for _ in range(3)]
     for numbers in zip(*drawn, strict=True):
         assert len(set(numbers)) == 3
 
 
-def test_200_children_leave_nothing_behind(warm: WarmStart, runner: Any) -> None:
+def test_200_children_leave_nothing_behind(warm: ForkServerClient, runner: Any) -> None:
     (runner.cwd / "s.py").write_text("import torch; torch.ones(100).sum()")
 
     def run(times: int) -> None:
@@ -112,7 +112,7 @@ def test_200_children_leave_nothing_behind(warm: WarmStart, runner: Any) -> None
     assert not [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE]
 
 
-def test_an_idle_launcher_does_nothing(warm: WarmStart, runner: Any) -> None:
+def test_an_idle_launcher_does_nothing(warm: ForkServerClient, runner: Any) -> None:
     process = launcher(warm)
     before = process.num_ctx_switches(), process.cpu_times()
     assert runner.run(start_cold, ["sh", "-c", "sleep 0.3"]).code == 0
@@ -120,7 +120,7 @@ def test_an_idle_launcher_does_nothing(warm: WarmStart, runner: Any) -> None:
 
 
 def test_a_killed_launcher_harms_no_job_and_comes_back(
-    expendable: WarmStart, runner: Any, wait_until: Wait
+    expendable: ForkServerClient, runner: Any, wait_until: Wait
 ) -> None:
     (runner.cwd / "s.py").write_text(WAIT)
     child, ended = runner.begin(expendable.start, ["python", "s.py"], name="long")
@@ -142,7 +142,7 @@ def test_a_killed_launcher_harms_no_job_and_comes_back(
 
 
 def test_a_launcher_that_hangs_is_replaced_and_the_job_starts_once(
-    expendable: WarmStart, runner: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+    expendable: ForkServerClient, runner: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fork_client, "_ANSWER_SECONDS", 0.3)
     stopped = launcher(expendable)
@@ -154,7 +154,7 @@ def test_a_launcher_that_hangs_is_replaced_and_the_job_starts_once(
 
 
 def test_settings_that_count_from_the_start_are_there_from_the_start(
-    expendable: WarmStart, runner: Any, wait_until: Wait
+    expendable: ForkServerClient, runner: Any, wait_until: Wait
 ) -> None:
     first = launcher(expendable)
     assert first.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
@@ -180,7 +180,7 @@ def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
     libraries.mkdir()
     (libraries / "torch.py").write_text(f"print(1, file=open({str(tries)!r}, 'a'))\n{script}")
     with caplog.at_level(logging.WARNING):
-        warm = WarmStart({**usual, "PYTHONPATH": str(libraries)})
+        warm = ForkServerClient({**usual, "PYTHONPATH": str(libraries)})
         try:
             assert not warm.wait_until_ready(60)
             for _ in range(2):
@@ -193,7 +193,7 @@ def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
 
 
 def test_a_programs_own_modules_come_before_those_of_the_launcher(
-    warm: WarmStart, runner: Any
+    warm: ForkServerClient, runner: Any
 ) -> None:
     script = "import monitoring, worker, numpy; print(monitoring.mine, worker.mine, numpy.__name__)"
     (runner.cwd / "s.py").write_text(script)
@@ -205,7 +205,7 @@ def test_a_programs_own_modules_come_before_those_of_the_launcher(
     assert not runner.is_warm(warm.start)
 
 
-def test_the_built_in_workload_runs_warm(warm: WarmStart, runner: Any) -> None:
+def test_the_built_in_workload_runs_warm(warm: ForkServerClient, runner: Any) -> None:
     run = runner.run(warm.start, ["python", "-m", "spectral_gpt", "--help"])
     assert run.code == 0
     assert run == runner.run(start_cold, ["python", "-m", "spectral_gpt", "--help"])

@@ -1,4 +1,4 @@
-"""The register of workers, with a real Redis."""
+"""The registry of workers, with a real Redis."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import Reason
 from jobs.model.workers import WorkerState
 from jobs.store.jobs import JobStore
-from jobs.store.registry import Register
-from worker.cluster.registration import Identity, Presence
+from jobs.store.registry import WorkerRegistry
+from worker.cluster.registration import Identity, Registration
 from worker.gpu.health import GpuReading
 from worker.gpu.watch import GpuWatch
 
@@ -28,12 +28,12 @@ NAPPING = JobSpec(name="nap", command=["sleep", "600"])
 
 
 @pytest.fixture
-def register(store: JobStore) -> Register:
-    return Register(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
+def registry(store: JobStore) -> WorkerRegistry:
+    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
 
 
-def attend(register: Register, name: str, pool: str = "default", **more: Any) -> WorkerState:
-    return register.attend(name, pool=pool, host="h", **more)
+def renew(registry: WorkerRegistry, name: str, pool: str = "default", **more: Any) -> WorkerState:
+    return registry.renew(name, pool=pool, host="h", **more)
 
 
 def end(store: JobStore, job: Job, reason: Reason = Reason.COMPLETED) -> None:
@@ -44,29 +44,29 @@ def end(store: JobStore, job: Job, reason: Reason = Reason.COMPLETED) -> None:
     )
 
 
-# -- the register -----------------------------------------------------------------------------
+# -- the registry -----------------------------------------------------------------------------
 
 
 def test_a_worker_is_idle_then_busy_with_its_job_then_idle_again(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
-    assert attend(register, "w1", gpus=["NVIDIA L4"]) is WorkerState.IDLE
-    first = register.get("w1")
+    assert renew(registry, "w1", gpus=["NVIDIA L4"]) is WorkerState.IDLE
+    first = registry.get("w1")
     assert first is not None
     assert (first.pool, first.host, first.gpus, first.job) == ("default", "h", ["NVIDIA L4"], None)
     store.submit(SPEC)
     job = store.claim("default", "w1")
     assert job is not None
-    busy = register.get("w1")
+    busy = registry.get("w1")
     assert busy is not None
     assert (busy.state, busy.job) == (WorkerState.BUSY, job.id)
     assert busy.since > first.since
-    assert attend(register, "w1") is WorkerState.BUSY
-    renewed = register.get("w1")
+    assert renew(registry, "w1") is WorkerState.BUSY
+    renewed = registry.get("w1")
     assert renewed is not None
     assert renewed.since == busy.since, "`since` is when it began, not when it was last heard"
     end(store, job)
-    idle = register.get("w1")
+    idle = registry.get("w1")
     assert idle is not None
     assert (idle.state, idle.job) == (WorkerState.IDLE, None)
     assert idle.started_at == first.started_at
@@ -75,62 +75,62 @@ def test_a_worker_is_idle_then_busy_with_its_job_then_idle_again(
 def test_an_entry_that_is_not_renewed_expires_and_comes_back_as_it_was(
     store: JobStore, wait_until: Wait
 ) -> None:
-    register = Register(store.redis, prefix=store.prefix, lease_seconds=0.5)
-    attend(register, "w1")
-    first = register.get("w1")
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=0.5)
+    renew(registry, "w1")
+    first = registry.get("w1")
     assert first is not None
-    wait_until(lambda: not register.workers(), what="the end of the entry")
-    lasting = Register(store.redis, prefix=store.prefix, lease_seconds=60)
-    attend(lasting, "w1")
+    wait_until(lambda: not registry.workers(), what="the end of the entry")
+    lasting = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    renew(lasting, "w1")
     assert lasting.get("w1") == first
 
 
-def test_what_never_came_back_is_forgotten(store: JobStore, register: Register) -> None:
+def test_what_never_came_back_is_forgotten(store: JobStore, registry: WorkerRegistry) -> None:
     for number in range(25):
-        attend(register, f"old{number}")
+        renew(registry, f"old{number}")
         store.redis.zadd("spectrain:workers", {f"old{number}": store.now() - 4000})
     for _ in range(3):
-        attend(register, "w1")
+        renew(registry, "w1")
     assert store.redis.keys("spectrain:worker:*") == ["spectrain:worker:w1"]
     assert store.redis.zrange("spectrain:workers", 0, -1) == ["w1"]
 
 
-def test_an_unhealthy_or_leaving_worker_says_why(register: Register) -> None:
-    assert attend(register, "w1", unhealthy="GPU 0 is lost") is WorkerState.UNHEALTHY
-    assert attend(register, "w2", leaving="it was told to stop") is WorkerState.DRAINING
-    assert [worker.reason for worker in register.workers()] == [
+def test_an_unhealthy_or_leaving_worker_says_why(registry: WorkerRegistry) -> None:
+    assert renew(registry, "w1", unhealthy="GPU 0 is lost") is WorkerState.UNHEALTHY
+    assert renew(registry, "w2", leaving="it was told to stop") is WorkerState.DRAINING
+    assert [worker.reason for worker in registry.workers()] == [
         "GPU 0 is lost", "it was told to stop",
     ]  # fmt: skip
-    assert attend(register, "w1") is WorkerState.IDLE
+    assert renew(registry, "w1") is WorkerState.IDLE
 
 
-def test_pools_count_their_workers_and_jobs(store: JobStore, register: Register) -> None:
-    attend(register, "w1")
-    attend(register, "w2")
-    attend(register, "w3", pool="empty", unhealthy="hot")
+def test_pools_count_their_workers_and_jobs(store: JobStore, registry: WorkerRegistry) -> None:
+    renew(registry, "w1")
+    renew(registry, "w2")
+    renew(registry, "w3", pool="empty", unhealthy="hot")
     for _ in range(4):
         store.submit(SPEC)
     assert store.claim("default", "w1") is not None
     failing = store.claim("default", "w2")
     assert failing is not None
     end(store, failing, Reason.ERROR)
-    default, empty = register.pools()
+    default, empty = registry.pools()
     assert (default.queued, default.delayed, default.running, default.wanted) == (2, 1, 1, 3)
     assert default.workers == {"idle": 1, "busy": 1, "draining": 0, "unhealthy": 0}
     assert (empty.name, empty.wanted, empty.workers["unhealthy"]) == ("empty", 0, 1)
     store.redis.zadd("spectrain:jobs:pool:default:delayed", {failing.id: 1})
-    (default, _) = register.pools()
+    (default, _) = registry.pools()
     assert (default.queued, default.delayed, default.wanted) == (3, 0, 4), "its back-off is over"
 
 
 def test_a_drained_worker_ends_its_job_claims_no_other_and_takes_jobs_again_when_undrained(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
-    attend(register, "w1")
+    renew(registry, "w1")
     first, second = store.submit(SPEC), store.submit(SPEC)
     job = store.claim("default", "w1")
     assert job is not None
-    drained = register.drain("w1")
+    drained = registry.drain("w1")
     assert (drained.state, drained.job) == (WorkerState.DRAINING, first.id)
     again = store.claim("default", "w1")
     assert again is not None, "the answer to a claim may have been lost on the way"
@@ -139,16 +139,16 @@ def test_a_drained_worker_ends_its_job_claims_no_other_and_takes_jobs_again_when
     with pytest.raises(ClaimRefusedError, match="draining"):
         store.claim("default", "w1")
     assert store.get(second.id).attempt == 0
-    assert register.undrain("w1").state is WorkerState.IDLE
+    assert registry.undrain("w1").state is WorkerState.IDLE
     claimed = store.claim("default", "w1")
     assert claimed is not None
     assert claimed.id == second.id
 
 
 def test_an_unhealthy_worker_is_refused_and_one_that_the_register_does_not_know_is_not(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
-    attend(register, "w1", unhealthy="GPU 0 is lost")
+    renew(registry, "w1", unhealthy="GPU 0 is lost")
     job = store.submit(SPEC)
     with pytest.raises(ClaimRefusedError, match="unhealthy"):
         store.claim("default", "w1")
@@ -157,35 +157,37 @@ def test_an_unhealthy_worker_is_refused_and_one_that_the_register_does_not_know_
     assert claimed.id == job.id
 
 
-def test_a_worker_that_is_not_there_cannot_be_drained(store: JobStore, register: Register) -> None:
+def test_a_worker_that_is_not_there_cannot_be_drained(
+    store: JobStore, registry: WorkerRegistry
+) -> None:
     with pytest.raises(WorkerNotFoundError, match="There is no worker 'w1'"):
-        register.drain("w1")
-    attend(register, "w1")
+        registry.drain("w1")
+    renew(registry, "w1")
     store.redis.zadd("spectrain:workers", {"w1": store.now() - 1})
     with pytest.raises(WorkerNotFoundError):
-        register.drain("w1")
+        registry.drain("w1")
 
 
 def test_a_worker_stays_drained_when_redis_has_forgotten_it(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
-    presence = Presence(
-        register, Identity("w1", "default", "h"), seconds=60,
+    registration = Registration(
+        registry, Identity("w1", "default", "h"), seconds=60,
         health=lambda: "", leaving=lambda: "",
     )  # fmt: skip
-    presence.say()
-    register.drain("w1")
-    presence.say()
-    assert not presence.may_take_jobs
+    registration.say()
+    registry.drain("w1")
+    registration.say()
+    assert not registration.may_take_jobs
     store.redis.flushall()
-    presence.say()
-    assert not presence.may_take_jobs
-    register.undrain("w1")
-    presence.say()
-    assert presence.may_take_jobs
+    registration.say()
+    assert not registration.may_take_jobs
+    registry.undrain("w1")
+    registration.say()
+    assert registration.may_take_jobs
     store.redis.flushall()
-    presence.say()
-    assert presence.may_take_jobs
+    registration.say()
+    assert registration.may_take_jobs
 
 
 @pytest.mark.parametrize(("health", "leaving"), [("hot", ""), ("", "spot notice")])
@@ -193,48 +195,50 @@ def test_a_worker_that_starts_unfit_or_under_a_notice_takes_no_job_before_it_has
     health: str, leaving: str
 ) -> None:
     with Redis("127.0.0.1", 1, retry=None, decode_responses=True) as nobody:
-        presence = Presence(
-            Register(nobody, prefix="spectrain:", lease_seconds=60),
+        registration = Registration(
+            WorkerRegistry(nobody, prefix="spectrain:", lease_seconds=60),
             Identity("w1", "default", "h"), seconds=60,
             health=lambda: health, leaving=lambda: leaving,
         )  # fmt: skip
-        assert presence.may_take_jobs
-        presence.start()
-        assert not presence.may_take_jobs
-        presence.stop()
+        assert registration.may_take_jobs
+        registration.start()
+        assert not registration.may_take_jobs
+        registration.stop()
 
 
 def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
     readings = [GpuReading("0")]
     reader = SimpleNamespace(read=lambda: list(readings))
     watch = GpuWatch(reader)
-    presence = Presence(
-        register, Identity("w1", "default", "h", ("NVIDIA L4",)), seconds=60,
+    registration = Registration(
+        registry, Identity("w1", "default", "h", ("NVIDIA L4",)), seconds=60,
         health=watch.verdict, leaving=lambda: "",
     )  # fmt: skip
-    watch.on_change = presence.say
-    presence.say()
-    assert presence.may_take_jobs
+    watch.on_change = registration.say
+    registration.say()
+    assert registration.may_take_jobs
     readings[0] = GpuReading("0", remap_failed=True)
     watch.look()
-    (worker,) = register.workers()
+    (worker,) = registry.workers()
     assert (worker.state, worker.reason) == (
         WorkerState.UNHEALTHY, "GPU 0 has bad memory that could not be remapped",
     )  # fmt: skip
-    assert not presence.may_take_jobs
+    assert not registration.may_take_jobs
     store.submit(SPEC)
     with pytest.raises(ClaimRefusedError, match="unhealthy"):
         store.claim("default", "w1")
     readings[0] = GpuReading("0")
     watch.look()
-    assert presence.may_take_jobs
+    assert registration.may_take_jobs
     assert store.claim("default", "w1") is not None
 
 
-def test_the_lease_of_its_job_keeps_a_workers_entry(store: JobStore, register: Register) -> None:
-    attend(register, "w1")
+def test_the_lease_of_its_job_keeps_a_workers_entry(
+    store: JobStore, registry: WorkerRegistry
+) -> None:
+    renew(registry, "w1")
     store.submit(SPEC)
     job = store.claim("default", "w1")
     assert job is not None
@@ -247,17 +251,17 @@ def test_the_lease_of_its_job_keeps_a_workers_entry(store: JobStore, register: R
 
 
 def test_a_worker_whose_lease_keeps_its_entry_speaks_only_when_there_is_something_to_say(
-    store: JobStore, register: Register
+    store: JobStore, registry: WorkerRegistry
 ) -> None:
     renewed, health = [-math.inf], [""]
-    presence = Presence(
-        register, Identity("w1", "default", "h"), seconds=60,
+    registration = Registration(
+        registry, Identity("w1", "default", "h"), seconds=60,
         health=lambda: health[0], leaving=lambda: "", renewed_at=lambda: renewed[0],
     )  # fmt: skip
 
     def speaks(*, hurried: bool = False) -> bool:
         store.redis.zadd("spectrain:workers", {"w1": 1})
-        presence.say(hurried=hurried)
+        registration.say(hurried=hurried)
         return bool(store.redis.zscore("spectrain:workers", "w1") > 1)
 
     assert speaks()
