@@ -498,7 +498,7 @@ def test_a_worker_that_trains_while_redis_loses_its_memory_goes_on_and_is_not_do
     loses.worker()
     wait_until(lambda: _step(loses, job) > 5, what="some steps")
     wait_until(lambda: loses.is_kept(job, State.RUNNING, 1), what="a copy of its record")
-    wait_until(loses.store.memory)
+    wait_until(loses.store.epoch)
     due = loses.store.redis.zscore("spectrain:leases", job.id)
     wait_until(lambda: loses.store.redis.zscore("spectrain:leases", job.id) > due, what="a renewal")
     loses.lose_redis()
