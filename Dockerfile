@@ -23,7 +23,7 @@ ENV PATH=/opt/spectrain/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 # Without its packages the project is a list of dependencies: their layer stays when code changes.
 COPY constraints.txt pyproject.toml ./
-RUN touch README.md && python3 -m venv /opt/spectrain
+RUN touch LICENSE README.md && python3 -m venv /opt/spectrain
 
 FROM build AS api-packages
 # No container starts a Redis server of its own, as `spectrain up` does.

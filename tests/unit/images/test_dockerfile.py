@@ -142,7 +142,7 @@ def test_the_build_sees_our_packages_and_nothing_else() -> None:
     allowed = {line.strip("!/") for line in lines if line.startswith("!")}
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     packages = {name.strip("*") for name in tools["setuptools"]["packages"]["find"]["include"]}
-    assert allowed == packages | {"constraints.txt", "pyproject.toml", "README.md"}
+    assert allowed == packages | {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
 
 
 def test_an_image_runs_on_a_root_that_is_read_only() -> None:

@@ -1,0 +1,90 @@
+"""What `pip install` brings: the sdist, and the wheel that is built from it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = {
+    pattern.removesuffix("*")
+    for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+}
+BUILD_SDIST = "import sys, setuptools.build_meta as b; b.build_sdist(sys.argv[1])"
+
+
+def tracked() -> list[str]:
+    """The files that git knows and that are there."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    names = listing.stdout.decode().split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+def packaged() -> set[str]:
+    """The tracked files of the packages, code and data."""
+    return {name for name in tracked() if name.split("/")[0] in PACKAGES and "/" in name}
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A copy of the tracked files: a build leaves directories behind, and reads those of the last.
+    source = tmp_path_factory.mktemp("source")
+    for name in tracked():
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, target)
+    target = tmp_path_factory.mktemp("sdist")
+    # Warnings of setuptools about our metadata become errors in a later version.
+    command = [sys.executable, "-P", "-W", "error", "-c", BUILD_SDIST, str(target)]
+    built = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (found,) = target.iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("wheel")
+    options = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir")
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", target, sdist]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (found,) = target.iterdir()
+    return found
+
+
+def names(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def read(wheel: Path, name: str) -> bytes:
+    """A file of the wheel's `dist-info`."""
+    folder = f"spectrain-{PROJECT['project']['version']}.dist-info"
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(f"{folder}/{name}")
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) -> None:
+    shipped = {name for name in names(wheel) if ".dist-info/" not in name}
+    assert shipped == packaged()
+    assert any(name.endswith(".lua") for name in shipped)
+
+
+def test_the_licence_is_in_the_wheel_and_in_the_sdist(sdist: Path, wheel: Path) -> None:
+    text = (ROOT / "LICENSE").read_bytes()
+    for words in (b"Version 2.0, January 2004", b"END OF TERMS AND CONDITIONS", b"APPENDIX"):
+        assert words in text
+    assert read(wheel, "licenses/LICENSE") == text
+    with tarfile.open(sdist) as archive:
+        member = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/LICENSE")
+        assert member is not None
+        assert member.read() == text
