@@ -8,6 +8,8 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,10 @@ def read(wheel: Path, name: str) -> bytes:
         return archive.read(f"{folder}/{name}")
 
 
+def metadata(wheel: Path) -> Message:
+    return message_from_bytes(read(wheel, "METADATA"))
+
+
 def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) -> None:
     shipped = {name for name in names(wheel) if ".dist-info/" not in name}
     assert shipped == packaged()
@@ -88,3 +94,12 @@ def test_the_licence_is_in_the_wheel_and_in_the_sdist(sdist: Path, wheel: Path) 
         member = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/LICENSE")
         assert member is not None
         assert member.read() == text
+
+
+def test_the_metadata_names_licence_addresses_and_authors(wheel: Path) -> None:
+    found = metadata(wheel)
+    assert found["License-Expression"] == "Apache-2.0"
+    assert found["Author"] == "Spectrain contributors"
+    urls = dict(entry.split(", ") for entry in found.get_all("Project-URL", []))
+    assert set(urls) == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+    assert all(url.startswith("https://github.com/spectrain/spectrain") for url in urls.values())
