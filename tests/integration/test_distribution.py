@@ -85,6 +85,11 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
     assert any(name.endswith(".lua") for name in shipped)
 
 
+def test_every_package_says_that_it_is_typed(wheel: Path) -> None:
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names(wheel)
+    assert "Typing :: Typed" in metadata(wheel).get_all("Classifier", [])
+
+
 def test_the_licence_is_in_the_wheel_and_in_the_sdist(sdist: Path, wheel: Path) -> None:
     text = (ROOT / "LICENSE").read_bytes()
     for words in (b"Version 2.0, January 2004", b"END OF TERMS AND CONDITIONS", b"APPENDIX"):
