@@ -1,8 +1,9 @@
-"""The workflows fit the project."""
+"""The workflows and the hooks fit the project."""
 
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,3 +127,19 @@ def test_the_release_pushes_each_image_of_the_dockerfile() -> None:
         ("worker", "cpu", "-cpu"),
     ]
     assert jobs["pypi"]["needs"] == ["distribution", "images", "chart"]
+
+
+def test_each_hook_runs_a_linter_of_the_environment_that_make_lint_runs_too() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    makefile = (ROOT / "Makefile").read_text()
+    tools = set()
+    for repository in config["repos"]:
+        assert repository["repo"] == "local"
+        for hook in repository["hooks"]:
+            assert hook["language"] == "system"
+            program = Path(hook["entry"].split()[0])
+            assert program.parent == Path(".venv/bin")
+            assert Path(sys.executable).with_name(program.name).exists()
+            assert f"$(BIN)/{program.name}" in makefile
+            tools.add(program.name)
+    assert tools == {"ruff", "mypy", "lint-imports", "hadolint"}
