@@ -1,4 +1,4 @@
-"""The workflows and the hooks fit the project."""
+"""The workflows, the hooks and the guide for contributors fit the project."""
 
 from __future__ import annotations
 
@@ -143,3 +143,20 @@ def test_each_hook_runs_a_linter_of_the_environment_that_make_lint_runs_too() ->
             assert f"$(BIN)/{program.name}" in makefile
             tools.add(program.name)
     assert tools == {"ruff", "mypy", "lint-imports", "hadolint"}
+
+
+def test_the_guide_names_targets_folders_and_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert {"format", "image-check", "lint", "setup", "test"} <= targets(text) <= TARGETS
+    folders = set(re.findall(r"^\| `(tests/\w+/)`", text, re.M))
+    assert folders == {
+        f"tests/{p.name}/" for p in (ROOT / "tests").iterdir() if any(p.rglob("test_*.py"))
+    }
+    for name in re.findall(r"tests/[\w/]+\.py", text):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_the_guides_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
