@@ -32,9 +32,20 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## run the whole service here: train, preempt, resume, fetch
 	@$(BIN)/spectrain demo
 
+# Lint fills the gaps of the tests, which wait for processes.
 .PHONY: test
-test: lint $(STAMP)  ## what CI runs: lint, types, import contracts, all tests
-	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+test: $(STAMP)  ## what CI runs: lint, types, import contracts, the tests
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+.PHONY: tests
+tests: $(STAMP)  ## the tests alone
+	@$(PYTEST)
+
+.PHONY: test-all
+test-all: lint $(STAMP)  ## all that needs neither a GPU nor Docker: every Kubernetes, a minute of chaos
+	@$(PYTEST) -m 'not gpu and not images'
 
 .PHONY: bench
 bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; keeps the results
@@ -42,6 +53,10 @@ bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; kee
 		$(BIN)/python -m bench $$run --keep || failed=1; done; exit $$failed
 
 SEED ?=
+.PHONY: chaos-minute
+chaos-minute: $(STAMP)  ## kill and stop everything at random for a minute; SEED=n repeats a run
+	@$(BIN)/python -m bench chaos --seconds 60 --jobs 10 --steps 600 --every 2.4 $(if $(SEED),--seed $(SEED))
+
 .PHONY: chaos
 chaos: $(STAMP)  ## kill and stop everything at random for ten minutes; SEED=n repeats a run
 	@$(BIN)/python -m bench chaos --keep $(if $(SEED),--seed $(SEED))

@@ -22,6 +22,17 @@ ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm/spectrain"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 VERSIONS = [f"1.{minor}" for minor in range(29, 37)]
+OLDEST_AND_NEWEST = [VERSIONS[0], VERSIONS[-1]]
+# Those between only in `make test-all`.
+each_version = pytest.mark.parametrize(
+    "version",
+    [
+        version
+        if version in OLDEST_AND_NEWEST
+        else pytest.param(version, marks=pytest.mark.thorough)
+        for version in VERSIONS
+    ],
+)
 # Objects of others, of which there is no schema here; their tests look at each field.
 FOREIGN = {
     "HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor", "TriggerAuthentication",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
-import pytest
 import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 from tests.unit.helm.chart import (
     CHART,
     EXAMPLES,
-    VERSIONS,
+    OLDEST_AND_NEWEST,
     Values,
     container,
+    each_version,
     environment,
     everywhere,
     kinds,
@@ -36,7 +36,7 @@ def test_lint_has_nothing_to_warn_of(values: Values) -> None:
     assert [message for message in report["messages"] if message["severity"] > 1] == []
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_version
 @everywhere
 def test_each_example_is_what_each_version_of_kubernetes_takes(
     values: Values, version: str
@@ -133,7 +133,7 @@ VALUES = st.fixed_dictionaries(
     values=VALUES,
     release=RELEASES,
     namespace=st.one_of(st.just("0"), NAMES),
-    version=st.sampled_from(VERSIONS),
+    version=st.sampled_from(OLDEST_AND_NEWEST),
 )
 def test_whatever_the_values_kubernetes_takes_what_comes_out(
     values: Values, release: str, namespace: str, version: str
