@@ -44,18 +44,18 @@ class Running:
 
 @dataclass(frozen=True)
 class Slot:
-    """A worker that takes jobs; `kept_for` is the job whose turn it is there, whoever is first."""
+    """A worker that takes jobs; `reserved_for` is the job that its next claim gets."""
 
     worker: str
     gpus: int = 0
     running: Running | None = None
-    kept_for: str | None = None
+    reserved_for: str | None = None
 
     @property
     def promised_to(self) -> str | None:
         """The job that will have the slot next."""
         if self.running is None:
-            return self.kept_for
+            return self.reserved_for
         return self.running.evicted_for if self.running.request is Request.EVICT else None
 
     @property

@@ -65,7 +65,7 @@ class Evictor:
         """The slot of a worker; None of one whose job is just ending or cannot be read."""
         gpus = len(worker.gpus)
         if worker.job is None:
-            return Slot(worker.name, gpus, kept_for=self._queues.kept_for(worker.name))
+            return Slot(worker.name, gpus, reserved_for=self._queues.reserved_for(worker.name))
         job = self._job(worker.job)
         if job is None or job.current is None or job.worker != worker.name:
             return None

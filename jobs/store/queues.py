@@ -70,9 +70,9 @@ class Queues:
         """The job that a running one makes room for."""
         return self._redis.hget(self._key("job", job_id), "evicted_for") or None
 
-    def kept_for(self, worker: str) -> str | None:
+    def reserved_for(self, worker: str) -> str | None:
         """The job that a worker's next claim will give it, whoever is first in turn."""
-        return self._redis.get(self._key("kept", worker)) or None
+        return self._redis.get(self._key("reserved", worker)) or None
 
     def lower_runs(self, pool: str, priority: int) -> bool:
         """Whether a job of a lower priority runs in the pool."""

@@ -149,6 +149,7 @@ def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
     assert evictor.run_once(store.now()) == [low.id]
     evicted(store, low)
     assert store.get(low.id).reason is Reason.EVICTED
+    assert store.queues.reserved_for("w1") == high.id
     assert store.queues.next_in_turn("default") == [low.id, aged.id, high.id]
     assert evictor.run_once(store.now()) == []
     claimed = store.claim("default", "w1")

@@ -117,7 +117,7 @@ class Lifecycle(RuleBasedStateMachine):
             with pytest.raises(ClaimRefusedError):
                 self.store.claim("default", worker)
             return multiple()
-        kept = self.store.queues.kept_for(worker)
+        kept = self.store.queues.reserved_for(worker)
         if kept in waiting:
             waiting = [kept]
         job = self.store.claim("default", worker)
@@ -159,7 +159,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.ends[job.id, job.attempt] = reason
         self.check_request_had_its_effect(job)
         if promised is not None:
-            assert self.store.queues.kept_for(promised[0]) == promised[1]
+            assert self.store.queues.reserved_for(promised[0]) == promised[1]
 
     @rule(job_id=jobs, request=st.sampled_from(Request))
     def request(self, job_id: str, request: Request) -> None:
@@ -299,7 +299,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.ends[job_id, job.attempt] = Reason.LOST
         self.check_request_had_its_effect(job)
         if promised is not None:
-            assert self.store.queues.kept_for(promised[0]) == promised[1]
+            assert self.store.queues.reserved_for(promised[0]) == promised[1]
 
     @rule(
         worker=st.sampled_from(WORKERS), unhealthy=st.sampled_from(["", "hot"]),
@@ -317,7 +317,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), drained=st.booleans())
     def drain(self, worker: str, drained: bool) -> None:
-        call = self.register.drain if drained else self.register.undrain
+        call = self.registry.drain if drained else self.registry.undrain
         if worker not in self.there:
             with pytest.raises(WorkerNotFoundError):
                 call(worker)

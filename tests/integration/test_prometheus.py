@@ -101,7 +101,7 @@ def test_a_scrape_tells_of_queues_workers_ends_losses_and_requests(
     assert of(found, "detection_seconds_sum") == 17
     assert of(found, "queue_seconds_count") == 2
     assert 0 <= of(found, "reaper_pass_age_seconds") < 60
-    assert of(found, "records_to_keep") == 4
+    assert of(found, "dirty_records") == 4
     labels = {"method": "GET", "route": "/v1/jobs/<job_id:job_id>", "status": "404"}
     assert of(found, "request_seconds_count", **labels) == 1
 

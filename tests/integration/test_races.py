@@ -441,7 +441,7 @@ def test_a_job_that_is_to_pause_or_be_cancelled_is_not_evicted(store: JobStore) 
         assert not store.evict(low.id, 1, high.id)
         assert store.get(low.id).request is request
         end(store, running, Reason.CANCELLED if request is Request.CANCEL else Reason.PAUSED)
-        assert store.queues.kept_for(f"w-{request}") is None
+        assert store.queues.reserved_for(f"w-{request}") is None
         store.request(high.id, Request.CANCEL)
 
 
