@@ -26,6 +26,7 @@ from redis.exceptions import (
 
 from jobs.settings import Settings
 from jobs.store.clock import redis_time
+from jobs.store.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Checks:
         self._settings = settings
         self._probe = probe
         self._clock = clock
-        self._key = f"{settings.redis_prefix}probes"
+        self._key = Keys(settings.redis_prefix).probes
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def run(self) -> list[Finding]:

@@ -11,6 +11,7 @@ from kombu import pools
 
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
+from jobs.store.keys import Keys
 
 TASK = "spectrain.run"
 _SWEPT = 200
@@ -50,7 +51,7 @@ def celery_app(settings: Settings) -> Celery:
 
 def queue_name(settings: Settings, pool: str) -> str:
     """The Redis list that holds a pool's messages."""
-    return f"{settings.redis_prefix}queue:{pool}"
+    return Keys(settings.redis_prefix).queue(pool)
 
 
 class Messenger:

@@ -17,6 +17,7 @@ from jobs.errors import STORE_AWAY
 from jobs.model.record import is_job_id
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
+from jobs.store.records import RawRecords
 from jobs.store.registry import WorkerRegistry
 from monitoring.storage.base import Storage, StorageError
 from monitoring.storage.open import open_storage
@@ -56,7 +57,7 @@ def _of_scratch(directory: Path) -> str:
 
 
 def _of_records(redis: Redis, settings: Settings, storage: Storage) -> str:
-    if redis.exists(f"{settings.redis_prefix}jobs:all"):
+    if RawRecords(redis, settings.redis_prefix).any():
         return ""
     runs = sum(1 for run in storage.runs() if is_job_id(run))
     if not runs:

@@ -30,8 +30,7 @@ from jobs.reaper.rebuild import (
     rebuild,
 )
 from jobs.settings import connect
-from jobs.store.jobs import IDEMPOTENCY_SECONDS, JobStore, open_store
-from jobs.store.scripts import Scripts
+from jobs.store.jobs import JobStore, open_store
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import FENCE_NAME, Storage, StorageError
 from monitoring.storage.open import open_storage
@@ -93,10 +92,8 @@ class Reindex:
     """Brings back what Redis does not know; what it knows stays as it is."""
 
     def __init__(self, store: JobStore, storage: Storage) -> None:
-        self._redis = store.redis
-        self._prefix = store.prefix
+        self._records = store.records
         self._lease_seconds = store.lease_seconds
-        self._run = Scripts(store.redis, store.prefix)
         self._storage = storage
 
     def run(self, *, dry_run: bool) -> Iterator[Outcome]:
@@ -121,13 +118,13 @@ class Reindex:
 
     def _in_order(self, rebuilt: Sequence[Rebuilt]) -> list[Rebuilt]:
         """By their place in the order of submission, which is another's in no case."""
-        known = dict(self._redis.zrange(f"{self._prefix}jobs:all", 0, -1, withscores=True))
-        last = int(self._redis.get(f"{self._prefix}sequence") or 0)
+        known = self._records.sequences()
+        last = self._records.last_sequence()
         new = [one for one in rebuilt if one.job_id not in known]
         numbered = sorted((one for one in new if one.sequence), key=lambda one: one.sequence)
         unnumbered = sorted((one for one in new if not one.sequence), key=lambda o: o.submitted_at)
         # Jobs that were submitted to an empty Redis have taken the same numbers again.
-        taken = {int(sequence) for sequence in known.values()}
+        taken = set(known.values())
         shift = last if any(one.sequence in taken for one in numbered) else 0
         placed = [_at(one, one.sequence + shift) for one in numbered]
         last = max([last, *(one.sequence for one in placed)])
@@ -135,19 +132,22 @@ class Reindex:
         return [*(one for one in rebuilt if one.job_id in known), *placed]
 
     def _would(self, one: Rebuilt) -> Outcome:
-        has = self._redis.hget(f"{self._prefix}job:{one.job_id}", "attempt")
+        has = self._records.attempt(one.job_id)
         if has is None:
             return Outcome(one.job_id, "rebuilt", one.state, one.source)
-        if int(has) < one.newest_attempt:
+        if has < one.newest_attempt:
             return Outcome(one.job_id, "behind", detail=_behind(has, one))
         return Outcome(one.job_id, "known")
 
     def _write(self, one: Rebuilt) -> Outcome:
-        event = json.dumps({"attempt": one.newest_attempt, "message": f"made of {one.source}"})
-        status, detail = self._run(
-            "rebuild", one.job_id, one.newest_attempt, self._lease_seconds, json.dumps(one.fields),
-            json.dumps(one.events), IDEMPOTENCY_SECONDS, event,
-        )  # fmt: skip
+        status, detail = self._records.rebuild(
+            one.job_id,
+            one.fields,
+            one.events,
+            newest_attempt=one.newest_attempt,
+            lease_seconds=self._lease_seconds,
+            event={"attempt": one.newest_attempt, "message": f"made of {one.source}"},
+        )
         if status == "changed":
             return Outcome(one.job_id, "behind", detail=_behind(detail, one))
         return Outcome(one.job_id, detail, one.state, one.source)
@@ -157,7 +157,7 @@ def _at(one: Rebuilt, sequence: int) -> Rebuilt:
     return replace(one, fields={**one.fields, "sequence": str(sequence)})
 
 
-def _behind(has: str, one: Rebuilt) -> str:
+def _behind(has: int | str, one: Rebuilt) -> str:
     return f"Redis knew {has} attempts, storage {one.newest_attempt}: the next has a higher number"
 
 

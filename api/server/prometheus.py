@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 from api.server.context import AppContext
 from jobs.errors import STORE_AWAY
-from jobs.model.states import Reason, State
+from jobs.model.states import Reason
 from jobs.model.workers import Pool, Worker, WorkerState
 from jobs.store.counters import DETECTION, QUEUE, USUAL_ENDS
 
@@ -98,36 +98,24 @@ class _ServiceCollector(Collector):
         return int(not any(one.problem for one in findings if one.part == "storage"))
 
     def _of_redis(self) -> Iterator[Metric]:
-        store = self._context.store
-        with store.redis.pipeline(transaction=False) as pipe:
-            for state in State:
-                pipe.zcard(f"{store.prefix}jobs:state:{state}")
-            pipe.get(f"{store.prefix}sequence")
-            pipe.hgetall(f"{store.prefix}counters")
-            pipe.get(f"{store.prefix}reaped")
-            pipe.zcard(f"{store.prefix}dirty")
-            pipe.time()
-            *counts, sequence, raw, reaped, dirty, (seconds, micros) = pipe.execute()
-        now = seconds + micros / 1e6
-        counters = {name: float(value) for name, value in raw.items()}
-
+        now = self._context.store.snapshot()
         jobs = GaugeMetricFamily("spectrain_jobs", "Jobs by state.", labels=["state"])
-        for state, count in zip(State, counts, strict=True):
+        for state, count in now.jobs.items():
             jobs.add_metric([state], count)
         yield jobs
-        yield _counter("jobs_submitted", "Jobs that were accepted.", float(sequence or 0))
+        yield _counter("jobs_submitted", "Jobs that were accepted.", now.submitted)
         yield GaugeMetricFamily(
             "spectrain_reaper_pass_age_seconds",
             "Time since the reaper last looked for what is lost; infinite where it never did.",
-            value=now - float(reaped) if reaped else float("inf"),
+            value=float("inf") if now.reaper_pass_age is None else now.reaper_pass_age,
         )
         yield GaugeMetricFamily(
             "spectrain_dirty_records",
             "Jobs whose changed record has no copy in storage yet.",
-            value=dirty,
+            value=now.dirty,
         )
         yield from _of_pools(self._context.registry.pools(), self._context.registry.workers())
-        yield from _of_counters(counters)
+        yield from _of_counters(now.counters)
 
 
 def _of_pools(pools: Sequence[Pool], workers: Sequence[Worker]) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from redis import Redis
 
@@ -13,6 +13,7 @@ from api.drill.comparison import compare
 from bench.chaos.service import Training
 from jobs.model.record import Attempt, Event, Job
 from jobs.model.states import Reason, State
+from jobs.store.keys import Keys, PoolIndex
 from monitoring.paths import RunPaths
 
 _MARK = re.compile(rb"\[(\d+)\] ")
@@ -136,19 +137,18 @@ def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
     hour, as a wake-up for nothing.
     """
     client: Any = redis
+    keys = Keys(prefix)
     sizes: dict[str, Callable[[str], int]] = {
-        "leases": client.zcard,
-        "outbox": client.zcard,
-        "claims": client.hlen,
-        **{
-            f"jobs:pool:default:{index}": client.zcard for index in ("queued", "delayed", "running")
-        },
-        **{f"jobs:state:{s}": client.zcard for s in State if s is not State.SUCCEEDED},
-        "queue:default": client.llen,
+        keys.leases: client.zcard,
+        keys.outbox: client.zcard,
+        keys.claims: client.hlen,
+        **{keys.pool("default", index): client.zcard for index in get_args(PoolIndex)},
+        **{keys.jobs_in(s): client.zcard for s in State if s is not State.SUCCEEDED},
+        keys.queue("default"): client.llen,
     }
-    for name, size in sizes.items():
-        if count := size(prefix + name):
-            yield f"{count} in {prefix}{name}"
+    for key, size in sizes.items():
+        if count := size(key):
+            yield f"{count} in {key}"
 
 
 class Writers:

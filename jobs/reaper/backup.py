@@ -13,13 +13,13 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from jobs.errors import STORE_AWAY
 from jobs.model.record import Attempt
 from jobs.model.states import State
 from jobs.store.jobs import JobStore
-from jobs.store.scripts import Scripts
+from jobs.store.records import RawEvent
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class RecordCopy:
     """The hash of a job and its events (id, time, type, JSON), as Redis had them."""
 
     fields: dict[str, str]
-    events: list[tuple[str, str, str, str]]
+    events: list[RawEvent]
 
     def last_receipts(self) -> dict[int, bytes]:
         """By number, the receipts of a job that has ended: no further attempt completes them.
@@ -82,9 +82,7 @@ class Backup:
     """Copies what changed; in one process at a time, and two at once would do no harm."""
 
     def __init__(self, store: JobStore, records: Records) -> None:
-        self._redis = store.redis
-        self._prefix = store.prefix
-        self._run = Scripts(store.redis, store.prefix)
+        self._raw = store.records
         self._records = records
         self._away = False
 
@@ -95,7 +93,7 @@ class Backup:
         """
         copied = 0
         while not stop.is_set():
-            changed = self._redis.zrange(f"{self._prefix}dirty", 0, _PAGE - 1, withscores=True)
+            changed = self._raw.dirty(_PAGE)
             if not changed:
                 break
             for job_id, at in changed:
@@ -120,7 +118,7 @@ class Backup:
         try:
             if (record := self._read(job_id)) is not None:
                 self._put(job_id, record)
-            if self._run("backed_up", job_id, repr(at))[0] == "missing" and record is not None:
+            if self._raw.backed_up(job_id, at) == "missing" and record is not None:
                 self._records.remove_alone(job_id)
         except STORE_AWAY:
             raise
@@ -128,8 +126,7 @@ class Backup:
             if not self._away:
                 log.warning("cannot keep the record of job %s in storage: %s", job_id, error)
             self._away = True
-            # To the end of the line.
-            self._redis.zadd(f"{self._prefix}dirty", {job_id: time.time()}, xx=True)
+            self._raw.postpone(job_id)
             return False
         if self._away:
             log.info("storage takes the records of jobs again")
@@ -137,11 +134,5 @@ class Backup:
         return True
 
     def _read(self, job_id: str) -> RecordCopy | None:
-        key = f"{self._prefix}job:{job_id}"
-        with self._redis.pipeline(transaction=True) as pipe:
-            fields, events = pipe.hgetall(key).xrange(f"{key}:events").execute()
-        return RecordCopy(fields, [_event(e, found) for e, found in events]) if fields else None
-
-
-def _event(entry: str, found: dict[str, Any]) -> tuple[str, str, str, str]:
-    return entry, found["at"], found["type"], found["data"]
+        found = self._raw.read(job_id)
+        return RecordCopy(*found) if found else None

@@ -131,7 +131,7 @@ class Reaper:
     def _pass(self, now: float, period: float, since: float) -> list[str]:
         self._blind = False
         self._from_the_future_before, self._from_the_future = self._from_the_future, {}
-        self._store.redis.set(f"{self._store.prefix}reaped", now)
+        self._store.redis.set(self._store.keys.reaped, now)
         self._wake(now)
         uptime = self._store.uptime()
         # Less than none: the clock was set back since Redis started.
@@ -197,7 +197,7 @@ class Reaper:
 
     @property
     def _key(self) -> str:
-        return f"{self._store.prefix}reaper"
+        return self._store.keys.reaper
 
     def _hold_lock(self, period: float) -> bool:
         # Others look five times in a period: whoever holds it may die, and within one another does.

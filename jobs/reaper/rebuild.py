@@ -12,6 +12,7 @@ from jobs.model.rules import decide, written
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.reaper.backup import RecordCopy
+from jobs.store.records import RawEvent
 
 # The worker of an attempt of which only its number is known.
 UNKNOWN_WORKER = "unknown"
@@ -56,7 +57,7 @@ class Rebuilt:
 
     job_id: str
     fields: dict[str, str]
-    events: list[tuple[str, str, str, str]]
+    events: list[RawEvent]
     newest_attempt: int
     source: str  # what it was made of, for a person
 

@@ -29,12 +29,14 @@ from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.counters import increments
+from jobs.store.keys import Keys
 from jobs.store.queues import ExpiredLease, Queues
+from jobs.store.records import IDEMPOTENCY_SECONDS, RawRecords
 from jobs.store.scripts import Scripts
+from jobs.store.snapshot import Snapshot, take_snapshot
 
 log = logging.getLogger(__name__)
 
-IDEMPOTENCY_SECONDS = 7 * 24 * 3600
 _PAGE = 200
 
 
@@ -64,11 +66,17 @@ class JobStore:
     ) -> None:
         # Any: the library's types cannot know that this client answers in `str`.
         self.redis: Any = redis
-        self.prefix = prefix
+        self.keys = Keys(prefix)
         self.lease_seconds = lease_seconds
         self.aging_seconds = aging_seconds
         self._run = Scripts(redis, prefix)
-        self.queues = Queues(redis, prefix, aging_seconds, self._run)
+        self.queues = Queues(redis, self.keys, aging_seconds, self._run)
+        self.records = RawRecords(redis, prefix)
+
+    @property
+    def prefix(self) -> str:
+        """What every key begins with."""
+        return self.keys.prefix
 
     # -- submit and read ------------------------------------------------------------------
 
@@ -95,21 +103,21 @@ class JobStore:
 
     def get(self, job_id: str) -> Job:
         """The job; raises `JobNotFoundError`."""
-        fields = self.redis.hgetall(self._key("job", job_id))
+        fields = self.redis.hgetall(self.keys.job(job_id))
         if not fields:
             raise JobNotFoundError(job_id)
         return job_from_hash(fields)
 
     def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
         """Jobs by sequence, newest first, those submitted before sequence `before`."""
-        index = self._key("jobs", "state", state) if state else self._key("jobs", "all")
+        index = self.keys.jobs_in(state) if state else self.keys.jobs
         bound = "+inf" if before is None else f"({before}"
         while found := self.redis.zrevrangebyscore(
             index, bound, "-inf", start=0, num=_PAGE, withscores=True
         ):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id, _ in found:
-                    pipe.hgetall(self._key("job", job_id))
+                    pipe.hgetall(self.keys.job(job_id))
                 jobs = [_readable(fields) for fields in pipe.execute()]
             yield from (job for job in jobs if job and (state is None or job.state is state))
             bound = f"({found[-1][1]:.0f}"
@@ -117,7 +125,7 @@ class JobStore:
     def events(self, job_id: str, *, after: str = "-", limit: int = 1000) -> list[Event]:
         """The job's events, oldest first, those after the event id `after`."""
         start = after if after == "-" else f"({after}"
-        entries = self.redis.xrange(self._key("job", job_id, "events"), start, "+", count=limit)
+        entries = self.redis.xrange(self.keys.events(job_id), start, "+", count=limit)
         return [
             Event(
                 id=entry,
@@ -156,7 +164,7 @@ class JobStore:
         Raises like `request`, and pydantic.ValidationError when no job may look like that.
         """
         while True:
-            text = self.redis.hget(self._key("job", job_id), "spec")
+            text = self.redis.hget(self.keys.job(job_id), "spec")
             if text is None:
                 raise JobNotFoundError(job_id)
             spec = change.apply(JobSpec.model_validate_json(text))
@@ -224,7 +232,7 @@ class JobStore:
 
     def limits(self, job_id: str) -> Limits:
         """The limits that the job has now, which may be changed while it runs."""
-        text = self.redis.hget(self._key("job", job_id), "spec")
+        text = self.redis.hget(self.keys.job(job_id), "spec")
         if text is None:
             raise JobNotFoundError(job_id)
         return JobSpec.model_validate_json(text).limits
@@ -288,12 +296,16 @@ class JobStore:
 
     def epoch(self) -> str | None:
         """What tells this memory of Redis from one that was lost; None before the first claim."""
-        return self.redis.get(self._key("epoch")) or None
+        return self.redis.get(self.keys.epoch) or None
 
     def reaped_at(self) -> float | None:
         """When somebody last looked for lost jobs, since the epoch; None before the first time."""
-        found = self.redis.get(self._key("reaped"))
+        found = self.redis.get(self.keys.reaped)
         return float(found) if found else None
+
+    def snapshot(self) -> Snapshot:
+        """The service in numbers, for a scrape."""
+        return take_snapshot(self.redis, self.keys)
 
     def uptime(self) -> float:
         """Seconds for which Redis has been up."""
@@ -304,7 +316,7 @@ class JobStore:
     def _fail_unreadable(self, job_id: str, worker: str, error: ValidationError) -> None:
         """Ends a claimed job whose record this version cannot read: it must hold up no other."""
         log.error("the record of job %s cannot be read: %s", job_id, error)
-        attempt = int(self.redis.hget(self._key("job", job_id), "attempt"))
+        attempt = int(self.redis.hget(self.keys.job(job_id), "attempt"))
         now = self.now()
         message = "this version of Spectrain cannot read the job's record"
         receipt = Attempt(
@@ -328,9 +340,6 @@ class JobStore:
             raise JobNotFoundError(job_id)
         if status != "ok":
             raise IllegalMoveError(job_id, action, detail)
-
-    def _key(self, *parts: str) -> str:
-        return self.prefix + ":".join(parts)
 
 
 def open_store(redis: Redis, settings: Settings) -> JobStore:

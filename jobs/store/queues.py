@@ -11,6 +11,7 @@ from redis import Redis
 
 from jobs.model.record import Job
 from jobs.store.clock import redis_time
+from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
 
 
@@ -25,9 +26,9 @@ class ExpiredLease:
 class Queues:
     """The lines of the pools, the outbox and the leases of one store."""
 
-    def __init__(self, redis: Redis, prefix: str, aging_seconds: float, run: Scripts) -> None:
+    def __init__(self, redis: Redis, keys: Keys, aging_seconds: float, run: Scripts) -> None:
         self._redis: Any = redis  # answers in `str`
-        self._prefix = prefix
+        self._keys = keys
         self._aging_seconds = aging_seconds
         self._run = run
 
@@ -41,12 +42,12 @@ class Queues:
 
     def expired_leases(self, now: float) -> list[ExpiredLease]:
         """The running jobs whose lease had run out by `now`."""
-        found = self._redis.zrangebyscore(self._key("leases"), "-inf", now, withscores=True)
+        found = self._redis.zrangebyscore(self._keys.leases, "-inf", now, withscores=True)
         return [ExpiredLease(job_id, expired_at) for job_id, expired_at in found]
 
     def due_messages(self, now: float) -> list[tuple[str, str]]:
         """(pool, job id) of the queued jobs for which a message is due and was not sent."""
-        ids = self._redis.zrangebyscore(self._key("outbox"), "-inf", now)
+        ids = self._redis.zrangebyscore(self._keys.outbox, "-inf", now)
         pools = self._pools_of(ids)
         return [(pool, job_id) for pool, job_id in zip(pools, ids, strict=True) if pool]
 
@@ -56,11 +57,11 @@ class Queues:
 
     def pools(self) -> list[str]:
         """Every pool that ever had a job."""
-        return sorted(self._redis.smembers(self._key("pools")))
+        return sorted(self._redis.smembers(self._keys.pools))
 
     def counted(self, job: Job) -> int:
         """What a running job counted when its turn came: its priority, and what its wait added."""
-        since = self._redis.hget(self._key("job", job.id), "waits_since")
+        since = self._redis.hget(self._keys.job(job.id), "waits_since")
         if job.current is None or not since or self._aging_seconds <= 0:
             return job.priority
         waited = max(0.0, job.current.started_at - float(since))
@@ -68,24 +69,24 @@ class Queues:
 
     def evicted_for(self, job_id: str) -> str | None:
         """The job that a running one makes room for."""
-        return self._redis.hget(self._key("job", job_id), "evicted_for") or None
+        return self._redis.hget(self._keys.job(job_id), "evicted_for") or None
 
     def reserved_for(self, worker: str) -> str | None:
         """The job that a worker's next claim will give it, whoever is first in turn."""
-        return self._redis.get(self._key("reserved", worker)) or None
+        return self._redis.get(self._keys.reserved(worker)) or None
 
     def lower_runs(self, pool: str, priority: int) -> bool:
         """Whether a job of a lower priority runs in the pool."""
         with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in self._redis.zrange(self._pool_key(pool, "running"), 0, -1):
-                pipe.hget(self._key("job", job_id), "priority")
+            for job_id in self._redis.zrange(self._keys.pool(pool, "running"), 0, -1):
+                pipe.hget(self._keys.job(job_id), "priority")
             return any(int(found) < priority for found in pipe.execute() if found)
 
     def some_waiting(self, pool: str, most: int) -> list[str]:
         """The ids of up to `most` (at least 1) jobs that could run now, high priorities first."""
-        ids: list[str] = self._redis.zrange(self._pool_key(pool, "queued"), 0, most - 1)
+        ids: list[str] = self._redis.zrange(self._keys.pool(pool, "queued"), 0, most - 1)
         # Those whose back-off is over: the next claim puts them into the queue.
-        delayed, now = self._pool_key(pool, "delayed"), redis_time(self._redis)
+        delayed, now = self._keys.pool(pool, "delayed"), redis_time(self._redis)
         ids += self._redis.zrangebyscore(delayed, "-inf", now)
         return ids[:most]
 
@@ -102,11 +103,5 @@ class Queues:
     def _pools_of(self, ids: Sequence[str]) -> list[str | None]:
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                pipe.hget(self._key("job", job_id), "pool")
+                pipe.hget(self._keys.job(job_id), "pool")
             return list(pipe.execute())
-
-    def _key(self, *parts: str) -> str:
-        return self._prefix + ":".join(parts)
-
-    def _pool_key(self, pool: str, index: str) -> str:
-        return self._key("jobs", "pool", pool, index)

@@ -16,6 +16,7 @@ from redis import Redis
 from jobs.errors import WorkerNotFoundError
 from jobs.model.workers import Pool, Worker, WorkerState
 from jobs.store.clock import redis_time
+from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
 
 
@@ -25,7 +26,7 @@ class WorkerRegistry:
     def __init__(self, redis: Redis, *, prefix: str, lease_seconds: float) -> None:
         # Any: the library's types cannot know that this client answers in `str`.
         self._redis: Any = redis
-        self._prefix = prefix
+        self._keys = Keys(prefix)
         self._lease_seconds = lease_seconds
         self._run = Scripts(redis, prefix)
 
@@ -79,17 +80,17 @@ class WorkerRegistry:
     def workers(self) -> list[Worker]:
         """The workers that are there, by pool and name."""
         now = redis_time(self._redis)
-        names = self._redis.zrangebyscore(self._key("workers"), f"({now}", "+inf")
+        names = self._redis.zrangebyscore(self._keys.workers, f"({now}", "+inf")
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
-                pipe.hgetall(self._key(f"worker:{name}"))
+                pipe.hgetall(self._keys.worker(name))
             found = [_worker(fields) for fields in pipe.execute() if fields]
         return sorted(found, key=lambda worker: (worker.pool, worker.name))
 
     def pools(self, workers: Sequence[Worker] | None = None) -> list[Pool]:
         """The pools that have workers or ever had a job, by name."""
         workers = self.workers() if workers is None else workers
-        names = {*self._redis.smembers(self._key("pools")), *(w.pool for w in workers)}
+        names = {*self._redis.smembers(self._keys.pools), *(w.pool for w in workers)}
         return self._count(sorted(names), workers)
 
     def pool(self, name: str) -> Pool:
@@ -100,12 +101,11 @@ class WorkerRegistry:
         now = redis_time(self._redis)
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
-                index = self._key(f"jobs:pool:{name}:")
-                pipe.zcard(f"{index}queued")
-                # A back-off that is over: the next claim looks at those too.
-                pipe.zcount(f"{index}delayed", "-inf", now)
-                pipe.zcard(f"{index}delayed")
-                pipe.zcard(f"{index}running")
+                pipe.zcard(self._keys.pool(name, "queued"))
+                # Those whose backoff is over: the next claim considers them.
+                pipe.zcount(self._keys.pool(name, "delayed"), "-inf", now)
+                pipe.zcard(self._keys.pool(name, "delayed"))
+                pipe.zcard(self._keys.pool(name, "running"))
             counts = iter(pipe.execute())
         found = []
         for name in names:
@@ -131,9 +131,6 @@ class WorkerRegistry:
         if status != "ok" or worker is None:
             raise WorkerNotFoundError(name)
         return worker
-
-    def _key(self, name: str) -> str:
-        return self._prefix + name
 
 
 def _worker(fields: Mapping[str, str]) -> Worker:

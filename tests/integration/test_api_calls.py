@@ -98,15 +98,13 @@ def test_a_submitted_job_is_queued_where_location_says(http: FlaskClient) -> Non
     assert job["files"].endswith(f"/experiments/{job['id']}")
 
 
-def test_a_submitted_job_wakes_a_worker(http: FlaskClient, job_id: str, redis_url: str) -> None:
-    redis = Redis.from_url(redis_url)
-    assert redis.llen("spectrain:queue:default") == 1
-    assert redis.zcard("spectrain:outbox") == 0
-    redis.close()
+def test_a_submitted_job_wakes_a_worker(http: FlaskClient, store: JobStore, job_id: str) -> None:
+    assert store.redis.llen(store.keys.queue("default")) == 1
+    assert store.redis.zcard(store.keys.outbox) == 0
 
 
 def test_a_job_whose_message_cannot_be_sent_is_accepted_all_the_same(
-    settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch, make_app: MakeApp
+    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch, make_app: MakeApp
 ) -> None:
     app = make_app(settings)
     messenger = app.extensions["spectrain"].messenger
@@ -116,9 +114,7 @@ def test_a_job_whose_message_cannot_be_sent_is_accepted_all_the_same(
 
     monkeypatch.setattr(messenger, "announce", fail)
     submitted(app.test_client())
-    redis = Redis.from_url(redis_url)
-    assert redis.zcard("spectrain:outbox") == 1
-    redis.close()
+    assert store.redis.zcard(store.keys.outbox) == 1
 
 
 def test_the_same_idempotency_key_answers_with_the_same_job(http: FlaskClient) -> None:
@@ -340,7 +336,7 @@ def test_a_running_job_is_asked_to_stop(http: FlaskClient, store: JobStore, job_
 
 
 def test_a_paused_job_is_queued_again_and_announced(
-    http: FlaskClient, store: JobStore, job_id: str, redis_url: str
+    http: FlaskClient, store: JobStore, job_id: str
 ) -> None:
     store.claim("default", "w1")
     http.post(f"/v1/jobs/{job_id}/pause")
@@ -352,8 +348,7 @@ def test_a_paused_job_is_queued_again_and_announced(
     assert job.request == "pause"
     answer = http.post(f"/v1/jobs/{job_id}/resume")
     assert (answer.status_code, answer.get_json()["state"]) == (202, "queued")
-    with Redis.from_url(redis_url) as redis:
-        assert redis.llen("spectrain:queue:default") == 2
+    assert store.redis.llen(store.keys.queue("default")) == 2
 
 
 def test_a_pause_under_way_is_taken_back_and_a_cancel_under_way_is_not(
@@ -371,14 +366,13 @@ def test_a_pause_under_way_is_taken_back_and_a_cancel_under_way_is_not(
 
 
 def test_a_failed_job_is_tried_again_and_announced(
-    http: FlaskClient, store: JobStore, job_id: str, redis_url: str
+    http: FlaskClient, store: JobStore, job_id: str
 ) -> None:
     run_to(store, Reason.DIVERGED)
     answer = http.post(f"/v1/jobs/{job_id}/retry")
     job = answer.get_json()
     assert (answer.status_code, job["state"], job["finished_at"]) == (202, "queued", None)
-    with Redis.from_url(redis_url) as redis:
-        assert redis.llen("spectrain:queue:default") == 2
+    assert store.redis.llen(store.keys.queue("default")) == 2
     again = store.claim("default", "w1")
     assert again is not None
     assert (again.id, again.attempt) == (job_id, 2)

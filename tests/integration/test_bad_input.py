@@ -21,7 +21,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from redis import Redis
 
 from api.local.redis_server import free_port
 from api.server.app import create_app
@@ -394,4 +393,4 @@ def test_a_worker_on_another_volume_takes_no_job_and_says_why(
     finally:
         worker.terminate()
         worker.wait(60)
-    assert Redis.from_url(settings.redis_url).zcard("spectrain:probes") == 1, "it took its own away"
+    assert store.redis.zcard(store.keys.probes) == 1, "it took its own away"

@@ -116,7 +116,7 @@ def test_a_worker_that_takes_no_jobs_gives_no_slot(
 def test_aging_evicts_nobody(store: JobStore, registry: WorkerRegistry, evictor: Evictor) -> None:
     runs(store, registry, "w1", 5)
     waiting = submit(store, 4)
-    store.redis.hset(f"spectrain:job:{waiting.id}", "waits_since", store.now() - 1e6)
+    store.redis.hset(store.keys.job(waiting.id), "waits_since", store.now() - 1e6)
     assert evictor.run_once(store.now()) == []
 
 
@@ -126,7 +126,7 @@ def test_a_job_that_has_waited_its_turn_is_evicted_by_what_counts_more_only(
     registry.renew("w1", pool="default", host="h")
     aged, other = submit(store, 0), submit(store, 5)
     since = store.now() - 6.5 * store.aging_seconds
-    store.redis.hset(f"spectrain:job:{aged.id}", "waits_since", since)
+    store.redis.hset(store.keys.job(aged.id), "waits_since", since)
     claimed = store.claim("default", "w1")
     assert claimed is not None
     assert claimed.id == aged.id, "it counts 6"
@@ -145,7 +145,7 @@ def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
     """Also where one that has waited long is first in turn: else one job would evict many."""
     low = runs(store, registry, "w1", 2)
     aged, high = submit(store, 2), submit(store, 8)
-    store.redis.hset(f"spectrain:job:{aged.id}", "waits_since", store.now() - 1e6)
+    store.redis.hset(store.keys.job(aged.id), "waits_since", store.now() - 1e6)
     assert evictor.run_once(store.now()) == [low.id]
     evicted(store, low)
     assert store.get(low.id).reason is Reason.EVICTED

@@ -291,7 +291,7 @@ class Lifecycle(RuleBasedStateMachine):
         promised = self.promise(job_id)
         receipt = lost_attempt(job, at=1.0, silent_seconds=15)
         assert self.store.finish(job_id, receipt, lease=ExpiredLease(job_id, 0.5)) is None
-        self.store.redis.zadd("spectrain:leases", {job_id: 0.25})
+        self.store.redis.zadd(self.store.keys.leases, {job_id: 0.25})
         (lease,) = self.store.queues.expired_leases(self.store.now())
         after = self.store.finish(job_id, receipt, lease=lease)
         assert after is not None
@@ -357,24 +357,24 @@ class Lifecycle(RuleBasedStateMachine):
             assert [a.number for a in job.attempts] == list(range(1, job.attempt + 1))
             assert (job.finished_at is not None) is job.state.is_final
             assert (job.worker is not None) is (job.state is State.RUNNING)
-            indexes = {s for s in State if redis.zscore(f"spectrain:jobs:state:{s}", job_id)}
+            indexes = {s for s in State if redis.zscore(self.store.keys.jobs_in(s), job_id)}
             assert indexes == {job.state}
-            queued = redis.zscore("spectrain:jobs:pool:default:queued", job_id) is not None
+            queued = redis.zscore(self.store.keys.pool("default", "queued"), job_id) is not None
             assert queued is (job.state is State.QUEUED)
-            leased = redis.zscore("spectrain:leases", job_id) is not None
+            leased = redis.zscore(self.store.keys.leases, job_id) is not None
             assert leased is (job.state is State.RUNNING)
             if job.state is not State.QUEUED:
-                assert redis.zscore("spectrain:outbox", job_id) is None
+                assert redis.zscore(self.store.keys.outbox, job_id) is None
             self.seen[job_id] = (job.state, job.attempt)
         waiting = self.store.queues.waiting().get("default", [])
         queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
         assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
-        queued = redis.zrange("spectrain:jobs:pool:default:queued", 0, -1)
+        queued = redis.zrange(self.store.keys.pool("default", "queued"), 0, -1)
         in_order = sorted(map(self.store.get, queued), key=lambda j: (-j.priority, j.sequence))
         assert queued == [job.id for job in in_order]
         running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
-        assert redis.hgetall("spectrain:claims") == running
-        assert redis.zcard("spectrain:jobs:all") == len(self.seen)
+        assert redis.hgetall(self.store.keys.claims) == running
+        assert redis.zcard(self.store.keys.jobs) == len(self.seen)
         for job in self.store.newest():
             assert job.request is self.asked.get((job.id, job.attempt) if job.worker else ("", 0))
             assert job.worker or not self.store.queues.evicted_for(job.id)

@@ -144,7 +144,7 @@ def test_a_failed_job_waits_for_its_back_off(store: JobStore) -> None:
     store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
     assert store.claim("default", "w2") is None
     assert store.queues.due_messages(store.now()) == []
-    store.redis.zadd("spectrain:jobs:pool:default:delayed", {job_id: 1})
+    store.redis.zadd(store.keys.pool("default", "delayed"), {job_id: 1})
     again = store.claim("default", "w2")
     assert again is not None
     assert again.attempt == 2
@@ -192,7 +192,7 @@ def test_a_message_lost_after_a_back_off_is_found_by_the_sweep(store: JobStore) 
     job = store.claim("default", "w1")
     assert job is not None
     store.finish(job_id, ended(job, Reason.ERROR, at=2.0))
-    store.redis.zadd("spectrain:jobs:pool:default:delayed", {job_id: 1})
+    store.redis.zadd(store.keys.pool("default", "delayed"), {job_id: 1})
     store.queues.message_sent(job_id, store.now())
     assert store.queues.waiting() == {"default": [job_id]}
 
@@ -215,7 +215,7 @@ def test_a_worker_that_was_away_during_its_claim_is_not_given_anothers_attempt(
 
     def suspended(job_id: str) -> Job:
         monkeypatch.setattr(store, "get", get)
-        lease = ExpiredLease(job_id, store.redis.zscore("spectrain:leases", job_id))
+        lease = ExpiredLease(job_id, store.redis.zscore(store.keys.leases, job_id))
         store.finish(job_id, lost_attempt(get(job_id), 1.0, 15), lease=lease)
         assert store.claim("default", "w2") is not None
         return get(job_id)
@@ -226,13 +226,13 @@ def test_a_worker_that_was_away_during_its_claim_is_not_given_anothers_attempt(
 
 def test_a_job_that_this_version_cannot_read_fails_and_holds_up_no_other(store: JobStore) -> None:
     poison, healthy = store.submit(SPEC).id, store.submit(SPEC).id
-    spec = store.redis.hget(f"spectrain:job:{poison}", "spec")
-    store.redis.hset(f"spectrain:job:{poison}", "spec", '{"name": 7}')
+    spec = store.redis.hget(store.keys.job(poison), "spec")
+    store.redis.hset(store.keys.job(poison), "spec", '{"name": 7}')
     assert store.claim("default", "w1") is None
     job = store.claim("default", "w1")
     assert job is not None
     assert job.id == healthy
-    store.redis.hset(f"spectrain:job:{poison}", "spec", spec)
+    store.redis.hset(store.keys.job(poison), "spec", spec)
     assert store.get(poison).state is State.FAILED
     assert "cannot read" in store.get(poison).message
 
@@ -258,7 +258,7 @@ def test_pages_are_stable_while_jobs_are_submitted(store: JobStore) -> None:
 
 def test_a_record_that_cannot_be_read_hides_no_other(store: JobStore) -> None:
     ids = [store.submit(SPEC).id for _ in range(3)]
-    store.redis.hset(f"spectrain:job:{ids[1]}", "spec", '{"name": 7}')
+    store.redis.hset(store.keys.job(ids[1]), "spec", '{"name": 7}')
     assert [job.id for job in store.newest()] == [ids[2], ids[0]]
 
 

@@ -22,6 +22,7 @@ from jobs.model.states import Reason, State
 from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
+from jobs.store.keys import Keys
 from tests.integration.one_worker import BEATS, Bench, OwnRedis, python, worker_settings
 from worker.attempt.lease import Lease
 
@@ -144,7 +145,7 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         client = connect(settings)
         store = JobStore(client, lease_seconds=3)
         jobs = [store.submit(JobSpec(name="a", command=["true"])).id for _ in range(3)]
-        store.redis.delete("spectrain:outbox")  # nothing else wakes the worker
+        store.redis.delete(store.keys.outbox)  # nothing else wakes the worker
         messenger = Messenger(settings, store)
         messenger.announce("default", jobs[0])
         for job in jobs:  # one message is enough for all
@@ -187,7 +188,8 @@ def test_a_redis_that_refuses_writes_ends_neither_worker_nor_job(
             for _ in range(2)
         ]
     try:
-        wait_until(lambda: client.zcard("spectrain:workers") == 2, what="the workers")
+        registered = Keys(settings.redis_prefix).workers
+        wait_until(lambda: client.zcard(registered) == 2, what="the workers")
         gate = tmp_path / "gate"
         command = ["sh", "-c", f"until test -e {gate}; do sleep 0.1; done"]
         running = store.submit(JobSpec(name="a", command=command))
@@ -257,11 +259,11 @@ def test_the_reaper_finds_a_lost_attempt_and_a_lost_message(bench: Bench, wait_u
     wait_until(lambda: reaper.run_once() == [job.id], what="the verdict")
     after = store.get(job.id)
     assert (after.state, after.attempts[0].reason) == (State.QUEUED, Reason.LOST)
-    assert store.redis.llen("spectrain:queue:default") == 1
-    store.redis.delete("spectrain:queue:default")
+    assert store.redis.llen(store.keys.queue("default")) == 1
+    store.redis.delete(store.keys.queue("default"))
     reaper.run_once()
-    assert store.redis.llen("spectrain:queue:default") == 1
+    assert store.redis.llen(store.keys.queue("default")) == 1
     second = Reaper(store, bench.service.messenger, lambda _: None)
-    store.redis.delete("spectrain:queue:default")
+    store.redis.delete(store.keys.queue("default"))
     assert second.run_once() == []
-    assert store.redis.llen("spectrain:queue:default") == 0, "only one reaper is at work"
+    assert store.redis.llen(store.keys.queue("default")) == 0, "only one reaper is at work"

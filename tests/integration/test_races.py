@@ -212,15 +212,15 @@ def test_a_request_has_its_effect_whenever_it_comes_before_the_end(
     attempt = begin(moment)
     attempt.ask(request_)
     if moment == "restore":  # the lease is renewed meanwhile, and with it the request is seen
-        renewed = attempt.store.redis.zscore("spectrain:leases", attempt.claimed.id)
+        renewed = attempt.store.redis.zscore(attempt.store.keys.leases, attempt.claimed.id)
         for _ in range(2):
             wait_until(
                 lambda r=renewed: (
-                    attempt.store.redis.zscore("spectrain:leases", attempt.claimed.id) != r
+                    attempt.store.redis.zscore(attempt.store.keys.leases, attempt.claimed.id) != r
                 ),
                 what="a renewal",
             )
-            renewed = attempt.store.redis.zscore("spectrain:leases", attempt.claimed.id)
+            renewed = attempt.store.redis.zscore(attempt.store.keys.leases, attempt.claimed.id)
     job = attempt.end()
     assert (job.state, job.reason) == AFTER[request_]
     assert (job.request, job.worker) == (None, None)
@@ -235,7 +235,7 @@ def test_a_request_between_the_claim_and_the_first_renewal_starts_no_child(
     original, asked = store.get, []
 
     def get(job_id: str) -> Job:
-        if not asked and store.redis.hget(f"spectrain:job:{job_id}", "state") == "running":
+        if not asked and store.redis.hget(store.keys.job(job_id), "state") == "running":
             asked.append(job_id)
             store.request(job_id, Request.CANCEL)
         return original(job_id)
@@ -305,7 +305,8 @@ def test_a_resume_while_the_pause_is_still_saving_queues_the_job_when_it_has_sav
     assert (job.state, job.reason) == (State.QUEUED, Reason.PAUSED)
     assert job.message == "paused, and resumed before it had stopped"
     assert attempt.events()[2:] == ["requested pause", "resumed", "requeued"]
-    assert attempt.store.redis.llen("spectrain:queue:default") == 1, "a worker is woken for it"
+    queue = attempt.store.keys.queue("default")
+    assert attempt.store.redis.llen(queue) == 1, "a worker is woken for it"
     again = attempt.store.claim("default", "w2")
     assert again is not None
     assert (again.id, again.attempt) == (job.id, 2)
@@ -318,10 +319,10 @@ def test_a_pause_that_is_taken_back_before_the_worker_saw_it_interrupts_nothing(
     assert attempt.gate.reached.wait(60)
     attempt.ask(Request.PAUSE)
     attempt.store.resume(attempt.claimed.id)
-    before = attempt.store.redis.zscore("spectrain:leases", attempt.claimed.id)
+    before = attempt.store.redis.zscore(attempt.store.keys.leases, attempt.claimed.id)
     attempt.gate.open()
     wait_until(
-        lambda: attempt.store.redis.zscore("spectrain:leases", attempt.claimed.id) != before,
+        lambda: attempt.store.redis.zscore(attempt.store.keys.leases, attempt.claimed.id) != before,
         what="a renewal",
     )
     attempt.touch("done")

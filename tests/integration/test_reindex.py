@@ -136,8 +136,8 @@ def test_records_made_of_storage_alone_are_those_that_were_lost(jobs: Jobs) -> N
     asked = jobs.begin("still-there")
     store.request(asked.id, Request.PREEMPT)
     jobs.keep()
-    before, leases = everything(store.redis), store.redis.zrange("spectrain:leases", 0, -1)
-    due = store.redis.zrange("spectrain:outbox", 0, -1)
+    before, leases = everything(store.redis), store.redis.zrange(store.keys.leases, 0, -1)
+    due = store.redis.zrange(store.keys.outbox, 0, -1)
     assert jobs.reindex() == dict.fromkeys(jobs.storage.runs(), "known")
     assert everything(store.redis) == before, "a service that is alive is left as it is"
 
@@ -146,8 +146,8 @@ def test_records_made_of_storage_alone_are_those_that_were_lost(jobs: Jobs) -> N
     assert not store.redis.keys("*"), "a dry run writes nothing"
     assert set(jobs.reindex().values()) == {"rebuilt"}
     assert everything(store.redis) == before
-    assert store.redis.zrange("spectrain:leases", 0, -1) == leases == [asked.id]
-    assert sorted(store.redis.zrange("spectrain:outbox", 0, -1)) == sorted(due)
+    assert store.redis.zrange(store.keys.leases, 0, -1) == leases == [asked.id]
+    assert sorted(store.redis.zrange(store.keys.outbox, 0, -1)) == sorted(due)
     assert store.submit(keyed.spec, idempotency_key="mine").id == keyed.id
     assert jobs.submit().sequence == len(jobs.storage.runs()) + 1
     again = everything(store.redis)
@@ -189,14 +189,14 @@ def test_what_a_run_knows_better_than_the_copy_of_its_record_counts(
 def test_attempts_go_on_above_the_numbers_that_storage_knows(jobs: Jobs) -> None:
     job = jobs.begin()
     jobs.keep()
-    backup = jobs.store.redis.hgetall(f"spectrain:job:{job.id}")
+    backup = jobs.store.redis.hgetall(jobs.store.keys.job(job.id))
     for _ in range(2):
         jobs.end(job, Reason.PREEMPTED)
         job = jobs.store.claim("default", "w") or job
         jobs.storage.seize(Fence(job.id, job.attempt))
     assert job.attempt == 3
     # A Redis that was restored from a backup knows the first attempt only.
-    jobs.store.redis.hset(f"spectrain:job:{job.id}", mapping=backup)
+    jobs.store.redis.hset(jobs.store.keys.job(job.id), mapping=backup)
     assert jobs.reindex() == {job.id: "behind"}
     assert jobs.store.get(job.id).attempt == 3
     assert jobs.reindex() == {job.id: "known"}
@@ -245,8 +245,8 @@ def test_a_copy_that_was_overtaken_while_it_was_written_is_made_again(jobs: Jobs
             super().put(run, data)
 
     first = Backup(jobs.store, Slow(jobs.storage))
-    assert first._run("backed_up", job.id, "0")[0] != "ok"
-    at = jobs.store.redis.zscore("spectrain:dirty", job.id)
+    assert jobs.store.records.backed_up(job.id, 0.0) == "changed"
+    at = jobs.store.redis.zscore(jobs.store.keys.dirty, job.id)
     assert first._copied(job.id, at)
     stale = RunRecords(jobs.storage).read(job.id) or b""
     assert json.loads(stale)["fields"]["state"] == "queued"
@@ -279,7 +279,7 @@ def test_a_copy_that_is_written_while_its_run_is_deleted_goes_with_it(jobs: Jobs
     job = jobs.end(jobs.begin(), Reason.COMPLETED)
     jobs.keep()
     assert jobs.storage.stat(f"{job.id}/attempts/1.json")
-    jobs.store.redis.zadd("spectrain:dirty", {job.id: 1.0})
+    jobs.store.redis.zadd(jobs.store.keys.dirty, {job.id: 1.0})
 
     class Late(RunRecords):
         def put(self, run: str, data: bytes) -> None:
@@ -499,8 +499,9 @@ def test_a_worker_that_trains_while_redis_loses_its_memory_goes_on_and_is_not_do
     wait_until(lambda: _step(loses, job) > 5, what="some steps")
     wait_until(lambda: loses.is_kept(job, State.RUNNING, 1), what="a copy of its record")
     wait_until(loses.store.epoch)
-    due = loses.store.redis.zscore("spectrain:leases", job.id)
-    wait_until(lambda: loses.store.redis.zscore("spectrain:leases", job.id) > due, what="a renewal")
+    store, leases = loses.store, loses.store.keys.leases
+    due = store.redis.zscore(leases, job.id)
+    wait_until(lambda: store.redis.zscore(leases, job.id) > due, what="a renewal")
     loses.lose_redis()
     wait_until(lambda: "run `spectrain reindex`" in loses.log.read_text(), what="its word")
     here = _step(loses, job)

@@ -550,9 +550,9 @@ def test_a_notice_is_shown_and_a_sigterm_of_the_platform_after_it_is_no_second_o
     other = submit(TRAIN)
     worker.send_signal(signal.SIGTERM)
     for _ in range(3):
-        before = store.redis.zscore("spectrain:leases", job.id)
+        before = store.redis.zscore(store.keys.leases, job.id)
         wait_until(
-            lambda: store.redis.zscore("spectrain:leases", job.id) != before,  # noqa: B023
+            lambda: store.redis.zscore(store.keys.leases, job.id) != before,  # noqa: B023
             what="a renewal",
         )
     assert worker.poll() is None

@@ -102,7 +102,8 @@ def test_a_program_that_ignores_sigterm_is_killed_within_the_grace(
     assert (job.state, job.reason) == (State.QUEUED, Reason.PREEMPTED)
     assert job.message == message
     assert job.attempts[0].exit_code == 137
-    assert bench.store.redis.llen("spectrain:queue:default") == 1, "a worker is woken for it"
+    queue = bench.store.keys.queue("default")
+    assert bench.store.redis.llen(queue) == 1, "a worker is woken for it"
     bench.service.messenger.close()
 
 
@@ -165,12 +166,13 @@ def test_a_lease_is_kept_also_where_the_limits_cannot_be_read(
     job = bench.claim(python("import time; print('up', flush=True); time.sleep(600)"))
     thread = bench.begin(job)
     wait_until(lambda: "up" in bench.output(job), what="the program")
-    key, spec = f"spectrain:job:{job.id}", job.spec.model_dump_json()
+    store, keys = bench.store, bench.store.keys
+    key, spec = keys.job(job.id), job.spec.model_dump_json()
     # As a newer API writes it, when a job is changed in the middle of an upgrade.
     bench.store.redis.hset(key, "spec", json.dumps({**json.loads(spec), "from": "tomorrow"}))
-    due = bench.store.redis.zscore("spectrain:leases", job.id)
+    due = store.redis.zscore(keys.leases, job.id)
     longer = due + 2 * bench.settings.lease_seconds  # limits are read once in that of one
-    wait_until(lambda: bench.store.redis.zscore("spectrain:leases", job.id) > longer, seconds=20)
+    wait_until(lambda: store.redis.zscore(keys.leases, job.id) > longer, seconds=20)
     bench.store.redis.hset(key, "spec", spec)
     bench.store.request(job.id, Request.CANCEL)
     thread.join(60)

@@ -53,7 +53,7 @@ class Turns(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([10, 370, 610, 1130, 3000, 20000]))
     def pass_time(self, seconds: int) -> None:
         for job in self.queue:
-            key = f"spectrain:job:{job.id}"
+            key = self.store.keys.job(job.id)
             since = float(self.store.redis.hget(key, "waits_since")) - seconds
             self.store.redis.hset(key, "waits_since", f"{since:.6f}")
             job.waited += seconds
@@ -115,7 +115,7 @@ def test_claims_listing_and_positions_follow_the_rule_whatever_happens(store: Jo
 
 
 def wait_longer(store: JobStore, job: Job, seconds: float) -> None:
-    key = f"spectrain:job:{job.id}"
+    key = store.keys.job(job.id)
     since = float(store.redis.hget(key, "waits_since")) - seconds
     store.redis.hset(key, "waits_since", f"{since:.6f}")
 
@@ -167,7 +167,7 @@ def test_a_back_off_is_no_waiting(store: JobStore) -> None:
     ended = job.current.model_copy(update={"reason": Reason.ERROR, "ended_at": 1.0})
     store.finish(failing.id, ended)
     assert store.queues.position(failing) is None
-    store.redis.zadd("spectrain:jobs:pool:default:delayed", {failing.id: store.now() - 3700})
+    store.redis.zadd(store.keys.pool("default", "delayed"), {failing.id: store.now() - 3700})
     other = submit(store, 5)
     # 3,700 s since it might run.
     assert store.queues.waiting() == {"default": [failing.id, other.id]}
@@ -185,7 +185,7 @@ def test_nobody_has_waited_longer_than_those_before_him_in_his_line(store: JobSt
         if reason is Reason.ERROR:
             ended = claimed.current.model_copy(update={"reason": reason, "ended_at": 1.0})
             store.finish(job.id, ended)
-    store.redis.zadd("spectrain:jobs:pool:default:delayed", {second.id: store.now() - 3700})
+    store.redis.zadd(store.keys.pool("default", "delayed"), {second.id: store.now() - 3700})
     current = store.get(first.id).current
     assert current is not None
     preempted = current.model_copy(update={"reason": Reason.PREEMPTED, "ended_at": 1.0})
@@ -197,7 +197,7 @@ def test_nobody_has_waited_longer_than_those_before_him_in_his_line(store: JobSt
 
 def test_a_job_that_an_earlier_version_queued_waits_since_then(store: JobStore) -> None:
     first, second = submit(store, 5), submit(store, 5)
-    store.redis.hdel(f"spectrain:job:{first.id}", "waits_since")
+    store.redis.hdel(store.keys.job(first.id), "waits_since")
     third = submit(store, 5)
     assert store.queues.waiting() == {"default": [first.id, second.id, third.id]}
     assert store.queues.position(third) == 2

@@ -129,7 +129,8 @@ def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
     leaving.terminate()
     assert leaving.wait(30) == 0
     wait_until(lambda: not registry.workers(), what="an empty registry", seconds=20)
-    assert len(registry._redis.keys("spectrain:worker:*")) == 1, "only the killed one's is kept"
+    kept = registry._redis.keys(registry._keys.worker("*"))
+    assert len(kept) == 1, "only the killed one's is kept"
 
 
 def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
@@ -147,7 +148,7 @@ def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     registry.drain(first.name)
     waiting = [store.submit(SPEC) for _ in range(3)]
     messenger.flush(store.now())
-    queue = "spectrain:queue:default"
+    queue = store.keys.queue("default")
     wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the end of its job")
     # It takes one message, hands it on, and leaves them all in the queue for others. The reaper may
     # have sent some at the same time as the test: twice does no harm.
@@ -243,7 +244,7 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
                 redis.wait()
                 wait_until(lambda n=outage: said(workers, n), what="the workers' word")
                 redis = start()
-                store.redis.delete("spectrain:workers")
+                store.redis.delete(store.keys.workers)
                 wait_until(lambda: registry.workers() == before, what="the registry as it was")
             assert [worker.poll() for worker in running] == [None, None]
             assert store.get(job.id).state is State.RUNNING

@@ -88,11 +88,11 @@ def test_an_entry_that_is_not_renewed_expires_and_comes_back_as_it_was(
 def test_what_never_came_back_is_forgotten(store: JobStore, registry: WorkerRegistry) -> None:
     for number in range(25):
         renew(registry, f"old{number}")
-        store.redis.zadd("spectrain:workers", {f"old{number}": store.now() - 4000})
+        store.redis.zadd(store.keys.workers, {f"old{number}": store.now() - 4000})
     for _ in range(3):
         renew(registry, "w1")
-    assert store.redis.keys("spectrain:worker:*") == ["spectrain:worker:w1"]
-    assert store.redis.zrange("spectrain:workers", 0, -1) == ["w1"]
+    assert store.redis.keys(store.keys.worker("*")) == [store.keys.worker("w1")]
+    assert store.redis.zrange(store.keys.workers, 0, -1) == ["w1"]
 
 
 def test_an_unhealthy_or_leaving_worker_says_why(registry: WorkerRegistry) -> None:
@@ -118,7 +118,7 @@ def test_pools_count_their_workers_and_jobs(store: JobStore, registry: WorkerReg
     assert (default.queued, default.delayed, default.running, default.wanted) == (2, 1, 1, 3)
     assert default.workers == {"idle": 1, "busy": 1, "draining": 0, "unhealthy": 0}
     assert (empty.name, empty.wanted, empty.workers["unhealthy"]) == ("empty", 0, 1)
-    store.redis.zadd("spectrain:jobs:pool:default:delayed", {failing.id: 1})
+    store.redis.zadd(store.keys.pool("default", "delayed"), {failing.id: 1})
     (default, _) = registry.pools()
     assert (default.queued, default.delayed, default.wanted) == (3, 0, 4), "its back-off is over"
 
@@ -163,7 +163,7 @@ def test_a_worker_that_is_not_there_cannot_be_drained(
     with pytest.raises(WorkerNotFoundError, match="There is no worker 'w1'"):
         registry.drain("w1")
     renew(registry, "w1")
-    store.redis.zadd("spectrain:workers", {"w1": store.now() - 1})
+    store.redis.zadd(store.keys.workers, {"w1": store.now() - 1})
     with pytest.raises(WorkerNotFoundError):
         registry.drain("w1")
 
@@ -242,12 +242,12 @@ def test_the_lease_of_its_job_keeps_a_workers_entry(
     store.submit(SPEC)
     job = store.claim("default", "w1")
     assert job is not None
-    store.redis.zadd("spectrain:workers", {"w1": store.now() + 0.1})
+    store.redis.zadd(store.keys.workers, {"w1": store.now() + 0.1})
     store.renew(job.id, job.attempt)
-    assert store.redis.zscore("spectrain:workers", "w1") > store.now() + 1
-    store.redis.zrem("spectrain:workers", "w1")
+    assert store.redis.zscore(store.keys.workers, "w1") > store.now() + 1
+    store.redis.zrem(store.keys.workers, "w1")
     store.renew(job.id, job.attempt)
-    assert store.redis.zscore("spectrain:workers", "w1") is None, "half an entry is none"
+    assert store.redis.zscore(store.keys.workers, "w1") is None, "half an entry is none"
 
 
 def test_a_worker_whose_lease_keeps_its_entry_speaks_only_when_there_is_something_to_say(
@@ -260,9 +260,9 @@ def test_a_worker_whose_lease_keeps_its_entry_speaks_only_when_there_is_somethin
     )  # fmt: skip
 
     def speaks(*, hurried: bool = False) -> bool:
-        store.redis.zadd("spectrain:workers", {"w1": 1})
+        store.redis.zadd(store.keys.workers, {"w1": 1})
         registration.say(hurried=hurried)
-        return bool(store.redis.zscore("spectrain:workers", "w1") > 1)
+        return bool(store.redis.zscore(store.keys.workers, "w1") > 1)
 
     assert speaks()
     assert speaks(), "nobody renews a lease"

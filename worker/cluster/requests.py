@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from jobs.errors import STORE_AWAY
 from jobs.settings import Settings, connect
+from jobs.store.keys import Keys
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class RequestListener:
 
     def __init__(self, settings: Settings, worker: str, on_asked: Callable[[], None]) -> None:
         self._settings = settings
-        self._channel = f"{settings.redis_prefix}requests:{worker}"
+        self._channel = Keys(settings.redis_prefix).requests(worker)
         self._on_asked = on_asked
         self._stopping = threading.Event()
 

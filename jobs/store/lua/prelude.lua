@@ -4,31 +4,9 @@
 --
 -- ARGV[1]  prefix of every key
 --
--- Keys are built from the prefix, since which indexes a change touches depends on the record it
--- finds: this is one key space on one primary, never a Redis Cluster.
---
---   job:{id}                    hash: the record (jobs.model.record.job_from_hash)
---   job:{id}:events             stream: what happened to it
---   jobs:all                    sorted set: id by sequence
---   jobs:state:{state}          sorted set: id by sequence
---   jobs:pool:{pool}:queued     sorted set: id by order: priority, then place in its line
---   jobs:pool:{pool}:delayed    sorted set: id by the time it may run again
---   jobs:pool:{pool}:running    sorted set: id by sequence
---   pools                       set: every pool that ever had a job
---   leases                      sorted set: id by the time its attempt's lease expires
---   outbox                      sorted set: id by the time a message for it is due
---   counters                     hash: sums over all attempts that ended (jobs.store.counters)
---   reaped                      string: the time of the reaper's last pass
---   dirty                      sorted set: id by the time its record changed and storage has no copy
---   epoch                       string: the first job that was claimed since this Redis began empty;
---                               a Redis that was reset has another one
---   claims                      hash: worker -> id of the job it runs
---   workers                     sorted set: worker by the time its entry in the register expires
---   worker:{name}               hash: the entry (jobs.model.workers.Worker). Kept for an hour longer, for
---                               one that comes back after an outage
---   requests:{worker}           channel: something was asked of the worker or of its job
---   reserved:{worker}           string: id of the job that an eviction made room for there, for a
---                               minute: its claim gives that job, whoever is first
+-- The keys are listed in jobs/store/keys.py, which spells the same ones for Python. Scripts build
+-- them from the prefix, since which indexes a change touches depends on the record it finds: this
+-- is one key space on one primary, never a Redis Cluster.
 --
 -- A script answers {status, detail}; status is ok, missing, stale, illegal or changed. Everything
 -- is checked before the first write, for Redis rolls nothing back.

@@ -1,0 +1,97 @@
+"""Raw records of jobs: what the backup copies to storage, and what `reindex` brings back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redis import Redis
+
+from jobs.store.keys import Keys
+from jobs.store.scripts import Scripts
+
+# An event as the stream has it: id, time, type, data (JSON).
+RawEvent = tuple[str, str, str, str]
+
+IDEMPOTENCY_SECONDS = 7 * 24 * 3600
+
+
+class RawRecords:
+    """Reads and restores records as Redis holds them; raises `jobs.errors.STORE_AWAY`."""
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis: Any = redis  # answers in `str`
+        self._keys = Keys(prefix)
+        self._run = Scripts(redis, prefix)
+
+    # -- backup -------------------------------------------------------------------------------
+
+    def read(self, job_id: str) -> tuple[dict[str, str], list[RawEvent]] | None:
+        """The hash of a job and its events at one moment; None for an unknown job."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            fields, events = (
+                pipe.hgetall(self._keys.job(job_id)).xrange(self._keys.events(job_id)).execute()
+            )
+        if not fields:
+            return None
+        return fields, [(e, found["at"], found["type"], found["data"]) for e, found in events]
+
+    def dirty(self, limit: int) -> list[tuple[str, float]]:
+        """(job id, time of its change) of jobs without a current backup, oldest change first."""
+        found = self._redis.zrange(self._keys.dirty, 0, limit - 1, withscores=True)
+        return [(job_id, at) for job_id, at in found]
+
+    def backed_up(self, job_id: str, at: float) -> str:
+        """Notes that storage has the record as it was changed `at`.
+
+        Returns 'ok', 'changed' when the record needs another backup, or 'missing' when the job
+        is gone.
+        """
+        return self._run("backed_up", job_id, repr(at))[0]
+
+    def postpone(self, job_id: str) -> None:
+        """Moves a job to the end of the line of those that need a backup."""
+        self._redis.zadd(self._keys.dirty, {job_id: time.time()}, xx=True)
+
+    # -- reindex ------------------------------------------------------------------------------
+
+    def any(self) -> bool:
+        """Whether Redis has the record of any job."""
+        return bool(self._redis.exists(self._keys.jobs))
+
+    def sequences(self) -> dict[str, int]:
+        """The sequence number of every job, by id."""
+        found = self._redis.zrange(self._keys.jobs, 0, -1, withscores=True)
+        return {job_id: int(sequence) for job_id, sequence in found}
+
+    def last_sequence(self) -> int:
+        """The sequence number of the last submission; 0 before the first."""
+        return int(self._redis.get(self._keys.sequence) or 0)
+
+    def attempt(self, job_id: str) -> int | None:
+        """The number of a job's newest attempt; None for an unknown job."""
+        found = self._redis.hget(self._keys.job(job_id), "attempt")
+        return None if found is None else int(found)
+
+    def rebuild(
+        self,
+        job_id: str,
+        fields: Mapping[str, str],
+        events: Sequence[RawEvent],
+        *,
+        newest_attempt: int,
+        lease_seconds: float,
+        event: Mapping[str, Any],
+    ) -> tuple[str, str]:
+        """Restores a record that Redis does not have, with its place in every index.
+
+        `newest_attempt` is the newest one that storage knows of, `event` the data of the event
+        that reports the restore. Returns ('ok', 'rebuilt' or 'known'), or ('changed', the attempt
+        that Redis had) where Redis was the older of the two.
+        """
+        return self._run(
+            "rebuild", job_id, newest_attempt, lease_seconds, json.dumps(fields),
+            json.dumps(events), IDEMPOTENCY_SECONDS, json.dumps(event),
+        )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Every key of Redis is spelled in `jobs.store`, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from jobs.store import keys
+from jobs.store.keys import Keys
+
+ROOT = Path(__file__).resolve().parents[3]
+_HOME = ROOT / "jobs" / "store"
+_SPELLED = re.compile(r"^spectrain:[a-z]")
+_PREFIX = re.compile(r"(^|_)prefix$")
+
+
+def sources() -> list[Path]:
+    rooms = ("api", "bench", "jobs", "machine", "worker", "tests")
+    found = [file for room in rooms for file in (ROOT / room).rglob("*.py")]
+    return [file for file in found if _HOME not in file.parents and file != Path(__file__)]
+
+
+def raw_keys(tree: ast.AST) -> Iterator[ast.expr]:
+    """Texts that spell a key: the prefix with something behind it, or the default one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if _SPELLED.match(node.value):
+                yield node
+        elif isinstance(node, ast.JoinedStr):
+            first = node.values[0] if node.values else None
+            if isinstance(first, ast.FormattedValue) and _is_prefix(first.value):
+                yield node
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and _is_prefix(node.left):
+            yield node
+
+
+def _is_prefix(node: ast.expr) -> bool:
+    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+    return _PREFIX.search(name) is not None and "storage" not in ast.unparse(node)
+
+
+def test_the_list_of_keys_is_what_the_class_spells() -> None:
+    listed = re.findall(r"^\| `([^`]+)` \|", str(keys.__doc__), re.MULTILINE)
+    found = set()
+    for name, member in vars(Keys).items():
+        if isinstance(member, property):
+            found.add(getattr(Keys(""), name))
+        elif name == "pool":
+            found |= {Keys("").pool("{pool}", index) for index in get_args(keys.PoolIndex)}
+        elif not name.startswith("_") and callable(member):
+            found.add(member(Keys(""), f"{{{_argument(listed, name)}}}"))
+    assert found == {name for name in listed if name != "key"}
+
+
+def _argument(listed: list[str], name: str) -> str:
+    """What the list calls the variable part of a key."""
+    part = {"events": "job", "jobs_in": "state"}.get(name, name)
+    (found,) = {m[1] for one in listed if (m := re.search(rf"\b{part}:{{(\w+)}}", one))}
+    return found
+
+
+def test_no_key_is_spelled_outside_the_store() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
+        for file in sources()
+        for node in raw_keys(ast.parse(file.read_text()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text", ['f"{self._prefix}leases"', 'settings.redis_prefix + "workers"', '"spectrain:outbox"']
+)
+def test_a_raw_key_is_recognised(text: str) -> None:
+    assert list(raw_keys(ast.parse(text)))
+
+
+def test_the_api_builds_no_pipeline_and_runs_no_script_of_its_own() -> None:
+    own = re.compile(r"\.pipeline\(|register_script|store\.scripts|\.(h|z|x)[a-z]+\(.*keys\.")
+    found = [f for f in (ROOT / "api").rglob("*.py") if own.search(f.read_text())]
+    assert found == []
