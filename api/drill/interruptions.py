@@ -12,7 +12,7 @@ from typing import Protocol
 import psutil
 
 from api.client.client import Client
-from api.local.up import LocalService
+from api.local.service import LocalService
 from api.schemas import JobView
 from jobs.model.states import State
 

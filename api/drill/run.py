@@ -32,7 +32,7 @@ from api.drill.interruptions import (
 )
 from api.drill.report import Report
 from api.local.redis_server import NoRedisServerError
-from api.local.up import CannotStartError, LocalService, running
+from api.local.service import CannotStartError, LocalService, running
 from api.schemas import JobView
 from jobs.model.spec import Checkpoint, JobSpec, Retry
 from jobs.model.states import State
@@ -169,9 +169,7 @@ def _at(console: Console, plan: Plan, url: str, token: str | None) -> Report:
             f"[bold]1.[/] At the service {url}, whose processes are out of reach: "
             f"{plan.number.name} is carried out as `preempt`, and its own lease counts"
         )
-        return _Drill(console, client, plan, striker, stuck_seconds=None).run(
-            Path(directory), None
-        )
+        return _Drill(console, client, plan, striker, stuck_seconds=None).run(Path(directory), None)
 
 
 class _Drill:

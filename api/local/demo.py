@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.client.client import Client
 from api.local.redis_server import NoRedisServerError
-from api.local.up import CannotStartError, LocalService, running
+from api.local.service import CannotStartError, LocalService, running
 from api.render import duration, story
 from api.schemas import JobView
 from jobs.model.spec import Checkpoint, JobSpec

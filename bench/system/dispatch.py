@@ -21,7 +21,7 @@ from pathlib import Path
 from redis import Redis
 
 from api.client.client import Client
-from api.local.up import LocalService
+from api.local.service import LocalService
 from bench.report import Report, options, timed
 from bench.system import celery_echo
 from bench.system.service import PATIENCE_SECONDS, local_service, redis_server, wait_for

@@ -19,7 +19,7 @@ from typing import Any
 from api.client.client import Client
 from api.drill.interruptions import Signal, Target
 from api.drill.run import SPEC
-from api.local.up import LocalService
+from api.local.service import LocalService
 from api.schemas import JobView
 from bench.report import Report, options
 from bench.system.service import local_service, wait_for

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from api.local.redis_server import RedisConfig, find_redis_server
-from api.local.up import LocalService
+from api.local.service import LocalService
 
 PATIENCE_SECONDS = 60.0
 

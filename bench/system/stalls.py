@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from api.client.client import Client
-from api.local.up import LocalService
+from api.local.service import LocalService
 from api.schemas import JobView
 from bench.report import Report, options
 from bench.system.service import local_service, wait_for

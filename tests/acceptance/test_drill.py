@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from api.client.client import Client
-from api.local.up import LocalService
+from api.local.service import LocalService
 
 # A few seconds: long enough to be interrupted once, with a checkpoint before.
 SPEC = """

@@ -10,7 +10,7 @@ import pytest
 
 HANGS_UP = """
 import os, signal
-from api.local.up import running
+from api.local.service import running
 class Service:
     def start(self): print("started")
     def stop(self): print("stopped")

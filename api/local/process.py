@@ -1,0 +1,66 @@
+"""One process of a service on this machine."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine.parent_death import die_with_parent
+
+STOP_SECONDS = 10.0
+
+
+@dataclass
+class ServiceProcess:
+    """One process of the service; its output goes to a log of its name."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    log: Path
+    grace: float = STOP_SECONDS
+    keeps: tuple[int, ...] = ()  # descriptors that it inherits
+    popen: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+
+    def start(self) -> None:
+        """Starts it in a session of its own, so that Ctrl-C reaches it through `stop` only."""
+        with self.log.open("ab") as file:
+            self.popen = subprocess.Popen(
+                self.command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=self.keeps,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one thread
+            )
+        self.started = time.monotonic()
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.popen is not None and self.popen.poll() is None
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        if self.popen is not None and self.running:
+            self.popen.terminate()
+
+    def wait(self) -> None:
+        """Returns when it has ended, by force after its grace."""
+        if self.popen is None:
+            return
+        try:
+            self.popen.wait(self.grace)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])

@@ -1,0 +1,222 @@
+"""The whole service on one machine, as processes below one directory."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+
+from api.local.process import STOP_SECONDS, ServiceProcess
+from api.local.redis_server import RedisConfig, find_redis_server, free_port
+from jobs.settings import Settings
+from machine.gpus import usable_gpus
+
+_START_SECONDS = 60.0
+# A process that ends sooner after its start than this is started again after as long.
+_CALM_SECONDS = 2.0
+
+
+class CannotStartError(Exception):
+    """The service did not come up; the message says which part and what it said."""
+
+
+class LocalService:
+    """Redis (unless the environment names one), API and workers on this machine."""
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        workers: int | None = None,
+        device: str = "auto",
+        say: Callable[[str], None] = print,
+        settings: Mapping[str, str] | None = None,
+        own_redis: bool = False,
+    ) -> None:
+        """`settings` are variables for all its processes, before those of the environment.
+
+        With `own_redis` it starts a Redis whatever the environment names, and a GPU that is alone
+        serves all `workers`, so that what happens in it happens to nobody else.
+        """
+        self.data = data.resolve()
+        self.host = host
+        self.port = port or free_port(host)
+        self._say = say
+        self._lock: int | None = None
+        self._logs = self.data / "logs"
+        self._redis: RedisConfig | None = None
+        self._processes: list[ServiceProcess] = []
+        self._settings = dict(settings or {})
+        self._own_redis = own_redis
+        self._slots = _slots(device, workers, shared=own_redis)
+
+    @property
+    def url(self) -> str:
+        """Where the API answers on this machine."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the running workers."""
+        return self._pids("worker")
+
+    @property
+    def redis(self) -> list[int]:
+        """The process id of the running Redis, if there is one of its own."""
+        return self._pids("redis")
+
+    def start(self) -> None:
+        """Starts everything; raises `CannotStartError`, with nothing left running."""
+        self._take_directory()
+        try:
+            self._start_redis()
+            listen = ["--host", self.host, "--port", str(self.port)]
+            api = self._start("api", [sys.executable, "-m", "api.cli", "api", *listen])
+            grace = Settings().grace_seconds + STOP_SECONDS
+            for number, slot in enumerate(self._slots, start=1):
+                name = f"worker-{number}"
+                self._start(name, [sys.executable, "-m", "worker"], grace=grace, env=slot)
+            self._wait(api, self._api_answers)
+        except BaseException:
+            self.stop()
+            raise
+
+    def tend(self) -> None:
+        """Starts again what has ended; to be called about once a second."""
+        for process in self._processes:
+            if not process.running and time.monotonic() - process.started > _CALM_SECONDS:
+                code = process.popen.returncode if process.popen else None
+                self._say(f"{process.name} has ended (exit code {code}); starting a new one")
+                process.start()
+
+    def stop(self) -> None:
+        """Stops everything, workers first, so that running jobs are saved and queued again."""
+        workers = [p for p in self._processes if p.name.startswith("worker")]
+        redis = [p for p in self._processes if p.name == "redis"]
+        others = [p for p in self._processes if p not in workers and p not in redis]
+        for group in (workers, others, redis):
+            for process in group:
+                process.terminate()
+            for process in group:
+                process.wait()
+        self._processes.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _pids(self, name: str) -> list[int]:
+        return [
+            p.popen.pid
+            for p in self._processes
+            if p.name.startswith(name) and p.popen is not None and p.running
+        ]
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _take_directory(self) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStartError(f"another Spectrain is running in {self.data}") from None
+
+    def _start_redis(self) -> None:
+        # Settings know all the names under which a Redis may be given.
+        if not self._own_redis and "redis_url" in Settings().model_fields_set:
+            return
+        self._redis = RedisConfig(self.data / "redis")
+        # It keeps the lock for as long as it writes, should this process be killed.
+        lock = () if self._lock is None else (self._lock,)
+        command = [find_redis_server(), str(self._redis.path)]
+        redis = self._start("redis", command, keeps=lock)
+        self._wait(redis, self._redis.answers)
+
+    def _start(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        grace: float = STOP_SECONDS,
+        keeps: tuple[int, ...] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> ServiceProcess:
+        settings = {
+            "SPECTRAIN_STORAGE_URL": (self.data / "experiments").as_uri(),
+            "SPECTRAIN_SCRATCH_DIR": str(self.data / "scratch"),
+        }
+        if self._redis is not None:
+            settings["SPECTRAIN_REDIS_URL"] = self._redis.url
+        process = ServiceProcess(
+            name,
+            command,
+            {**os.environ, **settings, **self._settings, **(env or {})},
+            self._logs / f"{name}.log",
+            grace,
+            keeps,
+        )
+        self._processes.append(process)
+        process.start()
+        return process
+
+    def _wait(self, process: ServiceProcess, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            if not process.running or time.monotonic() > deadline:
+                raise CannotStartError(
+                    f"{process.name} did not come up:\n{process.last_words()}\n"
+                    f"(the whole log: {process.log})"
+                )
+            time.sleep(0.05)
+
+    def _api_answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[dict[str, str]]:
+    """The environment of each worker: one a GPU (`shared`: or more), or on the CPU."""
+    gpus = usable_gpus() if device != "cpu" else ()
+    if device == "cuda" and not gpus:
+        raise CannotStartError("--device cuda: there is no NVIDIA GPU on this machine")
+    count = workers if workers is not None else max(1, len(gpus))
+    if gpus:
+        if shared:
+            gpus = gpus * count
+        return [{"SPECTRAIN_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:count]]
+    slot = {"SPECTRAIN_DEVICE": "cpu"}
+    if count > 1:  # two trainers that each take all cores slow each other far more than twofold
+        threads = max(1, (os.cpu_count() or 1) // count)
+        slot["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+    return [slot] * count
+
+
+@contextlib.contextmanager
+def running(service: LocalService) -> Iterator[None]:
+    """The service, up for the length of a block; SIGTERM ends the block like Ctrl-C.
+
+    So does a terminal that is closed, unless the service was started by nohup.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        service.start()
+        yield
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        service.stop()
