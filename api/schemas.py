@@ -14,6 +14,7 @@ JOB_ID = r"[a-z0-9_-]{1,63}-[2-9b-df-hj-np-tv-xz]{8}"
 NEXT_OFFSET = "Spectrain-Next-Offset"
 JOB_STATE = "Spectrain-Job-State"
 IDEMPOTENCY_KEY = "Idempotency-Key"
+INSTANCE = "Spectrain-Instance"
 
 
 class _Wire(BaseModel):

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     )
     api_host: str = Field("127.0.0.1", description="Address on which the API listens.")
     api_port: int = Field(8080, ge=0, le=65535, description="Port on which the API listens.")
+    instance: str = Field(
+        "", description="Name of this instance of the API, which /readyz returns as a header."
+    )
     pool: str = Field("default", description="The pool whose jobs a worker takes.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="What training runs on; auto takes a GPU where there is one."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,13 +16,19 @@ from pathlib import Path
 import httpx
 
 from api.local.process import STOP_SECONDS, ServiceProcess
-from api.local.redis_server import RedisConfig, find_redis_server, free_port
+from api.local.redis_server import RedisConfig, find_redis_server
+from api.ports import CannotListenError, holder, in_use, join, listen
+from api.schemas import INSTANCE
 from jobs.settings import Settings
 from machine.gpus import usable_gpus
 
 _START_SECONDS = 60.0
 # A process that ends sooner after its start than this is started again after as long.
 _CALM_SECONDS = 2.0
+# How often Redis is given another port when some process takes the one that was free.
+_REDIS_PORTS = 5
+# Addresses on which a server listens, and where it answers then.
+_ANSWERS_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class CannotStartError(Exception):
@@ -48,8 +56,11 @@ class LocalService:
         serves all `workers`, so that what happens in it happens to nobody else.
         """
         self.data = data.resolve()
-        self.host = host
-        self.port = port or free_port(host)
+        self.host = host.removeprefix("[").removesuffix("]")
+        self.port = port  # 0: one that is free, chosen by `start`
+        self._listener: socket.socket | None = None
+        # By this the service knows its own API from another that answers at its address.
+        self._instance = secrets.token_hex(16)
         self._say = say
         self._lock: int | None = None
         self._logs = self.data / "logs"
@@ -62,8 +73,7 @@ class LocalService:
     @property
     def url(self) -> str:
         """Where the API answers on this machine."""
-        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        return f"http://{join(_ANSWERS_AT.get(self.host, self.host), self.port)}"
 
     @property
     def workers(self) -> list[int]:
@@ -79,9 +89,9 @@ class LocalService:
         """Starts everything; raises `CannotStartError`, with nothing left running."""
         self._take_directory()
         try:
+            self._take_port()
             self._start_redis()
-            listen = ["--host", self.host, "--port", str(self.port)]
-            api = self._start("api", [sys.executable, "-m", "api.cli", "api", *listen])
+            api = self._start_api()
             grace = Settings().grace_seconds + STOP_SECONDS
             for number, slot in enumerate(self._slots, start=1):
                 name = f"worker-{number}"
@@ -92,9 +102,16 @@ class LocalService:
             raise
 
     def tend(self) -> None:
-        """Starts again what has ended; to be called about once a second."""
+        """Starts again what has ended; to be called about once a second.
+
+        Raises `CannotStartError` when another process has taken the port of Redis meanwhile.
+        """
         for process in self._processes:
             if not process.running and time.monotonic() - process.started > _CALM_SECONDS:
+                if process.name == "redis" and self._redis and holder(self._redis.port):
+                    raise CannotStartError(
+                        f"redis has ended, and its {in_use(self._redis.port, 'start again')}"
+                    )
                 code = process.popen.returncode if process.popen else None
                 self._say(f"{process.name} has ended (exit code {code}); starting a new one")
                 process.start()
@@ -110,6 +127,9 @@ class LocalService:
             for process in group:
                 process.wait()
         self._processes.clear()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -135,12 +155,39 @@ class LocalService:
         # Settings know all the names under which a Redis may be given.
         if not self._own_redis and "redis_url" in Settings().model_fields_set:
             return
-        self._redis = RedisConfig(self.data / "redis")
         # It keeps the lock for as long as it writes, should this process be killed.
         lock = () if self._lock is None else (self._lock,)
-        command = [find_redis_server(), str(self._redis.path)]
-        redis = self._start("redis", command, keeps=lock)
-        self._wait(redis, self._redis.answers)
+        for tries_left in reversed(range(_REDIS_PORTS)):
+            self._redis = RedisConfig(self.data / "redis")
+            command = [find_redis_server(), str(self._redis.path)]
+            redis = self._start("redis", command, keeps=lock)
+            try:
+                self._wait(redis, self._redis.answers)
+            except CannotStartError:
+                # Another process may have taken the port since it was free.
+                if redis.running or not tries_left or not holder(self._redis.port):
+                    raise
+                self._processes.remove(redis)
+            else:
+                return
+
+    def _take_port(self) -> None:
+        """Holds the API's port from now on: the API may end and start again, the port stays."""
+        try:
+            self._listener = listen(self.host, self.port)
+        except CannotListenError as error:
+            raise CannotStartError(str(error)) from None
+        self.port = int(self._listener.getsockname()[1])
+
+    def _start_api(self) -> ServiceProcess:
+        listener = () if self._listener is None else (self._listener.fileno(),)
+        command = [sys.executable, "-m", "api.server.serve", *(f"--fd={fd}" for fd in listener)]
+        settings = {
+            "SPECTRAIN_API_HOST": self.host,
+            "SPECTRAIN_API_PORT": str(self.port),
+            "SPECTRAIN_INSTANCE": self._instance,
+        }
+        return self._start("api", command, keeps=listener, env=settings)
 
     def _start(
         self,
@@ -180,10 +227,17 @@ class LocalService:
             time.sleep(0.05)
 
     def _api_answers(self) -> bool:
+        """Whether this service's own API is ready; raises when it is another that answers."""
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK
+            # No proxy that the environment names stands before a service of this machine.
+            answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
         except httpx.TransportError:
             return False
+        if answer.headers.get(INSTANCE) != self._instance:
+            raise CannotStartError(
+                f"another service answers at {self.url}, though its port was free; try --port"
+            )
+        return answer.status_code == httpx.codes.OK
 
 
 def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[dict[str, str]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import argparse
+import socket
 import sys
+from collections.abc import Sequence
 
+from flask import Flask
+from gunicorn.app.base import BaseApplication
 from pydantic import ValidationError
 
 from api.hosts import is_loopback
+from api.ports import CannotListenError, join, listen
 from api.server.auth import tokens_of
+from api.server.wsgi import application
 from jobs.settings import Settings
 
 # One process keeps one pool of connections; its threads wait for Redis and disks, not for Python.
@@ -26,29 +32,61 @@ def refusal(settings: Settings) -> str | None:
     )
 
 
-def command(settings: Settings) -> list[str]:
-    """The command line of gunicorn."""
-    host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
-    return [
-        *(sys.executable, "-m", "gunicorn", "api.server.wsgi:application()"),
-        *("--bind", f"{host}:{settings.api_port}"),
-        *("--worker-class", "gthread", "--workers", "1", "--threads", str(_THREADS)),
-        *("--timeout", "60", "--graceful-timeout", "5", "--keep-alive", "30"),
-        *("--name", "spectrain-api", "--no-control-socket", "--log-level", "warning"),
-    ]
+class Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, with a socket that listens already.
+
+    Configured here alone: no gunicorn.conf.py of the working directory is executed, and that
+    directory does not become a place of imports.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._fd = listener.detach()
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Sets what differs from gunicorn's defaults."""
+        options = {
+            "bind": f"fd://{self._fd}",
+            "worker_class": "gthread",
+            "workers": 1,
+            "threads": _THREADS,
+            "timeout": 60,
+            "graceful_timeout": 5,
+            "keepalive": 30,
+            "proc_name": "spectrain-api",
+            "control_socket_disable": True,
+            "loglevel": "warning",
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """What it serves."""
+        return application()
 
 
-def main() -> None:
-    """Becomes gunicorn, or says why not."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serves until SIGTERM, or says why not."""
+    parser = argparse.ArgumentParser(prog="python -m api.server.serve")
+    parser.add_argument("--fd", type=int, help="serve this listening socket, which was inherited")
+    inherited = parser.parse_args(arguments).fd
     try:
         settings = Settings()
     except ValidationError as error:
         sys.exit(f"Settings: {error}")
     if reason := refusal(settings):
         sys.exit(reason)
-    arguments = command(settings)
-    print(f"Spectrain API on http://{settings.api_host}:{settings.api_port}", file=sys.stderr)
-    os.execv(arguments[0], arguments)  # noqa: S606 - our own command line, no shell
+    try:
+        listener = (
+            listen(settings.api_host, settings.api_port)
+            if inherited is None
+            else socket.socket(fileno=inherited)
+        )
+    except CannotListenError as error:
+        sys.exit(f"Cannot start: {error}.")
+    host, port, *_ = listener.getsockname()
+    print(f"Spectrain API on http://{join(host, port)}", file=sys.stderr)
+    Server(listener).run()
 
 
 if __name__ == "__main__":

@@ -199,7 +199,7 @@ def _is(process: psutil.Process, target: Target) -> bool:
         case Target.GUARD:
             return "-m worker.launch.guard" in line
         case Target.API:
-            return " gunicorn " in line
+            return "-m api.server.serve" in line
         case Target.REDIS | Target.OUTAGE:
             return "redis-server" in line
         case Target.CHILD:

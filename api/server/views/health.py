@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from flask import Response, current_app
 
-from api.schemas import Health
+from api.schemas import INSTANCE, Health
 from api.server.context import context
 from api.server.problems import unavailable
 from api.server.prometheus import CONTENT_TYPE, SEEN, Seen
-from api.server.routes import Routes
+from api.server.routes import Routes, as_json
 
 OPENAPI = "SPECTRAIN_OPENAPI"
 
@@ -21,13 +21,19 @@ def get_health() -> Health:
     return Health()
 
 
-@routes.call("GET", "/readyz", answer=Health, problems=(503,), public=True)
-def get_readiness() -> Health | Response:
+@routes.call(
+    "GET", "/readyz", answer=Health, problems=(503,), public=True,
+    response_headers={INSTANCE: "SPECTRAIN_INSTANCE of the API that answers."},
+)  # fmt: skip
+def get_readiness() -> Response:
     """Ask whether jobs can be taken and read: Redis, storage, and the clocks of all three."""
     found = context().readiness.found()
     if bad := [f"{one.part}: {one.problem}" for one in found if one.problem]:
-        return unavailable("; ".join(bad) + ".")
-    return Health(checks={one.part: "ok" for one in found})
+        answer = unavailable("; ".join(bad) + ".")
+    else:
+        answer = as_json(Health(checks={one.part: "ok" for one in found}))
+    answer.headers[INSTANCE] = context().settings.instance
+    return answer
 
 
 @routes.call("GET", "/metrics", answer="text/plain")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from api.hosts import is_loopback
-from api.server.serve import command, refusal
+from api.ports import join, listen
+from api.server.serve import Server, refusal
 from jobs.settings import Settings
 
 
@@ -41,5 +43,26 @@ def test_the_command_line_says_why_it_does_not_start() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_an_ipv6_address_is_bound_in_brackets() -> None:
-    assert "[::1]:8080" in command(Settings(api_host="::1", api_port=8080))
+def test_an_ipv6_address_is_taken_with_and_without_brackets() -> None:
+    for host in ("::1", "[::1]"):
+        with listen(host, 0) as listener:
+            assert listener.getsockname()[0] == "::1"
+    assert join("::1", 8080) == "[::1]:8080"
+    assert join("localhost", 8080) == "localhost:8080"
+
+
+def test_neither_a_file_nor_the_directory_where_it_starts_configures_gunicorn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("raise SystemExit('executed')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 0.0.0.0:9 --workers 9")
+    before = list(sys.path)
+    listener = listen("127.0.0.1", 0)
+    fd = listener.fileno()
+    try:
+        server = Server(listener)
+        assert (server.cfg.address, server.cfg.workers) == ([fd], 1)
+        assert sys.path == before
+    finally:
+        os.close(fd)
