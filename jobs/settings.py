@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import Redis
+from redis.connection import parse_url
+
+from jobs.setting_errors import SettingsError, sentence
 
 PREFIX = "SPECTRAIN_"
+_DAY, _YEAR = 86400.0, 365 * 86400.0
 
 
 class Settings(BaseSettings):
     """What each process of the service reads when it starts.
 
     `SPECTRAIN_X_FILE` names a file with the value, where `SPECTRAIN_X` itself is not set: secrets
-    come as files.
+    come as files. Raises `SettingsError` for values that cannot be used.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
@@ -54,18 +67,25 @@ class Settings(BaseSettings):
         "auto", description="What training runs on; auto takes a GPU where there is one."
     )
     lease_seconds: float = Field(
-        15.0, gt=0, description="A worker that is silent for so long has lost its job."
+        15.0, gt=0, le=_DAY, description="A worker that is silent for so long has lost its job."
     )
     grace_seconds: float = Field(
-        60.0, gt=0, description="Time from a stop request to the kill; less than the platform's."
+        60.0,
+        gt=0,
+        le=_DAY,
+        description="Time from a stop request to the kill; less than the platform's.",
     )
     aging_seconds: float = Field(
         3600.0,
         ge=0,
+        le=_YEAR,
         description="A waiting job counts one priority more for every so long; 0: never.",
     )
     eviction_min_seconds: float = Field(
-        120.0, ge=0, description="A job that has run for less is not evicted for a higher one."
+        120.0,
+        ge=0,
+        le=_YEAR,
+        description="A job that has run for less is not evicted for a higher one.",
     )
     spot: Literal["auto", "aws", "gcp", "azure", "off"] = Field(
         "auto", description="Whose notices that a machine is taken away a worker watches for."
@@ -93,6 +113,41 @@ class Settings(BaseSettings):
                 files[variable if name == "redis_url" else name] = _read(f"{variable}_FILE", path)
         return {**given, **files}
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_sentences(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(given)
+        except ValidationError as error:
+            lines = [sentence(wrong, cls.model_fields, PREFIX) for wrong in error.errors()]
+        raise SettingsError("\n".join(lines))
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        # Celery cannot use the third form that the client takes, unix://.
+        if urlsplit(url).scheme not in {"redis", "rediss"}:
+            raise ValueError(url)
+        parse_url(url)  # type: ignore[no-untyped-call]
+        return url
+
+    @field_validator("storage_url")
+    @classmethod
+    def _is_storage(cls, url: str) -> str:
+        parts = urlsplit(url)
+        directory = parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path
+        if not directory and not (parts.scheme == "s3" and parts.netloc):
+            raise ValueError(url)
+        return url
+
+    @field_validator("s3_endpoint_url", "spot_metadata_url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and not (parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0):
+            raise ValueError(url)
+        return url
+
     @property
     def redis_address(self) -> str:
         """The URL of Redis, password included."""
@@ -105,11 +160,14 @@ class Settings(BaseSettings):
 
 
 def _read(variable: str, path: str) -> str:
-    """What a file holds, without the newline at its end; raises ValueError."""
+    """What a file holds, without the newline at its end; raises `SettingsError`."""
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{variable} names a file that cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise SettingsError(
+            f"{variable} names a file that cannot be read: {path} ({why})"
+        ) from None
 
 
 def connect(settings: Settings) -> Redis:

@@ -8,11 +8,11 @@ for well: a worker outlives that.
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterable, Sequence
 
 import psutil
 
+from jobs.entry import run
 from jobs.errors import STORE_AWAY
 from jobs.model.workers import Worker, WorkerState
 from jobs.settings import Settings, connect
@@ -57,4 +57,4 @@ def main() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main() or 0)
+    run(main)

@@ -87,12 +87,13 @@ class LocalService:
 
     def start(self) -> None:
         """Starts everything; raises `CannotStartError`, with nothing left running."""
+        settings = Settings()
         self._take_directory()
         try:
             self._take_port()
             self._start_redis()
             api = self._start_api()
-            grace = Settings().grace_seconds + STOP_SECONDS
+            grace = settings.grace_seconds + STOP_SECONDS
             for number, slot in enumerate(self._slots, start=1):
                 name = f"worker-{number}"
                 self._start(name, [sys.executable, "-m", "worker"], grace=grace, env=slot)

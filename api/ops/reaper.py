@@ -6,9 +6,10 @@ import logging
 import signal
 import sys
 
+from jobs.entry import run
 from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
-from monitoring.storage.base import newest_change
+from monitoring.storage.base import StorageError, newest_change
 from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
 
@@ -32,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, StorageError)

@@ -6,8 +6,7 @@ nobody can, and a reaper outlives that: it counts as well.
 
 from __future__ import annotations
 
-import sys
-
+from jobs.entry import run
 from jobs.errors import STORE_AWAY
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
@@ -35,4 +34,4 @@ def main() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main() or 0)
+    run(main)

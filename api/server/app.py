@@ -40,7 +40,7 @@ class JobIdConverter(BaseConverter):
 def create_app(settings: Settings | None = None) -> Flask:
     """The application for `settings`, by default those of the environment.
 
-    Raises `pydantic.ValidationError` and `StorageError` for settings that cannot be.
+    Raises `SettingsError` and `StorageError` for settings that cannot be used.
     """
     settings = settings or Settings()
     redis = _connect(settings)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import sys
 
+from jobs.entry import run
 from jobs.settings import Settings
 
 _SECONDS = 4.0
@@ -26,4 +26,4 @@ def complaint(settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(complaint(Settings()) or 0)
+    run(lambda: complaint(Settings()))

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
-from pydantic import ValidationError
 
 from api.hosts import is_loopback
 from api.ports import CannotListenError, join, listen
 from api.server.auth import tokens_of
 from api.server.wsgi import application
+from jobs.entry import run
 from jobs.settings import Settings
+from monitoring.storage.base import StorageError
+from monitoring.storage.open import open_storage
 
 # One process keeps one pool of connections; its threads wait for Redis and disks, not for Python.
 _THREADS = 16
@@ -70,12 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m api.server.serve")
     parser.add_argument("--fd", type=int, help="serve this listening socket, which was inherited")
     inherited = parser.parse_args(arguments).fd
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        sys.exit(f"Settings: {error}")
+    settings = Settings()
     if reason := refusal(settings):
         sys.exit(reason)
+    open_storage(settings.storage_url, settings.s3_endpoint_url)  # before gunicorn starts workers
     try:
         listener = (
             listen(settings.api_host, settings.api_port)
@@ -90,4 +90,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, StorageError)

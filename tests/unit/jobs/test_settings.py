@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 from redis.connection import parse_url
 
 from jobs.messages import celery_app
+from jobs.setting_errors import SettingsError
 from jobs.settings import Settings, connect
+from monitoring.storage.base import StorageError
+from monitoring.storage.open import open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,10 @@ def test_every_setting_may_come_from_a_file(
         "spot": "off",
         "warm_start": "false",
         "s3_redirect": "false",
+        "redis_url": "redis://file:6379/0",
+        "storage_url": "file:///file",
+        "s3_endpoint_url": "http://file:9000",
+        "spot_metadata_url": "http://file",
     }
     value = odd.get(name, "7" if name.endswith("seconds") else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
@@ -63,7 +70,7 @@ def test_a_file_that_is_not_there_is_named_with_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPECTRAIN_API_TOKENS_FILE", str(tmp_path / "missing"))
-    with pytest.raises(ValidationError, match=r"SPECTRAIN_API_TOKENS_FILE names a file .*missing"):
+    with pytest.raises(SettingsError, match=r"SPECTRAIN_API_TOKENS_FILE names a file .*missing"):
         Settings()
 
 
@@ -90,3 +97,80 @@ def test_client_and_celery_send_the_password() -> None:
     settings = Settings(redis_url="redis://head:6379/0", redis_password="pw")
     assert connect(settings).connection_pool.connection_kwargs["password"] == "pw"
     assert celery_app(settings).conf.broker_url == "redis://:pw@head:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("LEASE_SECONDS", "abc", "is 'abc'; allowed: a number greater than 0, at most 86400."),
+        ("LEASE_SECONDS", "0", "is '0'; allowed: a number greater than 0, at most 86400."),
+        ("LEASE_SECONDS", "inf", "is 'inf'; allowed: a number greater than 0, at most 86400."),
+        ("GRACE_SECONDS", "1e308", "is '1e308'; allowed: a number greater than 0, at most 86400."),
+        ("AGING_SECONDS", "nan", "is 'nan'; allowed: a number from 0 to 31536000."),
+        ("API_PORT", "65536", "is '65536'; allowed: a whole number from 0 to 65535."),
+        ("API_PORT", "", "is ''; allowed: a whole number from 0 to 65535."),
+        ("DEVICE", "gpu", "is 'gpu'; allowed: one of auto, cpu, cuda."),
+        ("WARM_START", "maybe", "is 'maybe'; allowed: true or false."),
+        ("STORAGE_URL", "ftp://h/x", "is 'ftp://h/x'; allowed: file:///directory or s3://bucket/"),
+        ("S3_ENDPOINT_URL", "h:9000", "is 'h:9000'; allowed: http://host:port or https://host:"),
+        ("S3_ENDPOINT_URL", "http://h:x", "is 'http://h:x'; allowed: http://host:port or https:"),
+        ("REDIS_URL", "head:6379", "is 'head:6379'; allowed: redis://host:port/number or "),
+        ("REDIS_URL", "redis://[::1", "is 'redis://[::1'; allowed: redis://host:port/number or "),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_with_its_variable_and_what_is_allowed(
+    variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"SPECTRAIN_{variable}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert str(caught.value).startswith(f"SPECTRAIN_{variable} {sentence}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_wrong_value_is_traced_to_the_variable_or_file_that_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "http://head")
+    (tmp_path / "port").write_text("many")
+    monkeypatch.setenv("SPECTRAIN_API_PORT_FILE", str(tmp_path / "port"))
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    first, second = sorted(str(caught.value).splitlines())
+    assert first.startswith("REDIS_URL is 'http://head'; allowed:")
+    named = "SPECTRAIN_API_PORT, in the file that SPECTRAIN_API_PORT_FILE names, is 'many'; allowed"
+    assert second.startswith(named)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://:hunter2@head:port/0", "http://ann:hunter2@head", ":hunter2@head", "hunter2@",
+        "redis://:hun@ter2:hunter2@head:x", "redis://:a/hunter2@head:x", "x://h?password=hunter2",
+    ],
+)  # fmt: skip
+def test_no_sentence_shows_a_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("REDIS_URL", "STORAGE_URL", "S3_ENDPOINT_URL"):
+        monkeypatch.setenv(f"SPECTRAIN_{variable}", url.replace("http", "wrong"))
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert "SPECTRAIN_STORAGE_URL is" in str(caught.value)
+    assert "ter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["file:///a", "file://localhost/a", "file://host/a", "file:", "/a", "a", "s3://b", "s3://b/p",
+     "s3:///p", "gs://b/p", ""],
+)  # fmt: skip
+def test_settings_take_the_urls_that_storage_can_open_and_no_others(url: str) -> None:
+    def takes(call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except (SettingsError, StorageError):
+            return False
+        return True
+
+    assert takes(lambda: Settings(storage_url=url)) == takes(lambda: open_storage(url))
