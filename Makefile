@@ -83,6 +83,10 @@ image-check: $(STAMP)  ## build both images and run jobs in them (Docker, Compos
 chart-readme: $(STAMP)  ## write the Helm chart's README from its values
 	@$(BIN)/python helm/readme.py
 
+.PHONY: reference
+reference: $(STAMP)  ## write the reference pages in docs/ from models, OpenAPI, click and docstrings
+	@$(BIN)/python -m tools.reference
+
 .PHONY: clean
 clean:  ## remove .venv and what the demo left
 	@rm -rf $(VENV) spectrain-demo

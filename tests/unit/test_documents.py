@@ -14,7 +14,7 @@ from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 
 
 def blocks(language: str) -> list[str]:
@@ -23,23 +23,11 @@ def blocks(language: str) -> list[str]:
     return [block for path in DOCUMENTS for block in pattern.findall(path.read_text())]
 
 
-def setting_rows() -> dict[str, str]:
-    return {
-        f"SPECTRAIN_{name.upper()}": f"| `SPECTRAIN_{name.upper()}` | "
-        f"{f'`{field.default}`' if str(field.default) else 'none'} | {field.description} |"
-        for name, field in Settings.model_fields.items()
-    }
-
-
-@pytest.mark.parametrize("name", setting_rows())
-def test_every_setting_is_documented_with_its_default(name: str) -> None:
-    assert setting_rows()[name] in (ROOT / "docs/settings.md").read_text().splitlines()
-
-
 def test_every_documented_setting_exists() -> None:
     text = (ROOT / "docs/settings.md").read_text()
+    settings = {f"SPECTRAIN_{name.upper()}" for name in Settings.model_fields}
     named = set(re.findall(r"^\| `(SPECTRAIN_\w+)`", text, re.M))
-    assert named == {*setting_rows(), "SPECTRAIN_URL", "SPECTRAIN_API_TOKEN"}
+    assert named == {*settings, "SPECTRAIN_URL", "SPECTRAIN_API_TOKEN"}
 
 
 def test_every_job_in_the_documents_is_one() -> None:
@@ -65,7 +53,7 @@ def test_every_command_in_the_documents_exists() -> None:
         assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if "://" not in target:

@@ -1,0 +1,1 @@
+"""Tools for developers that are no part of the service."""

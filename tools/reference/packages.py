@@ -1,0 +1,27 @@
+"""The table of packages in docs/architecture.md: each with the first line of its docstring."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tools.reference.markdown import code, table
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("monitoring", "jobs", "worker", "api", "machine", "spectral_gpt", "bench", "tools")
+
+
+def block() -> str:
+    """The table."""
+    rows = ([code(f"{path}/"), docstring] for path, docstring in packages(ROOT))
+    return table(["package", "what is in it"], rows)
+
+
+def packages(root: Path) -> Iterator[tuple[str, str]]:
+    """Every package, rooms before what is in them, with the first line of its docstring."""
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("__init__.py"), key=lambda path: path.parent):
+            module = ast.parse(path.read_text())
+            docstring = (ast.get_docstring(module) or "").partition("\n")[0]
+            yield path.parent.relative_to(root).as_posix(), docstring
