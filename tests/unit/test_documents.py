@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -51,13 +50,6 @@ def test_every_command_in_the_documents_exists() -> None:
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for name in names:
         assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
-        if "://" not in target:
-            assert (path.parent / target).exists(), target
 
 
 def test_every_test_that_the_documents_name_is_there() -> None:
