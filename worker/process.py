@@ -78,7 +78,7 @@ class WorkerProcess:
             Identity(name, settings.pool, host, gpus),
             seconds=lease / 5,
             health=lambda: self._gpus.verdict() or self._disk.verdict_now() or self._checks.verdict,
-            leaving=lambda: self._shutdown_state.why or self._spot.standing,
+            leaving=lambda: self._shutdown_state.reason or self._spot.standing,
             renewed_at=lambda: self._shutdown_state.renewed_at,
         )
         self._gpus.on_change = self._tell
@@ -173,7 +173,7 @@ class WorkerProcess:
         state.should_stop = 0  # as Celery's own handler of SIGTERM does
 
     def _look(self) -> None:
-        self._shutdown_state.asked()
+        self._shutdown_state.notify_request()
         self._tell()
 
     def _tell(self) -> None:

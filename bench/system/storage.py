@@ -135,7 +135,7 @@ def _in_background(action: Callable[[], None]) -> None:
         "storage", once, seconds=3600.0, on_overtaken=overtaken, nice=PUBLICATION_NICE
     )
     background.start()
-    background.hurry()
+    background.trigger()
     done.wait()
     background.stop()
 

@@ -235,7 +235,7 @@ def test_a_low_job_saves_makes_room_and_goes_on_from_there_afterwards(
     wait_until(lambda: store.get(low.id).state is State.SUCCEEDED, what="the low job")
     first, second = store.get(low.id).attempts
     assert (first.reason, second.reason) == (Reason.EVICTED, Reason.COMPLETED)
-    assert first.message == "a job of higher priority needed its place"
+    assert first.message == "a job of higher priority needed its slot"
     high_attempt = store.get(high.id).attempts[0]
     assert (first.ended_at or 0) <= high_attempt.started_at < second.started_at
     assert second.first_step == (first.last_step or 0) + 1, "it went on where it had saved"

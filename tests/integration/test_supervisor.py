@@ -221,9 +221,7 @@ supervise(service, job)
 """
 
 
-def test_a_program_that_the_kernel_killed_for_memory_is_told_so(
-    bench: Bench, small_memory: Path
-) -> None:
+def test_a_program_that_the_kernel_oom_killed_is_told_so(bench: Bench, small_memory: Path) -> None:
     job = bench.store.submit(python(HOARD))
     settings = bench.settings
     subprocess.run(

@@ -1,4 +1,4 @@
-"""What goes on beside the supervision of a child, so that none of it can hold up the rest."""
+"""Calls an action at intervals in a thread of its own, so that it never delays the supervision."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 1.0
 
-AWAY = (*STORE_AWAY, ForgottenError, OSError, StorageError)
+# Errors of a server that is unreachable for now; any other error is logged with its traceback.
+OUTAGE_ERRORS = (*STORE_AWAY, ForgottenError, OSError, StorageError)
 
 
 class Background:
-    """Calls `action` every so many `seconds` in a thread of its own, through outages.
+    """Calls `action` every `seconds` in a thread of its own, and survives outages.
 
-    What it calls may be away for a while: that is said once, and once again when it is back.
-    With a `nice` value that thread, and those that it starts, leave the processors to others.
+    An outage is logged once when it begins and once when it ends. With a `nice` value the thread,
+    and every thread that it starts, yields the processors to others.
     """
 
     def __init__(
@@ -42,41 +43,41 @@ class Background:
         self._nice = nice
         self._stopping = False
         self._due = threading.Event()
-        self.away_since: float | None = None  # time.monotonic; None when the last call came through
+        self.failing_since: float | None = None  # time.monotonic; None if the last call succeeded
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Starts calling."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the call under way has come back; there is none after it."""
+        """Waits for the call in progress and ends the thread."""
         self._stopping = True
         self._due.set()
         self._thread.join()
 
-    def hurry(self) -> None:
-        """Has it called at once, or again when the call under way has come back."""
+    def trigger(self) -> None:
+        """Makes the thread call the action at once, or right after the call in progress."""
         self._due.set()
 
     def call(self) -> bool:
-        """Calls the action once; whether it came through. Not while the thread runs."""
+        """Calls the action once and returns whether it succeeded. Not while the thread runs."""
         try:
             self._action()
         except (OvertakenError, StaleAttemptError):
             self.overtaken = True
             self._on_overtaken.set()
-        except Exception as error:  # whatever it is, the training must not end for it
-            if self.away_since is None:
-                self.away_since = time.monotonic()
-                unexpected = not isinstance(error, AWAY)
-                log.warning("%s is away, training goes on: %s", self._name, error,
+        except Exception as error:  # no error may end the training
+            if self.failing_since is None:
+                self.failing_since = time.monotonic()
+                unexpected = not isinstance(error, OUTAGE_ERRORS)
+                log.warning("%s is unavailable, training continues: %s", self._name, error,
                             exc_info=unexpected)  # fmt: skip
         else:
-            if self.away_since is not None:
-                away = time.monotonic() - self.away_since
-                log.info("%s is back after %.1f s", self._name, away)
-                self.away_since = None
+            if self.failing_since is not None:
+                outage = time.monotonic() - self.failing_since
+                log.info("%s is available again after %.1f s", self._name, outage)
+                self.failing_since = None
             return True
         return False
 
@@ -84,10 +85,10 @@ class Background:
         thread = threading.get_native_id()
         if self._nice > os.getpriority(os.PRIO_PROCESS, thread):
             os.setpriority(os.PRIO_PROCESS, thread, self._nice)
-        came = True
+        succeeded = True
         while not self.overtaken:
-            self._due.wait(self._seconds if came else min(self._seconds, _RETRY_SECONDS))
+            self._due.wait(self._seconds if succeeded else min(self._seconds, _RETRY_SECONDS))
             self._due.clear()
             if self._stopping:
                 return
-            came = self.call()
+            succeeded = self.call()

@@ -1,4 +1,4 @@
-"""What a worker process has for all its attempts."""
+"""The settings, connections and shutdown state that all attempts of a worker process share."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from worker.launch.prepare import Slot
 
 @dataclass
 class ShutdownState:
-    """Whether this worker was told to stop and why, and what wakes its supervisor."""
+    """Whether and why this worker shuts down, and the event that wakes its supervisor."""
 
     wake: threading.Event = field(default_factory=threading.Event)
     stop_since: float | None = None  # time.monotonic
     renewed_at: float = -math.inf  # time.monotonic of the lease's last renewal
-    on_asked: Callable[[], None] | None = None  # the attempt's own, while there is one
-    notice: str = ""  # of the cloud that takes the machine away
+    on_request: Callable[[], None] | None = None  # set by the lease of the running attempt
+    notice: str = ""  # the cloud's spot notice, '' without one
     _gone_at: float = math.inf  # time.monotonic
     _signalled: bool = False
 
-    def asked(self) -> None:
-        """Has the attempt under way look at what was asked of it."""
-        if (look := self.on_asked) is not None:
-            look()
+    def notify_request(self) -> None:
+        """Makes the running attempt read its requests."""
+        if (callback := self.on_request) is not None:
+            callback()
 
     def stop(self) -> None:
-        """Asks the attempt under way to end; asked again, to end at once, its grace over.
+        """Asks the running attempt to end; a second call ends its grace period at once.
 
-        May be called by a signal handler. The first call after `leave` is no second one: it is
-        the platform that stops what runs on the machine it takes away.
+        Safe to call from a signal handler. The first call after `leave` does not count as a
+        second one: the platform stops the processes of a machine that it reclaims.
         """
         if self._signalled:
             self.stop_since = -math.inf
@@ -47,7 +47,7 @@ class ShutdownState:
         self.wake.set()
 
     def leave(self, notice: str, seconds: float) -> None:
-        """Asks the same, because the machine will be gone in so many seconds."""
+        """Asks the running attempt to end because the machine will be gone in `seconds`."""
         now = time.monotonic()
         self._gone_at = min(self._gone_at, now + seconds)
         self.notice = notice
@@ -56,18 +56,20 @@ class ShutdownState:
         self.wake.set()
 
     @property
-    def why(self) -> str:
-        """Why this worker leaves, for the register; '' while it stays."""
+    def reason(self) -> str:
+        """Why this worker shuts down, for the registry; '' if it does not."""
         return self.notice or ("" if self.stop_since is None else "it was told to stop")
 
-    def seconds(self, grace: float) -> float:
-        """How long after `stop_since` this worker must be gone: the grace, or less."""
-        return grace if self.stop_since is None else min(grace, self._gone_at - self.stop_since)
+    def grace_seconds(self, configured: float) -> float:
+        """Seconds from `stop_since` until this worker must be gone, at most `configured`."""
+        if self.stop_since is None:
+            return configured
+        return min(configured, self._gone_at - self.stop_since)
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker process has for all its attempts."""
+    """What all attempts of a worker process share."""
 
     settings: Settings
     store: JobStore

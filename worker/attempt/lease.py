@@ -1,4 +1,4 @@
-"""The lease of an attempt: kept, with its progress, in exchange for what is asked of it."""
+"""The lease of an attempt: renews it, reports progress, and receives the requests for the job."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from worker.attempt.advice import Advice
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 
-# Of a lease. What is renewed five times in it does not run out in so short an absence, and may in a
-# longer one.
-ABSENCE = 1 / 2
+# The fraction of a lease for which a process may stand still without a doubt about its attempt.
+# The lease is renewed five times in its duration: it survives a pause this long, and may not
+# survive a longer one.
+MAX_PAUSE = 1 / 2
 
 
 class Lease:
-    """Renews the lease five times in a period, in a thread of its own, through outages of Redis.
+    """Renews the lease five times in its duration, in a thread of its own, through Redis outages.
 
-    `progress` is told with each renewal, and `advice` once. `request` is what was asked of the
-    attempt last; `limits` are those of the job, which may be changed while it runs. Both are read
-    at once when the worker hears that something was asked, and where it does not, a little later.
+    Each renewal reports `progress`; the first one after `advice` was set reports that too.
+    `request` is the last request made for the attempt; `limits` are the job's limits, which can
+    change while it runs. Both are read as soon as the worker is notified of a request, or a little
+    later if the notification is lost.
     """
 
     def __init__(self, context: WorkerContext, job: Job) -> None:
@@ -45,43 +47,44 @@ class Lease:
         )
 
     def start(self) -> None:
-        """Starts renewing."""
-        self._shutdown_state.on_asked = self._look
+        """Starts to renew the lease."""
+        self._shutdown_state.on_request = self._read_requests
         self._thread.start()
 
     def stop(self) -> None:
-        """Renews no more."""
-        self._shutdown_state.on_asked = None
+        """Stops renewing the lease."""
+        self._shutdown_state.on_request = None
         self._thread.stop()
 
-    def tell(self, progress: Progress) -> None:
-        """Has the progress told with the next renewal; at once for a first step or a checkpoint."""
+    def report(self, progress: Progress) -> None:
+        """Reports the progress with the next renewal; at once for a first step or a checkpoint."""
         before, self.progress = self.progress, progress
         if (progress.first_step, progress.checkpoint_step) != (
             before.first_step, before.checkpoint_step,
         ):  # fmt: skip
-            self._thread.hurry()
+            self._thread.trigger()
 
     @property
     def overtaken(self) -> bool:
-        """Whether another attempt has the job."""
+        """Whether a newer attempt has the job."""
         return self._thread.overtaken
 
-    def note_advice(self) -> None:
-        """Adds the advice to the job's events, where there is one that they have not."""
+    def record_advice(self) -> None:
+        """Adds the advice to the job's events, once."""
         if self.advice is not None and not self._advised:
             data = self.advice.data()
             self._store.note(self._job.id, self._job.attempt, "grace_too_short", data)
             self._advised = True
 
     def confirm(self, since: float) -> bool:
-        """Whether the attempt is known to be the job's, for a process that stood still.
+        """Whether a process that stood still may publish; False while Redis does not answer.
 
-        It wakes up everywhere at once, and must hear that the job was taken from it before it
-        publishes. Raises StaleAttemptError then. Where Redis was away when it fell asleep, `since`
-        (`time.monotonic`), it may go on unasked: each answer would be as long in not coming.
+        All threads of such a process wake up together, and it must learn that the job was given to
+        another attempt before it publishes: then this raises `StaleAttemptError`. If Redis was
+        already unavailable when the process was last active, at `since` (`time.monotonic`), it may
+        publish unconfirmed: every call would only run into its timeout.
         """
-        if self._thread.away_since is not None and self._thread.away_since < since:
+        if self._thread.failing_since is not None and self._thread.failing_since < since:
             return True
         try:
             self._store.renew(self._job.id, self._job.attempt, self.progress, self._job.worker)
@@ -106,12 +109,12 @@ class Lease:
         if request is not self.request:
             self.request = request
             self._wake.set()
-        # Whatever cannot be done of these, the lease has been renewed.
-        self.note_advice()
+        # The lease is renewed, even if one of the calls below fails.
+        self.record_advice()
         if time.monotonic() - self._limits_read > self._limits_seconds:
             self._limits_read = time.monotonic()
             self.limits = self._store.limits(self._job.id)
 
-    def _look(self) -> None:
+    def _read_requests(self) -> None:
         self._limits_read = -math.inf
-        self._thread.hurry()
+        self._thread.trigger()

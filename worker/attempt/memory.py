@@ -1,4 +1,4 @@
-"""Whether the kernel killed for want of memory."""
+"""The kernel's counter of processes killed for lack of memory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def oom_kills() -> int | None:
-    """How many processes of this one's control group the kernel has killed so far.
+    """How many processes of this process's control group the kernel has killed so far.
 
-    Those of the machine where the kernel counts no closer, and None where it won't tell. Whose
-    process it was it does not say: it tells something only of one that was killed by SIGKILL at
-    the time when the counter moved.
+    The machine's count if there is none for the group; None if the kernel reports neither. The
+    counter does not say which process was killed: it only supports the guess about a process that
+    ended by SIGKILL while the counter moved.
     """
     for counter in (*own_counters(), Path("/proc/vmstat")):
         with suppress(OSError, ValueError):
-            words = dict(line.split(maxsplit=1) for line in counter.read_text().splitlines())
-            if "oom_kill" in words:
-                return int(words["oom_kill"])
+            fields = dict(line.split(maxsplit=1) for line in counter.read_text().splitlines())
+            if "oom_kill" in fields:
+                return int(fields["oom_kill"])
     return None
 
 
 def own_counters() -> Iterator[Path]:
-    """Where the kernel counts for this process's group, of both versions of control groups."""
+    """The counter files of this process's control group, for both versions of control groups."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             number, controllers, path = line.split(":", 2)

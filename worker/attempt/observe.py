@@ -1,4 +1,4 @@
-"""How far a training process is, seen from outside: its step counter and its metrics."""
+"""The progress of a training process, read from its step counter and its metrics file."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from jobs.model.record import Progress
 from jobs.model.spec import JobSpec, Limits
 from monitoring import step_counter
 from monitoring.metrics.rows import decode
-from worker.attempt.outcome import Intent
+from worker.attempt.outcome import StopReason
 from worker.files.scratch import Restored, Scratch
 
 
-def began_anew(scratch: Scratch, restored: Restored, *, in_doubt: bool = False) -> bool:
-    """Whether the program counts its steps from 0 on although it had a later checkpoint.
+def restarted(scratch: Scratch, restored: Restored, *, undecided: bool = False) -> bool:
+    """Whether the program counts its steps from 0 again although it had a later checkpoint.
 
-    A first step 0 alone may be a row that it logs at each start: `in_doubt` until the second.
+    A single first step 0 may be a row that the program logs at every start: `undecided` is the
+    answer until it counts its second step.
     """
     steps, start = step_counter.read_steps(scratch.steps), restored.checkpoint
     if steps is None or start is None or steps.first != 0 or start.step == 0:
         return False
-    return in_doubt if steps.second is None else steps.second <= start.step
+    return undecided if steps.second is None else steps.second <= start.step
 
 
 class Observer:
-    """Reads what the child leaves in its scratch directory; never asks the child anything."""
+    """Reads the files in the child's scratch directory; never communicates with the child."""
 
     def __init__(
         self, spec: JobSpec, scratch: Scratch, restored: Restored, claimed_at: float
@@ -35,24 +36,24 @@ class Observer:
         self._spec = spec
         self._scratch = scratch
         self._restored = restored
-        self._claimed_at = claimed_at  # time.monotonic, by which steps are counted too
+        self._claimed_at = claimed_at  # time.monotonic, as in the step counter
         self._rows = _Tail(scratch.run.metrics)
         self._loss: float | None = None
         self._tokens_per_second: float | None = None
         self._beats = 0
-        # The built-in workload counts its steps; of another program the first one tells.
-        self._moved_at: float | None = time.monotonic() if spec.train else None
+        # The built-in workload always counts steps; another program does if it counts a first one.
+        self._last_beat_at: float | None = time.monotonic() if spec.train else None
         self._diverged = False
 
     def progress(self) -> Progress:
         """The attempt's progress now."""
         for line in self._rows.new_lines():
-            with contextlib.suppress(ValueError):  # a script may write rows of its own kind
+            with contextlib.suppress(ValueError):  # a script may write rows of its own format
                 self._take(decode(line))
         steps = step_counter.read_steps(self._scratch.steps)
         if steps is not None and steps.beats != self._beats:
             self._beats = steps.beats
-            self._moved_at = time.monotonic()
+            self._last_beat_at = time.monotonic()
         start = self._restored.checkpoint
         return Progress(
             step=steps.last if steps else None,
@@ -67,18 +68,18 @@ class Observer:
             tokens_per_second=self._tokens_per_second,
         )
 
-    def violation(self, limits: Limits, run_seconds: float) -> Intent | None:
-        """What the attempt must be stopped for, after so many seconds of the job's run time."""
-        if self._spec.restart == "from_checkpoint" and began_anew(self._scratch, self._restored):
-            return Intent.RESTARTED
+    def violation(self, limits: Limits, run_seconds: float) -> StopReason | None:
+        """Why the attempt must be stopped, if it must; `run_seconds` is the job's run time."""
+        if self._spec.restart == "from_checkpoint" and restarted(self._scratch, self._restored):
+            return StopReason.RESTARTED
         if limits.stop_on_nan and self._diverged:
-            return Intent.DIVERGED
+            return StopReason.DIVERGED
         if limits.run_seconds is not None and run_seconds > limits.run_seconds:
-            return Intent.TIMEOUT
+            return StopReason.TIMEOUT
         # A program that never counts a step cannot stall.
-        still = 0.0 if self._moved_at is None else time.monotonic() - self._moved_at
+        still = 0.0 if self._last_beat_at is None else time.monotonic() - self._last_beat_at
         if limits.stall_seconds is not None and still > limits.stall_seconds:
-            return Intent.STALL
+            return StopReason.STALL
         return None
 
     def _take(self, row: dict[str, object]) -> None:
@@ -91,14 +92,14 @@ class Observer:
 
 
 class _Tail:
-    """The lines that were added to a file since the last look, those it began with left out."""
+    """The lines added to a file since the last read, without those it began with."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode, self._offset = self._state()
 
     def new_lines(self) -> list[bytes]:
-        """The whole new lines. A file that was replaced is taken from its new end on."""
+        """The complete new lines. A file that was replaced is read from its new end on."""
         inode, size = self._state()
         if inode != self._inode or size < self._offset:
             self._inode, self._offset = inode, size if self._inode else 0

@@ -1,4 +1,4 @@
-"""What the end of a training process means."""
+"""Decides why an attempt ended, from the exit code, the stop reason and the output."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _OUT_OF_MEMORY = re.compile(
     r"|MemoryError: Unable to allocate|\bCU[A-Z]+_STATUS_ALLOC_FAILED\b",
     re.IGNORECASE,
 )
-# What torch says of a data loader that the kernel may have killed for want of memory.
+# How torch reports a data loader that the kernel may have killed for lack of memory.
 _LOADER_KILLED = re.compile(r"DataLoader worker .* killed by signal: Killed")
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _TAIL_LINES = 50
-# What ending an attempt takes, beside the upload.
+# What it takes to end an attempt, in addition to the upload.
 MARGIN_SECONDS = 2.0
 
 
-class Intent(Enum):
-    """Why the supervisor stopped the child; the later one wins."""
+class StopReason(Enum):
+    """Why the supervisor stops the child; the later member wins over the earlier."""
 
     SHUTDOWN = auto()
     EVICT = auto()
@@ -39,50 +39,51 @@ class Intent(Enum):
     CANCEL = auto()
 
 
-BY_REQUEST = {
-    Request.EVICT: Intent.EVICT,
-    Request.PREEMPT: Intent.PREEMPT,
-    Request.PAUSE: Intent.PAUSE,
-    Request.CANCEL: Intent.CANCEL,
+STOP_REASONS = {
+    Request.EVICT: StopReason.EVICT,
+    Request.PREEMPT: StopReason.PREEMPT,
+    Request.PAUSE: StopReason.PAUSE,
+    Request.CANCEL: StopReason.CANCEL,
 }
 
-_MEANING = {
-    Intent.SHUTDOWN: (Reason.PREEMPTED, "the worker was told to stop"),
-    Intent.EVICT: (Reason.EVICTED, "a job of higher priority needed its place"),
-    Intent.PREEMPT: (Reason.PREEMPTED, "preempted on request"),
-    Intent.PAUSE: (Reason.PAUSED, "paused on request"),
-    Intent.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),
-    Intent.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
-    Intent.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
-    Intent.RESTARTED: (
+_OUTCOMES = {
+    StopReason.SHUTDOWN: (Reason.PREEMPTED, "the worker was told to stop"),
+    StopReason.EVICT: (Reason.EVICTED, "a job of higher priority needed its slot"),
+    StopReason.PREEMPT: (Reason.PREEMPTED, "preempted on request"),
+    StopReason.PAUSE: (Reason.PAUSED, "paused on request"),
+    StopReason.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),
+    StopReason.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
+    StopReason.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
+    StopReason.RESTARTED: (
         Reason.ERROR,
-        "the program began at step 0 although it had a checkpoint to go on from: load it with "
-        "CheckpointManager.load_latest_checkpoint(), or say `restart: from_scratch`",
+        "the program began at step 0 although it had a checkpoint to resume from: load it with "
+        "CheckpointManager.load_latest_checkpoint(), or set `restart: from_scratch`",
     ),
-    Intent.CANCEL: (Reason.CANCELLED, "cancelled on request"),
+    StopReason.CANCEL: (Reason.CANCELLED, "cancelled on request"),
 }
 
+# Faults of the run, as opposed to requests: their outcomes keep the end of the output.
+_FAULTS = frozenset(
+    {StopReason.STALL, StopReason.TIMEOUT, StopReason.DIVERGED, StopReason.RESTARTED}
+)
+# Faults that invalidate even a run that has finished.
+INVALIDATING = frozenset({StopReason.DIVERGED, StopReason.RESTARTED})
 
-# What went wrong, rather than what somebody asked for.
-_WRONG = frozenset({Intent.STALL, Intent.TIMEOUT, Intent.DIVERGED, Intent.RESTARTED})
-# What spoils a run, also one that has finished.
-SPOILS = frozenset({Intent.DIVERGED, Intent.RESTARTED})
 
+def grace(reason: StopReason, seconds: float, last_upload: float) -> float:
+    """How many seconds of the grace period the child may use.
 
-def grace(intent: Intent, seconds: float, last_upload: float) -> float:
-    """How long the child has to leave, of the grace of `seconds`.
-
-    Where the machine is about to go, the last upload must fit in too: what the longest one took
-    is kept back, up to half. Where a person or a limit asks, nothing presses.
+    Before a shutdown the last upload must fit in as well: the time of the longest one so far, at
+    most half of the period, is reserved for it. A request or a limit reserves nothing.
     """
-    if intent is not Intent.SHUTDOWN:
+    if reason is not StopReason.SHUTDOWN:
         return seconds
     return max(seconds - min(last_upload, seconds / 2) - MARGIN_SECONDS, seconds / 4)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why an attempt ended, for the record and for a person."""
+    """Why an attempt ended, as the record and its readers see it."""
 
     reason: Reason
     message: str
@@ -91,69 +92,70 @@ class Outcome:
     log_tail: tuple[str, ...] = ()
 
 
-def not_started(intent: Intent) -> Outcome:
-    """The outcome of an attempt that was asked to stop before it had a child."""
-    reason, message = _MEANING[intent]
+def stopped_before_start(stop_reason: StopReason) -> Outcome:
+    """The outcome of an attempt that was stopped before it had a child."""
+    reason, message = _OUTCOMES[stop_reason]
     return Outcome(reason, message)
 
 
 def outcome(
     exit_code: int,
-    intent: Intent | None,
+    stop_reason: StopReason | None,
     output: Sequence[str],
     *,
-    says_when_done: bool,
-    killed_for_memory: bool = False,
+    zero_means_done: bool,
+    oom_killed: bool = False,
 ) -> Outcome:
     """The outcome of a child that exited with `exit_code` after the lines `output`.
 
-    `killed_for_memory`: the kernel killed some process for want of memory meanwhile.
+    `oom_killed`: the kernel killed some process for lack of memory in the meantime.
 
-    `says_when_done`: it exits with 0 only when it has finished, also after it was asked to stop.
-    Of any other program an exit with 0 after SIGTERM may mean either; it runs once more, for
-    work done twice is better than work not done.
+    `zero_means_done`: the child exits with 0 only if it has finished, even if it was asked to
+    stop. For any other program, 0 after SIGTERM may mean that it finished or that it stopped; it
+    runs once more, since work done twice is better than work not done.
     """
-    if exit_code == 0 and (intent is None or (says_when_done and intent not in SPOILS)):
+    if exit_code == 0 and (
+        stop_reason is None or (zero_means_done and stop_reason not in INVALIDATING)
+    ):
         return Outcome(Reason.COMPLETED, "", exit_code)
     tail = tuple(output[-_TAIL_LINES:])
-    if intent is not None:
-        reason, message = _MEANING[intent]
+    if stop_reason is not None:
+        reason, message = _OUTCOMES[stop_reason]
         return Outcome(
             reason,
             message,
             exit_code,
-            retryable=intent is not Intent.RESTARTED,
-            log_tail=tail if intent in _WRONG else (),
+            retryable=stop_reason is not StopReason.RESTARTED,
+            log_tail=tail if stop_reason in _FAULTS else (),
         )
     last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
-    if killed_for_memory and exit_code == 128 + signal.SIGKILL:
+    if oom_killed and exit_code == 128 + signal.SIGKILL:
         message = f"killed by the kernel: the machine or the container is out of memory: {last}"
         return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
-    for line in reversed(_last_words(tail)):
-        if _OUT_OF_MEMORY.search(line) or (killed_for_memory and _LOADER_KILLED.search(line)):
+    for line in reversed(_final_traceback(tail)):
+        if _OUT_OF_MEMORY.search(line) or (oom_killed and _LOADER_KILLED.search(line)):
             return Outcome(Reason.OUT_OF_MEMORY, line.strip(), exit_code, log_tail=tail)
     return Outcome(
         Reason.ERROR,
         f"{_describe(exit_code)}: {last}",
         exit_code,
-        # A program that was started may exit with that code too, and shells do.
+        # A program that did start, such as a shell, may exit with that code too.
         retryable=exit_code != NOT_STARTED or not last.startswith(CANNOT_START),
         log_tail=tail,
     )
 
 
-def _last_words(lines: Sequence[str]) -> Sequence[str]:
-    """What a program said of its end: from its last traceback on, where there is one.
+def _final_traceback(lines: Sequence[str]) -> Sequence[str]:
+    """The lines from the last traceback on, its chained exceptions included; all lines without one.
 
-    What it has survived before, such as a batch that did not fit, is no reason. Exceptions that
-    came of each other are one.
+    An error that the program survived, such as a batch that did not fit, is not why it ended.
     """
-    said = ""
+    previous = ""
     start = 0
     for number, line in enumerate(lines):
-        if line == _TRACEBACK and not said.startswith(_CHAINED):
+        if line == _TRACEBACK and not previous.startswith(_CHAINED):
             start = number
-        said = line or said
+        previous = line or previous
     return lines[start:]
 
 

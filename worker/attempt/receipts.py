@@ -1,4 +1,4 @@
-"""The receipts of attempts: in the record and as `attempts/N.json`, the same to the byte."""
+"""The receipts of attempts, identical byte for byte in the record and in `attempts/N.json`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from worker.attempt.outcome import Outcome
 
 
 class Receipts:
-    """Writes the receipt of a job's current attempt, and those that earlier ones could not write.
+    """Writes the receipt of a job's current attempt, and any that earlier attempts left unwritten.
 
-    Made when the attempt begins, in the thread that ends it.
+    Create it when the attempt begins, in the thread that ends it.
     """
 
     def __init__(self, job: Job, run: RunPaths) -> None:
@@ -27,7 +27,7 @@ class Receipts:
         """The current attempt's receipt; its end is the time of the first call."""
         current = self._job.attempts[-1]
         if self._ended_at is None:
-            # By the clock of Redis, which may be away, and the same however often it is written.
+            # By the clock of Redis, which may be unavailable; the same however often it is written.
             self._ended_at = current.started_at + time.monotonic() - self._begun
         return self._job.so_far(current, progress).model_copy(
             update={
@@ -39,15 +39,15 @@ class Receipts:
             }
         )
 
-    def complete(self, storage: Storage) -> None:
-        """Writes those of earlier attempts that storage lacks, or has otherwise than the record.
+    def write_missing(self, storage: Storage) -> None:
+        """Writes each earlier receipt that storage lacks or that differs from the record.
 
-        Who was killed could not write its own, or not what became of it after that. Raises
-        `OSError` and `StorageError`.
+        A killed worker wrote no receipt, or one without the final verdict. Raises `OSError` and
+        `StorageError`.
         """
         for attempt in self._job.attempts[:-1]:
-            kept = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
-            if kept is None or storage.read(key) != attempt.receipt():
+            stored = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
+            if stored is None or storage.read(key) != attempt.receipt():
                 self.write(attempt)
 
     def write(self, attempt: Attempt) -> None:

@@ -1,4 +1,4 @@
-"""How an attempt is brought to its end: what it is stopped for, and when its patience is over."""
+"""Stops the child of an attempt: asks it to leave, and kills it when its grace period is over."""
 
 from __future__ import annotations
 
@@ -7,51 +7,55 @@ import math
 import time
 
 from worker.attempt.context import WorkerContext
-from worker.attempt.outcome import Intent, grace
+from worker.attempt.outcome import StopReason, grace
 from worker.launch.child import Child
 
 log = logging.getLogger(__name__)
 
 
 class Stopping:
-    """Asks a child to leave, once, and kills it when its grace is over.
+    """Sends a child SIGTERM, once, and SIGKILL when its grace period is over.
 
-    The weightiest of several reasons counts: `intent`, None while there is none.
+    `reason` is the strongest of the reasons given so far, None while there is none.
     """
 
     def __init__(self, context: WorkerContext, job_id: str) -> None:
-        self.intent: Intent | None = None
+        self.reason: StopReason | None = None
         self._shutdown_state = context.shutdown_state
         self._settings = context.settings
         self._job_id = job_id
         self._kill_at = math.inf  # time.monotonic
 
-    def intend(self, intent: Intent) -> None:
-        """Notes a reason for the end."""
-        if self.intent is None or intent.value > self.intent.value:
-            self.intent = intent
+    def note(self, reason: StopReason) -> None:
+        """Records a reason; the strongest one counts."""
+        if self.reason is None or reason.value > self.reason.value:
+            self.reason = reason
 
-    def ask(self, child: Child, intent: Intent, last_upload: float) -> None:
-        """Asks the child to leave; `last_upload` is in seconds (`worker.attempt.outcome.grace`)."""
-        first = self.intent is None
-        self.intend(intent)
+    def request(self, child: Child, reason: StopReason, last_upload: float) -> None:
+        """Asks the child to stop.
+
+        `last_upload` is the time in seconds that the last upload may need, as for
+        `worker.attempt.outcome.grace`.
+        """
+        first = self.reason is None
+        self.note(reason)
         since = self._shutdown_state.stop_since
-        pressing = intent if since is None else Intent.SHUTDOWN
+        pressing = reason if since is None else StopReason.SHUTDOWN
         seconds = grace(pressing, self.grace_seconds, last_upload)
         self._kill_at = min(self._kill_at, (time.monotonic() if since is None else since) + seconds)
         if first:
-            log.info("job %s: asking the child to stop (%s)", self._job_id, intent.name.lower())
+            log.info("job %s: asking the child to stop (%s)", self._job_id, reason.name.lower())
             child.terminate()
 
     def kill_when_due(self, child: Child) -> None:
-        """Kills a child that was asked and did not leave in its grace."""
+        """Kills a child that did not stop within its grace period."""
         if time.monotonic() > self._kill_at:
             child.kill()
 
     @property
     def grace_seconds(self) -> float:
-        """From a stop request to the kill; less where the machine is gone sooner."""
-        return self._shutdown_state.seconds(self._settings.grace_seconds)
+        """From a stop request to the kill; less if the machine will be gone sooner."""
+        return self._shutdown_state.grace_seconds(self._settings.grace_seconds)
 
     @property
     def worker_leaves_at(self) -> float:

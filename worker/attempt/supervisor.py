@@ -24,10 +24,17 @@ from monitoring.storage.base import Fence, OvertakenError
 from worker.attempt.advice import advise
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
-from worker.attempt.lease import ABSENCE, Lease
+from worker.attempt.lease import MAX_PAUSE, Lease
 from worker.attempt.memory import oom_kills
-from worker.attempt.observe import Observer, began_anew
-from worker.attempt.outcome import BY_REQUEST, SPOILS, Intent, Outcome, not_started, outcome
+from worker.attempt.observe import Observer, restarted
+from worker.attempt.outcome import (
+    INVALIDATING,
+    STOP_REASONS,
+    Outcome,
+    StopReason,
+    outcome,
+    stopped_before_start,
+)
 from worker.attempt.receipts import Receipts
 from worker.attempt.stopping import Stopping
 from worker.files.output import last_lines
@@ -112,7 +119,7 @@ class _Attempt:
         restored: list[Restored | None] = []
         came = self._patiently(lambda: restored.append(self._restore()), as_long_as=self._is_wanted)
         if (asked := self._asked()) is not None:
-            return self._with_notice(not_started(asked), asked)
+            return self._with_notice(stopped_before_start(asked), asked)
         if not came or restored[0] is None:
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was away")
         self._restore_seconds = time.monotonic() - self._begun
@@ -126,8 +133,8 @@ class _Attempt:
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
-            absence=self._context.settings.lease_seconds * ABSENCE, confirm=self._lease.confirm,
-            spoiled=lambda: guarded and began_anew(self._scratch, restored, in_doubt=True),
+            absence=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
+            spoiled=lambda: guarded and restarted(self._scratch, restored, undecided=True),
         )  # fmt: skip
         publisher.say(f"{_now()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = self._background("storage", publisher.publish, nice=PUBLICATION_NICE)
@@ -147,22 +154,22 @@ class _Attempt:
             child.end()
             publication.stop()
         lines = last_lines(self._scratch.output)
-        tells = self._job.spec.train is not None
+        zero_means_done = self._job.spec.train is not None
         ended = outcome(
             exit_code,
-            self._stopping.intent,
+            self._stopping.reason,
             lines,
-            says_when_done=tells,
-            killed_for_memory=oom_kills() != kills,
+            zero_means_done=zero_means_done,
+            oom_killed=oom_kills() != kills,
         )
-        ended = self._publish_last(publisher, self._with_notice(ended, self._stopping.intent))
+        ended = self._publish_last(publisher, self._with_notice(ended, self._stopping.reason))
         self._publish_receipt(publisher, ended)
         return ended
 
-    def _with_notice(self, ended: Outcome, intent: Intent | None) -> Outcome:
+    def _with_notice(self, ended: Outcome, stop_reason: StopReason | None) -> Outcome:
         """The outcome, with what the cloud said where that was the reason."""
         notice = self._context.shutdown_state.notice
-        told = intent is Intent.SHUTDOWN and ended.reason is Reason.PREEMPTED and notice
+        told = stop_reason is StopReason.SHUTDOWN and ended.reason is Reason.PREEMPTED and notice
         return replace(ended, message=notice) if told else ended
 
     # -- before -----------------------------------------------------------------------------
@@ -185,7 +192,7 @@ class _Attempt:
         if not run.job.exists():
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
             write_atomically(run.job, text.encode())
-        self._receipts.complete(storage)
+        self._receipts.write_missing(storage)
         return restored
 
     # -- during -----------------------------------------------------------------------------
@@ -200,35 +207,37 @@ class _Attempt:
             code = child.exit_code
             self._look(observer, publisher)
             if code is not None:
-                if (found := self._violation(observer)) in SPOILS:
-                    self._stopping.intend(found)
+                if (found := self._violation(observer)) in INVALIDATING:
+                    self._stopping.note(found)
                 return code
             if self._lease.overtaken or publication.overtaken:
                 raise Overtaken
             if (asked := self._asked()) is not None:
-                self._stopping.ask(child, asked, publisher.longest_seconds)
+                self._stopping.request(child, asked, publisher.longest_seconds)
             self._advise(publisher)
             if (violation := self._violation(observer)) is not None:
-                self._stopping.ask(child, violation, publisher.longest_seconds)
+                self._stopping.request(child, violation, publisher.longest_seconds)
             self._stopping.kill_when_due(child)
             shutdown_state.wake.wait(_TICK_SECONDS)
             shutdown_state.wake.clear()
 
-    def _violation(self, observer: Observer) -> Intent | None:
+    def _violation(self, observer: Observer) -> StopReason | None:
         """What the attempt must be stopped for."""
         found = observer.violation(self._lease.limits, self._run_seconds)
         # A program that saves because it was asked to leave makes no step: that is no failure.
-        return None if found is Intent.STALL and self._stopping.intent is not None else found
+        return None if found is StopReason.STALL and self._stopping.reason is not None else found
 
     def _is_wanted(self) -> bool:
         """Whether nobody has asked this attempt or this worker to stop."""
         return self._asked() is None
 
-    def _asked(self) -> Intent | None:
+    def _asked(self) -> StopReason | None:
         """What this worker or this attempt was asked for; the weightier of both."""
-        shutdown = Intent.SHUTDOWN if self._context.shutdown_state.stop_since is not None else None
+        shutdown = (
+            StopReason.SHUTDOWN if self._context.shutdown_state.stop_since is not None else None
+        )
         request = self._lease.request  # once: it may be taken back
-        return BY_REQUEST[request] if request is not None else shutdown
+        return STOP_REASONS[request] if request is not None else shutdown
 
     def _look(self, observer: Observer, publisher: Publisher) -> None:
         """Notes the progress; whatever the job has written there must not end it."""
@@ -239,7 +248,7 @@ class _Attempt:
             if not self._puzzled:
                 log.warning("job %s: cannot tell its progress: %r", self._job.id, error)
             self._puzzled = True
-        self._lease.tell(self._published(seen, publisher))
+        self._lease.report(self._published(seen, publisher))
 
     def _published(self, seen: Progress, publisher: Publisher) -> Progress:
         """What was seen, and what storage has of it."""
@@ -341,7 +350,7 @@ class _Attempt:
         store, told = self._context.store, False
         while True:
             try:
-                self._lease.note_advice()
+                self._lease.record_advice()
                 receipt = self._receipt(ended)
                 job = store.finish(
                     self._job.id, receipt, retryable=ended.retryable, progress=self._lease.progress

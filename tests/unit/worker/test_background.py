@@ -29,7 +29,7 @@ def test_publication_and_all_its_threads_leave_the_processors_to_the_training() 
         "storage", action, seconds=60.0, on_overtaken=threading.Event(), nice=wanted
     )
     background.start()
-    background.hurry()
+    background.trigger()
     assert called.wait(60)
     background.stop()
     assert seen == [wanted, wanted]

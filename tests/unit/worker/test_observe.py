@@ -8,7 +8,7 @@ import pytest
 
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.step_counter import StepCounter
-from worker.attempt.observe import began_anew
+from worker.attempt.observe import restarted
 from worker.files.scratch import Restored, Scratch
 
 
@@ -39,8 +39,8 @@ def test_a_program_that_counts_from_0_on_has_forgotten_its_checkpoint(
     for step in steps:
         counter.beat(step)
     restored = Restored(CommitRecord(100, 1, "crc32:0", 1, 0.0), {}, {})
-    assert began_anew(scratch, restored) is anew
-    assert began_anew(scratch, restored, in_doubt=True) is may_have
+    assert restarted(scratch, restored) is anew
+    assert restarted(scratch, restored, undecided=True) is may_have
 
 
 def test_a_program_without_a_later_checkpoint_may_begin_at_0(tmp_path: Path) -> None:
@@ -49,5 +49,5 @@ def test_a_program_without_a_later_checkpoint_may_begin_at_0(tmp_path: Path) -> 
     counter = StepCounter(scratch.steps)
     for step in range(3):
         counter.beat(step)
-    assert not began_anew(scratch, Restored(None, {}, {}))
-    assert not began_anew(scratch, Restored(CommitRecord(0, 1, "crc32:0", 1, 0.0), {}, {}))
+    assert not restarted(scratch, Restored(None, {}, {}))
+    assert not restarted(scratch, Restored(CommitRecord(0, 1, "crc32:0", 1, 0.0), {}, {}))

@@ -5,33 +5,33 @@ from __future__ import annotations
 import pytest
 
 from jobs.model.states import Reason
-from worker.attempt.outcome import Intent, grace, outcome
+from worker.attempt.outcome import StopReason, grace, outcome
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "intent", "says_when_done", "reason"),
+    ("exit_code", "stop_reason", "zero_means_done", "reason"),
     [
         (0, None, False, Reason.COMPLETED),
-        (0, Intent.SHUTDOWN, True, Reason.COMPLETED),
+        (0, StopReason.SHUTDOWN, True, Reason.COMPLETED),
         # A script that saves and exits with 0 on SIGTERM has not finished.
-        (0, Intent.SHUTDOWN, False, Reason.PREEMPTED),
-        (143, Intent.SHUTDOWN, True, Reason.PREEMPTED),
-        (137, Intent.PREEMPT, True, Reason.PREEMPTED),
-        (143, Intent.PAUSE, True, Reason.PAUSED),
-        (143, Intent.CANCEL, False, Reason.CANCELLED),
-        (143, Intent.STALL, True, Reason.STALLED),
-        (143, Intent.TIMEOUT, True, Reason.TIMEOUT),
-        (143, Intent.DIVERGED, True, Reason.DIVERGED),
-        (0, Intent.DIVERGED, True, Reason.DIVERGED),
-        (0, Intent.RESTARTED, True, Reason.ERROR),
+        (0, StopReason.SHUTDOWN, False, Reason.PREEMPTED),
+        (143, StopReason.SHUTDOWN, True, Reason.PREEMPTED),
+        (137, StopReason.PREEMPT, True, Reason.PREEMPTED),
+        (143, StopReason.PAUSE, True, Reason.PAUSED),
+        (143, StopReason.CANCEL, False, Reason.CANCELLED),
+        (143, StopReason.STALL, True, Reason.STALLED),
+        (143, StopReason.TIMEOUT, True, Reason.TIMEOUT),
+        (143, StopReason.DIVERGED, True, Reason.DIVERGED),
+        (0, StopReason.DIVERGED, True, Reason.DIVERGED),
+        (0, StopReason.RESTARTED, True, Reason.ERROR),
         (143, None, True, Reason.ERROR),
         (1, None, True, Reason.ERROR),
     ],
 )
 def test_exit_code_and_intent_make_the_reason(
-    exit_code: int, intent: Intent | None, says_when_done: bool, reason: Reason
+    exit_code: int, stop_reason: StopReason | None, zero_means_done: bool, reason: Reason
 ) -> None:
-    assert outcome(exit_code, intent, [], says_when_done=says_when_done).reason is reason
+    assert outcome(exit_code, stop_reason, [], zero_means_done=zero_means_done).reason is reason
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_exit_code_and_intent_make_the_reason(
     ],
 )
 def test_running_out_of_memory_is_told_from_a_bug(line: str) -> None:
-    ended = outcome(1, None, ["Traceback ...", line], says_when_done=True)
+    ended = outcome(1, None, ["Traceback ...", line], zero_means_done=True)
     assert ended.reason is Reason.OUT_OF_MEMORY
     assert ended.message == line.strip()
 
@@ -57,7 +57,7 @@ def test_running_out_of_memory_is_told_from_a_bug(line: str) -> None:
 def test_the_line_that_says_so_is_the_message_whatever_is_printed_after_it() -> None:
     lines = ["Traceback (most recent call last):", "torch.OutOfMemoryError: CUDA out of memory.",
              "wandb: synced"]  # fmt: skip
-    ended = outcome(1, None, lines, says_when_done=True)
+    ended = outcome(1, None, lines, zero_means_done=True)
     assert (ended.reason, ended.message) == (
         Reason.OUT_OF_MEMORY, "torch.OutOfMemoryError: CUDA out of memory.",
     )  # fmt: skip
@@ -79,45 +79,52 @@ def test_memory_that_a_program_got_along_without_is_not_why_it_ended(
 ) -> None:
     traceback = "Traceback (most recent call last):"
     lines = [traceback, *between, traceback, "ValueError: no"]
-    assert outcome(1, None, lines, says_when_done=True).reason is reason
+    assert outcome(1, None, lines, zero_means_done=True).reason is reason
 
 
 def test_an_error_says_how_it_ended_and_its_last_words() -> None:
     lines = [f"line {n}" for n in range(100)] + ["ValueError: no", ""]
-    ended = outcome(1, None, lines, says_when_done=True)
+    ended = outcome(1, None, lines, zero_means_done=True)
     assert ended.message == "exit code 1: ValueError: no"
     assert len(ended.log_tail) == 50
-    assert outcome(139, None, [], says_when_done=True).message == "killed by SIGSEGV: no output"
+    assert outcome(139, None, [], zero_means_done=True).message == "killed by SIGSEGV: no output"
 
 
 def test_a_program_that_does_not_exist_is_not_tried_again_and_one_that_exits_like_that_is() -> None:
     missing = ["cannot start no-such-program: No such file or directory"]
-    assert not outcome(127, None, missing, says_when_done=False).retryable
-    assert outcome(127, None, ["sh: 1: nvcc: not found"], says_when_done=False).retryable
-    assert outcome(127, None, [], says_when_done=False).retryable
+    assert not outcome(127, None, missing, zero_means_done=False).retryable
+    assert outcome(127, None, ["sh: 1: nvcc: not found"], zero_means_done=False).retryable
+    assert outcome(127, None, [], zero_means_done=False).retryable
 
 
 def test_only_a_machine_that_is_about_to_go_cuts_the_grace_for_the_upload() -> None:
-    assert grace(Intent.PAUSE, 60, last_upload=50) == 60
-    assert grace(Intent.SHUTDOWN, 60, last_upload=0) == 58
-    assert grace(Intent.SHUTDOWN, 60, last_upload=20) == 38
-    assert grace(Intent.SHUTDOWN, 60, last_upload=500) == 28, "at least half of it is the child's"
-    assert grace(Intent.SHUTDOWN, 4, last_upload=500) > 0
+    assert grace(StopReason.PAUSE, 60, last_upload=50) == 60
+    assert grace(StopReason.SHUTDOWN, 60, last_upload=0) == 58
+    assert grace(StopReason.SHUTDOWN, 60, last_upload=20) == 38
+    assert grace(StopReason.SHUTDOWN, 60, last_upload=500) == 28, (
+        "at least half of it is the child's"
+    )
+    assert grace(StopReason.SHUTDOWN, 4, last_upload=500) > 0
 
 
 @pytest.mark.parametrize(
-    ("intent", "kept"),
-    [(Intent.STALL, 50), (Intent.TIMEOUT, 50), (Intent.DIVERGED, 50), (Intent.SHUTDOWN, 0)],
+    ("stop_reason", "kept"),
+    [
+        (StopReason.STALL, 50),
+        (StopReason.TIMEOUT, 50),
+        (StopReason.DIVERGED, 50),
+        (StopReason.SHUTDOWN, 0),
+    ],
 )
 def test_what_went_wrong_keeps_the_last_lines_and_what_was_asked_for_does_not(
-    intent: Intent, kept: int
+    stop_reason: StopReason, kept: int
 ) -> None:
-    ended = outcome(143, intent, ["line"] * 60, says_when_done=True)
+    ended = outcome(143, stop_reason, ["line"] * 60, zero_means_done=True)
     assert len(ended.log_tail) == kept
 
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_data_loader_that_the_kernel_killed_ran_out_of_memory(killed: bool) -> None:
     line = "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed. "
-    ended = outcome(1, None, [line], says_when_done=True, killed_for_memory=killed)
+    ended = outcome(1, None, [line], zero_means_done=True, oom_killed=killed)
     assert ended.reason is (Reason.OUT_OF_MEMORY if killed else Reason.ERROR)
