@@ -1,0 +1,128 @@
+"""Ends an attempt: publishes the last files and the receipt, then writes the end to the record."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from datetime import UTC, datetime
+
+from redis.exceptions import RedisError
+
+from jobs.model.record import Attempt, Job
+from jobs.model.states import Reason, Request
+from worker.attempt.context import WorkerContext
+from worker.attempt.lease import Lease
+from worker.attempt.outcome import Outcome
+from worker.attempt.receipts import Receipts
+from worker.attempt.reporting import Reporter
+from worker.attempt.retry import RETRY_SECONDS, StorageRetry, storage_calls
+from worker.attempt.stopping import Stopping
+from worker.files.publish import Publisher
+
+log = logging.getLogger(__name__)
+
+# How often files that storage refused are offered again at the end.
+_REFUSED_TRIES = 3
+
+
+class Ending:
+    """The last acts of one attempt; its methods raise what the calls that they make raise."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        job: Job,
+        *,
+        lease: Lease,
+        stopping: Stopping,
+        receipts: Receipts,
+        reporter: Reporter,
+        retry: StorageRetry,
+    ) -> None:
+        self._context = context
+        self._job = job
+        self._lease = lease
+        self._stopping = stopping
+        self._receipts = receipts
+        self._reporter = reporter
+        self._retry = retry
+
+    def publish(self, publisher: Publisher, ended: Outcome) -> Outcome:
+        """Publishes the last files and the receipt; the outcome, which storage may change."""
+        ended = self._publish_files(publisher, ended)
+        self._publish_receipt(publisher, ended)
+        return ended
+
+    def _publish_files(self, publisher: Publisher, ended: Outcome) -> Outcome:
+        why = f" ({ended.message})" if ended.message else ""
+        publisher.close(f"{log_time()} attempt {self._job.attempt} ended: {ended.reason}{why}")
+        give_up_at = time.monotonic() + self._stopping.grace_seconds
+
+        def worthwhile() -> bool:
+            return self._lease.request is not Request.CANCEL or time.monotonic() < give_up_at
+
+        if not self._retry(publisher.publish, worthwhile=worthwhile):
+            message = "the last results could not be saved: storage was unavailable"
+            return Outcome(Reason.STORAGE, message, ended.exit_code)
+        self._reporter.update(publisher)
+        if self._reporter.advise(publisher):
+            self._retry(publisher.publish)
+        for _ in range(_REFUSED_TRIES):
+            if not publisher.refused:
+                break
+            time.sleep(RETRY_SECONDS)
+            self._retry(publisher.publish)
+        for path, error in publisher.refused.items():
+            publisher.say(f"not saved: {path}: {error}")
+        if publisher.refused:
+            self._retry(publisher.publish)
+        return ended
+
+    def _publish_receipt(self, publisher: Publisher, ended: Outcome) -> None:
+        """Publishes the receipt if storage is available; the record will have it in any case."""
+        self._reporter.update(publisher)
+        with contextlib.suppress(OSError):
+            self._receipts.write(self._receipt(ended))
+        storage_calls(self._context, publisher.publish).call()
+
+    def finish(self, ended: Outcome) -> None:
+        """Writes the end to the record, through any outage of Redis, and wakes an idle worker.
+
+        A worker that is shutting down gives up at the end of its grace period: the reaper then
+        finds the attempt lost.
+        """
+        store, warned = self._context.store, False
+        while True:
+            try:
+                self._lease.record_advice()
+                receipt = self._receipt(ended)
+                job = store.finish(
+                    self._job.id, receipt, retryable=ended.retryable, progress=self._lease.progress
+                )
+            except RedisError as error:  # unavailable, or out of memory or disk
+                if not warned:
+                    log.warning("job %s: cannot write its end, trying again: %s",
+                                self._job.id, error)  # fmt: skip
+                warned = True
+                if time.monotonic() > self._stopping.worker_leaves_at:
+                    log.error("job %s: its end was not written: %s", self._job.id, error)
+                    return
+                time.sleep(RETRY_SECONDS)
+            else:
+                break
+        state = job.state if job else "unknown"
+        log.info("job %s: attempt %d ended (%s), the job is %s",
+                 self._job.id, receipt.number, receipt.reason, state)  # fmt: skip
+        try:
+            self._context.messenger.flush(store.now())
+        except Exception as error:  # it stays in the outbox, and the reaper sends it
+            log.warning("job %s: its message is still to be sent: %s", self._job.id, error)
+
+    def _receipt(self, ended: Outcome) -> Attempt:
+        return self._receipts.of(ended, self._lease.progress)
+
+
+def log_time() -> str:
+    """The time as the lines of the supervisor in a run's output log show it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
