@@ -113,7 +113,7 @@ class WorkerProcess:
         self._tell()
 
     def end(self, **_: object) -> None:
-        """Takes the worker out of the register, and lets another process reap."""
+        """Takes the worker out of the worker registry, and lets another process reap."""
         self._requests.stop()
         self._scratch_cleaner.stop()
         self._reaping.stop()

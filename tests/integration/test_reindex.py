@@ -463,7 +463,11 @@ def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_
     spec = JobSpec(name="t", train=TRAINING, checkpoint={"every_steps": 20}, priority=9)
     reference = loses.store.submit(spec.model_copy(update={"name": "reference"}))
     worker = loses.worker()
-    wait_until(lambda: loses.store.get(reference.id).state is State.SUCCEEDED, what="the reference")
+    wait_until(
+        lambda: loses.store.get(reference.id).state is State.SUCCEEDED,
+        what="the reference",
+        seconds=180,
+    )
     job = loses.store.submit(spec)
     waiting = loses.store.submit(JobSpec(name="waiting", command=["true"], priority=1))
     wait_until(lambda: loses.has_checkpoint(job), what="a checkpoint")
@@ -481,7 +485,9 @@ def test_a_job_whose_worker_and_redis_are_lost_goes_on_and_has_the_curve_of_its_
     assert found.spec == lost.spec
     assert (found.state, found.attempt, found.sequence) == (State.RUNNING, 1, lost.sequence)
     loses.worker()
-    wait_until(lambda: loses.store.get(job.id).state is State.SUCCEEDED, what="its end")
+    wait_until(
+        lambda: loses.store.get(job.id).state is State.SUCCEEDED, what="its end", seconds=180
+    )
     wait_until(lambda: loses.store.get(waiting.id).state is State.SUCCEEDED, what="the other's")
     ended = loses.store.get(job.id)
     assert [a.reason for a in ended.attempts] == [Reason.LOST, Reason.COMPLETED]
@@ -508,7 +514,9 @@ def test_a_worker_that_trains_while_redis_loses_its_memory_goes_on_and_is_not_do
     wait_until(lambda: _step(loses, job) > here + 2, what="further steps")
     loses.reindex()
     idle = loses.worker()
-    wait_until(lambda: loses.store.get(job.id).state is State.SUCCEEDED, what="its end")
+    wait_until(
+        lambda: loses.store.get(job.id).state is State.SUCCEEDED, what="its end", seconds=180
+    )
     assert idle.poll() is None
     ended = loses.store.get(job.id)
     assert [a.reason for a in ended.attempts] == [Reason.COMPLETED], "nothing was interrupted"

@@ -213,7 +213,7 @@ def stubborn_child(script: str) -> bool:
 def said(workers: Workers, times: int) -> bool:
     """Whether both workers have noticed so many outages, and Celery in the idle one the first."""
     log = workers.logs()
-    noticed = log.count("cannot reach the registry") == 2 * times
+    noticed = log.count("cannot reach the worker registry") == 2 * times
     return noticed and "Connection to broker lost" in log
 
 

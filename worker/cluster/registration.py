@@ -69,7 +69,7 @@ class Registration:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes the worker out of the register."""
+        """Takes the worker out of the worker registry."""
         self._ended = True
         self._hurry.set()
         # Where Redis is away, the entry expires by itself.
@@ -122,14 +122,14 @@ class Registration:
         except STORE_AWAY as error:
             if self._away_since is None:
                 self._away_since = time.monotonic()
-                log.warning("cannot reach the register of workers: %s", error)
+                log.warning("cannot reach the worker registry: %s", error)
             return
         except Exception:  # whatever it is, no job must end for it
-            log.exception("the register of workers does not take worker %s", self.identity.name)
+            log.exception("the worker registry does not take worker %s", self.identity.name)
             return
         if self._away_since is not None:
             away = time.monotonic() - self._away_since
-            log.info("back in the register of workers after %.1f s", away)
+            log.info("back in the worker registry after %.1f s", away)
             self._away_since = None
         self._attended = (time.monotonic(), health, leaving)
         self._note(state)
@@ -164,4 +164,6 @@ class Registration:
         try:
             self._registry.leave(self.identity.name)
         except STORE_AWAY as error:
-            log.info("the register keeps worker %s for a while: %s", self.identity.name, error)
+            log.info(
+                "the worker registry keeps worker %s for a while: %s", self.identity.name, error
+            )
