@@ -60,7 +60,7 @@ class Registration:
         self._hurry = threading.Event()
         self._ended = False
         self._away_since: float | None = None
-        self._thread = threading.Thread(target=self._run, name="register", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
         """Starts saying it, at once and then again and again."""
