@@ -17,9 +17,10 @@ from api.client.client import ApiError, Client, Unreachable
 from api.client.find import NotOneFoundError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# How long (seconds) a service that is away is waited for: a person at the keyboard wants to know;
-# whoever follows a job wants to see its end.
-_PATIENCE, _FOLLOW_PATIENCE = 2.0, 120.0
+# How long (seconds) a command waits for a service that is away: a person at the keyboard wants to
+# know, a command that follows a job wants to see its end.
+_PATIENCE, _FOLLOW_PATIENCE = 5, 120
+_ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,18 @@ class Endpoint:
 
     url: str
     token: str | None
+    timeout: float | None = None
 
     def client(self, *, patient: bool = False) -> Client:
-        """A client of it."""
-        return Client(self.url, self.token, patience=_FOLLOW_PATIENCE if patient else _PATIENCE)
+        """A client of it that says on standard error what it waits for."""
+        usual = _FOLLOW_PATIENCE if patient else _PATIENCE
+        return Client(
+            self.url,
+            self.token,
+            timeout=min(self.timeout or _ANSWER_SECONDS, _ANSWER_SECONDS),
+            patience=usual if self.timeout is None else self.timeout,
+            on_wait=lambda sentence: click.echo(sentence, err=True),
+        )
 
 
 class _Sentences(click.Group):
@@ -51,6 +60,13 @@ class _Sentences(click.Group):
     "--url", envvar="SPECTRAIN_URL", default=DEFAULT_URL, show_default=True, help="The service."
 )
 @click.option("--token", envvar="SPECTRAIN_API_TOKEN", help="A token of the service.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Keep trying for so long where nobody answers.  "
+    f"[default: {_PATIENCE}; {_FOLLOW_PATIENCE} while following a job]",
+)
 @click.version_option(
     package_name="spectrain",
     prog_name="spectrain",
@@ -58,9 +74,9 @@ class _Sentences(click.Group):
     message=" ".join(["%(prog)s %(version)s", os.environ.get("SPECTRAIN_REVISION", "")]).strip(),
 )
 @click.pass_context
-def cli(ctx: click.Context, url: str, token: str | None) -> None:
+def cli(ctx: click.Context, url: str, token: str | None, timeout: float | None) -> None:
     """Training jobs that come back finished."""
-    ctx.obj = Endpoint(url, token or _token_of_file())
+    ctx.obj = Endpoint(url, token or _token_of_file(), timeout)
 
 
 def _token_of_file() -> str | None:

@@ -149,9 +149,9 @@ def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
     """
     endpoint: Endpoint = ctx.obj
     named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
-    options["url"] = endpoint.url if named else None
+    options["connect"] = endpoint.client if named else None
     options["spec"] = read_spec(spec.read()) if spec else None
-    sys.exit(start("api.drill.run", "drill", token=endpoint.token, **options))
+    sys.exit(start("api.drill.run", "drill", url=endpoint.url, **options))
 
 
 # -- the rest ---------------------------------------------------------------------------------

@@ -45,15 +45,22 @@ _PAGE = 200
 class Client:
     """Calls one service.
 
-    Reading, and submitting with its Idempotency-Key, is tried again while nobody answers or the
-    service says 503, for `patience` seconds; every other call is made once. Each method may raise
-    `ApiError` and `Unreachable`.
+    A call that finds nobody to connect to is tried again for `patience` seconds; reading, and
+    submitting with its Idempotency-Key, also while nobody answers or the service says 503. Every
+    other call is made once. `on_wait` is called with a sentence when a call has to wait. Each
+    method may raise `ApiError` and `Unreachable`.
     """
 
     def __init__(
-        self, url: str, token: str | None = None, *, timeout: float = 30.0, patience: float = 10.0
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 10.0,
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self._http = Transport(url, token, timeout=timeout, patience=patience)
+        self._http = Transport(url, token, timeout=timeout, patience=patience, on_wait=on_wait)
 
     def __enter__(self) -> Self:
         return self

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,9 @@ Wire = TypeVar("Wire", bound=BaseModel)
 Result = TypeVar("Result")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
+# An address behind which there is no machine: SYN packets are repeated after one and three seconds.
+_CONNECT_SECONDS = 5.0
+_SILENT_SECONDS = 1.0  # after which a caller is told that there is no answer yet
 
 
 class ClientError(Exception):
@@ -43,25 +48,41 @@ class Unreachable(ClientError):  # noqa: N818 - what it is, not that it is an er
     def __init__(self, url: str, cause: Exception) -> None:
         super().__init__(f"Nobody answers at {url} ({cause}). Is `spectrain up` running there?")
         self.url = url
+        self.unsent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+        self.may_pass = not isinstance(cause, httpx.UnsupportedProtocol)
 
 
 class Transport:
     """Sends requests.
 
-    Reading, and what carries an Idempotency-Key, is tried again while nobody answers or the
-    service says 503, for `patience` seconds; everything else is sent once. Each method may raise
-    `ApiError` and `Unreachable`.
+    Each is tried again for `patience` seconds while no connection can be made; reading, and what
+    carries an Idempotency-Key, also while nobody answers or the service says 503. `on_wait` is
+    called with a sentence when a request has to wait. Each method may raise `ApiError` and
+    `Unreachable`.
     """
 
-    def __init__(self, url: str, token: str | None, *, timeout: float, patience: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        timeout: float,
+        patience: float,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
+        self._timeout = timeout
         self._patience = patience
+        self._on_wait = on_wait
         try:
             # A proxy that the environment names must not stand before this machine's own service.
             proxies = not is_loopback(httpx.URL(self.url).host)
             self._http = httpx.Client(
-                base_url=self.url, headers=headers, timeout=timeout, trust_env=proxies
+                base_url=self.url,
+                headers=headers,
+                timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+                trust_env=proxies,
             )
         except httpx.InvalidURL as error:
             raise Unreachable(url, error) from None
@@ -98,7 +119,7 @@ class Transport:
                 raise Unreachable(self.url, error) from error
 
         safe = method == "GET" or IDEMPOTENCY_KEY in options.get("headers", {})
-        return self._persist(once) if safe else once()
+        return self._persist(once, safe=safe)
 
     def download(self, path: str, target: Path) -> None:
         """Writes the answer's body into the file `target`."""
@@ -115,20 +136,54 @@ class Transport:
             except httpx.TransportError as error:
                 raise Unreachable(self.url, error) from error
 
-        self._persist(once)
+        self._persist(once, safe=True)
 
-    def _persist(self, once: Callable[[], Result]) -> Result:
+    def _persist(self, once: Callable[[], Result], *, safe: bool) -> Result:
+        """The result of `once`, called until it has one; `safe`: it may be carried out twice."""
         deadline = time.monotonic() + self._patience
-        delay = _FIRST_DELAY
-        while True:
-            try:
-                return once()
-            except (ApiError, Unreachable) as error:
-                passing = isinstance(error, Unreachable) or error.status == 503
-                if not passing or time.monotonic() + delay > deadline:
-                    raise
-            time.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+        delay, told = _FIRST_DELAY, False
+        with self._silence_told():
+            while True:
+                try:
+                    return once()
+                except (ApiError, Unreachable) as error:
+                    left = deadline - time.monotonic()
+                    if not _may_pass(error, safe=safe) or delay > left:
+                        raise
+                    if self._on_wait is not None and not told:
+                        self._on_wait(f"{_state(self.url, error)}, trying again for {left:.0f} s")
+                        told = True
+                time.sleep(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+
+    @contextlib.contextmanager
+    def _silence_told(self) -> Iterator[None]:
+        """Tells the caller when the block takes longer than a moment."""
+        if self._on_wait is None:
+            yield
+            return
+        seconds = max(self._timeout, self._patience)
+        sentence = f"{self.url} has not answered yet, waiting for up to {seconds:.0f} s"
+        timer = threading.Timer(_SILENT_SECONDS, self._on_wait, [sentence])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def _may_pass(error: ApiError | Unreachable, *, safe: bool) -> bool:
+    """Whether the request may succeed when it is sent again, and does no harm then."""
+    if isinstance(error, Unreachable):
+        return error.may_pass and (safe or error.unsent)
+    return safe and error.status == 503
+
+
+def _state(url: str, error: ApiError | Unreachable) -> str:
+    if isinstance(error, Unreachable):
+        return f"Nobody answers at {url}"
+    return f"{url} answers {error.status} ({error.problem.detail.rstrip('.')})"
 
 
 def _accepted(answer: httpx.Response) -> httpx.Response:

@@ -91,10 +91,13 @@ class Plan:
 
 
 def drill(
-    *, url: str | None, token: str | None, data: Path | None, spec: JobSpec | None, target: str,
-    signal_name: str, times: int, at: Sequence[int], seed: int | None, device: str, as_json: bool,
+    *, connect: Callable[[], Client] | None, url: str, data: Path | None, spec: JobSpec | None,
+    target: str, signal_name: str, times: int, at: Sequence[int], seed: int | None, device: str,
+    as_json: bool,
 ) -> int:  # fmt: skip
-    """Carries the drill out against the service at `url`, or one of its own in `data`.
+    """Carries the drill out against the service at `url`, if there is a way to `connect`.
+
+    Otherwise against one of its own in `data`.
 
     The exit code: 0 only when both jobs succeeded, every interruption came, and the runs are
     identical.
@@ -105,10 +108,10 @@ def drill(
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     try:
         plan.check()
-        if url is None:
+        if connect is None:
             report = _own_service(console, plan, data, device)
         else:
-            report = _at(console, plan, url, token)
+            report = _at(console, plan, connect, url)
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is left running.")
         return 130
@@ -161,9 +164,9 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
     return report
 
 
-def _at(console: Console, plan: Plan, url: str, token: str | None) -> Report:
+def _at(console: Console, plan: Plan, connect: Callable[[], Client], url: str) -> Report:
     """The drill at a running service, by what its API can do."""
-    with Client(url, token, patience=2) as client, tempfile.TemporaryDirectory() as directory:
+    with connect() as client, tempfile.TemporaryDirectory() as directory:
         striker = Preemption(client, plan.target, plan.number)
         console.print(
             f"[bold]1.[/] At the service {url}, whose processes are out of reach: "

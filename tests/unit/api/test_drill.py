@@ -36,7 +36,7 @@ def test_a_step_that_the_run_does_not_have_is_refused_before_it_has_run(
     spec = JobSpec.model_validate({"name": "drill", "train": {"steps": 300}})
     Plan(spec, Target.CHILD, signal.SIGTERM, 2, 0, at=(0, 299)).check()
     code = drill(
-        url="http://127.0.0.1:1", token=None, data=None, spec=spec, target="worker",
+        connect=None, url="http://127.0.0.1:1", data=None, spec=spec, target="worker",
         signal_name="TERM", times=1, at=[300], seed=0, device="cpu", as_json=False,
     )  # fmt: skip
     assert code == 1
