@@ -140,9 +140,8 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
         settings={
             "SPECTRAIN_LEASE_SECONDS": f"{LEASE_SECONDS:g}",
             "SPECTRAIN_POOL": plan.spec.resources.pool,
-            "SPECTRAIN_API_TOKENS": "",
         },
-        own_redis=True,
+        isolated=True,
     )
     console.print(
         f"[bold]1.[/] Starting Redis, API and two workers in {service.data}, with a lease of "

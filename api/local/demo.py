@@ -52,7 +52,10 @@ def demo(directory: Path) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         service = LocalService(
-            directory, workers=1, say=lambda line: console.print(f"  {line}", style="dim")
+            directory,
+            workers=1,
+            say=lambda line: console.print(f"  {line}", style="dim"),
+            isolated=True,
         )
         console.print(f"[bold]1.[/] Starting Redis, API and one worker in {service.data}")
         with running(service):
@@ -69,7 +72,7 @@ def demo(directory: Path) -> int:
 
 
 def _run_the_job(console: Console, service: LocalService) -> None:
-    with Client(service.url, os.environ.get("SPECTRAIN_API_TOKEN")) as client:
+    with Client(service.url) as client:
         job = client.submit(SPEC)
         console.print(
             f"[bold]2.[/] Submitted job {job.id}: {_total_steps(job)} training steps of a wave GPT "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import signal
 import socket
@@ -27,6 +28,8 @@ _START_SECONDS = 60.0
 _CALM_SECONDS = 2.0
 # How often Redis is given another port when some process takes the one that was free.
 _REDIS_PORTS = 5
+# The settings of a service; secrets of jobs are none.
+_SETTING = re.compile(r"SPECTRAIN_(?!SECRET_)|REDIS_URL$")
 # Addresses on which a server listens, and where it answers then.
 _ANSWERS_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -48,12 +51,13 @@ class LocalService:
         device: str = "auto",
         say: Callable[[str], None] = print,
         settings: Mapping[str, str] | None = None,
-        own_redis: bool = False,
+        isolated: bool = False,
     ) -> None:
         """`settings` are variables for all its processes, before those of the environment.
 
-        With `own_redis` it starts a Redis whatever the environment names, and a GPU that is alone
-        serves all `workers`, so that what happens in it happens to nobody else.
+        An `isolated` service takes no settings from the environment: it starts a Redis of its own
+        unless `settings` name one, so that nothing in it happens to another service. A GPU that is
+        alone serves all its `workers`.
         """
         self.data = data.resolve()
         self.host = host.removeprefix("[").removesuffix("]")
@@ -67,8 +71,8 @@ class LocalService:
         self._redis: RedisConfig | None = None
         self._processes: list[ServiceProcess] = []
         self._settings = dict(settings or {})
-        self._own_redis = own_redis
-        self._slots = _slots(device, workers, shared=own_redis)
+        self._isolated = isolated
+        self._slots = _slots(device, workers, shared=isolated)
 
     @property
     def url(self) -> str:
@@ -87,13 +91,12 @@ class LocalService:
 
     def start(self) -> None:
         """Starts everything; raises `CannotStartError`, with nothing left running."""
-        settings = Settings()
+        grace = self._settings_in_force().grace_seconds + STOP_SECONDS
         self._take_directory()
         try:
             self._take_port()
             self._start_redis()
             api = self._start_api()
-            grace = settings.grace_seconds + STOP_SECONDS
             for number, slot in enumerate(self._slots, start=1):
                 name = f"worker-{number}"
                 self._start(name, [sys.executable, "-m", "worker"], grace=grace, env=slot)
@@ -152,9 +155,22 @@ class LocalService:
         except BlockingIOError:
             raise CannotStartError(f"another Spectrain is running in {self.data}") from None
 
+    def _settings_in_force(self) -> Settings:
+        """Those of the environment, or the defaults; raises `SettingsError`."""
+        return Settings.model_construct() if self._isolated else Settings()
+
+    def _environment(self) -> dict[str, str]:
+        """What its processes inherit; Celery would prefer a broker of its own variables."""
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("CELERY_") and not (self._isolated and _SETTING.match(name))
+        }
+
     def _start_redis(self) -> None:
         # Settings know all the names under which a Redis may be given.
-        if not self._own_redis and "redis_url" in Settings().model_fields_set:
+        fields = self._settings_in_force().model_fields_set
+        if "redis_url" in fields or "SPECTRAIN_REDIS_URL" in self._settings:
             return
         # It keeps the lock for as long as it writes, should this process be killed.
         lock = () if self._lock is None else (self._lock,)
@@ -208,7 +224,7 @@ class LocalService:
         process = ServiceProcess(
             name,
             command,
-            {**os.environ, **settings, **self._settings, **(env or {})},
+            {**self._environment(), **settings, **self._settings, **(env or {})},
             self._logs / f"{name}.log",
             grace,
             keeps,

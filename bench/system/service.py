@@ -33,10 +33,7 @@ def local_service(
     data: Path, *, workers: int, settings: Mapping[str, str] | None = None
 ) -> Iterator[LocalService]:
     """A service of its own on the CPU, Redis included unless the settings name one."""
-    own_redis = "SPECTRAIN_REDIS_URL" not in (settings or {})
-    service = LocalService(
-        data, workers=workers, device="cpu", settings=settings, own_redis=own_redis
-    )
+    service = LocalService(data, workers=workers, device="cpu", settings=settings, isolated=True)
     service.start()
     try:
         yield service

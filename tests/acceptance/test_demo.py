@@ -11,13 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from redis import Redis
+
+# What the environment of a person holds who works with another service.
+OTHERS = {
+    "SPECTRAIN_STORAGE_URL": "s3://others",
+    "SPECTRAIN_API_TOKENS": "others",
+    "SPECTRAIN_API_TOKEN": "another",
+    "SPECTRAIN_API_HOST": "0.0.0.0",
+    "SPECTRAIN_URL": "http://127.0.0.1:1",
+    "SPECTRAIN_POOL": "others",
+    "SPECTRAIN_DEVICE": "cuda",
+    "SPECTRAIN_LEASE_SECONDS": "abc",
+    "SPECTRAIN_REDIS_PREFIX": "others:",
+    "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+}
 
 
-def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process(
-    tmp_path: Path, wait_until: Callable[..., Any]
+def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_and_no_trace_in_another_service(
+    tmp_path: Path, wait_until: Callable[..., Any], redis_url: str
 ) -> None:
     output = tmp_path / "output"
-    environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
+    environment = {**os.environ, **OTHERS, "REDIS_URL": redis_url, "SPECTRAIN_REDIS_URL": redis_url}
     with output.open("wb") as file:
         demo = psutil.Popen(
             [sys.executable, "-m", "api.cli", "demo", "--data", str(tmp_path / "demo")],
@@ -36,6 +51,8 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process(
         assert not alive
         assert "Stopped; nothing is left running." in output.read_text()
         assert "Traceback" not in output.read_text()
+        with Redis.from_url(redis_url) as redis:
+            assert redis.keys() == []
     finally:
         if demo.is_running():
             demo.send_signal(signal.SIGINT)

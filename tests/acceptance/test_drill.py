@@ -54,8 +54,14 @@ def drill(tmp_path: Path) -> Iterator[Callable[..., Drilled]]:
 
     def run(*options: str, url: str | None = None) -> Drilled:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SPECTRAIN_")}
-        # Whatever Redis the environment names is none of the drill's business.
-        environment["REDIS_URL"] = "redis://127.0.0.1:1/0"
+        # A drill in a service of its own takes none of these from the environment.
+        environment |= {
+            "REDIS_URL": "redis://127.0.0.1:1/0",
+            "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+            "SPECTRAIN_API_TOKENS": "another service's",
+            "SPECTRAIN_LEASE_SECONDS": "abc",
+            "SPECTRAIN_POOL": "elsewhere",
+        }
         environment["TMPDIR"] = str(tmp_path / "temporary")
         (tmp_path / "temporary").mkdir()
         if url is not None:
@@ -145,8 +151,8 @@ def test_at_a_running_service_it_preempts_and_says_what_it_cannot_do(
     drill: Callable[..., Drilled], tmp_path: Path
 ) -> None:
     service = LocalService(
-        tmp_path / "service", workers=1, device="cpu", own_redis=True,
-        settings={"SPECTRAIN_API_TOKENS": "", "SPECTRAIN_LEASE_SECONDS": "2"},
+        tmp_path / "service", workers=1, device="cpu", isolated=True,
+        settings={"SPECTRAIN_LEASE_SECONDS": "2"},
     )  # fmt: skip
     service.start()
     try:

@@ -53,7 +53,7 @@ def another() -> Iterator[int]:
 
 def local(tmp_path: Path, **options: Any) -> LocalService:
     return LocalService(
-        tmp_path / "data", workers=0, device="cpu", own_redis=True, say=lambda _: None, **options
+        tmp_path / "data", workers=0, device="cpu", isolated=True, say=lambda _: None, **options
     )
 
 
