@@ -23,7 +23,7 @@ ENV PATH=/opt/spectrain/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 # Without its packages the project is a list of dependencies: their layer stays when code changes.
 COPY constraints.txt pyproject.toml ./
-RUN touch LICENSE README.md && python3 -m venv /opt/spectrain
+RUN touch LICENSE README.md && python3 -P -m venv /opt/spectrain
 
 FROM build AS api-packages
 # No container starts a Redis server of its own, as `spectrain up` does.
@@ -75,7 +75,7 @@ COPY --from=api-packages /opt/spectrain /opt/spectrain
 COPY --from=code /code /opt/spectrain
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "api.server.healthcheck"]
+    CMD ["python", "-P", "-m", "api.server.healthcheck"]
 CMD ["spectrain", "api"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -95,7 +95,7 @@ ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
 COPY --from=worker-packages /opt/spectrain /opt/spectrain
 COPY --from=code /code /opt/spectrain
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "worker.healthcheck"]
+    CMD ["python", "-P", "-m", "worker.healthcheck"]
 CMD ["spectrain", "worker"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -1,1 +1,1 @@
-"""This machine: its GPUs and its processes, with nothing but the standard library."""
+"""This machine: its GPUs, its processes and its Python, with nothing but the standard library."""

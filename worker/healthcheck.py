@@ -17,6 +17,7 @@ from jobs.errors import STORE_AWAY
 from jobs.model.workers import Worker, WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.registry import WorkerRegistry
+from machine.python import python_module
 
 _STANDS = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
 
@@ -37,7 +38,7 @@ def running_workers() -> list[int]:
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
-        if line[1:] == ["-m", "worker"] and process.info["status"] not in _STANDS:
+        if line[1:] == python_module("worker")[1:] and process.info["status"] not in _STANDS:
             found.append(process.pid)
     return found
 

@@ -18,6 +18,7 @@ from api.client.client import Client
 from api.client.find import find_worker
 from api.render import console, pool_table, worker_table
 from jobs.model.workers import Worker
+from machine.python import python_module
 
 # -- workers ----------------------------------------------------------------------------------
 
@@ -166,4 +167,4 @@ def start(module: str, name: str, **options: Any) -> int:
 def _become(module: str, **settings: object) -> NoReturn:
     given = {name: str(value) for name, value in settings.items() if value is not None}
     os.environ.update({f"SPECTRAIN_{name}": value for name, value in given.items()})
-    os.execv(sys.executable, [sys.executable, "-m", module])  # noqa: S606 - no shell
+    os.execv(sys.executable, python_module(module))  # noqa: S606 - no shell

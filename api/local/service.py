@@ -9,7 +9,6 @@ import re
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from api.ports import CannotListenError, holder, in_use, join, listen
 from api.schemas import INSTANCE
 from jobs.settings import Settings
 from machine.gpus import usable_gpus
+from machine.python import python_module
 
 _START_SECONDS = 60.0
 # A process that ends sooner after its start than this is started again after as long.
@@ -99,7 +99,7 @@ class LocalService:
             api = self._start_api()
             for number, slot in enumerate(self._slots, start=1):
                 name = f"worker-{number}"
-                self._start(name, [sys.executable, "-m", "worker"], grace=grace, env=slot)
+                self._start(name, python_module("worker"), grace=grace, env=slot)
             self._wait(api, self._api_answers)
         except BaseException:
             self.stop()
@@ -198,7 +198,7 @@ class LocalService:
 
     def _start_api(self) -> ServiceProcess:
         listener = () if self._listener is None else (self._listener.fileno(),)
-        command = [sys.executable, "-m", "api.server.serve", *(f"--fd={fd}" for fd in listener)]
+        command = python_module("api.server.serve", *(f"--fd={fd}" for fd in listener))
         settings = {
             "SPECTRAIN_API_HOST": self.host,
             "SPECTRAIN_API_PORT": str(self.port),

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ from api.local.redis_server import free_port
 from bench.chaos.schedule import Target
 from jobs.settings import Settings, connect
 from machine.parent_death import adopt_orphans, die_with_parent
+from machine.python import python_module
 
 WORKERS = 3
 _START_SECONDS = 120.0
@@ -73,7 +73,7 @@ class Service:
 
     def start(self) -> None:
         """Starts it and returns when it answers; raises `ServiceError`."""
-        command = [sys.executable, "-m", "api.cli", "up", "--data", str(self.data)]
+        command = python_module("api.cli", "up", "--data", str(self.data))
         options = ["--port", str(self.port), "--workers", str(WORKERS), "--device", "cpu"]
         with self.output.open("ab") as file:
             self._process = subprocess.Popen(

@@ -12,7 +12,6 @@ import contextlib
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from bench.system import celery_echo
 from bench.system.service import PATIENCE_SECONDS, local_service, redis_server, wait_for
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
+from machine.python import python_module
 
 _SCRIPT = """import time; first = time.time()
 import os, sys
@@ -102,8 +102,8 @@ def _measure(report: Report, directory: Path, url: str, jobs: int, *, warm: bool
 def _echo(url: str, times: int) -> list[float]:
     """Milliseconds of so many round trips of a trivial Celery task."""
     environment = {**os.environ, celery_echo.VARIABLE: url}
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", celery_echo.__name__, "worker",
-               "--pool=threads", "--concurrency=1", "--loglevel=ERROR"]  # fmt: skip
+    command = python_module("celery", "--quiet", "-A", celery_echo.__name__, "worker",
+                            "--pool=threads", "--concurrency=1", "--loglevel=ERROR")  # fmt: skip
     worker = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL)  # fmt: skip
     app = celery_echo.app

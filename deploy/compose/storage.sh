@@ -7,7 +7,7 @@ kept=${1:-/etc/spectrain/storage-url}
 
 wanted=${SPECTRAIN_STORAGE_URL:-}
 if [ -z "$wanted" ]; then
-    if python -c 'import socket; socket.getaddrinfo("seaweedfs", 8333)' 2>/dev/null; then
+    if python -P -c 'import socket; socket.getaddrinfo("seaweedfs", 8333)' 2>/dev/null; then
         wanted=s3://spectrain/runs
     else
         wanted=file:///experiments

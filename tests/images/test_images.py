@@ -52,7 +52,7 @@ signal.pause()
 """
 _KILLS_THE_WORKER = """
 import psutil
-(worker,) = [p for p in psutil.process_iter() if p.cmdline()[1:] == ["-m", "worker"]]
+(worker,) = [p for p in psutil.process_iter() if p.cmdline()[1:] == ["-P", "-m", "worker"]]
 worker.kill()
 """
 _PROCESSES = """

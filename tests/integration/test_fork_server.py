@@ -128,7 +128,7 @@ def test_a_killed_launcher_harms_no_job_and_comes_back(
     wait_until(lambda: log.read_text() == "up\n", what="the program")
     killed = launcher(expendable)
     guard, program = killed.children(recursive=True)
-    assert guard.cmdline()[1:3] == ["-m", "worker.launch.guard"]
+    assert guard.cmdline()[1:4] == ["-P", "-m", "worker.launch.guard"]
     assert program.cmdline()[:2] == ["python", "s.py"], "people can tell which is which"
     killed.kill()
     wait_until(lambda: not killed.is_running(), what="its end")

@@ -52,6 +52,7 @@ print(json.dumps(seen, default=str, indent=1))
         [sys.executable, "sub/link.py", "é"],
         ["python", "-m", "look", "-m"],
         ["python", "-m", "package", "x"],
+        ["python", "-P", "look.py"],
     ],
     ids=" ".join,
 )
@@ -131,6 +132,7 @@ def test_a_program_ends_as_it_would_have_ended(
         ["python", "no.py"],
         ["python", "-m", "no.such.module"],
         ["python", "-m", "textwrap"],
+        ["python", "-P", "-m", "s"],
         ["python", "-X", "dev", "-c", "import sys; print(sys.flags)"],
         ["python"],
         ["python", "-m"],

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from machine.python import python_module
 from worker.launch.child import Started, start_cold
 from worker.launch.command import Launch
 from worker.launch.guard import STARTED
@@ -153,7 +154,7 @@ class ForkServerClient:
         with channel:
             with theirs:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "worker.launch.fork_server", str(theirs.fileno())],
+                    python_module("worker.launch.fork_server", str(theirs.fileno())),
                     env=env,
                     cwd="/",
                     stdin=subprocess.DEVNULL,

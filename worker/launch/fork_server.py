@@ -25,10 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-if not sys.flags.safe_path:
-    sys.path.pop(0)  # the working directory, which `python -m` puts there
-
 from machine.parent_death import die_with_parent
+from machine.python import python_module
 from worker.launch import guard
 from worker.launch.command import Launch
 from worker.launch.interpreter import Interpreter, forget, run
@@ -146,7 +144,7 @@ def _stay_with_guards() -> NoReturn:
 def _under_guard(control: socket.socket) -> Launch:
     launch, code = None, 1
     try:
-        title = [sys.executable, "-m", guard.__name__]
+        title = python_module(guard.__name__)
         launch, code = guard.guard(control, on_fork=lambda: set_title(title))
     except BaseException:
         sys.excepthook(*sys.exc_info())

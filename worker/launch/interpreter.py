@@ -71,7 +71,8 @@ class Interpreter:
             return None
         if program.module is not None and _runs_imported_code(program.module):
             return None
-        return None if is_shadowed(imported, _first_directory(program), launch.cwd) else program
+        directory = None if program.safe_path else _first_directory(program)
+        return None if is_shadowed(imported, directory, launch.cwd) else program
 
     def prepare(self, program: Program, launch: Launch) -> None:
         """Makes environment, arguments and `__main__` those of the program."""
@@ -79,8 +80,9 @@ class Interpreter:
         os.environ.update({**self._added, **launch.env})
         sys.executable = program.executable
         sys.orig_argv = list(program.command)
-        if not sys.flags.safe_path:
+        if not program.safe_path:
             sys.path.insert(0, str(_first_directory(program)))
+        _set_safe_path(program.safe_path)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         multiprocessing.current_process().authkey = os.urandom(32)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = _new_main()
@@ -110,6 +112,19 @@ def run(program: Program) -> None:
 def _first_directory(program: Program) -> Path:
     """Where Python would look first for what the program imports."""
     return Path.cwd() if program.script is None else Path(program.script).resolve().parent
+
+
+def _set_safe_path(value: bool) -> None:
+    """Makes `sys.flags.safe_path` what the program would see, and hand on to its own children.
+
+    This process was started with -P, to keep the working directory from its own imports.
+    """
+    place = type(sys.flags).__match_args__.index("safe_path")
+    flag = ctypes.py_object(value)
+    ctypes.pythonapi.Py_IncRef(flag)  # for the call takes one reference over
+    ctypes.pythonapi.PyStructSequence_SetItem(
+        ctypes.py_object(sys.flags), ctypes.c_ssize_t(place), flag
+    )
 
 
 def _runs_imported_code(name: str) -> bool:

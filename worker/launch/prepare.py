@@ -13,6 +13,7 @@ from jobs.errors import SpectrainError
 from jobs.model.record import Job
 from jobs.settings import Settings
 from machine.gpus import usable_gpus
+from machine.python import python_module
 from worker.files.scratch import Scratch
 from worker.launch.command import Launch
 
@@ -85,8 +86,8 @@ def _command(job: Job, scratch: Scratch) -> list[str]:
     config = job.spec.train.model_dump(mode="json")
     config["checkpoint"] = job.spec.checkpoint.model_dump(mode="json")
     scratch.train_config.write_text(json.dumps(config))
-    module = [sys.executable, "-m", "spectral_gpt"]
-    return [*module, "--config", str(scratch.train_config), "--run-dir", str(scratch.run.root)]
+    options = ["--config", str(scratch.train_config), "--run-dir", str(scratch.run.root)]
+    return python_module("spectral_gpt", *options)
 
 
 def _fixed_environment(slot: Slot) -> dict[str, str]:

@@ -36,23 +36,26 @@ class Program:
     arguments: list[str]
     module: str | None = None
     script: str | None = None
+    safe_path: bool = False  # it imports nothing from its own directory
 
     @classmethod
     def of(cls, launch: Launch) -> Program | None:
-        """The program that a command starts with this very Python and no flag but `-u`."""
+        """The program that a command starts with this very Python and no flags but `-u`, `-P`."""
         executable = _this_python(launch.command[0], launch.env.get("PATH"))
         words = launch.command[1:]
-        while words and words[0] == "-u":
+        safe_path = bool(launch.env.get("PYTHONSAFEPATH"))
+        while words and words[0] in {"-u", "-P"}:
+            safe_path = safe_path or words[0] == "-P"
             words = words[1:]
         if executable is None or not words:
             return None
         if words[0] == "-m":
             if len(words) < 2:
                 return None
-            return cls(executable, launch.command, words[2:], module=words[1])
+            return cls(executable, launch.command, words[2:], module=words[1], safe_path=safe_path)
         if words[0].startswith("-") or not words[0].endswith(".py"):
             return None
-        return cls(executable, launch.command, words[1:], script=words[0])
+        return cls(executable, launch.command, words[1:], script=words[0], safe_path=safe_path)
 
 
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
@@ -60,13 +63,15 @@ def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if _READ_AT_START.match(name)}
 
 
-def is_shadowed(imported: Set[str], directory: Path, cwd: Path) -> bool:
+def is_shadowed(imported: Set[str], directory: Path | None, cwd: Path) -> bool:
     """Whether a program would find something of its own in place of what is imported already.
 
-    `imported` are the names of packages and modules, `directory` is where it looks first.
+    `imported` are the names of packages and modules, `directory` is where it looks first, if it
+    has a directory of its own.
     """
     try:
-        own = {entry.name.partition(".")[0] for entry in os.scandir(directory)}
+        entries = () if directory is None else os.scandir(directory)
+        own = {entry.name.partition(".")[0] for entry in entries}
     except OSError:
         return True
     return not own.isdisjoint(imported) or (cwd / "matplotlibrc").exists()

@@ -85,8 +85,9 @@ def test_an_image_starts_what_the_chart_starts_with_tini_before_it(target: str) 
 def test_an_image_has_a_health_check_that_is_a_module_of_ours(target: str) -> None:
     (check,) = of_image(target, "HEALTHCHECK")
     command = json.loads(check.partition("CMD ")[2])
-    assert command == ["python", "-m", f"{target}.alive"]
-    assert importlib.util.find_spec(command[2])
+    module = {"api": "api.server.healthcheck", "worker": "worker.healthcheck"}[target]
+    assert command == ["python", "-P", "-m", module]
+    assert importlib.util.find_spec(module)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -95,6 +95,6 @@ def test_a_job_that_asks_for_more_gpus_than_the_slot_has_is_told_so(scratch: Scr
 def test_the_workload_gets_its_settings_with_the_jobs_checkpoint_rule(scratch: Scratch) -> None:
     spec = {"command": None, "train": {"steps": 7}, "checkpoint": {"every_steps": 3}}
     launch = prepare(job(**spec), scratch, Slot(()), SETTINGS)
-    assert launch.command[:3] == [sys.executable, "-m", "spectral_gpt"]
-    config = json.loads(Path(launch.command[4]).read_text())
+    assert launch.command[:4] == [sys.executable, "-P", "-m", "spectral_gpt"]
+    config = json.loads(Path(launch.command[5]).read_text())
     assert (config["steps"], config["checkpoint"]["every_steps"]) == (7, 3)

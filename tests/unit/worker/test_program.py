@@ -27,6 +27,10 @@ def test_scripts_and_modules_of_this_python_are_programs(python: str) -> None:
     assert module is not None
     assert (module.script, module.module, module.arguments) == (None, "a.b", ["--lr", "1"])
     assert module.command == [python, "-m", "a.b", "--lr", "1"]
+    assert not module.safe_path
+    safe = program(python, "-u", "-P", "train.py", "-P")
+    assert safe is not None
+    assert (safe.script, safe.arguments, safe.safe_path) == ("train.py", ["-P"], True)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,7 @@ def test_a_programs_own_modules_are_seen(tmp_path: Path) -> None:
     (tmp_path / "queue.py").touch()
     assert is_shadowed({"queue", "torch"}, tmp_path, tmp_path)
     assert not is_shadowed({"torch"}, tmp_path, tmp_path)
+    assert not is_shadowed({"queue", "torch"}, None, tmp_path)
     (tmp_path / "torch").mkdir()
     assert is_shadowed({"torch"}, tmp_path, tmp_path)
     other = tmp_path / "torch"
