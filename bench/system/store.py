@@ -24,7 +24,7 @@ _PARTS = ("s3.port", "filer.port", "volume.port", "master.port", "admin.port")
 
 @contextlib.contextmanager
 def s3_store(*, beside_others: bool = False) -> Iterator[tuple[int, int]]:
-    """Process id and port of a SeaweedFS, the store of compose.yaml, with an empty bucket.
+    """Process id and port of a SeaweedFS, the store of docker-compose.yml, with an empty bucket.
 
     `beside_others`: it has one processor, on which it gives way to all else.
     """

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets of compose.yaml, in ./secrets, once: what is there already is kept.
+# Makes the secrets of docker-compose.yml, in ./secrets, once: what is there already is kept.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -17,7 +17,7 @@ keep() { # keep NAME: its content comes by standard input
 }
 
 # The directory is closed to others on this machine; the files are open to whichever user a
-# container runs as, and each is mounted only where compose.yaml says.
+# container runs as, and each is mounted only where docker-compose.yml says.
 umask 077
 mkdir -p secrets
 random | keep metrics-token

@@ -1,4 +1,4 @@
-"""Docker and Compose, as people use them: the images, built once, and compose.yaml as a project."""
+"""Docker and Compose: the images, built once, and docker-compose.yml as a project."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def inside(image: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command in a container that may do no more than those of compose.yaml."""
+    """A command in a container that may do no more than those of docker-compose.yml."""
     return docker(
         *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:mode=1777"),
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", image, *command),
@@ -67,12 +67,12 @@ def build() -> None:
 
 
 class Stack:
-    """compose.yaml as a project of its own, in a directory of its own with its secrets."""
+    """docker-compose.yml as a project of its own, in a directory of its own with its secrets."""
 
     def __init__(self, directory: Path, *profiles: str) -> None:
         build()
         self.directory = directory
-        shutil.copy(ROOT / "compose.yaml", directory)
+        shutil.copy(ROOT / "docker-compose.yml", directory)
         for part in ("deploy/compose", "helm/spectrain/files"):
             if (ROOT / part).exists():
                 shutil.copytree(ROOT / part, directory / part)

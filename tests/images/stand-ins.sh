@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stand-ins for the images of others that compose.yaml names, made of Debian's and PyPI's packages
+# Stand-ins for the images of others that docker-compose.yml names, made of Debian's and PyPI's packages
 # on the base image of our own, for a machine that reaches no registry of images. What they cannot
 # prove: docs/images.md.
 #
@@ -7,7 +7,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-name_of() { sed -n "s|^ *image: *\($1:[^ ]*\)|\1|p" compose.yaml; }
+name_of() { sed -n "s|^ *image: *\($1:[^ ]*\)|\1|p" docker-compose.yml; }
 
 make() { # make TARGET IMAGE [OPTION …]
     target=$1 image=$2

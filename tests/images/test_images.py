@@ -1,4 +1,4 @@
-"""The images and compose.yaml for real: `make image-check` builds, starts, stops and compares."""
+"""The images and docker-compose.yml, built, started, stopped and compared by `make image-check`."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_sigterm_reaches_what_tini_started(wait_until: Callable[..., Any]) -> No
         docker("rm", "--force", container)
 
 
-# -- compose.yaml ---------------------------------------------------------------------------------
+# -- docker-compose.yml ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

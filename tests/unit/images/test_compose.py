@@ -1,4 +1,4 @@
-"""What compose.yaml promises, as far as it can be read; `make image-check` starts it."""
+"""What docker-compose.yml promises, as far as it can be read; `make image-check` starts it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OURS = ("api", "worker", "worker-gpu", "reaper", "setup")
 
 
 def compose(**variables: str) -> dict[str, Any]:
-    """compose.yaml with its variables filled in, by default with their defaults."""
+    """docker-compose.yml with its variables filled in, by default with their defaults."""
 
     def fill(match: re.Match[str]) -> str:
         return variables.get(match["name"], match["default"] or "")
 
-    text = (ROOT / "compose.yaml").read_text()
+    text = (ROOT / "docker-compose.yml").read_text()
     return dict(yaml.safe_load(re.sub(r"\$\{(?P<name>\w+):?-(?P<default>[^}]*)}", fill, text)))
 
 

@@ -104,7 +104,7 @@ def test_an_image_says_what_it_is_by_labels_and_build_arguments(target: str) -> 
 def test_the_chart_and_compose_run_the_version_of_the_project() -> None:
     version = project()["version"]
     assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == version
-    compose = (ROOT / "compose.yaml").read_text()
+    compose = (ROOT / "docker-compose.yml").read_text()
     assert set(re.findall(r"SPECTRAIN_TAG:-([^}]+)}", compose)) == {version}
 
 
