@@ -33,7 +33,8 @@ class JobView(Job):
     )
     goodput: float | None = Field(
         None,
-        description="Time spent on steps that count, as a share of the time since the first start.",
+        description="Time spent on steps that count, as a share of the time since the first start; "
+        "null for a job without steps.",
     )
     files: str = Field("", description="URL of the run's directory in storage.")
 

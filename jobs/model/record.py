@@ -119,12 +119,13 @@ class Job(_Value):
         return self.attempts[-1] if self.attempts else None
 
     def goodput_at(self, now: float) -> float | None:
-        """Useful step time as a share of the time since the first start; None before it.
+        """Useful step time as a share of the time since the first start; None without a step.
 
         Steps of the attempt under way count as they were when its lease was last renewed. `now`
         is in seconds since the epoch.
         """
-        if self.started_at is None:
+        current = None if self.progress is None else self.progress.step
+        if self.started_at is None or (self.last_step is None and current is None):
             return None
         useful = sum(attempt.useful_seconds for attempt in self.attempts)
         if self.state is State.RUNNING and self.progress is not None:

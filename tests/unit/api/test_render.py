@@ -92,3 +92,8 @@ def test_the_story_of_a_failed_job_ends_with_its_last_words() -> None:
 
 def test_a_list_has_a_line_for_each_job() -> None:
     assert text_of(job_table([JOB, JOB], now=1130.0)).count("wave-23456789") == 2
+
+
+def test_a_job_without_steps_shows_no_goodput() -> None:
+    assert "goodput" not in text_of(story(JOB.model_copy(update={"goodput": None})))
+    assert "93% of the time" in text_of(story(JOB.model_copy(update={"goodput": 0.93})))

@@ -209,3 +209,15 @@ def test_a_pause_that_was_accepted_outlives_the_attempt_it_was_asked_of() -> Non
 def test_a_store_that_is_away_is_not_asked_again_at_once() -> None:
     decision = decide(job(no_progress=1), ended(Reason.STORAGE))
     assert (decision.state, decision.delay_seconds) == (State.QUEUED, 20)
+
+
+def test_a_job_without_steps_has_no_goodput() -> None:
+    ended = Attempt(number=1, worker="w", started_at=0.0, ended_at=9.0, reason=Reason.COMPLETED)
+    for record in (
+        job(started_at=0.0),
+        job(started_at=0.0, progress=Progress()),
+        job(state=State.SUCCEEDED, started_at=0.0, finished_at=9.0, attempts=[ended]),
+    ):
+        assert record.goodput_at(100.0) is None
+    first = job(started_at=0.0, progress=Progress(step=0, first_step=0))
+    assert first.goodput_at(100.0) == 0.0
