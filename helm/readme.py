@@ -1,7 +1,7 @@
-"""Makes the chart's README of its values: `python helm/readme.py`.
+"""Generates the chart's README from its values: `python helm/readme.py`.
 
-A value is described by the comment right above it that begins with `# --`; one that has none
-is a group of values, each of which has.
+The comment right above a value that begins with `# --` describes it. A value without such a comment
+must be a group of described values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class UndescribedError(Exception):
 
 
 def rows(values: str) -> Iterator[tuple[str, str, str]]:
-    """Path, default and description of each value."""
+    """The path, default and description of each value."""
     root = yaml.compose(values)
     assert isinstance(root, yaml.MappingNode)
     yield from _rows(root, values.splitlines(), "")
@@ -55,13 +55,13 @@ def _flat(node: yaml.Node) -> yaml.Node:
 
 
 def table(values: str) -> str:
-    """The values as tables, one for each group at the top."""
+    """The values as tables, one for each top-level group."""
     groups: dict[str, list[str]] = {}
     for path, default, description in rows(values):
         group = path.split(".")[0] if "." in path else ""
         cells = f"| `{path}` | `{default}` | {description} |"
         groups.setdefault(group, []).append(cells)
-    head = "| value | default | what |\n| --- | --- | --- |\n"
+    head = "| value | default | description |\n| --- | --- | --- |\n"
     return "\n\n".join(
         (f"### {group}\n\n" if group else "") + head + "\n".join(lines)
         for group, lines in groups.items()
@@ -69,7 +69,7 @@ def table(values: str) -> str:
 
 
 def readme() -> str:
-    """The README, as it should be."""
+    """The text of the README, generated anew."""
     template = (HELM / "README.template.md").read_text()
     return template.replace("{{values}}", table((CHART / "values.yaml").read_text()))
 

@@ -1,4 +1,4 @@
-{{/* A name of at most 63 characters: one that would be longer ends in a hash of the whole. */}}
+{{/* A name of at most 63 characters: a longer one is cut and ends with a hash of the whole. */}}
 {{- define "spectrain.short" -}}
 {{- if gt (len .) 63 -}}
 {{ printf "%s-%s" (trunc 54 . | trimSuffix "-") (sha256sum . | trunc 8) }}
@@ -7,7 +7,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* What every object's name begins with. A StatefulSet's name leaves room for its pods' hash. */}}
+{{/* Prefix of every object's name. It leaves room for the hash that a StatefulSet adds to its pods' labels. */}}
 {{- define "spectrain.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := .Values.fullnameOverride -}}
@@ -24,7 +24,7 @@
 {{ include "spectrain.short" (printf "%s-worker-%s" (include "spectrain.fullname" .root) .pool.name) }}
 {{- end }}
 
-{{/* Labels that never change: of selectors, and of pods, which a new version of the chart alone must not restart. */}}
+{{/* Labels that never change: for selectors, and for pods, which a new version of the chart alone must not restart. */}}
 {{- define "spectrain.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}

@@ -1,4 +1,4 @@
-{{/* Security of a pod with our images; together with the container's, Pod Security `restricted`. */}}
+{{/* Security context of a pod with our images; with the container's it meets Pod Security `restricted`. */}}
 {{- define "spectrain.podSecurity" -}}
 runAsNonRoot: true
 {{- with .Values.security.runAsUser }}
@@ -32,7 +32,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Where a pod may run: context is a map with nodeSelector, tolerations, … */}}
+{{/* Scheduling of a pod; the context is a map with nodeSelector, tolerations, … */}}
 {{- define "spectrain.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector:
@@ -65,8 +65,8 @@ priorityClassName: {{ . | quote }}
 {{- end }}
 
 {{/*
-What API and workers read alike. Names that begin with SPECTRAIN_ or AWS_ are kept from the jobs,
-which is why the password's does.
+Variables of both the API and the workers. Names that begin with SPECTRAIN_ or AWS_ are hidden from
+jobs; the password's name therefore begins with one of them.
 */}}
 {{- define "spectrain.commonEnv" -}}
 {{- $redis := .Values.redis }}
@@ -118,7 +118,7 @@ which is why the password's does.
 {{- end }}
 {{- end }}
 {{- end }}
-# The root is read-only: libraries that keep a cache keep it here.
+# The root file system is read-only: libraries keep their caches here.
 - name: HOME
   value: /tmp
 {{- end }}

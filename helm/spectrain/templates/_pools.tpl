@@ -1,6 +1,6 @@
 {{/*
-The pools as YAML, each with the defaults where it says nothing itself. What a pool says counts,
-also where that is 0, false or empty; maps of settings are filled key by key.
+The pools as YAML, with defaults for the values that a pool does not set. A value that a pool sets
+counts even if it is 0, false or empty; maps of settings are merged key by key.
 */}}
 {{- define "spectrain.pools" -}}
 {{- $defaults := .Values.workers.defaults -}}
@@ -36,12 +36,12 @@ also where that is 0, false or empty; maps of settings are filled key by key.
 {{ dict "pools" $pools | toYaml }}
 {{- end }}
 
-{{/* "true" where a pool's workers keep the deletion cost of their pods up to date. */}}
+{{/* "true" if a pool's workers set the deletion cost of their pods. */}}
 {{- define "spectrain.tellsCost" -}}
 {{- if and .root.Values.workers.deletionCost.enabled .pool.autoscaling.enabled -}}true{{- end -}}
 {{- end }}
 
-{{/* "true" where any pool's do. */}}
+{{/* "true" if any pool's workers do. */}}
 {{- define "spectrain.anyTellsCost" -}}
 {{- $root := . -}}
 {{- range (include "spectrain.pools" . | fromYaml).pools -}}
@@ -49,7 +49,7 @@ also where that is 0, false or empty; maps of settings are filled key by key.
 {{- end -}}
 {{- end }}
 
-{{/* The most workers that there may be. */}}
+{{/* The maximum number of workers of all pools. */}}
 {{- define "spectrain.mostWorkers" -}}
 {{- $most := 0 -}}
 {{- range (include "spectrain.pools" . | fromYaml).pools -}}
@@ -58,23 +58,23 @@ also where that is 0, false or empty; maps of settings are filled key by key.
 {{ $most }}
 {{- end }}
 
-{{/* "true" where a cloud's metadata service may be asked for credentials: S3 without keys. */}}
+{{/* "true" if pods may request credentials from a cloud's metadata service: S3 without keys. */}}
 {{- define "spectrain.asksForCredentials" -}}
 {{- if and (eq .Values.storage.type "s3") (not .Values.storage.s3.existingSecret) -}}true{{- end -}}
 {{- end }}
 
-{{/* The port of an object store: that of its address, or that of its scheme. */}}
+{{/* The port of an object store: from its URL, else the default of the URL's scheme. */}}
 {{- define "spectrain.storagePort" -}}
 {{- $url := .Values.storage.s3.endpointUrl -}}
 {{- $port := regexFind ":[0-9]+(/.*)?$" $url | regexFind "[0-9]+" -}}
 {{ $port | default (ternary "80" "443" (hasPrefix "http://" $url)) }}
 {{- end }}
 
-{{/* What must not be rendered, said in a sentence. */}}
+{{/* Fails with a message for values that must not be rendered. */}}
 {{- define "spectrain.checks" -}}
 {{- with .Values -}}
 {{- if not (or .redis.enabled .redis.external.url .redis.external.existingSecret) -}}
-{{- fail "redis: there is no Redis: set redis.enabled, or redis.external.url or .existingSecret" -}}
+{{- fail "redis: no Redis is configured: set redis.enabled, redis.external.url or redis.external.existingSecret" -}}
 {{- end -}}
 {{- if and .redis.enabled (or .redis.external.url .redis.external.existingSecret) -}}
 {{- fail "redis: set redis.enabled to false to use redis.external" -}}

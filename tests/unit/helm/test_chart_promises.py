@@ -428,7 +428,7 @@ def test_an_external_redis_comes_by_url_or_by_secret_and_none_is_installed() -> 
 @pytest.mark.parametrize(
     ("redis", "sentence"),
     [
-        ({"enabled": False}, "there is no Redis"),
+        ({"enabled": False}, "no Redis is configured"),
         ({"external": {"url": "redis://cache"}}, "set redis.enabled to false"),
         (
             {"enabled": False, "external": {"url": "redis://cache", "existingSecret": "cache"}},

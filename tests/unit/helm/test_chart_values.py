@@ -278,7 +278,7 @@ def test_the_notes_name_the_doctor_and_warn_of_what_is_known_to_be_wrong_already
     s3: Values = {"bucket": "runs", "endpointUrl": "https://s3.storage.svc:8333"}
     said = notes({"storage": {"type": "s3", "s3": s3}})
     assert "name the ConfigMap with its certificate in storage.s3.caBundle" in said
-    assert "must come from the role of the machines" in said
+    assert "must come from the role of the nodes" in said
     well = {**s3, "caBundle": {"configMap": "ca"}, "existingSecret": "keys"}
     said = notes({"storage": {"type": "s3", "s3": well}})
     assert "storage.s3" not in said
