@@ -30,7 +30,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
 from tests.integration.one_worker import worker_settings
-from worker.spot.notices import Notice, NotUnderstoodError
+from worker.spot.notices import InvalidAnswerError, Notice
 from worker.spot.services import open_service
 from worker.spot.watch import SpotWatch
 
@@ -41,14 +41,14 @@ Wait = Callable[..., Any]
 
 
 class Fake(ABC):
-    """A metadata service on loopback; `mood` is how it fails, '' while it is well."""
+    """A metadata service on loopback; `fault` is how it fails, '' while it is well."""
 
     def __init__(self) -> None:
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do(self) -> None:
-                fake.asked.append(f"{self.command} {self.path}")
+                fake.requests.append(f"{self.command} {self.path}")
                 if not fake.fails(self):
                     url = urlsplit(self.path)
                     fake.answer(self, url.path, {k: v[0] for k, v in parse_qs(url.query).items()})
@@ -61,8 +61,8 @@ class Fake(ABC):
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.asked: list[str] = []
-        self.mood = ""
+        self.requests: list[str] = []
+        self.fault = ""
         self.ahead = timedelta(0)  # of the machine's clock
         self.changed = threading.Condition()
         self.closed = threading.Event()
@@ -84,7 +84,7 @@ class Fake(ABC):
         """Answers as the cloud's service does."""
 
     def fails(self, request: BaseHTTPRequestHandler) -> bool:
-        match self.mood:
+        match self.fault:
             case "":
                 return False
             case "500":
@@ -122,7 +122,7 @@ def send(
 
 
 class FakeAws(Fake):
-    """IMDSv2, the older version turned off; its tokens last for so many looks as a test says."""
+    """IMDSv2, the older version turned off; its tokens last for as many polls as a test sets."""
 
     cloud = "aws"
     reason = "spot notice (aws): terminate at "
@@ -148,8 +148,8 @@ class FakeAws(Fake):
             life = request.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "")
             if request.command != "PUT" or not life.isdigit() or not 1 <= int(life) <= 21600:
                 return send(request, 400, "Bad Request")
-            self.tokens.add(f"token-{len(self.asked)}==")
-            return send(request, 200, f"token-{len(self.asked)}==")
+            self.tokens.add(f"token-{len(self.requests)}==")
+            return send(request, 200, f"token-{len(self.requests)}==")
         if request.headers.get("X-aws-ec2-metadata-token") not in self.tokens:
             return send(request, 401, "Unauthorized")
         document = self.documents.get(path.removeprefix("/latest/meta-data/"))
@@ -250,24 +250,26 @@ def aws() -> Iterator[FakeAws]:
     fake.close()
 
 
-# -- what is asked of them -----------------------------------------------------------------------
+# -- the calls to them ---------------------------------------------------------------------------
 
 
-def test_a_service_tells_of_a_notice_when_there_is_one_and_when_it_is_withdrawn(
+def test_a_service_returns_a_notice_until_it_is_withdrawn(
     fake: AnyFake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     service = open_service(fake.cloud, fake.url, wait_seconds=0.1)
-    assert service.look() is None
+    assert service.poll() is None
     fake.notice()
-    notice = service.look()
+    notice = service.poll()
     assert notice is not None
     assert str(notice).startswith(fake.reason)
     assert 25 < notice.left <= 120
     fake.withdraw()
-    assert service.look() is None
-    assert not [line for line in fake.asked if line.startswith("POST")], "nothing is acknowledged"
+    assert service.poll() is None
+    assert not [line for line in fake.requests if line.startswith("POST")], (
+        "nothing is acknowledged"
+    )
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
@@ -276,7 +278,7 @@ def test_times_are_those_of_the_service_however_wrong_the_clock_of_the_machine(
 ) -> None:
     aws.ahead = timedelta(hours=hours)
     aws.notice(seconds=120 + 3600 * hours)
-    notice = open_service("aws", aws.url).look()
+    notice = open_service("aws", aws.url).poll()
     assert notice is not None
     assert 110 < notice.left <= 121
 
@@ -284,23 +286,23 @@ def test_times_are_those_of_the_service_however_wrong_the_clock_of_the_machine(
 def test_a_token_of_aws_is_used_until_it_expires(aws: FakeAws) -> None:
     service = open_service("aws", aws.url)
     for _ in range(3):
-        assert service.look() is None
+        assert service.poll() is None
     assert len(aws.tokens) == 1
     aws.tokens.clear()
     aws.notice()
-    assert service.look() is not None
+    assert service.poll() is not None
     assert len(aws.tokens) == 1
 
 
 def test_a_call_to_gcp_waits_and_comes_back_with_the_notice(wait_until: Wait) -> None:
     fake, found = FakeGcp(), []
     service = open_service("gcp", fake.url, wait_seconds=60)
-    assert service.look() is None
-    looking = threading.Thread(target=lambda: found.append(service.look()))
-    looking.start()
+    assert service.poll() is None
+    polling = threading.Thread(target=lambda: found.append(service.poll()))
+    polling.start()
     assert fake.waiting.wait(30)
     fake.notice()
-    looking.join(30)
+    polling.join(30)
     assert found
     assert str(found[0]) == "spot notice (gcp): preempt at once"
     fake.close()
@@ -310,9 +312,9 @@ def test_maintenance_of_gcp_that_ends_the_machine_is_seen_beside_it() -> None:
     fake = FakeGcp()
     service = open_service("gcp", fake.url, wait_seconds=0.1)
     fake.set("maintenance-event", "MIGRATE_ON_HOST_MAINTENANCE")
-    assert service.look() is None
+    assert service.poll() is None
     fake.set("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")
-    assert str(service.look()) == "spot notice (gcp): terminate for maintenance at once"
+    assert str(service.poll()) == "spot notice (gcp): terminate for maintenance at once"
     fake.close()
 
 
@@ -320,8 +322,8 @@ def test_who_is_not_the_metadata_server_of_google_is_not_believed() -> None:
     fake = FakeGcp()
     fake.flavor = "Somebody"
     fake.notice()
-    with pytest.raises(NotUnderstoodError, match="not the metadata server"):
-        open_service("gcp", fake.url).look()
+    with pytest.raises(InvalidAnswerError, match="not Google's metadata server"):
+        open_service("gcp", fake.url).poll()
     fake.close()
 
 
@@ -329,17 +331,17 @@ def test_the_neighbours_of_an_azure_machine_go_alone() -> None:
     fake = FakeAzure()
     service = open_service("azure", fake.url)
     fake.notice("train_3", "train_77")
-    assert service.look() is None
+    assert service.poll() is None
     fake.close()
 
 
-MOODS = ["500", "garbage", "no HTTP", "hangs up", "hangs", "drips", "half"]
+FAULTS = ["500", "garbage", "no HTTP", "hangs up", "hangs", "drips", "half"]
 
 
-@pytest.mark.parametrize("mood", MOODS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_service_that_fails_is_no_notice_and_holds_up_nothing(
     fake: AnyFake,
-    mood: str,
+    fault: str,
     wait_until: Wait,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -352,20 +354,20 @@ def test_a_service_that_fails_is_no_notice_and_holds_up_nothing(
         on_notice=notices.append,
         wait=lambda seconds: (pauses.append(seconds), time.sleep(0.01)),
     )  # fmt: skip
-    assert watch._look(watch._service) is False
+    assert watch._poll(watch._service) is False
     watch.start()
-    fake.mood = mood
+    fake.fault = fault
     wait_until(lambda: watch._failures >= 5, what="failures")
     assert not notices
-    assert max(pauses) <= 5, "one that has answered is asked again soon"
-    fake.mood = ""
+    assert max(pauses) <= 5, "one that has answered is polled again soon"
+    fake.fault = ""
     fake.notice()
     wait_until(lambda: notices, what="the notice")
     assert len(notices) == 1
-    assert len([r for r in caplog.records if "cannot be seen" in r.message]) == 1
+    assert len([r for r in caplog.records if "cannot see spot notices" in r.message]) == 1
 
 
-def test_a_service_that_never_answers_is_told_once_and_asked_ever_more_rarely(
+def test_a_service_that_never_answers_is_logged_once_and_polled_ever_more_rarely(
     wait_until: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauses: list[float] = []
@@ -384,10 +386,12 @@ def test_a_service_that_never_answers_is_told_once_and_asked_ever_more_rarely(
     assert done.wait(60)
     assert pauses[:4] == [1, 2, 4, 8]
     assert pauses[-1] == 300
-    assert len([r for r in caplog.records if "spot notices cannot be seen" in r.message]) == 1
+    assert len([r for r in caplog.records if "cannot see spot notices" in r.message]) == 1
 
 
-def test_off_the_clouds_nothing_is_asked_and_nothing_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_outside_clouds_nothing_is_polled_and_nothing_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     before = threading.active_count()
     watch = SpotWatch(None, grace_seconds=60, on_notice=pytest.fail)
     watch.start()
@@ -399,10 +403,10 @@ def test_an_event_of_next_week_waits_until_shortly_before_it() -> None:
     watch = SpotWatch(open_service("azure", fake.url), grace_seconds=300, on_notice=notices.append)
     watch._started = True
     fake.notice(kind="Redeploy", seconds=7 * 86400)
-    assert not watch._look(watch._service)
+    assert not watch._poll(watch._service)
     fake.withdraw()
     fake.notice(kind="Redeploy", seconds=350)
-    assert watch._look(watch._service), "a long grace is begun in time"
+    assert watch._poll(watch._service), "a long grace is begun in time"
     assert [notice.action for notice in notices] == ["redeploy"]
     fake.close()
 
@@ -415,7 +419,7 @@ def test_a_recommendation_of_aws_is_told_once_and_not_followed(
     watch = SpotWatch(open_service("aws", aws.url), grace_seconds=60, on_notice=pytest.fail)
     watch._started = True
     for _ in range(3):
-        assert not watch._look(watch._service)
+        assert not watch._poll(watch._service)
     assert len([r for r in caplog.records if "AWS recommends" in r.message]) == 1
 
 
@@ -580,8 +584,8 @@ def test_a_worker_that_is_started_under_a_notice_takes_no_job_until_it_is_withdr
     assert there.state is WorkerState.DRAINING
     assert there.reason.startswith(fake.reason)
     job = submit("print('runs')")
-    asked = len(fake.asked)
-    wait_until(lambda: len(fake.asked) > asked, what="a further look")
+    before = len(fake.requests)
+    wait_until(lambda: len(fake.requests) > before, what="another poll")
     assert store.get(job.id).attempt == 0
     assert worker.poll() is None
     fake.withdraw()

@@ -1,1 +1,1 @@
-"""Spot machines: the notice that a cloud takes this one away."""
+"""Spot machines: watches for the notice that the cloud reclaims this machine."""

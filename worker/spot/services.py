@@ -1,4 +1,4 @@
-"""The metadata services of clouds: each is asked whether this machine is about to go away."""
+"""Clients of the clouds' metadata services, which announce the end of a spot machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from worker.spot.notices import (
     Cloud,
+    InvalidAnswerError,
     Notice,
-    NotUnderstoodError,
     aws_notice,
     aws_rebalance,
     azure_notice,
@@ -26,7 +26,7 @@ from worker.spot.notices import (
 
 log = logging.getLogger(__name__)
 
-# The same for all three; a name would have to be resolved, which may hang.
+# The same for all three clouds. Not a host name, since resolving one may hang.
 _ADDRESS = "http://169.254.169.254"
 _SECONDS = 2.0
 _MOST_BYTES = 1 << 20
@@ -38,7 +38,7 @@ _AZURE_FIRST_SECONDS = 150.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service said, and when by its own clock: that of the machine may be wrong."""
+    """An answer of the service, with its own time: the machine's clock may be wrong."""
 
     status: int
     body: bytes
@@ -46,41 +46,41 @@ class Answer:
 
     @property
     def now(self) -> datetime:
-        """The time at the service."""
+        """The time by the service's clock."""
         return http_time(self.headers.get("Date", "")) or datetime.now(UTC)
 
 
 class MetadataService(Protocol):
-    """The metadata service of one cloud; `pause` is the seconds between two looks."""
+    """The metadata service of one cloud; `pause` is the time between two polls in seconds."""
 
     pause: float
 
-    def look(self) -> Notice | None:
-        """The notice that stands; raises `OSError`, `HTTPException`, `NotUnderstoodError`."""
+    def poll(self) -> Notice | None:
+        """The current notice; raises `OSError`, `HTTPException`, `InvalidAnswerError`."""
 
 
 class Http:
-    """Asks one address, never through a proxy, and never for longer than `seconds` a call."""
+    """Calls one address, never through a proxy, and for at most `seconds` per call."""
 
     def __init__(self, address: str, seconds: float) -> None:
         url = urlsplit(address or _ADDRESS)
         if url.scheme != "http" or not url.hostname:
-            raise ValueError(f"no address of a metadata service: {address!r}")
+            raise ValueError(f"not the address of a metadata service: {address!r}")
         self._host, self._port = url.hostname, url.port or 80
         self._root = url.path.rstrip("/")
         self.seconds = seconds
 
-    def ask(
+    def call(
         self, path: str, headers: dict[str, str], *, method: str = "GET", longer: float = 0.0
     ) -> Answer:
-        """The answer; raises `OSError` or `HTTPException`. It may take so many seconds longer."""
+        """The answer; raises `OSError` or `HTTPException`. It may take `longer` seconds more."""
         seconds = self.seconds + longer
         connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
-        late = threading.Event()
+        expired = threading.Event()
         try:
             connection.connect()
-            # A time-out of the socket is one for each byte that drips in.
-            timer = threading.Timer(seconds, _hang_up, [connection.sock, late])
+            # The socket's timeout starts anew with every byte: a slow answer never reaches it.
+            timer = threading.Timer(seconds, _hang_up, [connection.sock, expired])
             timer.daemon = True
             timer.start()
             try:
@@ -89,94 +89,94 @@ class Http:
                 body = response.read(_MOST_BYTES)
             finally:
                 timer.cancel()
-            if response.length:  # half a word may be another one
+            if response.length:  # a truncated answer may look like another one
                 raise http.client.IncompleteRead(body)
         except (OSError, http.client.HTTPException):
-            if not late.is_set():
+            if not expired.is_set():
                 raise
         finally:
             connection.close()
-        if late.is_set():
-            raise TimeoutError(f"no whole answer within {seconds:g} s")
+        if expired.is_set():
+            raise TimeoutError(f"no complete answer within {seconds:g} s")
         return Answer(response.status, body, response.headers)
 
     def get(self, path: str, headers: dict[str, str], *, longer: float = 0.0) -> Answer:
-        """The answer with status 200; raises `NotUnderstoodError` for every other one too."""
-        answer = self.ask(path, headers, longer=longer)
+        """The answer with status 200; also raises `InvalidAnswerError` for any other status."""
+        answer = self.call(path, headers, longer=longer)
         if answer.status != http.HTTPStatus.OK:
-            raise NotUnderstoodError(f"status {answer.status} for {path}")
+            raise InvalidAnswerError(f"status {answer.status} for {path}")
         return answer
 
 
-def _hang_up(connected: socket.socket, late: threading.Event) -> None:
-    late.set()
+def _hang_up(connected: socket.socket, expired: threading.Event) -> None:
+    expired.set()
     with contextlib.suppress(OSError):
         connected.shutdown(socket.SHUT_RDWR)
 
 
 class Aws:
-    """IMDSv2: a token first; the notice is not there (404) until there is one."""
+    """IMDSv2: needs a session token; without a notice the answer is 404."""
 
     pause = 5.0  # as AWS recommends
 
-    def __init__(self, asked: Http) -> None:
-        self._http = asked
+    def __init__(self, client: Http) -> None:
+        self._http = client
         self._token = ""
         self._recommended = False
 
-    def look(self) -> Notice | None:
-        """The notice that stands."""
-        answer = self._ask("/latest/meta-data/spot/instance-action")
+    def poll(self) -> Notice | None:
+        """The current notice."""
+        answer = self._get("/latest/meta-data/spot/instance-action")
         if answer is not None:
             return aws_notice(answer.body, answer.now)
         if not self._recommended:
-            with contextlib.suppress(NotUnderstoodError):  # it would only be told
-                self._look_for_recommendation()
+            with contextlib.suppress(InvalidAnswerError):  # it would only be logged
+                self._poll_recommendation()
         return None
 
-    def _look_for_recommendation(self) -> None:
-        answer = self._ask("/latest/meta-data/events/recommendations/rebalance")
+    def _poll_recommendation(self) -> None:
+        answer = self._get("/latest/meta-data/events/recommendations/rebalance")
         if answer is not None:
             at = aws_rebalance(answer.body)
-            log.info("AWS recommends since %s to leave this machine, which it may take sooner than "
-                     "others; the worker goes on", f"{at:%H:%M:%S} UTC")  # fmt: skip
+            log.info("AWS recommends a rebalance (since %s): it may interrupt this machine "
+                     "sooner than others; the worker continues", f"{at:%H:%M:%S} UTC")  # fmt: skip
             self._recommended = True
 
-    def _ask(self, path: str) -> Answer | None:
-        """The answer with the token of this session, or a new one; None for what is not there."""
+    def _get(self, path: str) -> Answer | None:
+        """The answer, with a new session token if the last one has expired; None for status 404."""
         if not self._token:
             self._token = self._new_token()
-        answer = self._http.ask(path, {"X-aws-ec2-metadata-token": self._token})
+        answer = self._http.call(path, {"X-aws-ec2-metadata-token": self._token})
         if answer.status == http.HTTPStatus.UNAUTHORIZED:  # it has expired
             self._token = self._new_token()
-            answer = self._http.ask(path, {"X-aws-ec2-metadata-token": self._token})
+            answer = self._http.call(path, {"X-aws-ec2-metadata-token": self._token})
         if answer.status == http.HTTPStatus.NOT_FOUND:
             return None
         if answer.status != http.HTTPStatus.OK:
-            raise NotUnderstoodError(f"status {answer.status} for {path}")
+            raise InvalidAnswerError(f"status {answer.status} for {path}")
         return answer
 
     def _new_token(self) -> str:
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_SECONDS)}
-        answer = self._http.ask("/latest/api/token", headers, method="PUT")
+        answer = self._http.call("/latest/api/token", headers, method="PUT")
         token = answer.body.decode("latin-1").strip()
         if answer.status != http.HTTPStatus.OK or not token.isprintable() or not token:
-            raise NotUnderstoodError(f"status {answer.status} for a token")
+            raise InvalidAnswerError(f"status {answer.status} for a session token")
         return token
 
 
 class Gcp:
-    """A call that comes back when the value changes, so that 30 seconds are 30 seconds."""
+    """Long polling: the call returns when the value changes, so no part of the 30 s is lost."""
 
     pause = 0.5
 
-    def __init__(self, asked: Http, wait_seconds: float) -> None:
-        self._http = asked
+    def __init__(self, client: Http, wait_seconds: float) -> None:
+        self._http = client
         self._wait_seconds = wait_seconds
         self._etag = ""
 
-    def look(self) -> Notice | None:
-        """The notice that stands; waits for one for some seconds."""
+    def poll(self) -> Notice | None:
+        """The current notice; waits a few seconds for one."""
         path, longer = "preempted", 0.0
         if self._etag:
             longer = self._wait_seconds
@@ -193,27 +193,27 @@ class Gcp:
             f"/computeMetadata/v1/instance/{path}", {"Metadata-Flavor": "Google"}, longer=longer
         )
         if answer.headers.get("Metadata-Flavor") != "Google":
-            raise NotUnderstoodError("this is not the metadata server of Google")
+            raise InvalidAnswerError("this is not Google's metadata server")
         return answer
 
 
 class Azure:
-    """Scheduled Events; they are never acknowledged, for that would let them begin sooner."""
+    """Scheduled Events; never acknowledged, since that would let them begin sooner."""
 
     pause = 1.0
 
-    def __init__(self, asked: Http) -> None:
-        self._http = asked
+    def __init__(self, client: Http) -> None:
+        self._http = client
         self._name = ""
         self._enabled = False
 
-    def look(self) -> Notice | None:
-        """The notice that stands for this virtual machine."""
+    def poll(self) -> Notice | None:
+        """The current notice for this virtual machine."""
         if not self._name:
             name = self._get("instance/compute/name?api-version=2021-02-01&format=text")
             self._name = name.body.decode(errors="replace").strip()
             if not self._name:
-                raise NotUnderstoodError("a virtual machine without a name")
+                raise InvalidAnswerError("the virtual machine has no name")
         longer = 0.0 if self._enabled else _AZURE_FIRST_SECONDS
         answer = self._get("scheduledevents?api-version=2020-07-01", longer=longer)
         notice = azure_notice(answer.body, self._name, answer.now)
@@ -231,15 +231,15 @@ def open_service(
     seconds: float = _SECONDS,
     wait_seconds: float = _GCP_WAIT_SECONDS,
 ) -> MetadataService:
-    """The metadata service of a cloud, at another address than its own where one is given.
+    """The metadata service of a cloud, at `address` or, if that is empty, at its usual address.
 
-    A call takes `seconds` at most, and `wait_seconds` more where it waits for a change.
+    A call takes at most `seconds`, and `wait_seconds` more if it waits for a change.
     """
-    asked = Http(address, seconds)
+    client = Http(address, seconds)
     match cloud:
         case "aws":
-            return Aws(asked)
+            return Aws(client)
         case "gcp":
-            return Gcp(asked, wait_seconds)
+            return Gcp(client, wait_seconds)
         case "azure":
-            return Azure(asked)
+            return Azure(client)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from jobs.settings import Settings
 from worker.spot.notices import (
+    InvalidAnswerError,
     Notice,
-    NotUnderstoodError,
     aws_notice,
     aws_rebalance,
     azure_notice,
@@ -66,7 +66,7 @@ def test_hibernation_begins_with_its_notice() -> None:
 def test_a_recommendation_of_aws_names_its_time_and_is_no_notice() -> None:
     body = b'{"noticeTime": "2026-11-23T05:10:00Z"}'
     assert aws_rebalance(body) == NOW - timedelta(seconds=30)
-    with pytest.raises(NotUnderstoodError):
+    with pytest.raises(InvalidAnswerError):
         aws_notice(body, NOW)
 
 
@@ -146,7 +146,7 @@ GARBAGE: list[bytes] = [
 )  # fmt: skip
 @pytest.mark.parametrize("body", GARBAGE, ids=range(len(GARBAGE)))
 def test_what_is_not_understood_is_no_notice(body: bytes, reads: Callable[[bytes], Any]) -> None:
-    with pytest.raises(NotUnderstoodError):
+    with pytest.raises(InvalidAnswerError):
         reads(body)
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_understood_is_no_notice(body: bytes, reads: Callable[[bytes
 def test_no_bytes_are_taken_for_a_notice_or_raise_anything_else(body: bytes) -> None:
     for reads in (lambda b: aws_notice(b, NOW), gcp_preempted,
                   lambda b: azure_notice(b, "", NOW)):  # fmt: skip
-        with contextlib.suppress(NotUnderstoodError):
+        with contextlib.suppress(InvalidAnswerError):
             assert reads(body) is None
     assert gcp_maintenance(body) is None
 
@@ -171,7 +171,7 @@ def test_events_like_no_other_are_no_notice_for_this_machine(
     changes: dict[str, Any], other: Any
 ) -> None:
     changes.setdefault("Resources", ["train_3"])
-    with contextlib.suppress(NotUnderstoodError):
+    with contextlib.suppress(InvalidAnswerError):
         assert azure(event(**changes), other) is None
 
 
