@@ -99,7 +99,7 @@ class WorkerProcess:
         """Starts what goes on beside the jobs; messages come from now on."""
         self._scratch_cleaner.start()
         self._gpus.start()
-        self._disk.look()
+        self._disk.check()
         self._checks.start()
         self._spot.start()
         self._reaping.start()
@@ -129,18 +129,18 @@ class WorkerProcess:
         try:
             while (job := self._claim(held)) is not None:
                 held = None  # its job has been found
-                self._cost.tell(BUSY)
+                self._cost.set(BUSY)
                 with self._gpus.at_work():
                     supervise(self._context, job)
         finally:
-            self._cost.tell(IDLE)
+            self._cost.set(IDLE)
         log.debug("nothing more to run (woken for %s)", message)
 
     def _claim(self, message: str | None) -> Job | None:
         """The next job; with a message in hand it waits while this worker may take none."""
         pool, handed_on = self._context.settings.pool, False
         while self._shutdown_state.stop_since is None:
-            if self._registration.may_take_jobs and self._disk.look():
+            if self._registration.may_take_jobs and self._disk.check():
                 self._registration.refused()
             elif self._registration.may_take_jobs:
                 try:
@@ -177,4 +177,4 @@ class WorkerProcess:
         self._tell()
 
     def _tell(self) -> None:
-        self._registration.tell()
+        self._registration.trigger()

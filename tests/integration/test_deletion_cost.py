@@ -167,12 +167,12 @@ def test_a_busy_worker_costs_more_than_an_idle_one_and_no_other_annotation_chang
     api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
 ) -> None:
     cost.start()
-    wait_until(lambda: api.costs == [str(IDLE)], what="the first word")
-    cost.tell(BUSY)
+    wait_until(lambda: api.costs == [str(IDLE)], what="the first cost")
+    cost.set(BUSY)
     wait_until(lambda: api.costs[1:] == [str(BUSY)], what="the job's")
     assert int(api.annotations[ANNOTATION]) > IDLE
     assert api.annotations["kubectl.kubernetes.io/default-container"] == "worker"
-    cost.tell(IDLE)
+    cost.set(IDLE)
     wait_until(lambda: api.costs[2:] == [str(IDLE)], what="the job's end")
 
 
@@ -188,10 +188,10 @@ def test_what_is_said_twice_is_one_call(
     api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
 ) -> None:
     cost.start()
-    wait_until(lambda: api.costs, what="the first word")
+    wait_until(lambda: api.costs, what="the first cost")
     for _ in range(10):
-        cost.tell(IDLE)
-    cost.tell(BUSY)
+        cost.set(IDLE)
+    cost.set(BUSY)
     wait_until(lambda: api.costs[-1] == str(BUSY), what="the job's")
     assert api.calls == [200, 200]
 
@@ -206,10 +206,10 @@ def test_an_api_that_is_away_is_told_once_and_has_the_last_word_when_it_is_back(
     with caplog.at_level(logging.INFO, logger="worker.cluster.deletion_cost"):
         cost.start()
         wait_until(lambda: len(api.calls) > 2, what="several tries")
-        cost.tell(BUSY)
+        cost.set(BUSY)
         api.refuses = None
-        wait_until(lambda: api.annotations.get(ANNOTATION) == str(BUSY), what="the last word")
-        wait_until(lambda: "says again" in caplog.text, what="the end of it in the log")
+        wait_until(lambda: api.annotations.get(ANNOTATION) == str(BUSY), what="the last cost")
+        wait_until(lambda: "is set again" in caplog.text, what="the end of it in the log")
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
 
@@ -229,9 +229,9 @@ def test_a_token_that_kubernetes_renewed_is_read_anew(
     api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
 ) -> None:
     cost.start()
-    wait_until(lambda: api.costs, what="the first word")
+    wait_until(lambda: api.costs, what="the first cost")
     api.token("second")
-    cost.tell(BUSY)
+    cost.set(BUSY)
     wait_until(lambda: api.costs[-1] == str(BUSY), what="the job's")
     assert 401 not in api.calls
 

@@ -175,18 +175,18 @@ def test_a_worker_stays_drained_when_redis_has_forgotten_it(
         registry, Identity("w1", "default", "h"), seconds=60,
         health=lambda: "", leaving=lambda: "",
     )  # fmt: skip
-    registration.say()
+    registration.renew()
     registry.drain("w1")
-    registration.say()
+    registration.renew()
     assert not registration.may_take_jobs
     store.redis.flushall()
-    registration.say()
+    registration.renew()
     assert not registration.may_take_jobs
     registry.undrain("w1")
-    registration.say()
+    registration.renew()
     assert registration.may_take_jobs
     store.redis.flushall()
-    registration.say()
+    registration.renew()
     assert registration.may_take_jobs
 
 
@@ -216,11 +216,11 @@ def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(
         registry, Identity("w1", "default", "h", ("NVIDIA L4",)), seconds=60,
         health=watch.verdict, leaving=lambda: "",
     )  # fmt: skip
-    watch.on_change = registration.say
-    registration.say()
+    watch.on_change = registration.renew
+    registration.renew()
     assert registration.may_take_jobs
     readings[0] = GpuReading("0", remap_failed=True)
-    watch.look()
+    watch.check()
     (worker,) = registry.workers()
     assert (worker.state, worker.reason) == (
         WorkerState.UNHEALTHY, "GPU 0 has bad memory that could not be remapped",
@@ -230,7 +230,7 @@ def test_a_worker_whose_gpu_fails_says_so_and_takes_no_job_until_it_is_well(
     with pytest.raises(ClaimRefusedError, match="unhealthy"):
         store.claim("default", "w1")
     readings[0] = GpuReading("0")
-    watch.look()
+    watch.check()
     assert registration.may_take_jobs
     assert store.claim("default", "w1") is not None
 
@@ -259,16 +259,16 @@ def test_a_worker_whose_lease_keeps_its_entry_speaks_only_when_there_is_somethin
         health=lambda: health[0], leaving=lambda: "", renewed_at=lambda: renewed[0],
     )  # fmt: skip
 
-    def speaks(*, hurried: bool = False) -> bool:
+    def speaks(*, force: bool = False) -> bool:
         store.redis.zadd(store.keys.workers, {"w1": 1})
-        registration.say(hurried=hurried)
+        registration.renew(force=force)
         return bool(store.redis.zscore(store.keys.workers, "w1") > 1)
 
     assert speaks()
     assert speaks(), "nobody renews a lease"
     renewed[0] = time.monotonic()
     assert not speaks()
-    assert speaks(hurried=True)
+    assert speaks(force=True)
     health[0] = "GPU 0 is lost"
     assert speaks()
     assert not speaks()

@@ -1,7 +1,7 @@
-"""Says on this worker's pod what its end would cost, so that idle ones are scaled away first.
+"""Sets the deletion cost of this worker's pod, so that Kubernetes removes idle workers first.
 
-Kubernetes removes the pods of a Deployment by the annotation below, cheapest first. There is one
-call to its API when the queue gives this worker something to do, and one when it is empty again.
+When it scales a Deployment down, Kubernetes removes the pods with the lowest cost first, by the
+annotation below. The worker calls its API once when it starts to work and once when it is idle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 IDLE, BUSY = 0, 100
 
-# Where Kubernetes mounts what a pod calls its API with.
+# Where Kubernetes mounts the credentials for its API.
 CREDENTIALS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CALL_SECONDS = 5.0
 _RETRY_SECONDS, _MOST_RETRY_SECONDS = 1.0, 60.0
@@ -30,25 +30,25 @@ _LEAVE_SECONDS = 2.0
 
 
 class DeletionCost(Protocol):
-    """What a worker tells of itself; no method waits for an answer or raises."""
+    """The deletion cost of a worker's pod; no method waits for an answer or raises."""
 
     def start(self) -> None:
-        """Says that this worker is idle, and begins to tell."""
+        """Sets the cost of an idle worker and starts the updates."""
 
-    def tell(self, cost: int) -> None:
-        """Has the cost written, now or as soon as that can be done."""
+    def set(self, cost: int) -> None:
+        """Writes the cost as soon as possible."""
 
     def stop(self) -> None:
-        """Ends telling."""
+        """Ends the updates."""
 
 
 class NoDeletionCost:
-    """Where there is no pod, or none that may be changed."""
+    """Without a pod, or without the right to change it: does nothing."""
 
     def start(self) -> None:
         """Does nothing."""
 
-    def tell(self, cost: int) -> None:
+    def set(self, cost: int) -> None:
         """Does nothing."""
 
     def stop(self) -> None:
@@ -56,9 +56,9 @@ class NoDeletionCost:
 
 
 class PodDeletionCost:
-    """Keeps the annotation of one pod, in a thread of its own, through outages of the API.
+    """Writes the annotation of one pod in a thread of its own, and retries during outages.
 
-    `pod` is the pod's address in the API; `credentials` a directory with `token` and `ca.crt`.
+    `pod` is the pod's URL in the API; `credentials` is a directory with `token` and `ca.crt`.
     """
 
     def __init__(
@@ -67,24 +67,24 @@ class PodDeletionCost:
         self._pod = pod
         self._credentials = credentials
         self._retry_seconds = retry_seconds
-        # A container that was started again may have left another cost behind.
+        # Written at the start: the container may have restarted and left another cost behind.
         self._wanted = IDLE
         self._changed = threading.Event()
         self._ended = False
         self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="deletion cost", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="deletion-cost", daemon=True)
 
     def start(self) -> None:
-        """Says that this worker is idle, and begins to tell."""
+        """Sets the cost of an idle worker and starts the updates."""
         self._thread.start()
 
-    def tell(self, cost: int) -> None:
-        """Has the cost written, now or as soon as that can be done; the last one counts."""
+    def set(self, cost: int) -> None:
+        """Writes the cost as soon as possible; a later call replaces an earlier one."""
         self._wanted = cost
         self._changed.set()
 
     def stop(self) -> None:
-        """Ends telling; a call under way may end by itself."""
+        """Ends the updates; a call in progress may outlast this."""
         self._ended = True
         self._changed.set()
         if self._thread.ident is not None:
@@ -107,21 +107,21 @@ class PodDeletionCost:
         self._changed.wait(seconds)
 
     def _write(self, cost: int) -> bool:
-        """Whether the pod has the cost now; the first failure in a row is told."""
+        """Whether the cost was written; logs the first of several failures."""
         try:
             self._patch(cost)
         except (OSError, ValueError, http.client.HTTPException) as error:
             self._failures += 1
             if self._failures == 1:
-                log.warning("cannot say on this pod what its end costs: %s", _reason(error))
+                log.warning("cannot set the deletion cost of this pod: %s", _reason(error))
             return False
         if self._failures:
-            log.info("this pod says again what its end costs")
+            log.info("the deletion cost of this pod is set again")
         self._failures = 0
         return True
 
     def _patch(self, cost: int) -> None:
-        # The token is a file that Kubernetes renews: it is read for each call.
+        # Read for each call, since Kubernetes renews the token in this file.
         token = (self._credentials / "token").read_text().strip()
         context = ssl.create_default_context(cafile=str(self._credentials / "ca.crt"))
         opener = urllib.request.build_opener(
@@ -144,10 +144,10 @@ class PodDeletionCost:
 def pod_deletion_cost(
     environment: Mapping[str, str], credentials: Path | None = None
 ) -> DeletionCost:
-    """That of the pod which POD_NAMESPACE and POD_NAME name, where its token is mounted."""
+    """The deletion cost of the pod named by POD_NAMESPACE and POD_NAME, if its token is mounted."""
     credentials = credentials or CREDENTIALS
     namespace, name = environment.get("POD_NAMESPACE"), environment.get("POD_NAME")
-    host, port = (environment.get(f"KUBERNETES_SERVICE_{word}") for word in ("HOST", "PORT"))
+    host, port = (environment.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
     if not (namespace and name and host and port and (credentials / "token").exists()):
         return NoDeletionCost()
     host = f"[{host}]" if ":" in host else host
@@ -160,8 +160,8 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, urllib.error.HTTPError):
         return str(error)
     advice = {
-        401: "its token is refused",
-        403: "its service account may not patch it; see workers.deletionCost of the chart",
-        404: "there is no such pod",
+        401: "the API refuses its token",
+        403: "its service account may not patch the pod; see workers.deletionCost in the chart",
+        404: "the pod does not exist",
     }
     return f"{error}: {advice[error.code]}" if error.code in advice else str(error)

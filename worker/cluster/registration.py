@@ -1,4 +1,4 @@
-"""A worker's word to the register: that it is there, on what, and whether it may take a job."""
+"""Registers a worker, renews its entry, and learns whether the worker may take a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAVE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a worker is: `name` is that of one process."""
+    """The identity of a worker; `name` is unique to the process."""
 
     name: str
     pool: str
@@ -31,9 +31,9 @@ class Identity:
 class Registration:
     """Renews the worker's entry in a thread of its own, through outages of Redis.
 
-    `health` says why the worker must not run a job, '' while it may; `leaving` why it
-    leaves, '' while it stays. A renewal of the running job's lease, the last one at `renewed_at`
-    (time.monotonic), renews the entry too.
+    `health` returns why the worker must not run a job, '' if it may; `leaving` returns why it
+    shuts down, '' if it does not. A renewal of the running job's lease, the last one at
+    `renewed_at` (time.monotonic), renews the entry too.
     """
 
     def __init__(
@@ -52,62 +52,61 @@ class Registration:
         self._health = health
         self._leaving = leaving
         self._renewed_at = renewed_at
-        self._attended: tuple[float, str, str] = (-math.inf, "", "")
+        self._last: tuple[float, str, str] = (-math.inf, "", "")  # renewal: time, health, leaving
         self._drained = False
-        self._said = ""
+        self._logged_health = ""
         self._allowed = threading.Event()
         self._allowed.set()
-        self._hurry = threading.Event()
-        self._ended = False
-        self._away_since: float | None = None
+        self._due = threading.Event()
+        self._stopping = False
+        self._outage_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
-        """Starts saying it, at once and then again and again."""
+        """Registers the worker and starts to renew its entry."""
         if self._health() or self._leaving():
             self._allowed.clear()
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes the worker out of the worker registry."""
-        self._ended = True
-        self._hurry.set()
-        # Where Redis is away, the entry expires by itself.
+        """Removes the worker from the registry."""
+        self._stopping = True
+        self._due.set()
+        # If Redis is unavailable, the entry expires by itself.
         if self._thread.ident is not None:
             self._thread.join(_LEAVE_SECONDS)
 
-    def tell(self) -> None:
-        """Has what changed said now; may be called by a signal handler."""
-        self._hurry.set()
+    def trigger(self) -> None:
+        """Renews the entry at once, in its thread; safe to call from a signal handler."""
+        self._due.set()
 
     @property
     def may_take_jobs(self) -> bool:
-        """Whether the worker may take a job, as far as it knows."""
+        """Whether the worker may take a job, by the last answer of the registry."""
         return self._allowed.is_set()
 
     def refused(self) -> None:
-        """Notes that a claim was refused, so that `wait` waits for the next word of Redis."""
+        """Records that a claim was refused: `wait` then waits for the registry's next answer."""
         self._allowed.clear()
-        self._hurry.set()
+        self._due.set()
 
     def wait(self, seconds: float) -> None:
         """Returns when the worker may take jobs again, or after `seconds`."""
         self._allowed.wait(seconds)
 
-    def say(self, *, hurried: bool = True) -> None:
-        """Renews the entry once, unless it is kept anyway and nobody `hurried`.
+    def renew(self, *, force: bool = True) -> None:
+        """Renews the entry once; without `force` only if no renewal of a lease keeps it.
 
-        An outage is told once, and once again when it is over.
+        An outage is logged once when it begins and once when it ends.
         """
         health = self._health()
         if health:
             self._allowed.clear()
-        if health != self._said:
-            words = health or "it is well again"
-            log.warning("worker %s: %s", self.identity.name, words)
-            self._said = health
+        if health != self._logged_health:
+            log.warning("worker %s: %s", self.identity.name, health or "healthy again")
+            self._logged_health = health
         leaving = self._leaving()
-        if not hurried and self._is_kept(health, leaving):
+        if not force and self._is_kept(health, leaving):
             return
         try:
             state = self._registry.renew(
@@ -120,25 +119,25 @@ class Registration:
                 drained=self._drained,
             )
         except STORE_AWAY as error:
-            if self._away_since is None:
-                self._away_since = time.monotonic()
+            if self._outage_since is None:
+                self._outage_since = time.monotonic()
                 log.warning("cannot reach the worker registry: %s", error)
             return
-        except Exception:  # whatever it is, no job must end for it
-            log.exception("the worker registry does not take worker %s", self.identity.name)
+        except Exception:  # no error may end the job
+            log.exception("cannot register worker %s", self.identity.name)
             return
-        if self._away_since is not None:
-            away = time.monotonic() - self._away_since
-            log.info("back in the worker registry after %.1f s", away)
-            self._away_since = None
-        self._attended = (time.monotonic(), health, leaving)
+        if self._outage_since is not None:
+            outage = time.monotonic() - self._outage_since
+            log.info("registered again after %.1f s", outage)
+            self._outage_since = None
+        self._last = (time.monotonic(), health, leaving)
         self._note(state)
 
     def _is_kept(self, health: str, leaving: str) -> bool:
-        """Whether the lease's renewals keep the entry, and it says what there is to say."""
-        now, (at, *said) = time.monotonic(), self._attended
+        """Whether renewals of the lease keep the entry, and its content is current."""
+        now, (at, *sent) = time.monotonic(), self._last
         return (
-            said == [health, leaving]
+            sent == [health, leaving]
             and now - self._renewed_at() < 1.5 * self._seconds
             and now - at < 5 * self._seconds
         )
@@ -151,19 +150,18 @@ class Registration:
             self._allowed.set()
             return
         if state is WorkerState.DRAINING and not self._drained and not self._leaving():
-            log.info("worker %s is drained: it takes no further job", self.identity.name)
+            log.info("worker %s is drained: it takes no further jobs", self.identity.name)
             self._drained = True
         self._allowed.clear()
 
     def _run(self) -> None:
-        hurried = True
-        while not self._ended:
-            self.say(hurried=hurried)
-            hurried = self._hurry.wait(self._seconds)
-            self._hurry.clear()
+        force = True
+        while not self._stopping:
+            self.renew(force=force)
+            force = self._due.wait(self._seconds)
+            self._due.clear()
         try:
             self._registry.leave(self.identity.name)
         except STORE_AWAY as error:
-            log.info(
-                "the worker registry keeps worker %s for a while: %s", self.identity.name, error
-            )
+            log.info("worker %s stays in the registry until its entry expires: %s",
+                     self.identity.name, error)  # fmt: skip

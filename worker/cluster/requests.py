@@ -1,4 +1,4 @@
-"""The word that something was asked of a worker or of its job, so that it is looked at at once."""
+"""Listens for notifications of requests to a worker or its job, so that it reads them at once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _RETRY_SECONDS = 1.0
 class RequestListener:
     """Listens in a thread of its own, with a connection of its own, through outages of Redis.
 
-    The word says nothing but that there is something to look at. One that is missed does no harm:
-    each renewal of the lease and of the register's entry looks too, only later.
+    A notification only says that there is something to read. A lost one does no harm: each renewal
+    of the lease and of the registry entry reads the requests too, only later.
     """
 
-    def __init__(self, settings: Settings, worker: str, on_asked: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, worker: str, on_request: Callable[[], None]) -> None:
         self._settings = settings
         self._channel = Keys(settings.redis_prefix).requests(worker)
-        self._on_asked = on_asked
+        self._on_request = on_request
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -34,7 +34,7 @@ class RequestListener:
         threading.Thread(target=self._run, name="requests", daemon=True).start()
 
     def stop(self) -> None:
-        """Listens no more, a moment later."""
+        """Ends listening, a moment later."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -43,14 +43,14 @@ class RequestListener:
                 self._listen()
             except STORE_AWAY as error:
                 log.debug("cannot listen for requests: %s", error)
-            except Exception:  # whatever it is, the renewals look too
-                log.exception("cannot listen for requests; they are seen a little later")
+            except Exception:  # the renewals read the requests too
+                log.exception("cannot listen for requests; the renewals read them a little later")
             self._stopping.wait(_RETRY_SECONDS)
 
     def _listen(self) -> None:
-        with connect(self._settings) as redis, redis.pubsub() as words:
-            words.subscribe(self._channel)
+        with connect(self._settings) as redis, redis.pubsub() as messages:
+            messages.subscribe(self._channel)
             while not self._stopping.is_set():
-                # That it is subscribed is a word, too: what came before it may have been missed.
-                if words.get_message(timeout=_LISTEN_SECONDS) is not None:
-                    self._on_asked()
+                # The confirmation of the subscription counts: earlier messages may be lost.
+                if messages.get_message(timeout=_LISTEN_SECONDS) is not None:
+                    self._on_request()

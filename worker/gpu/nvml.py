@@ -1,4 +1,4 @@
-"""The GPUs of a worker, read through NVML: unlike CUDA it leaves a process free to fork."""
+"""Reads a worker's GPUs through NVML, which unlike CUDA leaves a process able to fork."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Nvml:
-    """Reads the GPUs of the names `gpus`, which CUDA_VISIBLE_DEVICES takes.
+    """Reads the GPUs `gpus`, named as in CUDA_VISIBLE_DEVICES.
 
     `library` is the module pynvml; its functions raise its `NVMLError`.
     """
@@ -27,7 +27,7 @@ class Nvml:
         self._xids: dict[str, tuple[int, ...]] = {}
 
     def names(self) -> tuple[str, ...]:
-        """What each GPU is, such as `NVIDIA H100 80GB HBM3`; its own name where NVML cannot say."""
+        """The model of each GPU, such as `NVIDIA H100 80GB HBM3`; its name if NVML has none."""
         found = []
         for gpu in self._gpus:
             name = gpu
@@ -50,7 +50,7 @@ class Nvml:
         except nvml.NVMLError as error:
             return GpuReading(gpu, error=str(error), xids=self._xids.get(gpu, ()))
         retiring, remapping, failed = False, False, False
-        # Each kind of GPU knows one of the two.
+        # Each GPU model supports one of the two.
         with contextlib.suppress(nvml.NVMLError):
             status = nvml.nvmlDeviceGetRetiredPagesPendingStatus(handle)
             retiring = status == nvml.NVML_FEATURE_ENABLED
@@ -73,7 +73,7 @@ class Nvml:
             self._started = True
         if gpu.isdigit():
             return nvml.nvmlDeviceGetHandleByIndex(int(gpu))
-        # CUDA takes the beginning of a UUID for it.
+        # CUDA accepts a prefix of a UUID.
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             if str(nvml.nvmlDeviceGetUUID(handle)).startswith(gpu):
@@ -81,12 +81,12 @@ class Nvml:
         return nvml.nvmlDeviceGetHandleByUUID(gpu)
 
     def _memory(self, handle: Any) -> tuple[int, int]:
-        """Bytes in use and in all; 0 and 0 of a GPU that has no memory of its own."""
+        """Used and total bytes; 0 and 0 for a GPU without memory of its own."""
         nvml = self._nvml
         try:
-            # This version leaves out what the driver keeps for itself.
+            # Version 2 excludes the memory reserved by the driver.
             memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
-        except nvml.NVMLError_FunctionNotFound:  # a driver from before it
+        except nvml.NVMLError_FunctionNotFound:  # a driver older than version 2
             memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         except nvml.NVMLError_NotSupported:
             return 0, 0
@@ -109,18 +109,18 @@ class Nvml:
 
 
 def open_nvml(gpus: Sequence[str]) -> Nvml | None:
-    """NVML for these GPUs; None where there are none, or no NVML to ask."""
+    """NVML for these GPUs; None without GPUs or without NVML."""
     if not gpus:
         return None
     try:
         library = import_module("pynvml")
         library.nvmlInit()
     except ModuleNotFoundError:
-        log.warning("GPUs are not watched: nvidia-ml-py is not installed")
+        log.warning("GPU health checks are off: nvidia-ml-py is not installed")
         return None
     except library.NVMLError_LibraryNotFound:
-        log.warning("GPUs are not watched: there is no NVML on this machine")
+        log.warning("GPU health checks are off: NVML was not found on this machine")
         return None
     except library.NVMLError:
-        pass  # the first reading tells it
+        pass  # the first reading reports it
     return Nvml(library, gpus)

@@ -1,4 +1,4 @@
-"""Watches a worker's GPUs: what fails its check is given no further job."""
+"""Checks a worker's GPUs regularly, so that it takes no job while one of them is unhealthy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from worker.gpu.health import GpuReading, unhealthy
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
 
 
 class GpuReader(Protocol):
-    """What tells of the GPUs, such as `worker.gpu.nvml.Nvml`."""
+    """Reads GPUs, as `worker.gpu.nvml.Nvml` does."""
 
     def read(self) -> Sequence[GpuReading]:
-        """A reading of each GPU; may hang with a GPU that does."""
+        """A reading of each GPU; may hang if a GPU hangs."""
 
 
 class GpuWatch:
-    """Reads the GPUs in a thread of its own, for a driver may hang; without a reader, all is well.
+    """Reads the GPUs in a thread of its own, since a driver may hang; healthy without a reader.
 
-    `on_change` is called from that thread when the verdict is another one; `clock` counts seconds.
+    That thread calls `on_change` whenever the verdict changes; `clock` counts seconds.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class GpuWatch:
         self._idle_when_read = 0.0
         self._read_at = self._idle_since = clock()
         self._at_work = False
-        self._looked = threading.Event()
+        self._checked = threading.Event()
 
     def start(self) -> None:
-        """Starts watching; returns after the first look, or soon where the driver hangs."""
+        """Starts checking; returns after the first check, or shortly if the driver hangs."""
         if self._reader is not None:
             threading.Thread(target=self._run, name="gpus", daemon=True).start()
-            self._looked.wait(_LOOK_SECONDS)
+            self._checked.wait(_CHECK_SECONDS)
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """While a job runs here, its memory is in use."""
+        """Marks the time in which a job runs, and memory may be in use."""
         self._at_work = True
         try:
             yield
@@ -62,18 +62,18 @@ class GpuWatch:
             self._at_work = False
 
     def verdict(self) -> str:
-        """Why the worker must not take a job, in a sentence; '' while it may."""
+        """Why the worker must not take a job, as a sentence; '' if it may."""
         silent = 0.0 if self._reader is None else self._clock() - self._read_at
         return unhealthy(self._readings, idle_seconds=self._idle_when_read, silent_seconds=silent)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Reads the GPUs once."""
         if self._reader is None:
             return
         before = self.verdict()
         idle = self._idle()
         readings = self._reader.read()
-        # What ran at either end of the reading may be what was seen in the memory.
+        # A job that ran at either end of the reading may account for the memory in use.
         self._idle_when_read = min(idle, self._idle())
         self._readings = readings
         self._read_at = self._clock()
@@ -86,8 +86,8 @@ class GpuWatch:
     def _run(self) -> None:
         while True:
             try:
-                self.look()
-            except Exception:  # whatever the driver does, the worker goes on and says so
-                log.exception("the GPUs cannot be read")
-            self._looked.set()
-            time.sleep(_LOOK_SECONDS)
+                self.check()
+            except Exception:  # no fault of the driver may end the worker
+                log.exception("cannot read the GPUs")
+            self._checked.set()
+            time.sleep(_CHECK_SECONDS)

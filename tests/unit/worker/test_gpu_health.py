@@ -14,8 +14,8 @@ WELL = GpuReading("0", used_bytes=GIB, total_bytes=24 * GIB)
     "reading",
     [
         pytest.param(WELL, id="a desktop's memory"),
-        pytest.param(GpuReading("0", xids=(13, 31, 43, 45)), id="Xids of a program's own making"),
-        pytest.param(GpuReading("0"), id="a GPU that tells nothing"),
+        pytest.param(GpuReading("0", xids=(13, 31, 43, 45)), id="Xids that a program causes"),
+        pytest.param(GpuReading("0"), id="a GPU that reports nothing"),
     ],
 )
 def test_a_healthy_gpu_is_given_jobs(reading: GpuReading) -> None:
@@ -28,11 +28,12 @@ def test_a_healthy_gpu_is_given_jobs(reading: GpuReading) -> None:
         (GpuReading("1", error="GPU is lost"), "GPU 1 cannot be read (NVML: GPU is lost)"),
         (
             GpuReading("1", xids=(31, 79)),
-            "GPU 1 reported Xid 79 (it has fallen off the bus); restart the worker once it is well",
+            "GPU 1 reported Xid 79 (GPU has fallen off the bus); restart the worker "
+            "once the GPU is healthy",
         ),
         (
             GpuReading("1", xids=(999,)),
-            "GPU 1 reported Xid 999; restart the worker once it is well",
+            "GPU 1 reported Xid 999; restart the worker once the GPU is healthy",
         ),
         (GpuReading("1", needs_reset=True), "GPU 1 has bad memory and needs a reset"),
         (
@@ -41,7 +42,7 @@ def test_a_healthy_gpu_is_given_jobs(reading: GpuReading) -> None:
         ),
         (
             GpuReading("1", used_bytes=12 * GIB, total_bytes=24 * GIB),
-            "GPU 1 has 12.0 GiB of memory in use though this worker runs no job",
+            "GPU 1 has 12.0 GiB of memory in use while this worker runs no job",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A worker's watch over its GPUs, with a fake in the place of NVML."""
+"""A worker's checks of its GPUs, with a fake NVML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 2**30
 
 
 class FakeNvml:
-    """Two GPUs as NVML tells of them: a test changes what it says, or has it raise."""
+    """Two GPUs as NVML reports them: a test changes the answers, or makes a call raise."""
 
     nvmlMemory_v2 = pynvml.nvmlMemory_v2  # noqa: N815 - NVML's names
     nvmlEventTypeXidCriticalError = pynvml.nvmlEventTypeXidCriticalError  # noqa: N815
@@ -106,20 +106,20 @@ def test_gpus_are_found_by_index_and_by_the_beginning_of_their_uuid(nvml: FakeNv
 
 
 def test_an_xid_is_remembered_for_the_gpu_that_had_it(watch: GpuWatch, nvml: FakeNvml) -> None:
-    watch.look()
+    watch.check()
     assert watch.verdict() == ""
     nvml.xids[1] = [79, 31, 31]
     for _ in range(2):
-        watch.look()
+        watch.check()
         assert watch.verdict().startswith("GPU GPU-1a reported Xid 79")
 
 
 def test_an_nvml_error_is_one_for_as_long_as_it_lasts(watch: GpuWatch, nvml: FakeNvml) -> None:
     nvml.raises["nvmlDeviceGetMemoryInfo"] = pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-    watch.look()
+    watch.check()
     assert "GPU 0 cannot be read (NVML: GPU is lost)" in watch.verdict()
     nvml.raises.clear()
-    watch.look()
+    watch.check()
     assert watch.verdict() == ""
 
 
@@ -130,15 +130,15 @@ def test_an_nvml_error_is_one_for_as_long_as_it_lasts(watch: GpuWatch, nvml: Fak
         "nvmlDeviceGetRemappedRows", "nvmlDeviceGetRetiredPagesPendingStatus", "nvmlDeviceGetName",
     ],
 )  # fmt: skip
-def test_what_a_gpu_cannot_tell_is_no_fault(watch: GpuWatch, nvml: FakeNvml, call: str) -> None:
+def test_what_a_gpu_cannot_report_is_no_fault(watch: GpuWatch, nvml: FakeNvml, call: str) -> None:
     nvml.raises[call] = pynvml.NVMLError_NotSupported()
-    watch.look()
+    watch.check()
     assert watch.verdict() == ""
 
 
 def test_pages_that_wait_to_be_remapped_stop_further_jobs(watch: GpuWatch, nvml: FakeNvml) -> None:
     nvml.pending = 1
-    watch.look()
+    watch.check()
     assert "needs a reset" in watch.verdict()
 
 
@@ -148,21 +148,21 @@ def test_memory_of_a_job_and_just_after_it_is_no_fault_and_what_stays_is_one(
     nvml.used = 20 * GIB
     clock.now += 60
     with watch.at_work():
-        watch.look()
+        watch.check()
         assert watch.verdict() == ""
     clock.now += 5
-    watch.look()
+    watch.check()
     assert watch.verdict() == ""
     clock.now += 10
-    watch.look()
+    watch.check()
     assert "20.0 GiB of memory in use" in watch.verdict()
 
 
 def test_a_driver_that_hangs_is_noticed_from_outside(watch: GpuWatch, clock: Clock) -> None:
-    watch.look()
+    watch.check()
     clock.now += 61
     assert "does not answer" in watch.verdict()
-    watch.look()
+    watch.check()
     assert watch.verdict() == ""
 
 
@@ -175,16 +175,17 @@ def test_a_bad_gpu_is_known_before_a_worker_takes_its_first_job(
 
 
 def test_each_new_verdict_is_passed_on_once(watch: GpuWatch, nvml: FakeNvml) -> None:
-    told: list[str] = []
-    watch.on_change = lambda: told.append(watch.verdict())
-    watch.look()
+    verdicts: list[str] = []
+    watch.on_change = lambda: verdicts.append(watch.verdict())
+    watch.check()
     nvml.pending = 1
-    watch.look()
-    watch.look()
+    watch.check()
+    watch.check()
     nvml.pending = 0
-    watch.look()
-    assert told == ["GPU 0 has bad memory and needs a reset; GPU GPU-1a has bad memory and needs a "
-                    "reset", ""]  # fmt: skip
+    watch.check()
+    assert verdicts == [
+        "GPU 0 has bad memory and needs a reset; GPU GPU-1a has bad memory and needs a reset", "",
+    ]  # fmt: skip
 
 
 def test_a_worker_without_gpus_is_always_well(clock: Clock) -> None:
@@ -192,5 +193,5 @@ def test_a_worker_without_gpus_is_always_well(clock: Clock) -> None:
     watch = GpuWatch(None, clock=clock)
     watch.start()
     clock.now += 1e6
-    watch.look()
+    watch.check()
     assert watch.verdict() == ""
