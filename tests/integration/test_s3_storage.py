@@ -416,7 +416,7 @@ def test_the_next_attempt_goes_on_from_what_the_first_published(
     for step in (0, 10):
         first.log(step)
         first.save(step)
-        first.publisher.say(f"step {step}")
+        first.publisher.add_line(f"step {step}")
         first.publisher.publish()
     commit.discard(first.run.checkpoint(0))
     first.publisher.publish()
@@ -426,7 +426,7 @@ def test_the_next_attempt_goes_on_from_what_the_first_published(
     assert second.restored.checkpoint.step == 10
     assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_10.pt"
     second.log(20)
-    second.publisher.say("step 20")
+    second.publisher.add_line("step 20")
     second.publisher.publish()
     first.log(11)
     with pytest.raises(OvertakenError):

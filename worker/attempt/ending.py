@@ -74,7 +74,7 @@ class Ending:
             time.sleep(RETRY_SECONDS)
             self._retry(publisher.publish)
         for path, error in publisher.refused.items():
-            publisher.say(f"not saved: {path}: {error}")
+            publisher.add_line(f"not saved: {path}: {error}")
         if publisher.refused:
             self._retry(publisher.publish)
         return ended

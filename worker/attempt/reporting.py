@@ -65,7 +65,7 @@ class Reporter:
             run_seconds=self.run_seconds,
         )
         if self._lease.advice is not None:
-            publisher.say(str(self._lease.advice))
+            publisher.add_line(str(self._lease.advice))
         return self._lease.advice is not None
 
     def _with_storage(self, progress: Progress, publisher: Publisher) -> Progress:

@@ -149,7 +149,7 @@ class _Attempt:
             absence=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
             spoiled=lambda: guarded and restarted(self._scratch, restored, undecided=True),
         )  # fmt: skip
-        publisher.say(f"{log_time()} attempt {self._job.attempt} starts {_start(restored)}")
+        publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()
         child = Child(

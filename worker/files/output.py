@@ -1,4 +1,4 @@
-"""The output log of a run: what its program prints, as a terminal would show it."""
+"""Writes the output log of a run: its program's output, as a terminal would show it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _REWRITTEN_SECONDS = 10.0
 class OutputLog:
     """Adds an attempt's output to the run's log, its lines marked with the attempt.
 
-    Of a line that its program writes over again and again, as progress bars do, the log gets the
-    state every `rewritten_seconds`, and the last one. `publish` raises what `Storage.append` does,
-    and goes on where it stopped when it is called again.
+    If the program rewrites a line again and again, as progress bars do, the log gets its state
+    every `rewritten_seconds` and its last state. `publish` raises what `Storage.append` raises; the
+    next call continues where it stopped.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class OutputLog:
         self._scratch = scratch
         self._fence = fence
         self._key = f"{fence.run}/{scratch.run.output_log.relative_to(scratch.run.root).as_posix()}"
-        self._size: int | None = None  # bytes in storage; None when it must be asked
+        self._size: int | None = None  # bytes in storage; None if unknown
         self._read = 0  # bytes of the child's output that are in the log
         self._lines: list[bytes] = []
         self._last_line: str | None = None
@@ -42,21 +42,21 @@ class OutputLog:
         self._rewritten_at = -math.inf  # time.monotonic
         self.published_bytes = 0
 
-    def say(self, line: str) -> None:
-        """Adds a line of the supervisor's, with the next `publish`."""
+    def add_line(self, line: str) -> None:
+        """Adds a line of the supervisor with the next `publish`."""
         text = f"[{self._fence.attempt}] --- {line}\n"
         self._lines.append(text.encode(errors="backslashreplace"))
 
     def close(self, line: str) -> None:
-        """Adds a line of the supervisor's after all that the child printed."""
+        """Adds a line of the supervisor after all output of the child."""
         self._last_line = line
 
     def publish(self) -> None:
-        """Sends what is new."""
+        """Sends the new lines."""
         self._publish_lines()
         self._publish_output()
         if self._last_line is not None:
-            self.say(self._last_line)
+            self.add_line(self._last_line)
             self._last_line = None
             self._publish_lines()
 
@@ -83,7 +83,7 @@ class OutputLog:
             self._read += size
 
     def _whole(self, block: bytes) -> int:
-        """How much of the block is to be sent: its whole lines, unless there is a reason."""
+        """How many bytes of the block to send: its complete lines, with the exceptions below."""
         at_end = len(block) < _READ_BYTES
         if self._last_line is not None and at_end:
             return len(block)
@@ -92,7 +92,7 @@ class OutputLog:
             return lines
         if not at_end:
             return len(block)
-        # Not what follows the last carriage return, which may be half written.
+        # Without the part after the last carriage return, which may be incomplete.
         rewritten = block.rfind(b"\r")
         now = time.monotonic()
         if rewritten > 0 and now >= self._rewritten_at + self._rewritten_seconds:
@@ -125,5 +125,5 @@ def last_lines(output: Path) -> list[str]:
 
 
 def shown(line: bytes) -> bytes:
-    """What a terminal is left with of a line: what follows the last carriage return."""
+    """What a terminal shows of a line: the part after the last carriage return."""
     return next(filter(None, reversed(line.split(b"\r"))), b"")

@@ -82,9 +82,9 @@ class Publisher:
         """What was sent to storage so far."""
         return self._uploaded_bytes + self._output.published_bytes
 
-    def say(self, line: str) -> None:
+    def add_line(self, line: str) -> None:
         """Adds a line of the supervisor's to the run's output log, with the next pass."""
-        self._output.say(line)
+        self._output.add_line(line)
 
     def close(self, line: str) -> None:
         """Ends the run's output log with a line, after all that the child printed."""

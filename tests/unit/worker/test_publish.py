@@ -280,7 +280,7 @@ def test_a_link_of_the_users_own_that_leads_elsewhere_stays_here(first: Attempt)
 def test_every_line_is_marked_with_its_attempt_and_none_is_torn(
     first: Attempt, tmp_path: Path
 ) -> None:
-    first.publisher.say("starts")
+    first.publisher.add_line("starts")
     first.prints("one\ntw")
     first.publisher.publish()
     first.prints("o\n\nthree")
@@ -340,7 +340,7 @@ def test_a_file_by_a_name_of_the_services_own_replaces_nothing_and_is_named(
     text = "[1] from the first attempt\n[2] one\n[2] two\n"
     assert second.stored.output_log.read_text() == text
     assert list(second.publisher.refused) == [Path(name)]
-    second.publisher.say(f"not kept: {name}")
+    second.publisher.add_line(f"not saved: {name}")
     second.publisher.publish()
 
 
@@ -355,11 +355,11 @@ def test_a_file_whose_name_is_no_text_is_named_and_ends_nothing(
     first.publisher.publish()
     (refused,) = first.publisher.refused
     assert str(refused) == name
-    first.publisher.say(f"not kept: {refused}")
+    first.publisher.add_line(f"not saved: {refused}")
     first.publisher.publish()
     assert (first.stored.root / "zzz").read_text() == "after it"
     assert first.stored.checkpoint(10).exists()
-    assert "not kept: " in first.stored.output_log.read_text()
+    assert "not saved: " in first.stored.output_log.read_text()
     # One that an earlier version kept cannot be told of either.
     (first.stored.root / name).write_text("by an earlier version")
     assert all(file.key.encode() for file in first.storage.list("job"))
@@ -381,7 +381,7 @@ def test_an_outage_of_storage_loses_no_line(
     def fail(*_: object) -> None:
         raise OSError("away")
 
-    first.publisher.say("starts")
+    first.publisher.add_line("starts")
     first.prints("one\n")
     with monkeypatch.context() as away:
         away.setattr(FileStorage, "append", fail)
