@@ -195,12 +195,14 @@ def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
 def test_a_programs_own_modules_come_before_those_of_the_launcher(
     warm: ForkServerClient, runner: Any
 ) -> None:
-    script = "import monitoring, worker, numpy; print(monitoring.mine, worker.mine, numpy.__name__)"
+    names = ("machine", "monitoring", "worker")
+    mine = ", ".join(f"{name}.mine" for name in names)
+    script = f"import {', '.join(names)}, numpy; print({mine}, numpy.__name__)"
     (runner.cwd / "s.py").write_text(script)
-    for name in ("monitoring", "worker"):
+    for name in names:
         (runner.cwd / f"{name}.py").write_text("mine = True")
     assert runner.is_warm(warm.start)
-    assert runner.run(warm.start, ["python", "s.py"]).output == "True True numpy\n"
+    assert runner.run(warm.start, ["python", "s.py"]).output == "True True True numpy\n"
     (runner.cwd / "six.py").touch()
     assert not runner.is_warm(warm.start)
 

@@ -17,8 +17,8 @@ from types import ModuleType, TracebackType
 from worker.launch.command import Launch
 from worker.launch.program import WORKLOAD, Program, is_shadowed, read_at_start
 
-# Ours: a job may have modules of the same names.
-_ROOMS = {"api", "jobs", "monitoring", "spectral_gpt", "worker"}
+# A job may have modules with the same names as these packages.
+OUR_PACKAGES = {"api", "jobs", "machine", "monitoring", "spectral_gpt", "worker"}
 
 
 def forget(names: Iterable[str]) -> None:
@@ -49,7 +49,7 @@ class Interpreter:
     def note_imports(self) -> None:
         """Notes what is imported by now; in each child it would touch, and so copy, its names."""
         self._imported = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
-        self._ours = [name for name in sys.modules if name.partition(".")[0] in _ROOMS]
+        self._ours = [name for name in sys.modules if name.partition(".")[0] in OUR_PACKAGES]
 
     def program(self, launch: Launch) -> Program | None:
         """The program that this process can become, if it makes no difference to it.
@@ -66,7 +66,7 @@ class Interpreter:
         imported = self._imported
         if program.module != WORKLOAD:
             forget(self._ours)
-            imported = imported - _ROOMS
+            imported = imported - OUR_PACKAGES
         if program.script is not None and not Path(program.script).is_file():
             return None
         if program.module is not None and _runs_imported_code(program.module):
