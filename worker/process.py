@@ -32,7 +32,7 @@ from worker.gpu.nvml import open_nvml
 from worker.gpu.watch import GpuWatch
 from worker.launch.child import start_cold
 from worker.launch.fork_client import ForkServerClient
-from worker.launch.prepare import Slot, usual_environment
+from worker.launch.prepare import Slot, base_environment
 from worker.spot.notices import Notice
 from worker.spot.watch import SpotWatch, watched_service
 
@@ -57,7 +57,7 @@ class WorkerProcess:
             open_storage(settings.storage_url, settings.s3_endpoint_url),
             slot,
             self._shutdown_state,
-            ForkServerClient(usual_environment(slot)).start if settings.warm_start else start_cold,
+            ForkServerClient(base_environment(slot)).start if settings.warm_start else start_cold,
         )
         nvml = open_nvml(slot.gpus)
         self._gpus = GpuWatch(nvml)

@@ -65,8 +65,8 @@ def test_a_failing_program_is_tried_again_and_then_fails_with_its_last_words(ben
     ("spec", "message"),
     [
         (JobSpec(name="a", command=["no-such-program"]), "cannot start no-such-program"),
-        (python("", secrets=["HF_TOKEN"]), "holds no secret named HF_TOKEN"),
-        (python("", resources={"gpus": 8}), "asks for 8 GPUs"),
+        (python("", secrets=["HF_TOKEN"]), "has no secret named HF_TOKEN"),
+        (python("", resources={"gpus": 8}), "requests 8 GPUs"),
     ],
 )
 def test_what_can_never_run_fails_at_once_and_says_why(

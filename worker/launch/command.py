@@ -1,4 +1,4 @@
-"""What a training process is to become, and how a guard is told."""
+"""The command, environment and directory of a training process, as sent to its guard."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Launch:
     cwd: Path
 
     def send(self, to: socket.socket) -> None:
-        """Writes it to a guard; raises `OSError`."""
+        """Sends the launch to a guard; raises `OSError`."""
         data = json.dumps([self.command, self.env, str(self.cwd)]).encode()
         to.sendall(_LENGTH.pack(len(data)) + data)
 
     @classmethod
     def receive(cls, source: socket.socket) -> Launch | None:
-        """Reads one; None when the other end is gone."""
+        """Receives a launch; None if the other end has closed."""
         with source.makefile("rb", buffering=0) as file:
             head = _read(file, _LENGTH.size)
             data = _read(file, _LENGTH.unpack(head)[0]) if head else b""
@@ -37,7 +37,7 @@ class Launch:
 
 
 def _read(file: socket.SocketIO, size: int) -> bytes:
-    """Exactly so many bytes, or none at the end."""
+    """Exactly `size` bytes, or none at the end."""
     data = bytearray()
     while len(data) < size:
         piece = file.read(size - len(data))

@@ -1,12 +1,12 @@
-"""Forks training processes from a process that has imported what they need.
+"""Forks training processes from a process that has already imported their libraries.
 
     python -m worker.launch.fork_server CHANNEL
 
-A message on the socket CHANNEL brings two descriptors, a guard's end of its supervisor's socket
-and the file for the output, and forks a guard from this process; the guard forks the training
-process. Nothing is ever computed here and CUDA is never asked: a child of a process that has run
-one parallel operation hangs in its first, and one whose parent has as much as looked for a GPU
-cannot use it. The launcher ends with the worker that holds the other end of the socket.
+Each message on the socket CHANNEL carries two descriptors, a guard's end of its supervisor's socket
+and the output file, and makes this process fork a guard, which forks the training process. This
+process never computes and never calls CUDA: the child of a process that has run a parallel
+operation hangs in its own first one, and the child of a process that has merely queried for a GPU
+cannot use one. The fork server ends with the worker that holds the other end of the socket.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _THREADS_END_SECONDS = 10.0
 _preloaded: list[str] = []
 
 
-class NotFitError(Exception):
+class UnsafeToForkError(Exception):
     """Children forked from this process might not work; the message says why."""
 
 
 def preload(interpreter: Interpreter) -> None:
-    """Imports what training needs; raises whatever an import raises, and `NotFitError`."""
+    """Imports the libraries for training; raises `UnsafeToForkError` and any import's error."""
     before = set(sys.modules)
     import matplotlib.figure  # noqa: F401, PLC0415
     import numpy  # noqa: F401, PLC0415
@@ -55,11 +55,11 @@ def preload(interpreter: Interpreter) -> None:
     _end_threads()
     touched = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if touched or any(name.startswith("/dev/nvidia") for name in _open_files()):
-        raise NotFitError("an import has initialised CUDA")
+        raise UnsafeToForkError("an import has initialised CUDA")
     _preloaded.extend(set(sys.modules) - before)
     interpreter.note_imports()
     gc.collect()
-    gc.freeze()  # a collection in a child would write to, and so copy, every page of this
+    gc.freeze()  # a collection in a child would write to, and so copy, every page
 
 
 def _open_files() -> Iterator[str]:
@@ -69,9 +69,9 @@ def _open_files() -> Iterator[str]:
 
 
 def _end_threads() -> None:
-    """Returns when this is the process's only thread; raises `NotFitError`.
+    """Waits until this is the only thread of the process; raises `UnsafeToForkError`.
 
-    numpy's OpenBLAS starts threads at once, ends them before a fork, and starts them when needed.
+    OpenBLAS in numpy starts threads at import, ends them before a fork, and restarts them on use.
     """
     child = os.fork()
     if child == 0:
@@ -83,12 +83,12 @@ def _end_threads() -> None:
     deadline = time.monotonic() + _THREADS_END_SECONDS
     while len(list(_THREADS.iterdir())) > 1:
         if time.monotonic() > deadline:
-            raise NotFitError("an import has left a thread running")
+            raise UnsafeToForkError("an import has left a thread running")
         time.sleep(0.05)
 
 
 def new_random_state() -> None:
-    """Gives numpy and torch a state as random as in a new process; Python does so at each fork."""
+    """Reseeds numpy and torch as in a new process; Python reseeds itself at each fork."""
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
@@ -97,31 +97,31 @@ def new_random_state() -> None:
 
 
 def end_quickly() -> None:
-    """Keeps the end of a program from taking apart what the launcher has loaded.
+    """Prevents the exit of a program from finalizing what the fork server has loaded.
 
-    That would write to, and so copy, every page of it: a third of a second for nothing. What the
-    program itself has made and loaded ends as ever.
+    That would write to, and so copy, every page: a third of a second for nothing. Objects and
+    modules of the program itself are finalized as usual.
     """
     libc = ctypes.CDLL(None)
-    # Called in reverse, after what is registered from now on: fflush(NULL), then _exit(status).
+    # Called in reverse, after any handler registered later: fflush(NULL), then _exit(status).
     libc.on_exit(libc._exit, None)
     libc.__cxa_atexit(libc.fflush, None, None)
 
 
 def serve(channel: socket.socket) -> Launch:
-    """Forks a guard for each message; returns in a training process, and nowhere else."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the guards
+    """Forks a guard for each message; returns only in a training process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the guards
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, 1, 2)
         if not message:
-            _stay_with_guards()
+            _wait_for_guards()
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         control, output = descriptors
         try:
             pid = os.fork()
-        except OSError as error:  # the worker sees its socket closed
-            print(f"launcher: cannot fork: {error}", file=sys.stderr, flush=True)
+        except OSError as error:  # the worker sees that its socket closes
+            print(f"fork server: cannot fork: {error}", file=sys.stderr, flush=True)
             pid = -1
         if pid == 0:
             channel.close()
@@ -133,8 +133,8 @@ def serve(channel: socket.socket) -> Launch:
         os.close(output)
 
 
-def _stay_with_guards() -> NoReturn:
-    """Ends this process when the guards that it has forked have ended: they stay in its tree."""
+def _wait_for_guards() -> NoReturn:
+    """Ends this process after all guards that it forked: they stay in its process tree."""
     with contextlib.suppress(ChildProcessError):
         while True:
             os.wait()
@@ -155,15 +155,15 @@ def _under_guard(control: socket.socket) -> Launch:
 
 
 def main() -> None:
-    """Serves until the worker is gone; in a training process, runs its program and returns."""
+    """Serves until the worker has ended; in a training process, runs its program and returns."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(channel.fileno(), False)
     die_with_parent(signal.SIGKILL)
-    # The launcher ends with its worker, whoever else is told to end.
+    # The fork server ends with its worker, and not on a signal to the process group.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     interpreter = Interpreter()
-    # Before all others, so that it is called after them.
+    # Registered before all others, so that it runs after them.
     atexit.register(forget, _preloaded)
     try:
         preload(interpreter)

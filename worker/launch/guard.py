@@ -1,11 +1,11 @@
-"""Runs a command and sees to it that nothing of it outlives the supervisor.
+"""Runs a command and ensures that none of its processes outlives the supervisor.
 
     python -m worker.launch.guard CONTROL
 
-It stands between the supervisor and the training process, at the other end of the supervisor's
-socket CONTROL. It passes SIGTERM on, kills the whole tree when told to or when the socket is
-closed, which the kernel does for a supervisor that was killed, and says how the command ended
-(128 + number for a signal). Should it be killed itself, the kernel kills the training process.
+The guard is the parent of the training process and holds the other end of the supervisor's socket
+CONTROL. It forwards SIGTERM, kills the whole process tree on request or when the socket closes,
+as the kernel does when a supervisor is killed, and reports the exit code of the command
+(128 + number for a signal). If the guard itself is killed, the kernel kills the training process.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import NoReturn
 from machine.parent_death import adopt_orphans, die_with_parent
 from worker.launch.command import Launch
 
-# The guard says that it has its launch, then its process id and a new line; at the end `ENDED` and
-# the exit code, a byte each.
+# Sent by the guard: `STARTED` when it has its launch, then its process id and a newline; at the end
+# `ENDED` and the exit code, one byte each.
 STARTED, ENDED = b"S", b"E"
-# The supervisor may say these in between.
+# Sent by the supervisor in between.
 TERMINATE, KILL = b"T", b"K"
 NOT_STARTED = 127
-CANNOT_START = "cannot start"  # the first words of what is printed then
-_HEARD = {signal.SIGTERM, signal.SIGCHLD}
+CANNOT_START = "cannot start"  # the prefix of the message that is printed then
+_HANDLED = {signal.SIGTERM, signal.SIGCHLD}
 
 
 def main(argv: list[str]) -> None:
@@ -44,15 +44,15 @@ def main(argv: list[str]) -> None:
 def guard(
     control: socket.socket, on_fork: Callable[[], None] = lambda: None
 ) -> tuple[Launch | None, int]:
-    """Looks after the launch that comes over `control`; returns twice, as `os.fork` does.
+    """Guards the launch received over `control`; returns twice, as `os.fork` does.
 
-    In the training process it returns the launch, which it is to become. In the guard it calls
-    `on_fork`, and returns no launch but the exit code when the command and all its descendants
-    have ended.
+    In the training process it returns the launch, for the caller to execute. In the guard it calls
+    `on_fork`, waits until the command and all its descendants have ended, and returns None and the
+    exit code.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the exit codes along
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, the exit codes would be lost
     os.setsid()
     launch = Launch.receive(control)
     if launch is None:
@@ -66,17 +66,17 @@ def guard(
         _become_training_process(guard_pid)
         return launch, 0
     on_fork()
-    code = _Attendance(control, child).until_all_ended()
+    code = _GuardLoop(control, child).until_all_ended()
     with contextlib.suppress(OSError):
         control.sendall(ENDED + bytes([code]))
     return None, code
 
 
 def execute(launch: Launch) -> NoReturn:
-    """Turns this process into the command."""
+    """Replaces this process with the command."""
     try:
         os.chdir(launch.cwd)
-        # Python ignores these, and what it starts would go on ignoring them.
+        # Python ignores these signals, and the command would inherit that.
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(launch.command[0], launch.command, launch.env)  # noqa: S606 - no shell
@@ -88,19 +88,19 @@ def execute(launch: Launch) -> NoReturn:
 
 
 def _become_training_process(guard_pid: int) -> None:
-    """Sets up the forked process, which dies with the guard."""
+    """Sets up the forked process, which ends with the guard."""
     os.setsid()
     die_with_parent(signal.SIGKILL)
     if os.getppid() != guard_pid:
         os._exit(NOT_STARTED)
-    # The worker's own may have been ignored from its start, by nohup or a script's `&`.
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *_HEARD):
+    # The worker may have been started with these ignored, by nohup or a script's `&`.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *_HANDLED):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 
-class _Attendance:
-    """The guard's loop: signals, the supervisor's word, and children that end."""
+class _GuardLoop:
+    """The guard's loop over signals, the supervisor's messages, and ended children."""
 
     def __init__(self, control: socket.socket, child: int) -> None:
         self._control: socket.socket | None = control
@@ -109,14 +109,14 @@ class _Attendance:
         # Each signal becomes a byte in a pipe, so that one place waits for everything.
         self._signals, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for number in _HEARD:
+        for number in _HANDLED:
             signal.signal(number, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def until_all_ended(self) -> int:
-        """The child's exit code, once it and all its descendants are gone.
+        """The child's exit code, once it and all its descendants have ended.
 
-        Orphans become children of this process; each that ends may leave further ones behind.
+        Orphans become children of this process; each one that ends may leave new orphans.
         """
         with contextlib.suppress(ChildProcessError):
             while True:
@@ -126,7 +126,7 @@ class _Attendance:
         return self._code if self._code >= 0 else 128 - self._code
 
     def _collect_one(self) -> bool:
-        """Whether a child had ended; raises `ChildProcessError` when there is none left."""
+        """Whether it collected an ended child; raises `ChildProcessError` if none is left."""
         ended, status = os.waitpid(-1, os.WNOHANG)
         if ended == self._child:
             self._code = os.waitstatus_to_exitcode(status)
@@ -146,14 +146,14 @@ class _Attendance:
 
     def _listen(self, control: socket.socket) -> None:
         try:
-            said = control.recv(1)
+            message = control.recv(1)
         except OSError:
-            said = b""
-        if said == TERMINATE:
+            message = b""
+        if message == TERMINATE:
             self._terminate()
         else:
             _kill_children()
-        if not said:  # the supervisor is gone
+        if not message:  # the supervisor has ended
             self._control = None
 
     def _terminate(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs a Python program in this process as if Python had been started with it."""
+"""Runs a Python program in a forked process as if a new Python had started it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ OUR_PACKAGES = {"api", "jobs", "machine", "monitoring", "spectral_gpt", "worker"
 
 
 def forget(names: Iterable[str]) -> None:
-    """Makes these modules as if they had never been imported, without taking them apart.
+    """Removes these modules from `sys.modules` without finalizing them.
 
-    That would write to, and so copy, every page of them.
+    Finalizing would write to, and so copy, every page of them.
     """
     kept = [sys.modules.pop(name) for name in names if name in sys.modules]
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
 
 
 class Interpreter:
-    """This process before it was given anything to do.
+    """The state of this process before it runs a program.
 
     `given` is the environment that it was started with, as the kernel keeps it.
     """
@@ -41,20 +41,20 @@ class Interpreter:
             pair.partition(b"=") for pair in Path("/proc/self/environ").read_bytes().split(b"\0")
         )
         self.given = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if name}
-        # Python adds LC_CTYPE where no locale is set.
+        # Python adds LC_CTYPE if no locale is set.
         self._added = {k: v for k, v in os.environ.items() if k not in self.given}
         self._imported: set[str] = set()
         self._ours: list[str] = []
 
     def note_imports(self) -> None:
-        """Notes what is imported by now; in each child it would touch, and so copy, its names."""
+        """Records the imported modules here, since a child would copy the pages of their names."""
         self._imported = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
         self._ours = [name for name in sys.modules if name.partition(".")[0] in OUR_PACKAGES]
 
     def program(self, launch: Launch) -> Program | None:
-        """The program that this process can become, if it makes no difference to it.
+        """The program, if running it in this process makes no difference to it; else None.
 
-        The process is set up for it as far as it can still be undone by replacing it.
+        Prepares the process for it only so far that `exec` can still undo it.
         """
         program = Program.of(launch)
         if program is None or read_at_start(launch.env) != read_at_start(self.given):
@@ -89,11 +89,11 @@ class Interpreter:
 
 
 def run(program: Program) -> None:
-    """Runs the program; raises what it raises, for the interpreter to end as it always does."""
+    """Runs the program and lets its exceptions end the interpreter as usual."""
     try:
         if program.module is not None:
             sys.argv = ["-m", *program.arguments]
-            # What `python -m` itself calls.
+            # The function that `python -m` itself calls.
             runpy._run_module_as_main(program.module)  # type: ignore[attr-defined]
         elif program.script is not None:
             sys.argv = [program.script, *program.arguments]
@@ -105,12 +105,12 @@ def run(program: Program) -> None:
     except SystemExit:
         raise
     except BaseException:
-        _hide_our_frames()
+        _hide_own_frames()
         raise
 
 
 def _first_directory(program: Program) -> Path:
-    """Where Python would look first for what the program imports."""
+    """The directory that Python would search first for the program's imports."""
     return Path.cwd() if program.script is None else Path(program.script).resolve().parent
 
 
@@ -128,7 +128,7 @@ def _set_safe_path(value: bool) -> None:
 
 
 def _runs_imported_code(name: str) -> bool:
-    """Whether `python -m` would warn that this module is imported already."""
+    """Whether `python -m` would warn that this module is already imported."""
     module = sys.modules.get(name)
     return f"{name}.__main__" in sys.modules or (
         module is not None and not hasattr(module, "__path__")
@@ -143,8 +143,8 @@ def _new_main() -> ModuleType:
     return main
 
 
-def _hide_our_frames() -> None:
-    """Lets a traceback that ends the program begin with the program."""
+def _hide_own_frames() -> None:
+    """Removes the frames of this module from a traceback that ends the program."""
     show = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a training process is started with: command, environment, working directory."""
+"""Prepares the command, environment and working directory of a training process."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from worker.files.scratch import Scratch
 from worker.launch.command import Launch
 
 SECRET_PREFIX = "SPECTRAIN_SECRET_"  # noqa: S105 - the prefix of a name
-# What belongs to the service is no business of a job.
-_KEPT_FROM_CHILD = ("SPECTRAIN_", "REDIS_URL", "AWS_", "CELERY_")
+# Prefixes of the service's own variables, which are hidden from jobs.
+_HIDDEN_FROM_JOBS = ("SPECTRAIN_", "REDIS_URL", "AWS_", "CELERY_")
 
 
 class CannotLaunchError(SpectrainError):
-    """This worker can never run the job; the message says what to change."""
+    """This worker cannot run the job; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one worker owns: GPUs by the names that CUDA_VISIBLE_DEVICES takes, or none."""
+    """The GPUs that one worker owns, named as in CUDA_VISIBLE_DEVICES, or none."""
 
     gpus: tuple[str, ...]
 
     @classmethod
     def of_this_process(cls, device: str) -> Slot:
-        """The GPUs that this process may use; raises `CannotLaunchError` for `cuda` without."""
+        """The GPUs that this process may use; raises `CannotLaunchError` for `cuda` without one."""
         gpus = () if device == "cpu" else usable_gpus()
         if device == "cuda" and not gpus:
             raise CannotLaunchError("SPECTRAIN_DEVICE is cuda, but there is no GPU on this machine")
         return cls(gpus)
 
 
-def usual_environment(slot: Slot) -> dict[str, str]:
-    """What every job of this worker finds in its environment, if it does not say otherwise."""
+def base_environment(slot: Slot) -> dict[str, str]:
+    """The environment of every job of this worker, unless the job overrides it."""
     return {
-        # Threads that spin while they wait for each other take the cores from whatever else runs
-        # on the machine, and from each other: on two shared cores a run took five times as long.
+        # Threads that spin while they wait take the cores from other processes and from each
+        # other: on two shared cores a run took five times as long.
         **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
         **_inherited(os.environ),
         **_fixed_environment(slot),
@@ -60,11 +60,11 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
     wanted, pool = job.spec.resources.gpus, job.spec.resources.pool
     if wanted > len(slot.gpus):
         raise CannotLaunchError(
-            f"the job asks for {wanted} GPU{'' if wanted == 1 else 's'}, and a worker of pool "
+            f"the job requests {wanted} GPU{'' if wanted == 1 else 's'}, and a worker of pool "
             f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
     env = {
-        **usual_environment(slot),
+        **base_environment(slot),
         **job.spec.env,
         **_secrets(job.spec.secrets, os.environ),
         **_fixed_environment(slot),
@@ -94,20 +94,20 @@ def _fixed_environment(slot: Slot) -> dict[str, str]:
     return {
         "CUDA_VISIBLE_DEVICES": ",".join(slot.gpus),
         "PYTHONUNBUFFERED": "1",
-        # A command's `python` is the one that has torch and the monitoring library.
+        # A command's `python` is the interpreter with torch and the monitoring library.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     }
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in environment.items() if not k.startswith(_KEPT_FROM_CHILD)}
+    return {k: v for k, v in environment.items() if not k.startswith(_HIDDEN_FROM_JOBS)}
 
 
 def _secrets(names: list[str], environment: Mapping[str, str]) -> dict[str, str]:
     missing = [name for name in names if SECRET_PREFIX + name not in environment]
     if missing:
         raise CannotLaunchError(
-            f"this worker holds no secret named {', '.join(missing)}; "
+            f"this worker has no secret named {', '.join(missing)}; "
             f"set {SECRET_PREFIX}{missing[0]} in the worker's environment"
         )
     return {name: environment[SECRET_PREFIX + name] for name in names}

@@ -1,8 +1,8 @@
-"""Which commands are Python programs that can run in a process that was forked.
+"""Decides which commands are Python programs that can run in a forked process.
 
-Such a process has its interpreter and its libraries already. What they read when they were
-loaded cannot be changed any more, and what they have imported cannot be replaced: a command for
-which that would make a difference is started as a process of its own.
+A forked process has its interpreter and libraries already loaded. It cannot change the variables
+that they read at start, nor replace the modules that they have imported: a command that depends on
+either starts as a process of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from worker.launch.command import Launch
 
-# Read at the start by Python, the C library, OpenMP and BLAS, torch and CUDA, numpy, matplotlib.
+# Read at start by Python, the C library, OpenMP and BLAS, torch and CUDA, numpy, matplotlib.
 _READ_AT_START = re.compile(
     r"(PYTHON|LD_|LC_|LANG|MALLOC_|GLIBC_"
     r"|OMP_|GOMP_|KMP_|MKL_|OPENBLAS_|GOTO_|BLIS_|DNNL_|ONEDNN_|ATEN_|NPY_|NUMPY_"
@@ -40,34 +40,36 @@ class Program:
 
     @classmethod
     def of(cls, launch: Launch) -> Program | None:
-        """The program that a command starts with this very Python and no flags but `-u`, `-P`."""
+        """The program, if the command runs it with this Python and no flag but -u or -P."""
         executable = _this_python(launch.command[0], launch.env.get("PATH"))
-        words = launch.command[1:]
+        arguments = launch.command[1:]
         safe_path = bool(launch.env.get("PYTHONSAFEPATH"))
-        while words and words[0] in {"-u", "-P"}:
-            safe_path = safe_path or words[0] == "-P"
-            words = words[1:]
-        if executable is None or not words:
+        while arguments and arguments[0] in {"-u", "-P"}:
+            safe_path = safe_path or arguments[0] == "-P"
+            arguments = arguments[1:]
+        if executable is None or not arguments:
             return None
-        if words[0] == "-m":
-            if len(words) < 2:
+        if arguments[0] == "-m":
+            if len(arguments) < 2:
                 return None
-            return cls(executable, launch.command, words[2:], module=words[1], safe_path=safe_path)
-        if words[0].startswith("-") or not words[0].endswith(".py"):
+            rest, module = arguments[2:], arguments[1]
+            return cls(executable, launch.command, rest, module=module, safe_path=safe_path)
+        if arguments[0].startswith("-") or not arguments[0].endswith(".py"):
             return None
-        return cls(executable, launch.command, words[1:], script=words[0], safe_path=safe_path)
+        rest, script = arguments[1:], arguments[0]
+        return cls(executable, launch.command, rest, script=script, safe_path=safe_path)
 
 
 def read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those variables that count only when they are there from the start."""
+    """The variables that only take effect if they are set at start."""
     return {name: value for name, value in environment.items() if _READ_AT_START.match(name)}
 
 
 def is_shadowed(imported: Set[str], directory: Path | None, cwd: Path) -> bool:
-    """Whether a program would find something of its own in place of what is imported already.
+    """Whether a program would import its own modules instead of some that are already imported.
 
-    `imported` are the names of packages and modules, `directory` is where it looks first, if it
-    has a directory of its own.
+    `imported` has the names of packages and modules; `directory` is the first to be searched, if
+    the program has a directory of its own.
     """
     try:
         entries = () if directory is None else os.scandir(directory)
@@ -78,7 +80,7 @@ def is_shadowed(imported: Set[str], directory: Path | None, cwd: Path) -> bool:
 
 
 def _this_python(name: str, path: str | None) -> str | None:
-    """The full name of an executable that is the running Python."""
+    """The full path of an executable if it is the running Python."""
     if "/" in name and not name.startswith("/"):
         return None
     found, own = shutil.which(name, path=path), Path(sys.executable)

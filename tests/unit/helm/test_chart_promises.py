@@ -34,7 +34,7 @@ from tests.unit.helm.chart import (
     with_pods,
     worker,
 )
-from worker.launch.prepare import Slot, usual_environment
+from worker.launch.prepare import Slot, base_environment
 
 
 def pools(*given: dict[str, Any], **more: Any) -> Values:
@@ -552,7 +552,7 @@ def test_nothing_that_a_worker_reads_from_a_secret_reaches_a_job_unasked(
         assert secret
         for name in secret:
             monkeypatch.setenv(name, "geheim")
-        assert not set(secret) & usual_environment(Slot(())).keys()
+        assert not set(secret) & base_environment(Slot(())).keys()
 
 
 @everywhere

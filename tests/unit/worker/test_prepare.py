@@ -88,7 +88,7 @@ def test_secrets_come_from_the_worker_by_name(
 
 
 def test_a_job_that_asks_for_more_gpus_than_the_slot_has_is_told_so(scratch: Scratch) -> None:
-    with pytest.raises(CannotLaunchError, match=r"asks for 2 GPUs.* owns 1"):
+    with pytest.raises(CannotLaunchError, match=r"requests 2 GPUs.* owns 1"):
         prepare(job(resources={"gpus": 2}), scratch, Slot(("0",)), SETTINGS)
 
 
