@@ -1,4 +1,4 @@
-"""On a CUDA device: children of the launcher use it, one after the other and two at once."""
+"""On a CUDA device: children of the fork server use it, one after the other and two at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def warm(env: dict[str, str]) -> Iterator[ForkServerClient]:
     warm.close()
 
 
-def test_children_use_the_device_and_the_launcher_never_does(
+def test_children_use_the_device_and_the_fork_server_never_does(
     warm: ForkServerClient, env: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "s.py").write_text(SCRIPT)
@@ -61,5 +61,5 @@ def test_children_use_the_device_and_the_launcher_never_does(
         assert all(event.wait(120) for event in ended)
         assert [child.exit_code for child in children] == [0, 0], outputs[0].read_text()
         assert {output.read_text() for output in outputs} == {"True\n"}
-    links = [str(link.readlink()) for link in Path(f"/proc/{warm.launcher_pid}/fd").iterdir()]
+    links = [str(link.readlink()) for link in Path(f"/proc/{warm.server_pid}/fd").iterdir()]
     assert not [link for link in links if link.startswith("/dev/nvidia")]

@@ -1,4 +1,4 @@
-"""What several files share: an S3 server, and a launcher of training processes."""
+"""What several files share: an S3 server, and a fork server of training processes."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ def runner(tmp_path: Path) -> Runner:
 
 @pytest.fixture(scope="session")
 def usual() -> dict[str, str]:
-    """The environment that a worker's launcher and its jobs have in common."""
+    """The environment that a worker's fork server and its jobs have in common."""
     return USUAL
 
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[ForkServerClient]:
-    """A launcher that is ready."""
+    """A fork server that is ready."""
     warm = ForkServerClient(USUAL)
     assert warm.wait_until_ready(60)
     yield warm

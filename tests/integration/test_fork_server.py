@@ -1,4 +1,4 @@
-"""The launcher: what it never does, what it costs, and what happens without it."""
+"""The fork server: what it never does, what it costs, and what happens without it."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def _expendable(usual: dict[str, str]) -> Iterator[ForkServerClient]:
 
 @pytest.fixture
 def expendable(_expendable: ForkServerClient) -> ForkServerClient:
-    """A launcher that is ready, and may be killed."""
+    """A fork server that is ready, and may be killed."""
     assert _expendable.wait_until_ready(60)
     return _expendable
 
 
-def launcher(warm: ForkServerClient) -> psutil.Process:
-    pid = warm.launcher_pid
+def server(warm: ForkServerClient) -> psutil.Process:
+    pid = warm.server_pid
     assert pid is not None
     return psutil.Process(pid)
 
 
-def test_the_launcher_has_one_thread_and_never_touches_cuda(warm: ForkServerClient) -> None:
-    process = launcher(warm)
+def test_the_fork_server_has_one_thread_and_never_touches_cuda(warm: ForkServerClient) -> None:
+    process = server(warm)
     assert process.num_threads() == 1
     maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert "libtorch" in maps
@@ -100,7 +100,7 @@ def test_200_children_leave_nothing_behind(warm: ForkServerClient, runner: Any) 
             command = ["true"] if number % 8 else ["python", "s.py"]
             assert runner.run(warm.start, command).code == 0
 
-    process, own = launcher(warm), psutil.Process()
+    process, own = server(warm), psutil.Process()
     run(10)
     before = process.memory_info().rss, process.num_fds(), own.num_fds()
     run(200)
@@ -112,40 +112,40 @@ def test_200_children_leave_nothing_behind(warm: ForkServerClient, runner: Any) 
     assert not [child for child in process.children() if child.status() == psutil.STATUS_ZOMBIE]
 
 
-def test_an_idle_launcher_does_nothing(warm: ForkServerClient, runner: Any) -> None:
-    process = launcher(warm)
+def test_an_idle_fork_server_does_nothing(warm: ForkServerClient, runner: Any) -> None:
+    process = server(warm)
     before = process.num_ctx_switches(), process.cpu_times()
     assert runner.run(start_cold, ["sh", "-c", "sleep 0.3"]).code == 0
     assert (process.num_ctx_switches(), process.cpu_times()) == before
 
 
-def test_a_killed_launcher_harms_no_job_and_comes_back(
+def test_a_killed_fork_server_harms_no_job_and_comes_back(
     expendable: ForkServerClient, runner: Any, wait_until: Wait
 ) -> None:
     (runner.cwd / "s.py").write_text(WAIT)
     child, ended = runner.begin(expendable.start, ["python", "s.py"], name="long")
     log = runner.cwd.parent / "long"
     wait_until(lambda: log.read_text() == "up\n", what="the program")
-    killed = launcher(expendable)
+    killed = server(expendable)
     guard, program = killed.children(recursive=True)
     assert guard.cmdline()[1:4] == ["-P", "-m", "worker.launch.guard"]
     assert program.cmdline()[:2] == ["python", "s.py"], "people can tell which is which"
     killed.kill()
     wait_until(lambda: not killed.is_running(), what="its end")
     assert runner.run(expendable.start, ["echo", "a"]).output == "a\n", "the next job starts"
-    another = lambda: expendable.launcher_pid not in {None, killed.pid}  # noqa: E731
-    wait_until(another, what="another launcher")
+    another = lambda: expendable.server_pid not in {None, killed.pid}  # noqa: E731
+    wait_until(another, what="another fork server")
     assert runner.is_warm(expendable.start)
     (runner.cwd / "go").touch()
     assert ended.wait(30)
     assert (child.exit_code, log.read_text()) == (0, "up\ndone\n")
 
 
-def test_a_launcher_that_hangs_is_replaced_and_the_job_starts_once(
+def test_a_fork_server_that_hangs_is_replaced_and_the_job_starts_once(
     expendable: ForkServerClient, runner: Any, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fork_client, "_ANSWER_SECONDS", 0.3)
-    stopped = launcher(expendable)
+    stopped = server(expendable)
     stopped.send_signal(signal.SIGSTOP)
     assert runner.run(expendable.start, ["sh", "-c", "echo once >> count"]).code == 0
     wait_until(lambda: not stopped.is_running(), what="its end")
@@ -156,15 +156,15 @@ def test_a_launcher_that_hangs_is_replaced_and_the_job_starts_once(
 def test_settings_that_count_from_the_start_are_there_from_the_start(
     expendable: ForkServerClient, runner: Any, wait_until: Wait
 ) -> None:
-    first = launcher(expendable)
+    first = server(expendable)
     assert first.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
     (runner.cwd / "s.py").write_text(THREADS)
     one = {"OMP_NUM_THREADS": "1"}
     assert not runner.is_warm(expendable.start, **one)
-    assert expendable.launcher_pid == first.pid
+    assert expendable.server_pid == first.pid
     assert runner.run(expendable.start, ["python", "s.py"], **one).output == "1 1\n"
-    another = lambda: expendable.launcher_pid not in {None, first.pid}  # noqa: E731
-    wait_until(another, what="a launcher of this kind")
+    another = lambda: expendable.server_pid not in {None, first.pid}  # noqa: E731
+    wait_until(another, what="a fork server of this kind")
     assert runner.run(expendable.start, ["python", "s.py"], **one).output == "1 1\n"
     assert runner.is_warm(expendable.start, **one)
 
@@ -192,7 +192,7 @@ def test_where_torch_is_broken_jobs_start_cold_and_one_warning_says_so(
     assert "jobs start cold" in caplog.text
 
 
-def test_a_programs_own_modules_come_before_those_of_the_launcher(
+def test_a_programs_own_modules_come_before_those_of_the_server(
     warm: ForkServerClient, runner: Any
 ) -> None:
     names = ("machine", "monitoring", "worker")

@@ -44,7 +44,7 @@ def begin(
 
 @pytest.fixture(params=["cold", "warm"])
 def start(request: pytest.FixtureRequest, warm: ForkServerClient) -> Callable[..., Child]:
-    """Starts a command under a guard: a process of its own, or one that the launcher forks."""
+    """Starts a command under a guard: a process of its own, or one that the fork server forks."""
     return partial(begin, start_cold if request.param == "cold" else warm.start)
 
 
@@ -150,7 +150,7 @@ time.sleep(600)
     try:
         tree = pids(tmp_path, wait_until)
         family = {*tree, *process.children(recursive=True)}
-        assert len(family) > len(tree), "a guard, and a launcher"
+        assert len(family) > len(tree), "a guard, and a fork server"
         process.kill()
         assert gone([*family])
     finally:

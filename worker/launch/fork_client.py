@@ -1,4 +1,4 @@
-"""Starts training processes in some milliseconds, from a launcher that has imported torch."""
+"""Starts training processes within milliseconds, from a fork server that has imported torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.launch.program import WORKLOAD, Program, read_at_start
 
 log = logging.getLogger(__name__)
 
-# The launcher's own word for it; what else it says is why it cannot.
+# Sent by a fork server that is ready; any other message says why it cannot start.
 READY = b"ready"
 _ANSWER_SECONDS = 10.0
 _IMPORT_SECONDS = 60.0
@@ -28,56 +28,56 @@ _LONGEST_PAUSE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class _Launcher:
-    """A running launcher process; `env` is what it was started with."""
+class _Server:
+    """A running fork server; `env` is the environment that it was started with."""
 
     process: subprocess.Popen[bytes]
     channel: socket.socket
     env: dict[str, str]
 
     def retire(self) -> None:
-        """Lets it end when the children that it has started have."""
+        """Lets it end after the children that it has started."""
         with contextlib.suppress(OSError):
             self.channel.shutdown(socket.SHUT_RDWR)
 
 
 class ForkServerClient:
-    """Keeps a launcher process and starts children from it; cold wherever that does not work.
+    """Keeps a fork server and starts children from it, or cold if that is not possible.
 
-    The launcher is started in the background and started again when it ends.
+    The fork server starts in the background, and restarts when it ends.
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = dict(env)
-        self._launcher: _Launcher | None = None
+        self._server: _Server | None = None
         self._changed = threading.Condition()
         self._starting = True
         self._stopping = False
-        self._told = False
+        self._warned = False
         self._retired: list[subprocess.Popen[bytes]] = []
-        self._last_wish: dict[str, str] | None = None
-        self._keeper = threading.Thread(target=self._keep, name="launcher", daemon=True)
+        self._last_environment: dict[str, str] | None = None
+        self._keeper = threading.Thread(target=self._keep, name="fork-server", daemon=True)
         self._keeper.start()
 
     @property
-    def launcher_pid(self) -> int | None:
-        """The process id of the launcher, when it is ready."""
-        launcher = self._launcher
-        return launcher.process.pid if launcher else None
+    def server_pid(self) -> int | None:
+        """The process id of the fork server, if it is ready."""
+        server = self._server
+        return server.process.pid if server else None
 
     def wait_until_ready(self, seconds: float) -> bool:
-        """Whether the launcher is ready, after waiting for one that is starting."""
+        """Whether the fork server is ready, after waiting for one that is starting."""
         with self._changed:
-            self._changed.wait_for(lambda: self._launcher or not self._starting, seconds)
-            return self._launcher is not None
+            self._changed.wait_for(lambda: self._server or not self._starting, seconds)
+            return self._server is not None
 
     def close(self) -> None:
-        """Returns when the launcher has ended, and so have the children that it has started."""
+        """Ends the fork server; returns after it and all children that it started have ended."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-            if self._launcher is not None:
-                self._launcher.retire()
+            if self._server is not None:
+                self._server.retire()
         self._keeper.join()
         for process in self._retired:
             process.wait()
@@ -86,53 +86,53 @@ class ForkServerClient:
         """Starts a guard, as `worker.launch.child.start_cold` does; raises `OSError`."""
         program = Program.of(launch)
         if program is not None and program.module == WORKLOAD:
-            # It imports all that the launcher is importing, and would take no less time for it.
+            # It needs the imports that the fork server is making: on its own it would be no faster.
             self.wait_until_ready(_IMPORT_SECONDS)
-        launcher = self._launcher
-        if launcher is None:
+        server = self._server
+        if server is None:
             return start_cold(launch, output)
         if program is not None:
-            self._note_wish(read_at_start(launch.env), launcher)
-        return self._fork(launcher, launch, output) or start_cold(launch, output)
+            self._note_environment(read_at_start(launch.env), server)
+        return self._fork(server, launch, output) or start_cold(launch, output)
 
-    def _fork(self, launcher: _Launcher, launch: Launch, output: int) -> Started | None:
-        """A guard that the launcher has forked; None when it gives no answer.
+    def _fork(self, server: _Server, launch: Launch, output: int) -> Started | None:
+        """A guard forked by the fork server; None if it does not answer.
 
-        Then nothing was started: a guard answers before it starts the training process.
+        In that case nothing was started: a guard answers before it starts the training process.
         """
         control, theirs = socket.socketpair()
         control.settimeout(_ANSWER_SECONDS)
         try:
             with theirs:
-                socket.send_fds(launcher.channel, [b"fork"], [theirs.fileno(), output])
+                socket.send_fds(server.channel, [b"fork"], [theirs.fileno(), output])
             launch.send(control)
             answered = control.recv(1) == STARTED
         except OSError:
             answered = False
         if not answered:
-            log.warning("the launcher gives no answer: this job starts cold")
+            log.warning("the fork server does not answer: this job starts cold")
             control.close()
-            launcher.process.kill()
+            server.process.kill()
             return None
         control.settimeout(None)
         return Started(control)
 
-    def _note_wish(self, wish: dict[str, str], launcher: _Launcher) -> None:
-        """Replaces a launcher that two jobs in a row could not use."""
-        if wish == read_at_start(launcher.env):
-            self._last_wish = None
-        elif wish != self._last_wish:
-            self._last_wish = wish
+    def _note_environment(self, wanted: dict[str, str], server: _Server) -> None:
+        """Replaces a fork server that two jobs in a row could not use."""
+        if wanted == read_at_start(server.env):
+            self._last_environment = None
+        elif wanted != self._last_environment:
+            self._last_environment = wanted
         else:
-            log.info("the launcher starts again with the environment of the last jobs")
+            log.info("restarting the fork server with the environment of the last two jobs")
             others = {k: v for k, v in self._env.items() if k not in read_at_start(self._env)}
-            self._env = {**others, **wish}
-            launcher.retire()
+            self._env = {**others, **wanted}
+            server.retire()
 
     # -- the keeper's thread ----------------------------------------------------------------
 
     def _keep(self) -> None:
-        """Starts the launcher again and again, from one thread: it dies with this thread."""
+        """Restarts the fork server from this one thread, since it dies with the thread."""
         pause = 0.0
         while not self._stopping:
             try:
@@ -148,7 +148,7 @@ class ForkServerClient:
                 self._starting = True
 
     def _serve(self) -> bool:
-        """Starts a launcher and returns when it has ended: whether it had become ready."""
+        """Starts a fork server, waits for its end, and returns whether it had become ready."""
         channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         env = self._env
         with channel:
@@ -162,31 +162,31 @@ class ForkServerClient:
                     start_new_session=True,
                     pass_fds=(theirs.fileno(),),
                 )
-            word = _receive(channel)
-            if word == READY:
-                self._set(_Launcher(process, channel, env))
+            message = _receive(channel)
+            if message == READY:
+                self._set(_Server(process, channel, env))
                 _receive(channel)
                 self._set(None)
             elif not self._stopping:
-                self._warn(word.decode() if word else "it ended")
-        if word != READY:
+                self._warn(message.decode() if message else "it ended")
+        if message != READY:
             process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it stays with its children
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for its children
             process.wait(_END_SECONDS)
         self._retired = [each for each in (*self._retired, process) if each.poll() is None]
-        return word == READY
+        return message == READY
 
-    def _set(self, launcher: _Launcher | None) -> None:
+    def _set(self, server: _Server | None) -> None:
         with self._changed:
-            self._launcher = launcher
-            if self._stopping and launcher is not None:
-                launcher.retire()
+            self._server = server
+            if self._stopping and server is not None:
+                server.retire()
             self._changed.notify_all()
 
     def _warn(self, why: str) -> None:
-        if not self._told:
-            log.warning("the launcher cannot start, so jobs start cold: %s", why)
-        self._told = True
+        if not self._warned:
+            log.warning("the fork server cannot start, so jobs start cold: %s", why)
+        self._warned = True
 
 
 def _receive(channel: socket.socket) -> bytes:

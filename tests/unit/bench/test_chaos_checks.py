@@ -117,7 +117,7 @@ def test_a_training_process_that_outlives_its_worker_is_found() -> None:
     writers = checks.Writers()
 
     def flaws(now: float, workers: set[int], held: bool = False) -> list[str]:
-        # Its launcher is gone, and with it the way up to the worker.
+        # Its fork server is gone, and with it the way up to the worker.
         return list(writers.flaws([training(10, worker=None, held=held)], workers, now))
 
     assert not list(writers.flaws([training(10)], {7}, now=0))
