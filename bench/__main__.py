@@ -1,4 +1,4 @@
-"""`python -m bench NAME`: measure, print a table and one JSON line, keep the result if asked."""
+"""`python -m bench NAME`: run a benchmark, print a table and one JSON line, and keep the result."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import importlib
 import sys
 
 ABOUT = {
-    "library.metrics": "one log_metrics call beside other loggers",
-    "library.checkpoint": "time held, time lost and memory of a checkpoint on the CPU",
-    "library.plots": "time the loop is held by plots at an interval",
-    "library.reader": "a long metrics.jsonl brought down to 2,000 points per metric",
+    "library.metrics": "one log_metrics call, compared with other loggers",
+    "library.checkpoint": "time held, time lost and memory for a checkpoint on the CPU",
+    "library.plots": "time that plots at an interval hold the training loop",
+    "library.reader": "a long metrics.jsonl reduced to 2,000 points per metric",
     "library.overhead": "the whole library in the built-in training loop, in percent of step time",
-    "library.model": "time per step of the wave variant against the standard one",
-    "library.gpu": "checkpoints of a CUDA state (an NVIDIA GPU, torch and numpy are all it needs)",
+    "library.model": "time per step of the wave variant, compared with the standard one",
+    "library.gpu": "checkpoints of a CUDA state (needs only an NVIDIA GPU, torch and numpy)",
     "system.dispatch": "from POST to the first line of the training script, warm and cold",
     "system.recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
-    "system.scale": "claim, renew and list beside 100,000 finished and 10,000 queued jobs",
-    "system.storage": "a checkpoint to an object store and back, beside boto3 and a training loop",
-    "system.stalls": "whether stalls of Redis and of storage lose a healthy job (an hour)",
-    "system.away": "whether an object store that is away for ten minutes costs a training step",
-    "chaos": "jobs keep their curves while everything is killed at random (ten minutes)",
+    "system.scale": "claim, renew and list with 100,000 finished and 10,000 queued jobs",
+    "system.storage": "a checkpoint to an object store and back, compared with boto3",
+    "system.stalls": "whether stalls of Redis and storage lose a healthy job (an hour)",
+    "system.away": "whether a ten-minute outage of the object store costs a training step",
+    "chaos": "whether jobs keep their curves while everything is killed at random (ten minutes)",
 }
 MODULES = {module.rpartition(".")[2]: module for module in ABOUT}
 
 
 def main() -> int:
-    """Run the benchmark that the command line names; the exit status."""
+    """Run the benchmark named on the command line; return the exit status."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in MODULES:
         print("usage: python -m bench NAME [--help]\n")

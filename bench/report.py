@@ -1,4 +1,4 @@
-"""The table, the JSON line and the kept result of a measurement."""
+"""Reports of benchmarks: a table, a JSON line, and the result file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass
 class Report:
-    """Measures by name, each with its unit, and the bars that they are held against."""
+    """Measures by name, each with its unit, and the limits (bars) that they must meet."""
 
     name: str
     setting: dict[str, Any]
@@ -30,7 +30,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, measure: str, unit: str, values: Sequence[float]) -> float:
-        """Add a measure with its single values; its median."""
+        """Add a measure with its values; return the median."""
         median = statistics.median(values)
         self.rows.append(
             {
@@ -45,13 +45,13 @@ class Report:
         return median
 
     def bar(self, promise: str, value: float, limit: float) -> None:
-        """Hold a number against what it may be at most."""
+        """Add a limit that a number must not exceed."""
         self.bars.append(
             {"promise": promise, "value": value, "limit": limit, "kept": value <= limit}
         )
 
     def show(self, *, keep: bool) -> int:
-        """Print everything, keep it where asked; 0 when every bar is kept."""
+        """Print everything, write the result file if `keep`; return 0 if all limits are met."""
         width = max(len(row["measure"]) for row in self.rows)
         print(f"{self.name}   {self.setting}")
         print(f"{'':{width}}  {'median':>12} {'min':>12} {'max':>12}")
@@ -79,40 +79,40 @@ class Report:
         print(line)
         if keep:
             RESULTS.mkdir(exist_ok=True)
-            moment = datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
-            (RESULTS / f"{moment}_{self.name}.json").write_text(line + "\n")
+            timestamp = datetime.now(UTC).strftime("%Y-%m-%d_%H%M%S")
+            (RESULTS / f"{timestamp}_{self.name}.json").write_text(line + "\n")
         return 0 if all(bar["kept"] for bar in self.bars) else 1
 
 
 def options(name: str, **numbers: float) -> argparse.ArgumentParser:
-    """The command line of a benchmark: one option for each number, with its default."""
+    """The argument parser of a benchmark: one option for each number, with its default."""
     parser = argparse.ArgumentParser(prog=f"python -m bench {name}")
     for option, default in numbers.items():
         parser.add_argument(f"--{option}", type=type(default), default=default)
-    parser.add_argument("--keep", action="store_true", help=f"keep the result in {RESULTS.name}/")
+    parser.add_argument("--keep", action="store_true", help=f"write the result to {RESULTS.name}/")
     return parser
 
 
 def timed(call: Callable[[], object]) -> float:
-    """How many milliseconds a call takes."""
+    """The duration of a call in milliseconds."""
     start = perf_counter()
     call()
     return (perf_counter() - start) * 1e3
 
 
 class PeakMemory:
-    """The most resident memory that the process has between two points, in bytes (Linux)."""
+    """The peak of the resident memory between two points, in bytes (Linux)."""
 
     def __init__(self) -> None:
         self.restart()
         self._before = self._read("VmRSS")
 
     def restart(self) -> None:
-        """Forgets the highest point so far, but not the beginning."""
+        """Resets the peak, but not the starting point."""
         Path("/proc/self/clear_refs").write_text("5")  # the kernel starts a new high-water mark
 
     def extra(self) -> int:
-        """How much more than at the beginning was resident at the highest point."""
+        """The peak minus the starting point."""
         return self._read("VmHWM") - self._before
 
     @staticmethod

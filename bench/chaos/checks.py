@@ -1,4 +1,4 @@
-"""What must be true after a chaos run: each check gives what is wrong, in words."""
+"""Checks of a chaos run: each yields a sentence for every flaw that it finds."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from monitoring.paths import RunPaths
 _MARK = re.compile(rb"\[(\d+)\] ")
 _TIME = re.compile(rb"\[\d+\] --- (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC ")
 _TEMPORARY = re.compile(r"^\.tmp-|\.tmp$|\.corrupt$|\.next$")
-# A guard whose worker is gone kills its training process at once; the machine may be busy.
+# A guard whose worker has ended kills its training process at once, if the machine is not busy.
 _ORPHAN_SECONDS = 3.0
-_SAID_WHILE_RUNNING = {"requested", "changed", "grace_too_short"}
+_EVENTS_WHILE_RUNNING = {"requested", "changed", "grace_too_short"}
 
 
 def job_flaws(job: Job) -> Iterator[str]:
-    """Whether the job succeeded, exactly once, with a receipt for every attempt."""
+    """Checks that the job succeeded exactly once, with a receipt for every attempt."""
     if job.state is not State.SUCCEEDED:
         yield f"{job.id} is {job.state}: {job.message or job.reason}"
     reasons = [attempt.reason for attempt in job.attempts]
     if reasons.count(Reason.COMPLETED) != 1 or reasons[-1:] != [Reason.COMPLETED]:
         yield f"{job.id} has attempts that ended as {', '.join(map(str, reasons))}"
     if [attempt.number for attempt in job.attempts] != list(range(1, job.attempt + 1)):
-        yield f"{job.id} has {job.attempt} attempts and receipts of {len(job.attempts)}"
+        yield f"{job.id} has {job.attempt} attempts, but {len(job.attempts)} receipts"
     for before, after in zip(job.attempts, job.attempts[1:], strict=False):
         if before.ended_at is None or after.started_at < before.ended_at:
             yield f"{job.id}: attempt {after.number} began before {before.number} had ended"
 
 
 def history_flaws(job_id: str, events: Iterable[Event]) -> Iterator[str]:
-    """Whether the events are a history that can have happened."""
+    """Checks that the events are a possible history."""
     state, attempt, at = "", 0, 0.0
     for event in events:
         number = event.data.get("attempt")
@@ -52,19 +52,19 @@ def history_flaws(job_id: str, events: Iterable[Event]) -> Iterator[str]:
                 state = "queued"
             case "running", "succeeded" if number == attempt:
                 state = "succeeded"
-            case "running", kind if kind in _SAID_WHILE_RUNNING:
+            case "running", kind if kind in _EVENTS_WHILE_RUNNING:
                 pass
             case _:
-                yield f"{job_id}: {event.type} {event.data} when it was {state} in {attempt}"
+                yield f"{job_id}: {event.type} {event.data} while {state} in attempt {attempt}"
         if event.at < at:
-            yield f"{job_id}: {event.type} is earlier than what came before it"
+            yield f"{job_id}: {event.type} is earlier than the event before it"
         at = event.at
     if state != "succeeded":
         yield f"{job_id}: its history ends with {state or 'nothing'}"
 
 
 def receipt_flaws(storage: Path, job: Job) -> Iterator[str]:
-    """Whether each attempt's receipt lies in storage and says what the record says."""
+    """Checks that each attempt's receipt is in storage and agrees with the record."""
     for attempt in job.attempts:
         path = RunPaths(storage / job.id).attempt(attempt.number)
         try:
@@ -82,10 +82,10 @@ def receipt_flaws(storage: Path, job: Job) -> Iterator[str]:
 
 
 def reference_flaws(storage: Path, job_id: str, reference: str, last_step: int) -> Iterator[str]:
-    """Whether curve and final weights are those of the run that nobody touched."""
+    """Checks that curve and final weights are those of the undisturbed run."""
     found = compare(RunPaths(storage / reference), RunPaths(storage / job_id))
     if found.step != last_step:
-        yield f"{job_id}: its newest checkpoint in common is of step {found.step}, not {last_step}"
+        yield f"{job_id}: the newest common checkpoint is of step {found.step}, not {last_step}"
     for difference in (*found.curve[:2], *found.weights[:2]):
         yield f"{job_id}: {difference}"
     if not found.identical and not (found.curve or found.weights):
@@ -93,37 +93,37 @@ def reference_flaws(storage: Path, job_id: str, reference: str, last_step: int) 
 
 
 def log_flaws(storage: Path, job: Job) -> Iterator[str]:
-    """Whether an overtaken attempt wrote to the log: added to it, or cut off what a newer one said.
+    """Checks that no overtaken attempt appended to the log or truncated the lines of a newer one.
 
-    An attempt that says anything says first that it starts, and none speaks after a newer one.
-    Where one cut off another's first words, those are written again behind its own later ones.
+    The first line of each attempt says that it starts, and no attempt writes after a newer one has.
+    If an attempt truncated the first lines of another, those appear again after its own later ones.
     """
-    newest, told = 0, b""
+    newest, last_time = 0, b""
     for line in RunPaths(storage / job.id).output_log.read_bytes().splitlines():
         mark = _MARK.match(line)
         number = int(mark[1]) if mark else 0
         if number < newest:
-            yield f"{job.id}: after attempt {newest} its log goes on with {line[:80]!r}"
+            yield f"{job.id}: after attempt {newest} its log continues with {line[:80]!r}"
             return
         if number > newest and b" attempt %d starts " % number not in line:
             yield f"{job.id}: the log of attempt {number} begins with {line[:80]!r}"
         if time := _TIME.match(line):
-            if time[1] < told:
-                yield f"{job.id}: an earlier attempt spoke when {line[:80]!r} had been said"
-            told = time[1]
+            if time[1] < last_time:
+                yield f"{job.id}: an earlier attempt wrote after {line[:80]!r}"
+            last_time = time[1]
         newest = number
     if newest != job.attempt:
         yield f"{job.id}: its log ends with attempt {newest} of {job.attempt}"
 
 
 def left_in_storage(storage: Path) -> list[str]:
-    """Files that somebody meant to rename or to remove."""
+    """Temporary files that should have been renamed or removed."""
     found = (path for path in storage.rglob("*") if _TEMPORARY.search(path.name))
     return sorted(path.relative_to(storage).as_posix() for path in found)
 
 
 def left_below(directory: Path) -> list[str]:
-    """Everything in a directory that should be empty, but for torch's own cache."""
+    """Everything in a directory that should be empty, except torch's own cache."""
     found = (path.relative_to(directory) for path in directory.rglob("*"))
     return sorted(
         path.as_posix() for path in found if not path.parts[0].startswith("torchinductor")
@@ -131,10 +131,10 @@ def left_below(directory: Path) -> list[str]:
 
 
 def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
-    """Whatever says that something is still to be done, or is being done.
+    """Entries that stand for work to do or in progress.
 
-    Not kombu's `unacked`: a message that a worker had taken when it was killed comes back after an
-    hour, as a wake-up for nothing.
+    Except kombu's `unacked`: the message of a killed worker returns after an hour and wakes a
+    worker for nothing.
     """
     client: Any = redis
     keys = Keys(prefix)
@@ -152,14 +152,14 @@ def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
 
 
 class Writers:
-    """Watches the training processes: one for each attempt, and none without its worker."""
+    """Checks the training processes: one per attempt, and none without its worker."""
 
     def __init__(self) -> None:
-        self._workers: dict[int, int] = {}  # of each training process, as long as it was to be seen
+        self._workers: dict[int, int] = {}  # of each training process, while it was visible
         self._alone: dict[int, float] = {}  # since when
 
     def flaws(self, live: Sequence[Training], workers: Set[int], now: float) -> Iterator[str]:
-        """What is wrong with the processes that are there now, at the time `now`."""
+        """The flaws of the processes that exist at the time `now`."""
         seen: dict[tuple[str, str], int] = {}
         for one in live:
             if other := seen.get((one.job, one.attempt)):
@@ -175,17 +175,17 @@ class Writers:
         self._alone = {pid: self._alone.get(pid, now) for pid in alone}
         for one in live:
             if now - self._alone.get(one.pid, now) > _ORPHAN_SECONDS:
-                yield f"{one.job}: attempt {one.attempt} ({one.pid}) goes on without its worker"
+                yield f"{one.job}: attempt {one.attempt} ({one.pid}) continues without its worker"
 
 
 def needless_losses(jobs: Iterable[Job], struck: Set[int]) -> Iterator[str]:
-    """Attempts that were found lost although nobody had touched their worker."""
+    """Attempts that were found lost although their worker had not been struck."""
     for job in jobs:
         for attempt in job.attempts:
             if attempt.reason is Reason.LOST and int(attempt.worker.split("-")[-2]) not in struck:
                 yield f"{job.id}: attempt {attempt.number} of {attempt.worker}: {attempt.message}"
 
 
-def log_lines(path: Path, word: str) -> list[str]:
-    """The lines of a file that hold a word."""
-    return [line for line in path.read_text(errors="replace").splitlines() if word in line]
+def log_lines(path: Path, text: str) -> list[str]:
+    """The lines of a file that contain `text`."""
+    return [line for line in path.read_text(errors="replace").splitlines() if text in line]

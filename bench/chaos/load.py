@@ -1,4 +1,4 @@
-"""The jobs of a chaos run: submitted when it is their time, and followed through the API."""
+"""The jobs of a chaos run: submits each at its time and follows them through the API."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from jobs.model.spec import Checkpoint, JobSpec, Retry
 from jobs.model.workers import WorkerState
 from jobs.model.workload import LossSpec, ModelSpec, OptimizerSpec, TrainSpec
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 _TIMEOUT_SECONDS = 5.0
-_PATIENCE_SECONDS = 120.0  # how long the API may give no answer
+_PATIENCE_SECONDS = 120.0  # without an answer of the API
 
 
 def specifications(steps: int) -> list[JobSpec]:
-    """The distinct jobs, each of some `steps`.
+    """The distinct specifications, each of about `steps` steps.
 
-    Dropout draws random numbers, which a resume must not repeat.
+    They use dropout, whose random numbers a resumed run must not repeat.
     """
     small = {"d_model": 16, "num_layers": 1, "num_heads": 2, "block_size": 16, "dropout": 0.1}
     kinds = [
@@ -49,8 +49,7 @@ def specifications(steps: int) -> list[JobSpec]:
                 sample_tokens=8,
             ),
             checkpoint=Checkpoint(every_steps=25, every_seconds=None, keep_last=2),
-            # Whoever strikes at random may strike one job ever again: the budgets are not the
-            # question here.
+            # Random strikes may hit one job again and again: the retry budgets are not under test.
             retry=Retry(
                 max_failures=1000, max_no_progress=1000, backoff_seconds=0.5, out_of_memory=True
             ),
@@ -61,14 +60,14 @@ def specifications(steps: int) -> list[JobSpec]:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A job that the service took: its id, and which specification it has."""
+    """A job that the service accepted: its id and the index of its specification."""
 
     id: str
     kind: int
 
 
 class Load:
-    """Submits in a thread of its own, so that no answer that is waited for delays a strike."""
+    """Submits jobs in a thread of its own, so that no slow answer delays a strike."""
 
     def __init__(
         self, url: str, specs: Sequence[JobSpec], submissions: Sequence[Submission]
@@ -79,29 +78,29 @@ class Load:
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self._stopping = threading.Event()
         self._seen: list[tuple[str, str, int, Progress | None]] = []
-        self._idle_since: dict[str, float] = {}  # workers beside work
+        self._idle_since: dict[str, float] = {}  # of workers while jobs wait
         self.accepted: list[Accepted] = []
-        self.moved_at = time.monotonic()  # when a job was last seen to get on
-        self.idle_beside_work = 0.0  # longest time that a worker left a job waiting, seconds
+        self.progress_at = time.monotonic()  # when a job was last seen to make progress
+        self.idle_beside_work = 0.0  # longest time that an idle worker left a job waiting, seconds
         self.done = False
         self.error: Exception | None = None
 
     def start(self) -> None:
-        """Begins now."""
+        """Starts the clock and the thread."""
         self._begun = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when it has ended."""
+        """Ends the thread."""
         self._stopping.set()
         self._thread.join()
         self._client.close()
 
     def _run(self) -> None:
         try:
-            while not self.done and not self._stopping.wait(_LOOK_SECONDS):
+            while not self.done and not self._stopping.wait(_POLL_SECONDS):
                 self._submit_due()
-                self._look()
+                self._poll()
         except (ApiError, Unreachable) as error:
             self.error = error
 
@@ -111,17 +110,17 @@ class Load:
             spec = self._specs[next_one.kind].model_copy(update={"priority": next_one.priority})
             self.accepted.append(Accepted(self._client.submit(spec).id, next_one.kind))
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         ours = {accepted.id for accepted in self.accepted}
         jobs = [job for job in self._client.list(limit=None) if job.id in ours]
         seen = [(j.id, str(j.state), j.attempt, j.progress) for j in jobs]
         if seen != self._seen:
-            self._seen, self.moved_at = seen, time.monotonic()
+            self._seen, self.progress_at = seen, time.monotonic()
         self._note_idle()
         self.done = not self._left and all(job.state.is_final for job in jobs)
 
     def _note_idle(self) -> None:
-        """Keeps how long a worker, idle by the register, has left a job waiting that could run."""
+        """Updates how long a worker, idle by the registry, has left a runnable job waiting."""
         now = time.monotonic()
         waiting = any(pool.queued for pool in self._client.pools())
         idle = [w.name for w in self._client.workers() if w.state is WorkerState.IDLE]

@@ -1,4 +1,4 @@
-"""`spectrain up` as a process of its own, and the processes that it is made of."""
+"""Runs `spectrain up` as a process of its own, and finds the processes that it consists of."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True)
 class Training:
-    """A training process, and for which attempt of which job it works."""
+    """A training process, with its job and attempt."""
 
     job: str
     attempt: str
     pid: int
-    worker: int | None  # the process id, where the worker is above it
+    worker: int | None  # its process id, if it is an ancestor
     guard_stopped: bool
 
 
 class Service:
-    """The service below `data`, started by the command that users start it with.
+    """The service below `data`, started by the users' command.
 
-    Whatever escapes it becomes a child of this process, so that nothing of it can hide.
+    Every orphan of it becomes a child of this process, so that no process can hide.
     """
 
     def __init__(self, data: Path, *, lease: float) -> None:
@@ -61,10 +61,10 @@ class Service:
         self._env = {
             **{k: v for k, v in os.environ.items() if not _OUR_OWN.match(k)},
             "SPECTRAIN_LEASE_SECONDS": f"{lease:g}",
-            # Jobs of high priority evict others all the time.
+            # Jobs of high priority keep evicting others.
             "SPECTRAIN_EVICTION_MIN_SECONDS": f"{lease:g}",
             "SPECTRAIN_GRACE_SECONDS": "20",
-            # The digits of a sum depend on the number of threads.
+            # The last digits of a sum depend on the number of threads.
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self.temporary),
         }
@@ -72,7 +72,7 @@ class Service:
         adopt_orphans()
 
     def start(self) -> None:
-        """Starts it and returns when it answers; raises `ServiceError`."""
+        """Starts the service and waits until it is up; raises `ServiceError`."""
         command = python_module("api.cli", "up", "--data", str(self.data))
         options = ["--port", str(self.port), "--workers", str(WORKERS), "--device", "cpu"]
         with self.output.open("ab") as file:
@@ -87,7 +87,7 @@ class Service:
         wait_until(
             lambda: "is up at" in self.output.read_text() or not self.running,
             _START_SECONDS,
-            "the service is up",
+            "the service to be up",
         )
         self.check()
 
@@ -97,12 +97,12 @@ class Service:
         return self._process is not None and self._process.poll() is None
 
     def check(self) -> None:
-        """Raises `ServiceError` when `spectrain up` itself has ended: nothing strikes it."""
+        """Raises `ServiceError` if `spectrain up` itself, which no strike targets, has ended."""
         if not self.running:
             raise ServiceError(f"`spectrain up` has ended:\n{self.output.read_text()[-2000:]}")
 
     def stop(self) -> list[str]:
-        """Ends it like Ctrl-C; what was wrong with its end and what is left of it, in words."""
+        """Stops the service as Ctrl-C does; returns flaws of its exit and the processes left."""
         if self._process is None:
             return []
         self._process.send_signal(signal.SIGINT)
@@ -112,11 +112,11 @@ class Service:
         except subprocess.TimeoutExpired:
             flaws = [f"`spectrain up` did not end within {_STOP_SECONDS:.0f} s of Ctrl-C"]
         with suppress(ServiceError):
-            wait_until(lambda: not self._family(), _END_SECONDS, "all its processes have ended")
+            wait_until(lambda: not self._family(), _END_SECONDS, "the end of all its processes")
         return flaws + [f"left behind: {_title(process)}" for process in self._family()]
 
     def kill(self) -> None:
-        """Ends whatever is left of it."""
+        """Kills all processes that are left."""
         while family := self._family():
             for process in family:
                 with suppress(psutil.Error):
@@ -124,9 +124,9 @@ class Service:
             psutil.wait_procs(family, timeout=1)
 
     def find(self, target: Target, *, at_work: bool = False) -> list[list[psutil.Process]]:
-        """Those there are, the oldest first, each with all that is to be struck with it.
+        """The processes of this kind, the oldest first, each with those to strike together with it.
 
-        With `at_work` only those workers that have a training process, where there are such.
+        With `at_work` only workers that have a training process, if there are any.
         """
         found = sorted(self._parts(target), key=lambda process: (_born(process), process.pid))
         if at_work and target in {Target.WORKER, Target.MACHINE}:
@@ -174,14 +174,14 @@ class Service:
                     yield process
 
     def _family(self) -> list[psutil.Process]:
-        """All processes below this one, but those that have ended."""
+        """All descendants of this process that have not ended."""
         found = []
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
                 elif process.ppid() == os.getpid() and not self._is_ours(process.pid):
-                    os.waitpid(process.pid, os.WNOHANG)  # it was adopted, and nobody else buries it
+                    os.waitpid(process.pid, os.WNOHANG)  # adopted: reap it
         return found
 
     def _is_ours(self, pid: int) -> bool:
@@ -189,12 +189,12 @@ class Service:
 
 
 def _is(process: psutil.Process, target: Target) -> bool:
-    words = process.cmdline()
-    line = " ".join(words)  # a forked process shows one text
+    arguments = process.cmdline()
+    line = " ".join(arguments)  # a forked process shows a single string
     match target:
         case Target.WORKER | Target.MACHINE:
-            return words[-2:] == ["-m", "worker"]
-        case Target.LAUNCHER:
+            return arguments[-2:] == ["-m", "worker"]
+        case Target.FORK_SERVER:
             return "-m worker.launch.fork_server " in line
         case Target.GUARD:
             return "-m worker.launch.guard" in line
@@ -225,9 +225,9 @@ def _title(process: psutil.Process) -> str:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Returns when the condition holds; raises `ServiceError`."""
+    """Waits for the condition; raises `ServiceError` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise ServiceError(f"it did not come about within {seconds:.0f} s that {what}")
+            raise ServiceError(f"waited {seconds:.0f} s in vain for {what}")
         time.sleep(0.05)

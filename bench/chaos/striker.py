@@ -1,4 +1,4 @@
-"""Carries the strikes out, and lets go on what was stopped."""
+"""Executes the strikes, and resumes the processes that they stopped."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _SIGNALS = {
 
 @dataclass
 class Striker:
-    """Strikes the processes of a service, and no other."""
+    """Strikes processes of one service and no other."""
 
     service: Service
-    struck: Counter[str] = field(default_factory=Counter)  # by what was done
-    missed: Counter[str] = field(default_factory=Counter)  # nothing of the kind was there
-    workers: set[int] = field(default_factory=set)  # process ids of those that were struck
+    struck: Counter[str] = field(default_factory=Counter)  # by action and target
+    missed: Counter[str] = field(default_factory=Counter)  # no such process existed
+    workers: set[int] = field(default_factory=set)  # process ids of struck workers
     _stopped: list[tuple[float, list[psutil.Process]]] = field(default_factory=list)
 
     def strike(self, strike: Strike, now: float) -> str:
-        """Does it; what was done, in words."""
+        """Executes a strike; returns a line that describes it."""
         kind = f"{strike.action} {strike.target}"
-        # Who is stopped while it has nothing to do has nothing to say when it wakes up.
+        # Prefer a worker at work: one that is stopped while idle has nothing to write afterwards.
         found = self.service.find(strike.target, at_work=strike.action is Action.STOP)
         victims = found[int(strike.which * len(found))] if found else []
         signals = [_SIGNALS[strike.action]] * len(victims)
@@ -42,7 +42,7 @@ class Striker:
         hit = [process for process, number in pairs if _send(process, number)]
         if not hit:
             self.missed[kind] += 1
-            return f"{strike}: none is there"
+            return f"{strike}: no such process"
         if strike.seconds:
             self._stopped.append((now + strike.seconds, hit))
         if strike.target in {Target.WORKER, Target.MACHINE}:
@@ -50,23 +50,23 @@ class Striker:
         self.struck[kind] += 1
         return f"{strike}: {', '.join(str(process.pid) for process in hit)}"
 
-    def let_go(self, now: float) -> None:
-        """Lets those go on whose time is over."""
+    def resume_due(self, now: float) -> None:
+        """Resumes the processes whose time is over."""
         for until, processes in self._stopped:
             if until <= now:
-                # Those below first: a worker that wakes up finds its child as it left it.
+                # Descendants first: a resumed worker finds its child as it left it.
                 for process in reversed(processes):
                     _send(process, signal.SIGCONT)
         self._stopped = [entry for entry in self._stopped if entry[0] > now]
 
     @property
-    def all_go(self) -> bool:
-        """Whether nothing is stopped any more."""
+    def all_resumed(self) -> bool:
+        """Whether no process is stopped."""
         return not self._stopped
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> bool:
-    with suppress(psutil.Error):  # psutil looks whether the id is still the process's
+    with suppress(psutil.Error):  # psutil checks that the id still belongs to the process
         process.send_signal(number)
         return True
     return False

@@ -1,7 +1,7 @@
-"""A checkpoint of an AdamW state on the CPU: time held, time lost, memory.
+"""Measures a checkpoint of an AdamW state on the CPU: time held, time lost, memory.
 
-Ours holds the loop twice: in the call, and before the optimizer's next step for what is left of
-the copy after the passes of that step. Both count.
+Our save holds the loop twice: in the call, and before the optimizer's next step until the copy is
+complete, if the passes of that step did not cover it. Both count.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from bench.report import PeakMemory, Report, options, timed
 from monitoring import CheckpointManager
 
 _WIDTH = 1024
-_BATCH = 64  # rows: passes as short as any of a model of this size
+_BATCH = 64  # rows: few, so that the passes are as short as any for a model of this size
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure every way of saving in turns; 1 when a bar is broken."""
+    """Measure every method in turns; return 1 if a limit is exceeded."""
     parser = options("checkpoint", mb=360, rounds=7)
-    parser.add_argument("--dir", default=None, help="where to write; a temporary directory")
+    parser.add_argument(
+        "--dir", default=None, help="directory to write to (default: a temporary one)"
+    )
     arguments = parser.parse_args(argv)
     model, optimizer = adamw_state(arguments.mb)
     size = state_bytes(model, optimizer)
@@ -43,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         saver = Saver(Path(directory), model, optimizer)
         peak = PeakMemory()
-        saver.ours()  # makes the buffers
+        saver.ours()  # allocates the buffers
         saver.manager.wait()
         report.bar("peak extra memory / state", peak.extra() / size, 1.1)
         _measure_held(report, saver, size, arguments.rounds)
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def adamw_state(megabytes: float, device: str = "cpu") -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A float32 model whose weights and AdamW moments together have this size."""
+    """A float32 model whose weights and AdamW moments have this size in total."""
     layers = max(1, round(megabytes * 2**20 / 12 / (_WIDTH * (_WIDTH + 1))))
     model = nn.Sequential(*[nn.Linear(_WIDTH, _WIDTH, device=device) for _ in range(layers)])
     optimizer = torch.optim.AdamW(model.parameters())
@@ -66,7 +68,7 @@ def adamw_state(megabytes: float, device: str = "cpu") -> tuple[nn.Module, torch
 
 
 def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of all tensors that a checkpoint holds."""
+    """Bytes of all tensors in a checkpoint."""
     moments = [
         value.nbytes
         for state in optimizer.state.values()
@@ -77,7 +79,7 @@ def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
 
 
 class Saver:
-    """The ways to save the same state."""
+    """The methods to save the same state."""
 
     def __init__(self, directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.directory = directory
@@ -99,9 +101,9 @@ class Saver:
         (self.model(batch) - batch).square().mean().backward()
 
     def waited_in_step(self) -> float:
-        """Take the optimizer's step; how many milliseconds of it went by before it began."""
+        """Take the optimizer's step; return the milliseconds that passed before it began."""
         moments: list[float] = []
-        # The hooks of all optimizers run before those of this one: ours waits in between.
+        # Global hooks run before those of this optimizer: our save waits between the two.
         hook = self.optimizer.register_step_pre_hook(lambda *_: moments.append(perf_counter()))
         start = perf_counter()
         self.optimizer.step()
@@ -110,7 +112,7 @@ class Saver:
         return (moments[0] - start) * 1e3
 
     def plain(self) -> None:
-        """`torch.save`, with nothing that makes it survive a power cut."""
+        """`torch.save`, which may not survive a power failure."""
         torch.save(self._state(), self._new_file())
 
     def synchronous(self) -> None:
@@ -121,10 +123,10 @@ class Saver:
             os.fsync(file.fileno())
 
     def distributed(self) -> Any:
-        """Begin a save by `torch.distributed.checkpoint`; its future."""
-        place = self.directory / "dcp"
-        shutil.rmtree(place, ignore_errors=True)
-        return async_save(self._state(), checkpoint_id=str(place))
+        """Begin a save with `torch.distributed.checkpoint`; return its future."""
+        target = self.directory / "dcp"
+        shutil.rmtree(target, ignore_errors=True)
+        return async_save(self._state(), checkpoint_id=str(target))
 
     def forget(self) -> None:
         """Remove the files of `plain` and `synchronous`."""
@@ -135,7 +137,7 @@ class Saver:
         return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def _new_file(self) -> Path:
-        # Writing onto an old name is slower: the comparison must not suffer from that.
+        # A new name each time: overwriting is slower and would distort the comparison.
         self._files += 1
         return self.directory / f"{self._files}.pt"
 
@@ -168,7 +170,7 @@ def _measure_held(report: Report, saver: Saver, size: int, rounds: int) -> None:
 
 
 def _measure_lost(report: Report, saver: Saver, threads: int, rounds: int) -> None:
-    """Training time lost until the file is committed: held and slowed together."""
+    """Training time lost until the file is committed, by holding and by slowing the loop."""
     lost: dict[str, list[float]] = {"ours": [], "synchronous": []}
     with _threads(threads):
         step = training()
@@ -192,7 +194,7 @@ def _done(saver: Saver) -> bool:
 def _lost(
     step: Callable[[], object], save: Callable[[], object], done: Callable[[], bool]
 ) -> float:
-    """Milliseconds beyond those that the same steps take without a save."""
+    """Milliseconds beyond the time of the same steps without a save."""
     usual = sorted(timed(step) for _ in range(60))[30]
     start = perf_counter()
     save()
@@ -204,7 +206,7 @@ def _lost(
 
 
 def training() -> Callable[[], object]:
-    """A step of about ten milliseconds that keeps the processor busy as training does."""
+    """A step of about ten milliseconds that uses the processor as training does."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(512, 2048), nn.GELU(), nn.Linear(2048, 512))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)

@@ -1,4 +1,4 @@
-"""Checkpoints of a CUDA state: how long the loop is held, and that the copy is exact."""
+"""Measures checkpoints of a CUDA state: the time that the loop is held, and an exact copy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from monitoring import CheckpointManager
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure each size; 1 when a bar is broken, 2 where there is no CUDA device."""
+    """Measure each size; return 1 if a limit is exceeded, 2 without a CUDA device."""
     parser = options("gpu", rounds=5)
     parser.add_argument("--gb", type=float, nargs="+", default=[1.5, 12.0], help="state sizes")
-    parser.add_argument("--dir", default=None, help="where to write; a temporary directory")
+    parser.add_argument(
+        "--dir", default=None, help="directory to write to (default: a temporary one)"
+    )
     arguments = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print("python -m bench gpu needs a CUDA device, and torch sees none here", file=sys.stderr)
@@ -58,7 +60,7 @@ def _measure(report: Report, directory: Path, gigabytes: float, rounds: int) -> 
         start = perf_counter()
         manager.save_checkpoint(number, model, optimizer, [0.5] * 15_000, {})
         held.append((perf_counter() - start) * 1e3)
-        # The next forward and backward pass run beside the copy; the step waits for it.
+        # The next forward and backward pass overlap with the copy; the step waits for it.
         longer.append(_synchronised(step) - usual)
         manager.wait()
         total.append((perf_counter() - start) * 1e3)
@@ -66,7 +68,7 @@ def _measure(report: Report, directory: Path, gigabytes: float, rounds: int) -> 
     report.add(f"{name}: held, the first save (pins the memory)", "ms", held[:1])
     report.add(f"{name}: held, each further save", "ms", held[1:])
     report.add(f"{name}: the step beside the copy, longer by", "ms", longer[1:])
-    # The loop waits twice: in the call, and for what the copy keeps the next step from.
+    # The loop waits twice: in the call, and for the copy before the next step.
     both = [call + max(0.0, more) for call, more in zip(held[1:], longer[1:], strict=True)]
     waited = report.add(f"{name}: held, in the call and in the step beside the copy", "ms", both)
     report.add(f"{name}: until committed", "ms", total[1:])
@@ -95,7 +97,7 @@ def _some(model: nn.Module) -> list[nn.Parameter]:
 def _compare(
     manager: CheckpointManager, number: int, model: nn.Module, expected: list[torch.Tensor]
 ) -> None:
-    """The file holds the weights of its own step, though training went on while it was copied."""
+    """Check that the file has the weights of its own step, although training continued."""
     checkpoint = manager.load_checkpoint(number)
     assert checkpoint is not None
     names = {parameter: name for name, parameter in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""One `log_metrics` call of six values, beside other loggers and the plain way."""
+"""Measures one `log_metrics` call of six values, compared with other loggers and plain files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDS = 5
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure every logger that is installed, in turns; 1 when a bar is broken."""
+    """Measure every installed logger in turns; return 1 if a limit is exceeded."""
     arguments = options("metrics", calls=20_000).parse_args(argv)
     report = Report("metrics", {"calls": arguments.calls, "values": 6, "rounds": _ROUNDS})
     with tempfile.TemporaryDirectory() as directory:
@@ -59,7 +59,7 @@ def _measure(log: Log, calls: int, round_number: int) -> list[float]:
 
 
 def _measure_synced(directory: Path) -> list[float]:
-    """What waiting for the disk after each row would cost."""
+    """The cost of waiting for the disk after each row."""
     logger = MetricsLogger(directory / "synced")
     taken = []
     for step in range(200):
@@ -73,7 +73,7 @@ def _measure_synced(directory: Path) -> list[float]:
 def _loggers(directory: Path, report: Report) -> dict[str, Log]:
     loggers: dict[str, Log] = {
         "monitoring": MetricsLogger(directory / "monitoring" / "logs").log_metrics,
-        "open, append, close": _plain_way(directory / "plain"),
+        "open, append, close": _plain_files(directory / "plain"),
     }
     others = {
         "tensorboard": ("TensorBoard SummaryWriter", _tensorboard),
@@ -82,14 +82,14 @@ def _loggers(directory: Path, report: Report) -> dict[str, Log]:
     }
     for package, (name, make) in others.items():
         if importlib.util.find_spec(package) is None:
-            report.notes.append(f"{name}: absent, `pip install {package}` brings it")
+            report.notes.append(f"{name}: not installed, use `pip install {package}`")
         else:
             loggers[name] = make(directory / package)
     return loggers
 
 
-def _plain_way(directory: Path) -> Log:
-    """Both files opened, written and closed for each row."""
+def _plain_files(directory: Path) -> Log:
+    """Opens, writes and closes both files for each row."""
     directory.mkdir()
 
     def log(step: int, metrics: dict[str, float]) -> None:
@@ -106,7 +106,7 @@ def _plain_way(directory: Path) -> Log:
 
 
 def _tensorboard(directory: Path) -> Log:
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  where it is installed
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  if it is installed
 
     writer: Any = SummaryWriter(str(directory))
 

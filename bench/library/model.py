@@ -1,4 +1,4 @@
-"""Time per step of the wave variant against the standard one, taken in turns in one run."""
+"""Measures the step time of the wave variant against the standard one, in turns in one run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spectral_gpt.losses import build_loss
 from spectral_gpt.model import GPT
 from spectral_gpt.optimizer import build_optimizer
 
-BAR = 1.25
+LIMIT = 1.25
 VARIANTS = [
     ("standard", "adamw", "ce"),
     ("wave", "adamw", "ce"),
@@ -27,7 +27,7 @@ VARIANTS = [
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print a table and one JSON line; 0 when every ratio is within the bar, else 1."""
+    """Print a table and one JSON line; return 0 if every ratio is within the limit, else 1."""
     parser = argparse.ArgumentParser(prog="python -m bench model", description=__doc__)
     parser.add_argument("--steps", type=int, default=12, help="steps per variant")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{name:<20} {milliseconds:9.2f} ms per step, ratio {ratios[name]:.3f}")
     threads = torch.get_num_threads() if device.type == "cpu" else None
     print(json.dumps(vars(options) | {"device": str(device), "threads": threads} | ratios))
-    return int(max(ratios.values()) > BAR)
+    return int(max(ratios.values()) > LIMIT)
 
 
 def build_step(
@@ -94,7 +94,7 @@ def build_step(
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:
-    """Seconds that a step takes, the device's work included."""
+    """The duration of a step in seconds, including the work on the device."""
     start = time.perf_counter()
     step()
     if device.type == "cuda":

@@ -1,11 +1,11 @@
-"""What the library costs the built-in training loop, in percent of its step time.
+"""Measures the cost of the library in the built-in training loop, in percent of its step time.
 
-The same loop runs in turns with all of the library and with none of it. On a machine whose steps
-vary by some percent that only bounds what every step pays, so its calls are timed as well: what
-counts is their time or what the turns show beyond doubt, whichever is more. Rare events are
-brought about at once and counted at their real rate: a checkpoint and plots every 1000 steps,
-from the step that starts them until the file is committed and the plots are drawn; the
-configuration once in a run.
+The same loop runs in turns with the whole library and without it. On a machine whose step times
+vary by a few percent, that only bounds the cost per step, so the calls are timed as well: the
+result is the larger of their time and of the difference that the turns show beyond doubt. Rare
+events are triggered at once and counted at their real rate: a checkpoint and plots every 1000
+steps, from the step that starts them until the file is committed and the plots are drawn; the
+configuration once per run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RUN = TrainConfig().steps  # steps of a run, over which the configuration is sp
 
 
 class _Off:
-    """In place of a part of the library: nothing is ever due."""
+    """Replaces a part of the library: nothing is ever due."""
 
     def should_log(self, _: int) -> bool:
         """Never."""
@@ -44,7 +44,7 @@ class _Pause(Exception):  # noqa: N818
 
 
 class _Timed:
-    """A part of the library whose calls add up how long they held the loop."""
+    """A part of the library that sums up how long its calls hold the loop."""
 
     def __init__(self, part: Any) -> None:
         self._part = part
@@ -64,9 +64,9 @@ class _Timed:
 
 
 class Loop:
-    """One training loop that runs with the library or without it.
+    """One training loop that runs with or without the library.
 
-    One, since two loops differ by some percent from each other by where their memory lies.
+    A single one, since two loops differ by a few percent because of their memory layout.
     """
 
     def __init__(self, config: TrainConfig, directory: Path) -> None:
@@ -79,7 +79,7 @@ class Loop:
     def steps(
         self, first: int, least: int, *, library: bool, enough: Callable[[], bool] = lambda: True
     ) -> list[float]:
-        """Milliseconds of each step from `first` on: so many, and more until it is `enough`."""
+        """Milliseconds of at least `least` steps from `first` on, and more until `enough`."""
         timed_parts = {name: _Timed(part) for name, part in self._parts.items()}
         for name, part in timed_parts.items():
             setattr(self.trainer, name, part if library else _Off())
@@ -98,7 +98,7 @@ class Loop:
         return [(end - start) * 1e3 for start, end in pairwise(moments)]
 
     def idle(self) -> bool:
-        """Whether nothing goes on in the background."""
+        """Whether nothing runs in the background."""
         save = self._parts["checkpoints"]._save
         drawn: bool = self._parts["plots"].wait(0)
         return drawn and (save is None or save.done)
@@ -109,13 +109,13 @@ class Loop:
         trainer.tracker.save_config(trainer.config.to_dict(), trainer.model, trainer.corpus.info())
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Finish everything in progress."""
         for part in self._parts.values():
             part.close()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train with and without the library in turns; 1 when the bar is broken."""
+    """Train with and without the library in turns; return 1 if the limit is exceeded."""
     usual = TrainConfig()
     parser = options(
         "overhead", pairs=20, events=6, batch=usual.batch_size, layers=usual.model.num_layers
@@ -144,14 +144,14 @@ def main(argv: Sequence[str]) -> int:
         f"the configuration once in {_RUN} steps": once / _RUN,
     }
     report.notes += [f"{100 * share / step:8.3f} %  {name}" for name, share in shares.items()]
-    # A gain is noise: it must not make up for a loss.
+    # A negative cost is noise and must not offset another.
     total = sum(max(share, 0.0) for share in shares.values())
     report.bar("percent of step time", 100 * total / step, 1.0)
     return report.show(keep=arguments.keep)
 
 
 def _measure_regular(report: Report, loop: Loop, pairs: int) -> tuple[float, float]:
-    """Milliseconds of a step without the library, and how many more with it."""
+    """The milliseconds of a step without the library, and the additional ones with it."""
     taken: dict[bool, list[float]] = {False: [], True: []}
     held: list[float] = []
     loop.steps(1, _LOG, library=True)  # to warm up
@@ -170,10 +170,10 @@ def _measure_regular(report: Report, loop: Loop, pairs: int) -> tuple[float, flo
 
 
 def _measure_rare(report: Report, loop: Loop, events: int) -> float:
-    """Milliseconds lost to a checkpoint and plots until both are finished."""
+    """The milliseconds lost to a checkpoint and plots until both are finished."""
     lost = []
     for number in range(1, events + 1):
-        # As long as they are at this step, whichever steps were left out on the way.
+        # As long as it would be at this step, although earlier steps were skipped.
         loop.trainer.loss_history = [8 / (1 + step / 100) for step in range(number * _RARE)]
         first = number * _RARE
         bare = loop.steps(first, 2 * _LOG, library=False)

@@ -1,4 +1,4 @@
-"""How long plots at an interval hold the training loop."""
+"""Measures how long plots at an interval hold the training loop."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.report import Report, options, timed
 from monitoring import VisualizationManager
 
 _INTERVAL = 1000
-_RESUMED = 100_000  # losses of a run that goes on
+_RESUMED = 100_000  # losses of a resumed run
 
 
 class _Waves(nn.Module):
-    """An embedding as the wave variant has it, with GPT-2's vocabulary."""
+    """An embedding like the wave variant's, with GPT-2's vocabulary."""
 
     def __init__(self, tokens: int = 50257, waves: int = 16, harmonics: int = 4) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class _Waves(nn.Module):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train in play, plot at the specification's interval; 1 when a bar is broken."""
+    """Simulate training with plots at the specified interval; return 1 if a limit is exceeded."""
     arguments = options("plots", steps=20_000).parse_args(argv)
     report = Report("plots", {"steps": arguments.steps, "interval": _INTERVAL})
     model = nn.Module()
     model.embedding = _Waves()
     held = _held(report, model, arguments.steps, 0)
-    # How a long run begins again: nothing of its history has been drawn by this process.
+    # The start of a resumed run: this process has drawn none of its history.
     resumed = [_held(report, model, _INTERVAL + 1, _RESUMED)["training plots"] for _ in range(5)]
     held["the first training plot of a resumed run"] = [value for [value] in resumed]
     for name, values in held.items():
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _held(report: Report, model: nn.Module, steps: int, known: int) -> dict[str, list[float]]:
-    """How long each plot holds so many steps of a run with so many losses before them, in ms."""
+    """Milliseconds per plot in a run of `steps` steps after `known` earlier losses."""
     held: dict[str, list[float]] = {"training plots": [], "model plots": []}
     losses = [8 / (1 + step / 100) for step in range(known)]
     metrics: dict[str, list[float]] = {

@@ -1,4 +1,4 @@
-"""A long metrics.jsonl, brought down to 2,000 points per metric."""
+"""Measures reading a long metrics.jsonl, reduced to 2,000 points per metric."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POINTS = 2000
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write a file as a run would, read it three times; 1 when a bar is broken."""
+    """Write a file as a run would and read it three times; return 1 if a limit is exceeded."""
     arguments = options("reader", rows=1_000_000).parse_args(argv)
     report = Report("reader", {"rows": arguments.rows, "points": _POINTS})
     with tempfile.TemporaryDirectory() as directory:
@@ -47,25 +47,25 @@ def _load_all(lines: object) -> None:
 
 
 def _write(path: Path, rows: int) -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     form = RowFormat(
         ("loss", "learning_rate", "grad_norm", "tokens_per_sec", "perplexity", "wave_ratio")
     )
     with path.open("wb") as file:
         for row in range(rows):
-            loss = _float32(4 + 3 * math.exp(-row / 1e5) + dice.gauss(0, 0.1))
+            loss = _float32(4 + 3 * math.exp(-row / 1e5) + rng.gauss(0, 0.1))
             values = (
                 loss,
                 1e-3 * (1 + math.cos(math.pi * row / rows)) / 2,
-                _float32(dice.random()),
-                1500 + 100 * dice.random(),
+                _float32(rng.random()),
+                1500 + 100 * rng.random(),
                 math.exp(loss),
-                _float32(0.5 + dice.random() / 100),
+                _float32(0.5 + rng.random() / 100),
             )
             file.write(form.lines(row * 10, 1.7e9 + row / 10, b"", values)[0])
 
 
 def _float32(value: float) -> float:
-    """What `loss.item()` gives: a double with the digits of a float32."""
+    """A value like that of `loss.item()`: a double with the digits of a float32."""
     number: float = struct.unpack("f", struct.pack("f", value))[0]
     return number

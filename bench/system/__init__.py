@@ -1,1 +1,1 @@
-"""Benches of the service: dispatch, recovery, scale, and servers that stall."""
+"""Benches of the service: dispatch, recovery, scale, storage, stalls and outages."""

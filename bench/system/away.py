@@ -1,8 +1,8 @@
-"""Does an object store that refuses connections for ten minutes cost a training step?
+"""Measures whether a ten-minute outage of the object store costs a training step.
 
-Real parts: API, one worker, an S3 server, and a way to it that is closed and opened again. The
-job makes a step every tenth of a second, logs it, and saves every ten seconds. Its steps are
-held against those of the minute before; what waited has to be in the store afterwards.
+Real parts: the API, one worker, an S3 server, and a proxy to it that refuses connections for a
+while. The job makes a step every tenth of a second, logs it, and saves every ten seconds. Its steps
+are compared with those of the minute before; all delayed files must be in the store afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from api.client.client import Client
 from bench.report import Report, options
 from bench.system.service import local_service, wait_for
 from bench.system.stalls import SCRIPT
-from bench.system.store import Way, environment, s3_store
+from bench.system.store import Proxy, environment, s3_store
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
@@ -30,24 +30,24 @@ _SAVING_SECONDS = 10.0  # the script's interval
 
 
 def main(argv: Sequence[str]) -> int:
-    """Take the store away for so long; 1 when a step was lost, or something did not come after."""
+    """Cut the store off; return 1 if a step was lost or a file did not arrive afterwards."""
     arguments = options("away", minutes=10.0, before=60.0).parse_args(argv)
     report = Report("away", vars(arguments))
     with tempfile.TemporaryDirectory() as directory, s3_store() as (_, port):
-        data, way = Path(directory), Way(port)
-        settings = environment(way.port)
-        os.environ.update(environment(port))  # for our own look at it
+        data, proxy = Path(directory), Proxy(port)
+        settings = environment(proxy.port)
+        os.environ.update(environment(port))  # for this process
         storage = open_storage(settings["SPECTRAIN_STORAGE_URL"])
         with (
             local_service(data, workers=1, settings=settings) as service,
             Client(service.url, timeout=60) as client,
         ):
-            _measure(report, client, data, way, storage, arguments)
+            _measure(report, client, data, proxy, storage, arguments)
     return report.show(keep=arguments.keep)
 
 
 def _measure(
-    report: Report, client: Client, data: Path, way: Way, storage: Storage, asked: Namespace
+    report: Report, client: Client, data: Path, proxy: Proxy, storage: Storage, chosen: Namespace
 ) -> None:
     script = data / "train.py"
     script.write_text(SCRIPT)
@@ -60,31 +60,29 @@ def _measure(
     def newest() -> commit.CommitRecord:
         return max((record for record, _ in commit.committed(run.checkpoints)), key=_time)
 
-    time.sleep(asked.before)
+    time.sleep(chosen.before)
     start = time.time()
-    way.close()
-    time.sleep(asked.minutes * 60)
+    proxy.close()
+    time.sleep(chosen.minutes * 60)
     end, saved = time.time(), newest()
     there = storage.list(f"{job.id}/checkpoints")
     report.bar(
-        "files that came through a closed way", sum(f.modified > start + 1 for f in there), 0
+        "files that arrived during the outage", sum(f.modified > start + 1 for f in there), 0
     )
-    way.open()
+    proxy.open()
     opened = time.monotonic()
     wait_for(lambda: storage.stat(f"{job.id}/checkpoints/checkpoint_step_{saved.step}.pt.json"))
-    report.add(
-        "until the newest checkpoint that waited was there", "s", [time.monotonic() - opened]
-    )
+    report.add("until the newest delayed checkpoint arrived", "s", [time.monotonic() - opened])
     rows = _rows(run)
     wait_for(lambda: _stored(storage, job.id) >= len(rows))
-    report.add("until all rows that waited were there", "s", [time.monotonic() - opened])
+    report.add("until all delayed rows arrived", "s", [time.monotonic() - opened])
 
     pauses = [(later, later - earlier) for earlier, later in pairwise(rows)]
     usual = report.add(
-        "from one step to the next, before", "s", [p for moment, p in pauses if moment < start]
+        "from one step to the next, before", "s", [p for at, p in pauses if at < start]
     )
-    away = [pause for moment, pause in pauses if start <= moment < end]
-    median = report.add("from one step to the next, while the store was away", "s", away)
+    away = [pause for at, pause in pauses if start <= at < end]
+    median = report.add("from one step to the next, during the outage", "s", away)
     report.bar("a step, times of one before", median / usual, 1.03)
     report.bar("longest pause between two steps, s", max(away), 1.0)
     report.bar("attempts beyond the first", client.get(job.id).attempt - 1, 0)
@@ -98,7 +96,7 @@ def _time(record: commit.CommitRecord) -> float:
 
 
 def _rows(run: RunPaths) -> list[float]:
-    """When each step was made."""
+    """The time of each step."""
     return [json.loads(line)["timestamp"] for line in run.metrics.read_bytes().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""A Celery worker with one trivial task, for `python -m bench dispatch` to compare with."""
+"""A Celery app with one trivial task, the baseline of `python -m bench dispatch`."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ app.conf.update(task_default_queue="bench-echo", broker_connection_retry_on_star
 
 @app.task  # type: ignore[untyped-decorator]
 def echo(value: int) -> int:
-    """The same value."""
+    """Returns the value."""
     return value

@@ -1,9 +1,9 @@
-"""From `POST /v1/jobs` to the first line of the training script on an idle worker.
+"""Measures the time from `POST /v1/jobs` to the first line of the script on an idle worker.
 
-The service is the real one: API, reaper and one worker as processes, and a Redis that writes
-every change to disk before it answers. The script's first line notes the time. Beside it: the
-same without warm start, and the round trip of a trivial Celery task on the same Redis. Then a
-thousand jobs are submitted back to back while no worker runs, and claimed one by one.
+The service is real: API, reaper and one worker as processes, and a Redis that writes every change
+to disk before it answers. The script's first line records the time. For comparison: the same
+without warm start, and the round trip of a trivial Celery task on the same Redis. Then a thousand
+jobs are submitted back to back while no worker runs, and claimed one by one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from api.client.client import Client
 from api.local.service import LocalService
 from bench.report import Report, options, timed
 from bench.system import celery_echo
-from bench.system.service import PATIENCE_SECONDS, local_service, redis_server, wait_for
+from bench.system.service import TIMEOUT_SECONDS, local_service, redis_server, wait_for
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 from machine.python import python_module
@@ -36,12 +36,12 @@ with open(os.environ["STAMP"] + ".new", "w") as file:
     file.write(f"{first!r} {imported!r} {int(warm)}")
 os.replace(file.name, os.environ["STAMP"])
 """
-# A worker is idle this long after its last job, at the latest.
+# A worker is idle at most this long after its last job.
 _IDLE_SECONDS = 0.3
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure warm, cold, Celery, and the order of a queue; 1 when a bar is broken."""
+    """Measure warm, cold, Celery, and the order of the queue; return 1 if a limit is exceeded."""
     arguments = options("dispatch", jobs=40, queued=1000).parse_args(argv)
     cores = len(os.sched_getaffinity(0))
     report = Report("dispatch", {**vars(arguments), "cores": cores})
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure(report: Report, directory: Path, url: str, jobs: int, *, warm: bool) -> float:
-    """Adds the milliseconds of `jobs` dispatches, in all and by stages; their median."""
+    """Adds the milliseconds of `jobs` dispatches, in total and by stage; returns the median."""
     name = "warm" if warm else "cold"
     stamp, script = directory / f"stamp-{name}", directory / "script.py"
     script.write_text(_SCRIPT)
@@ -72,13 +72,13 @@ def _measure(report: Report, directory: Path, url: str, jobs: int, *, warm: bool
     with _service(directory / name, 1, settings) as service, Client(service.url) as client:
 
         def dispatch() -> bool:
-            """Takes one measure; whether the script ran warm."""
+            """Takes one measure; returns whether the script ran warm."""
             stamp.unlink(missing_ok=True)
             posted = time.time()
             job = client.submit(spec)
             wait_for(stamp.exists)
-            first, imported, is_warm = (float(word) for word in stamp.read_text().split())
-            client.wait(job.id, PATIENCE_SECONDS, poll=0.02)
+            first, imported, is_warm = (float(field) for field in stamp.read_text().split())
+            client.wait(job.id, TIMEOUT_SECONDS, poll=0.02)
             events = {event.type: event.at for event in client.events(job.id)}
             recorded, claimed = events["submitted"], events["started"]
             spans = [(posted, first), (posted, recorded), (recorded, claimed), (claimed, first),
@@ -100,7 +100,7 @@ def _measure(report: Report, directory: Path, url: str, jobs: int, *, warm: bool
 
 
 def _echo(url: str, times: int) -> list[float]:
-    """Milliseconds of so many round trips of a trivial Celery task."""
+    """Milliseconds of `times` round trips of a trivial Celery task."""
     environment = {**os.environ, celery_echo.VARIABLE: url}
     command = python_module("celery", "--quiet", "-A", celery_echo.__name__, "worker",
                             "--pool=threads", "--concurrency=1", "--loglevel=ERROR")  # fmt: skip
@@ -109,7 +109,7 @@ def _echo(url: str, times: int) -> list[float]:
     app = celery_echo.app
     app.conf.update(broker_url=url, result_backend=url)
     try:
-        celery_echo.echo.delay(0).get(timeout=PATIENCE_SECONDS)
+        celery_echo.echo.delay(0).get(timeout=TIMEOUT_SECONDS)
         return [timed(lambda: celery_echo.echo.delay(1).get(timeout=10)) for _ in range(times)]
     finally:
         app.close()
@@ -135,13 +135,13 @@ def _measure_order(report: Report, directory: Path, url: str, jobs: int) -> None
         redis.close()
     moved = sum(a != b for a, b in zip(submitted, claimed, strict=False))
     report.bar(f"of {jobs} jobs lost", len(set(submitted) - set(claimed)), 0)
-    report.bar(f"of {jobs} jobs given out twice", len(claimed) - len(set(claimed)), 0)
-    report.bar(f"of {jobs} jobs out of the order of their submission", moved, 0)
+    report.bar(f"of {jobs} jobs claimed twice", len(claimed) - len(set(claimed)), 0)
+    report.bar(f"of {jobs} jobs claimed out of order", moved, 0)
 
 
 @contextlib.contextmanager
 def _service(data: Path, workers: int, settings: Mapping[str, str]) -> Iterator[LocalService]:
-    """The running service, its Redis emptied before."""
+    """The running service, with an empty Redis."""
     with Redis.from_url(settings["SPECTRAIN_REDIS_URL"]) as redis:
         redis.flushall()
     with local_service(data, workers=workers, settings=settings) as service:

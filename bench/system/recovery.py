@@ -1,9 +1,9 @@
-"""From the loss of a worker to the first new training step on another, idle one.
+"""Measures the time from the loss of a worker to the first new step on another, idle worker.
 
-The service is the real one, with its default lease, two warm workers and a Redis that writes
-every change to disk. The worker that runs the built-in workload gets SIGKILL again and again,
-then SIGTERM; the job goes on at the other. All times come from the receipts of the attempts: the
-training's own step counter says when its first step was done.
+The service is real, with its default lease, two warm workers and a Redis that writes every change
+to disk. The worker that runs the built-in workload repeatedly gets SIGKILL, then SIGTERM; the job
+resumes on the other one. All times come from the receipts of the attempts: the training's own step
+counter has the time of its first step.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from jobs.model.states import State
 from jobs.model.workers import WorkerState
 from jobs.settings import Settings
 
-# A worker is warm this long after its start, also on a busy machine.
+# A worker is warm this long after its start, even on a busy machine.
 _WARM_SECONDS = 10.0
 _PATIENCE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What one interruption cost, in seconds."""
+    """The cost of one interruption in seconds."""
 
     all: float  # from the signal to the end of the first new step
     end: float  # from the signal to the end of the attempt in the record
@@ -45,7 +45,7 @@ class Recovery:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Interrupt and measure; 1 when a bar is broken."""
+    """Interrupt and measure; return 1 if a limit is exceeded."""
     arguments = options("recovery", kills=12, stops=20).parse_args(argv)
     lease = Settings(lease_seconds=15.0).lease_seconds
     report = Report("recovery", {**vars(arguments), "lease_seconds": lease})
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 def _measure(
     report: Report, name: str, number: signal.Signals, times: int, lease: float
 ) -> dict[str, float]:
-    """Adds what `times` such signals to the worker cost; the medians, by the fields' names."""
+    """Adds the cost of `times` such signals to the worker; returns the medians by field."""
     settings = {"SPECTRAIN_LEASE_SECONDS": f"{lease:g}"}
     spec: dict[str, Any] = SPEC.model_dump(mode="json", exclude_unset=True)
     spec["train"]["steps"] = 10**6
@@ -84,14 +84,14 @@ def _measure(
         field: report.add(f"{name}: {title}", "s", [getattr(each, field) for each in found])
         for field, title in rows.items()
     }
-    report.add(f"{name}: computed twice", "steps", [each.recomputed for each in found])
+    report.add(f"{name}: recomputed", "steps", [each.recomputed for each in found])
     return medians
 
 
 def _recovery(
     service: LocalService, client: Client, job_id: str, number: signal.Signals
 ) -> Recovery:
-    """Sends the signal to the job's worker, and waits for the job's first step at another."""
+    """Sends the signal to the job's worker and waits for the job's first step on another one."""
     striker = Signal(service, Target.WORKER, number)
 
     def ready() -> bool:
@@ -109,15 +109,15 @@ def _recovery(
     wait_for(ready, _PATIENCE_SECONDS)
     before, struck = client.get(job_id), time.time()
     if striker.strike(before) is None:
-        raise RuntimeError(f"the worker of job {job_id} is not there")
+        raise RuntimeError(f"the worker of job {job_id} does not exist")
 
-    def goes_on() -> JobView | None:
+    def resumed() -> JobView | None:
         time.sleep(0.05)
         job = client.get(job_id)
         done = job.progress.first_step_seconds if job.progress else None
         return job if job.attempt > before.attempt and done is not None else None
 
-    wait_for(goes_on, _PATIENCE_SECONDS)
+    wait_for(resumed, _PATIENCE_SECONDS)
     job = client.get(job_id)
     ended, now, progress = job.attempts[-2], job.attempts[-1], job.progress
     assert progress is not None

@@ -1,9 +1,9 @@
-"""What a full store costs Redis: claim, renew, list beside 100,000 finished and 10,000 queued jobs.
+"""Measures claim, renew and list with 100,000 finished and 10,000 queued jobs in Redis.
 
-The records are made by the service's own calls, on a Redis configured as `spectrain up` does it.
-Time on the Redis side is what its SLOWLOG says of all the commands of one call; what the client
-waits for comes beside it. Then 1,000 workers keep their jobs' leases and their own entries in the
-register, at the pace of real ones, and Redis says how much processor that took.
+The service's own calls make the records, on a Redis configured as by `spectrain up`. The time in
+Redis is that of all commands of one call in its SLOWLOG; the time that the client waits is reported
+as well. Then 1,000 workers renew their jobs' leases and their entries in the registry at the real
+rate, and Redis reports the processor time that this took.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from jobs.store.registry import WorkerRegistry
 
 _AGING_SECONDS = 3600.0
 _LEASE_SECONDS = 15.0
-# What a busy worker does, in seconds between one and the next: worker.attempt.lease,
+# The intervals of a busy worker's calls in seconds: worker.attempt.lease,
 # worker.cluster.registration.
 _RENEW_SECONDS = _LEASE_SECONDS / 5
 _LIMITS_SECONDS = _LEASE_SECONDS
@@ -47,7 +47,7 @@ _SPEC: dict[str, Any] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fill a store and measure it; 1 when a bar is broken."""
+    """Fill a store and measure it; return 1 if a limit is exceeded."""
     parser = options("scale", finished=100_000, queued=10_000, workers=1000, calls=2000, seconds=30)
     arguments = parser.parse_args(argv)
     report = Report("scale", vars(arguments))
@@ -62,13 +62,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _fill(report: Report, store: JobStore, finished: int, queued: int) -> None:
-    """Makes the records; adds what each takes of Redis' memory."""
-    dice = random.Random(1)
-    store.redis.config_set("appendfsync", "no")  # the filling is not what is measured
+    """Makes the records; adds the memory that each takes in Redis."""
+    rng = random.Random(1)
+    store.redis.config_set("appendfsync", "no")  # filling is not measured
     for name, number in (("finished", finished), ("queued", queued)):
         before = store.redis.info("memory")["used_memory"]
         for _ in range(number):
-            spec = JobSpec(name="wave_rgd_qfe", priority=dice.randrange(10), **_SPEC)
+            spec = JobSpec(name="wave_rgd_qfe", priority=rng.randrange(10), **_SPEC)
             store.submit(spec)
             if name == "finished":
                 _finish(store, store.claim("default", "worker"))
@@ -88,7 +88,7 @@ def _finish(store: JobStore, job: Job | None) -> None:
 
 
 def _measure_calls(report: Report, store: JobStore, calls: int) -> list[Job]:
-    """Adds the time of each call; the jobs that were claimed."""
+    """Adds the time of each call; returns the claimed jobs."""
     running: list[Job] = []
 
     def claim() -> None:
@@ -100,7 +100,7 @@ def _measure_calls(report: Report, store: JobStore, calls: int) -> list[Job]:
         job = random.choice(running)
         store.renew(job.id, job.attempt, _PROGRESS)
 
-    def look() -> None:
+    def position() -> None:
         store.queues.position(next(queued))
 
     _measure(report, store, "claim", claim, calls)
@@ -115,14 +115,14 @@ def _measure_calls(report: Report, store: JobStore, calls: int) -> list[Job]:
         page = partial(page_of, store, query)
         _measure(report, store, f"list {name}", page, calls // 10)
     queued = store.newest(state=State.QUEUED)
-    _measure(report, store, "place in the queue", look, calls // 10)
+    _measure(report, store, "place in the queue", position, calls // 10)
     return running
 
 
 def _measure(
     report: Report, store: JobStore, name: str, call: Callable[[], object], times: int
 ) -> None:
-    """Adds what `call` takes on the Redis side, held against 5 ms, and what its caller waits."""
+    """Adds the time of `call` in Redis, limited to 5 ms, and the time that its caller waits."""
     redis = store.redis
     redis.config_set("slowlog-max-len", 10_000)
     waited = [timed(call) for _ in range(times)]
@@ -142,7 +142,7 @@ def _measure(
 
 
 def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], seconds: float) -> None:
-    """Adds the processor time of Redis while so many workers keep their leases."""
+    """Adds the processor time of Redis while the workers of `jobs` renew their leases."""
     registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=_LEASE_SECONDS)
 
     def renew_entry(job: Job) -> None:
@@ -151,7 +151,7 @@ def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], secon
 
     for job in jobs:
         renew_entry(job)
-    # Each call at its pace, evenly spread: (time, period, what is called).
+    # The calls at their rates, evenly spread: (time, period, call, job).
     due = [
         (number / len(jobs) * period, period, call, job)
         for number, job in enumerate(jobs)
@@ -175,7 +175,7 @@ def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], secon
     share = (_processor_seconds(store) - before) / elapsed * 100
     report.add(f"calls of {len(jobs)} workers", "/s", [len(plan) / elapsed])
     report.notes.append(f"{len(plan)} calls planned for {seconds:g} s took {elapsed:.1f} s")
-    report.bar(f"percent of a core for {len(jobs)} workers that keep leases", share, 10.0)
+    report.bar(f"percent of a core for {len(jobs)} workers that renew leases", share, 10.0)
 
 
 def _processor_seconds(store: JobStore) -> float:

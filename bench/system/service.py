@@ -1,4 +1,4 @@
-"""A service, or the Redis of one, for as long as a measurement takes."""
+"""Starts a service, or only its Redis, for the duration of a measurement."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from api.local.redis_server import RedisConfig, find_redis_server
 from api.local.service import LocalService
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 @contextlib.contextmanager
 def redis_server(directory: Path) -> Iterator[RedisConfig]:
-    """A Redis like that of `spectrain up`, empty."""
+    """An empty Redis, configured as by `spectrain up`."""
     config = RedisConfig(directory / "redis")
     command = [find_redis_server(), str(config.path)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -32,7 +32,7 @@ def redis_server(directory: Path) -> Iterator[RedisConfig]:
 def local_service(
     data: Path, *, workers: int, settings: Mapping[str, str] | None = None
 ) -> Iterator[LocalService]:
-    """A service of its own on the CPU, Redis included unless the settings name one."""
+    """A separate service on the CPU, with its own Redis unless the settings name one."""
     service = LocalService(data, workers=workers, device="cpu", settings=settings, isolated=True)
     service.start()
     try:
@@ -41,10 +41,10 @@ def local_service(
         service.stop()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
-    """Returns when `condition` is true; raises TimeoutError after so many seconds."""
+def wait_for(condition: Callable[[], object], seconds: float = TIMEOUT_SECONDS) -> None:
+    """Waits until `condition` is true; raises `TimeoutError` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError("what the benchmark waits for did not come about")
+            raise TimeoutError("the condition that the benchmark waits for did not come true")
         time.sleep(0.001)

@@ -1,10 +1,10 @@
-"""Does a service whose Redis and whose object store stall again and again lose a healthy job?
+"""Measures whether stalls of Redis and of the object store make the service lose a healthy job.
 
 Real parts: two workers with a job each, the API and its reaper, a Redis that writes every change
 to disk, an S3 server. For an hour (`--minutes`) Redis is stopped (SIGSTOP) for ten seconds at
-random moments, and the store for up to twenty; then Redis is killed and stays away for five
-(`--outage`). Every attempt but the first ones would be a false loss. So that a service which judges
-nobody cannot pass, a worker is killed at the end: that loss has to be found.
+random times, and the store for up to twenty; then Redis is killed for five minutes (`--outage`).
+Any second attempt would be a false loss. At the end a worker is killed, and that loss must be
+detected: a service that never detects losses does not pass.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ manager.wait()
 
 @dataclass
 class Stalls:
-    """Stops a process by SIGSTOP at random moments, for a while each, in a thread of its own."""
+    """Stops a process with SIGSTOP for a while at random times, in a thread of its own."""
 
     name: str
     pid: int
     seconds: tuple[float, float]
-    dice: random.Random
+    rng: random.Random
     lasted: list[float] = field(default_factory=list)
 
     def run(self, end: threading.Event) -> None:
-        """Goes on until `end`; the process runs afterwards."""
+        """Runs until `end` is set, and leaves the process running."""
         process = psutil.Process(self.pid)
-        while not end.wait(self.dice.uniform(*_BETWEEN_SECONDS)):
-            seconds, start = self.dice.uniform(*self.seconds), time.monotonic()
+        while not end.wait(self.rng.uniform(*_BETWEEN_SECONDS)):
+            seconds, start = self.rng.uniform(*self.seconds), time.monotonic()
             process.suspend()
             try:
                 end.wait(seconds)
@@ -83,7 +83,7 @@ class Stalls:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Stall both for so long; 1 when a healthy job was taken for lost, or a lost one not."""
+    """Stall both; return 1 if a healthy job was found lost, or a lost one was not."""
     arguments = options("stalls", minutes=60.0, outage=5.0, seed=1).parse_args(argv)
     report = Report("stalls", vars(arguments))
     with tempfile.TemporaryDirectory() as directory:
@@ -92,14 +92,14 @@ def main(argv: Sequence[str]) -> int:
             s3_store() as (server, port),
             local_service(data, workers=2, settings=environment(port)) as service,
         ):
-            dice = [random.Random(arguments.seed + number) for number in range(2)]
+            rng = [random.Random(arguments.seed + number) for number in range(2)]
             _measure(
                 report,
                 service,
                 data,
                 [
-                    Stalls("Redis", service.redis[0], (_REDIS_SECONDS,) * 2, dice[0]),
-                    Stalls("the object store", server, _STORE_SECONDS, dice[1]),
+                    Stalls("Redis", service.redis[0], (_REDIS_SECONDS,) * 2, rng[0]),
+                    Stalls("the object store", server, _STORE_SECONDS, rng[1]),
                 ],
                 arguments.minutes * 60,
                 arguments.outage * 60,
@@ -133,11 +133,11 @@ def _measure(
                 thread.join()
         for stall in stalls:
             report.add(f"stalls of {stall.name}", "s", stall.lasted)
-        _take_away(service, outage)
-        # Longer than the reaper watches and a lease lasts: what it takes for lost is so by then.
+        _restart_redis(service, outage)
+        # Longer than the reaper's observation and a lease: any false loss is found by then.
         time.sleep(40.0)
         found = [client.get(job.id) for job in jobs]
-        report.add("Redis away", "s", [outage])
+        report.add("Redis outage", "s", [outage])
         between = [pause for job in found for pause in pauses(data, job)]
         report.add("from one step of the training to the next", "s", between)
         report.add("of each job, done", "steps", [steps_of(job) for job in found])
@@ -152,8 +152,8 @@ def _measure(
             client.wait(job.id, timeout=120)
 
 
-def _take_away(service: LocalService, seconds: float) -> None:
-    """Kills Redis, and starts it again so much later."""
+def _restart_redis(service: LocalService, seconds: float) -> None:
+    """Kills Redis and restarts it after `seconds`."""
     (pid,) = service.redis
     os.kill(pid, signal.SIGKILL)
     time.sleep(seconds)
@@ -162,7 +162,7 @@ def _take_away(service: LocalService, seconds: float) -> None:
 
 
 def _kill(service: LocalService, client: Client, jobs: Sequence[JobView]) -> int:
-    """How many attempts were found lost after a worker was killed; it is not started again."""
+    """The number of attempts found lost after one worker was killed for good."""
     os.kill(service.workers[0], signal.SIGKILL)
 
     def lost() -> int:
@@ -175,12 +175,12 @@ def _kill(service: LocalService, client: Client, jobs: Sequence[JobView]) -> int
 
 
 def steps_of(job: JobView) -> int:
-    """The steps that a job says it has made."""
+    """The number of steps in the job's progress."""
     return job.progress.step if job.progress and job.progress.step is not None else 0
 
 
 def pauses(data: Path, job: JobView) -> list[float]:
-    """Seconds between the rows that the running attempt has written to its scratch disk."""
+    """Seconds between the rows of the running attempt on its scratch disk."""
     (path,) = (data / "scratch").glob(f"**/{job.id}/**/metrics.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     times = [row["timestamp"] for row in rows]

@@ -1,13 +1,12 @@
-"""A checkpoint on its way to an object store and back, beside boto3, and what training pays for it.
+"""Measures a checkpoint's way to an object store and back against boto3, and its cost in training.
 
-Three processes: a training loop on one thread, the uploader, and an S3 server, which lies on
-another machine in earnest and so has one processor here, on which it gives way to the two others
-(nice 19). The uploader sends a checkpoint of `--mb` by the service's own publication (fence, data,
-commit record, link) while the loop trains, and by `boto3.upload_file`; then it restores the run,
-verified, and fetches the same object by `boto3.download_file`. All take turns at going first. The
-loop's steps while somebody uploads are held against those just before and after. What the store
-itself costs the loop counts in full: how much that is, is seen while the same bytes are sent by
-`sendfile`.
+Three processes: a training loop on one thread, the uploader, and an S3 server. In production the
+server runs on another machine, so here it has one processor and the lowest priority (nice 19). The
+uploader sends a checkpoint of `--mb` with the service's own publication (fence, data, commit
+record, link) and with `boto3.upload_file` while the loop trains; then it restores and verifies the
+run, and downloads the same object with `boto3.download_file`. The order changes from turn to turn.
+The loop's steps during an upload are compared with those just before and after it. The cost of the
+store itself counts in full; sending the same bytes with `sendfile` shows how large it is.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ from worker.files.scratch import Restored, Scratch
 _QUIET_SECONDS = 3.0
 _MB = 1 << 20
 _PIECE = 8 * _MB
-_MOST_MEMORY = 128.0  # MB: of parts on their way, whatever the checkpoint's size
+_MOST_MEMORY = 128.0  # MB: of parts in transit, for any size of checkpoint
 
 Taken = dict[str, float]
 
 
 class Uploader:
-    """What the uploader's process does: our way and boto3's, each with one run for each turn."""
+    """The work of the uploader's process: our method and boto3's, with one run for each turn."""
 
     def __init__(self, directory: Path, megabytes: int) -> None:
         self._directory = directory
@@ -68,7 +67,7 @@ class Uploader:
         )
 
     def ours_up(self, turn: int) -> None:
-        """Publishes a run that has one checkpoint."""
+        """Publishes a run with one checkpoint."""
         fence = Fence(f"run{turn}", 1)
         scratch = Scratch(self._directory, fence.run, fence.attempt)
         with scratch.held():
@@ -91,11 +90,11 @@ class Uploader:
             assert restored.checkpoint == self._record
 
     def boto_up(self, turn: int) -> None:
-        """The same file by boto3, with its defaults."""
+        """Uploads the same file with boto3's defaults."""
         self._boto.upload_file(str(self._file), BUCKET, f"boto{turn}")
 
     def plain_up(self, turn: int) -> None:
-        """The same bytes with next to no work of the sender's: what the store itself costs."""
+        """Sends the same bytes with almost no work for the sender: the cost of the store itself."""
         with self._file.open("rb") as file:
             for offset in range(0, self._record.size, _PIECE):
                 size = min(_PIECE, self._record.size - offset)
@@ -110,7 +109,7 @@ class Uploader:
                 assert answer.status == 200
 
     def boto_down(self, turn: int) -> None:
-        """The same object by boto3, with its defaults."""
+        """Downloads the same object with boto3's defaults."""
         target = self._directory / "downloaded"
         self._boto.download_file(BUCKET, f"boto{turn}", str(target))
         target.unlink()
@@ -124,7 +123,7 @@ class Uploader:
 
 
 def _in_background(action: Callable[[], None]) -> None:
-    """Calls it once, as the supervisor does beside a training."""
+    """Calls `action` once, as the supervisor does during training."""
     done, overtaken = threading.Event(), threading.Event()
 
     def once() -> None:
@@ -141,12 +140,12 @@ def _in_background(action: Callable[[], None]) -> None:
 
 
 def _serve(pipe: Connection, directory: Path, megabytes: int, store: dict[str, str]) -> None:
-    """The uploader's process: does what it is told; tells the seconds and the memory it took."""
+    """The uploader's process: executes commands and reports their time and memory."""
     os.environ.update(store)
     uploader, peak = Uploader(directory, megabytes), PeakMemory()
     pipe.send(None)
-    while (asked := pipe.recv()) is not None:
-        name, turn = asked
+    while (command := pipe.recv()) is not None:
+        name, turn = command
         peak.restart()
         start, cpu = time.perf_counter(), time.process_time()
         getattr(uploader, name)(turn)
@@ -155,7 +154,7 @@ def _serve(pipe: Connection, directory: Path, megabytes: int, store: dict[str, s
 
 
 class TrainingLoop:
-    """A training loop in a process of its own: steps of some ten milliseconds on one thread."""
+    """A training loop in a process of its own: steps of about ten milliseconds on one thread."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -168,15 +167,15 @@ class TrainingLoop:
         self._process.start()
 
     def step_seconds(self, meanwhile: Callable[[], object]) -> float:
-        """Seconds of a step, on average, while something else goes on."""
+        """The average seconds of a step while `meanwhile` runs."""
         self._wanted.set()
-        first, start = self._look()
+        first, start = self._next_step()
         meanwhile()
-        last, end = self._look()
+        last, end = self._next_step()
         return (end - start) / (last - first)
 
     def pause(self) -> None:
-        """Trains no further until it is asked for its steps again."""
+        """Stops training until `step_seconds` is called again."""
         self._wanted.clear()
 
     def end(self) -> None:
@@ -185,7 +184,7 @@ class TrainingLoop:
         self._wanted.set()
         self._process.join()
 
-    def _look(self) -> tuple[float, float]:
+    def _next_step(self) -> tuple[float, float]:
         """The number of steps and the time, at the end of the next step."""
         before = self._progress[0]
         while self._progress[0] == before:
@@ -208,7 +207,7 @@ def _train(wanted: Event, ended: Event, progress: Any) -> None:
 def _uploader(
     directory: Path, megabytes: int, store: dict[str, str]
 ) -> Iterator[Callable[[str, int], Taken]]:
-    """Has the uploader's process do something by its name, for a turn; what it took."""
+    """A function that calls a method of the uploader's process and returns what it took."""
     context = multiprocessing.get_context("spawn")
     pipe, its_end = context.Pipe()
     process = context.Process(target=_serve, args=(its_end, directory, megabytes, store))
@@ -230,9 +229,11 @@ def _uploader(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Send and fetch in turns; 1 when a bar is broken."""
+    """Upload and download in turns; return 1 if a limit is exceeded."""
     parser = options("storage", mb=1000, turns=6)
-    parser.add_argument("--dir", default=None, help="where to write; a temporary directory")
+    parser.add_argument(
+        "--dir", default=None, help="directory to write to (default: a temporary one)"
+    )
     arguments = parser.parse_args(argv)
     cores = len(os.sched_getaffinity(0))
     report = Report("storage", {"mb": arguments.mb, "turns": arguments.turns, "cores": cores})
@@ -251,7 +252,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _turn(loop: TrainingLoop, ask: Callable[[str, int], Taken], number: int) -> dict[str, Taken]:
-    """What each way took, up and down; who goes first changes from turn to turn."""
+    """What each method took, up and down; the order changes from turn to turn."""
     ways = ("ours", "boto") if number % 2 else ("boto", "ours")
     uploads = [f"{way}_up" for way in (*ways, "plain")]
     uploads = uploads[number % 3 :] + uploads[: number % 3]
@@ -270,7 +271,7 @@ def _turn(loop: TrainingLoop, ask: Callable[[str, int], Taken], number: int) -> 
         after = quiet()
         taken[name] |= {"step": 1e3 * during, "alone": 1e3 * (before + after) / 2}
         before = after
-    loop.pause()  # nobody trains while its run is restored
+    loop.pause()  # no training runs during a restore
     for name in (f"{way}_down" for way in ways):
         taken[name] = ask(name, number)
     ask("forget", number)
@@ -295,7 +296,7 @@ def _report(report: Report, megabytes: int, turns: Sequence[dict[str, Taken]]) -
 
 
 def _report_steps(report: Report, turns: Sequence[dict[str, Taken]]) -> None:
-    """How much slower the training was."""
+    """Adds the slowdown of the training."""
     report.add("a step alone", "ms", [turn["ours_up"]["alone"] for turn in turns])
     labels = {"plain": "sendfile", "boto": "boto3.upload_file", "ours": "publication"}
     for way, label in labels.items():

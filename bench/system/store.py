@@ -1,4 +1,4 @@
-"""An object store for benchmarks, and a way to it that can be taken away."""
+"""Starts an object store for benchmarks, and a proxy to it that can refuse connections."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PARTS = ("s3.port", "filer.port", "volume.port", "master.port", "admin.port")
 
 @contextlib.contextmanager
 def s3_store(*, beside_others: bool = False) -> Iterator[tuple[int, int]]:
-    """Process id and port of a SeaweedFS, the store of docker-compose.yml, with an empty bucket.
+    """The process id and port of a SeaweedFS, the store in docker-compose.yml, with an empty bucket.
 
-    `beside_others`: it has one processor, on which it gives way to all else.
+    `beside_others`: it gets one processor and the lowest priority.
     """
     ports = {name: free_port() for part in _PARTS for name in (part, f"{part}.grpc")}
-    # Where SeaweedFS itself keeps what is in the bucket: there when S3 has been answering.
+    # The bucket's directory in SeaweedFS: it exists once S3 answers.
     bucket = f"http://127.0.0.1:{ports['filer.port']}/buckets/{BUCKET}/"
 
     def has_bucket() -> bool:
@@ -50,7 +50,7 @@ def s3_store(*, beside_others: bool = False) -> Iterator[tuple[int, int]]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        if beside_others:  # told before it has started its threads
+        if beside_others:  # before it starts its threads
             os.setpriority(os.PRIO_PROCESS, server.pid, 19)
             os.sched_setaffinity(server.pid, {max(os.sched_getaffinity(0))})
         try:
@@ -62,7 +62,7 @@ def s3_store(*, beside_others: bool = False) -> Iterator[tuple[int, int]]:
 
 
 def environment(port: int) -> dict[str, str]:
-    """What a service needs to keep its runs in the store that is reached by that port."""
+    """The settings of a service that keeps its runs in the store at this port."""
     return {
         **KEYS,
         "SPECTRAIN_STORAGE_URL": f"s3://{BUCKET}/bench",
@@ -73,8 +73,8 @@ def environment(port: int) -> dict[str, str]:
     }
 
 
-class Way:
-    """A port that leads to another one, until it is closed: then connections are refused."""
+class Proxy:
+    """A port that forwards to another one; while closed it refuses connections."""
 
     def __init__(self, port: int) -> None:
         self.port = free_port()
@@ -83,12 +83,12 @@ class Way:
         self.open()
 
     def open(self) -> None:
-        """Takes connections."""
+        """Accepts connections."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def close(self) -> None:
-        """Refuses connections, and ends those that there are."""
+        """Refuses connections and closes the existing ones."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         while self._connections:
