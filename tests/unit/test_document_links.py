@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import itertools
@@ -84,6 +85,30 @@ def test_every_dotted_name_that_a_document_names_exists(path: Path) -> None:
         if name in PROPOSED or name.endswith((".py", ".yaml", ".md", ".json")):
             continue
         assert resolves(name) or is_value(name), f"there is no {name}"
+
+
+def defined(path: Path) -> set[str]:
+    """The names that a file defines; methods as `Class.method`."""
+    text = path.read_text()
+    if path.suffix == ".lua":
+        return set(re.findall(r"^local function (\w+)", text, re.M))
+    found = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            inner = (one.name for one in node.body if isinstance(one, ast.FunctionDef))
+            found |= {f"{node.name}.{name}" for name in inner}
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {one.id for one in targets if isinstance(one, ast.Name)}
+    return found
+
+
+@documents
+def test_a_document_says_rightly_in_which_file_a_name_is(path: Path) -> None:
+    for name, file in re.findall(r"`([\w.]+)` in\s+`([\w/]+\.(?:py|lua))`", prose(path)):
+        assert name in defined(ROOT / file), f"{file} defines no {name}"
 
 
 def is_value(name: str) -> bool:
