@@ -25,7 +25,7 @@ from monitoring import step_counter
 from monitoring.metrics import append_log
 from monitoring.storage.s3 import bucket
 from worker import consumer
-from worker.attempt import lease, outcome, supervisor
+from worker.attempt import lease, outcome, retry
 from worker.attempt.context import WorkerContext
 from worker.files import output
 from worker.gpu import health
@@ -127,7 +127,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "a worker that stood still": (
         f"{DECISIONS}/0012-a-worker-that-stood-still-asks-before-it-publishes.md",
-        lambda: f"publication pass began longer than {part(lease.ABSENCE)} a lease ago",
+        lambda: f"publication pass began longer than {part(lease.MAX_PAUSE)} a lease ago",
     ),
     "reconnect": (
         f"{DECISIONS}/0003-reconnect-to-redis-twice-a-second.md",
@@ -205,8 +205,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
     "patience with storage": (
         "docs/failures.md",
         lambda: (
-            "At the start and the end of an attempt, up to "
-            f"{supervisor._STORAGE_PATIENCE_SECONDS / 60:g} min."
+            f"At the start and the end of an attempt, up to {retry._OUTAGE_SECONDS / 60:g} min."
         ),
     ),
     "last lines": ("docs/failures.md", lambda: f"its last {outcome._TAIL_LINES} lines"),

@@ -111,6 +111,18 @@ def test_a_document_says_rightly_in_which_file_a_name_is(path: Path) -> None:
         assert name in defined(ROOT / file), f"{file} defines no {name}"
 
 
+def test_the_guide_for_contributors_answers_where_things_are() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    section = text.partition("\n## Where to find things\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+\?) \| (.+) \|$", section, re.M)
+    assert len(rows) >= 10
+    for subject in ("lost job", "checkpoint committed", "spot notice", "queue's order"):
+        (answer,) = (answer for question, answer in rows if subject in question)
+        assert re.search(r"`\w+` in `[\w/]+\.(py|lua)`", answer), subject
+    for question, answer in rows:
+        assert re.search(r"`[\w/]+(\.py|\.lua|/)`", answer), question
+
+
 def is_value(name: str) -> bool:
     """Whether it is a value of the Helm chart."""
     value = yaml.safe_load((ROOT / "helm/spectrain/values.yaml").read_text())
