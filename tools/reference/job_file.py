@@ -64,7 +64,7 @@ def _row(
     is_section = "properties" in inner
     kind = type_of(field, definitions)
     limits = "" if is_section else limits_of(field)
-    default = "required" if required else "its own keys'" if is_section else default_of(field)
+    default = "required" if required else "see below" if is_section else default_of(field)
     if is_section and field.get("default", ...) is None:
         default = "`null`"
     about = field.get("description") or inner.get("description", "")

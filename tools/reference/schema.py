@@ -79,11 +79,11 @@ def _limits(schema: Schema) -> Iterator[str]:
     for option in schema.get("anyOf", ()):
         yield from _limits(option)
     for item in [schema.get("items"), *schema.get("patternProperties", {}).values()]:
-        if isinstance(item, Mapping) and (words := limits_of(item)):
+        if isinstance(item, Mapping) and (words := ", ".join(_limits(item))):
             yield f"each: {words}"
     for pattern in schema.get("patternProperties", {}):
         yield f"keys match {code(pattern)}"
-    if "propertyNames" in schema and (words := limits_of(schema["propertyNames"])):
+    if "propertyNames" in schema and (words := ", ".join(_limits(schema["propertyNames"]))):
         yield f"keys: {words}"
 
 
