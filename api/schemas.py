@@ -1,4 +1,4 @@
-"""What goes over the wire beside a job's specification: the models that server and client share."""
+"""The wire models that server and client share, beside the specification of a job."""
 
 from __future__ import annotations
 
@@ -18,108 +18,113 @@ INSTANCE = "Spectrain-Instance"
 
 
 class _Wire(BaseModel):
-    """A newer server may say more than an older client knows."""
+    """An older client ignores fields of a newer server."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class JobView(Job):
-    """A job, and what only the service can tell about it."""
+    """A job, with the fields that only the service can compute."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     queue_position: int | None = Field(
-        None, description="Jobs of its pool that go before it; null unless it waits for a worker."
+        None, description="Jobs of the pool ahead of this one; null unless it waits for a worker."
     )
     goodput: float | None = Field(
         None,
-        description="Time spent on steps that count, as a share of the time since the first start; "
-        "null for a job without steps.",
+        description="Share of the time since the first start that was spent on steps that count, "
+        "0 to 1; null for a job without steps.",
     )
     files: str = Field("", description="URL of the run's directory in storage.")
 
 
 class JobPage(_Wire):
-    """Jobs, newest first."""
+    """A page of jobs, newest first."""
 
-    jobs: list[Job]
+    jobs: list[Job] = Field(description="The jobs of this page.")
     cursor: str | None = Field(
-        None, description="Give it back for the next page; null on the last one."
+        None, description="`cursor` of the next page; null on the last page."
     )
 
 
 class EventPage(_Wire):
-    """What happened to a job, oldest first."""
+    """A page of a job's events, oldest first."""
 
-    events: list[Event]
+    events: list[Event] = Field(description="The events of this page.")
     after: str | None = Field(
-        None, description="Give it back for what happened since; null before the first event."
+        None, description="`after` of the next page; null before the first event."
     )
 
 
 class MetricsPage(_Wire):
-    """Rows of a run's metrics.jsonl by step; a value that is not finite is null."""
+    """A page of metrics, in the order of the file."""
 
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = Field(
+        description="Rows of metrics.jsonl: `step`, `timestamp` (seconds since the epoch) and "
+        "each metric by name."
+    )
     after_step: int | None = Field(
-        None, description="Give it back for the rows since; null before the first row."
+        None, description="`after_step` of the next page; null before the first row."
     )
 
 
 class Artifact(_Wire):
     """A file of a run."""
 
-    path: str = Field(description="Path below the run's directory.")
-    size: int = Field(description="Bytes.")
-    modified: float = Field(description="Time of its last change, seconds since the epoch.")
+    path: str = Field(description="Path of the file within the run's directory.")
+    size: int = Field(description="Size, bytes.")
+    modified: float = Field(description="Time of the last change, seconds since the epoch.")
 
 
 class ArtifactList(_Wire):
     """The files of a run, by path."""
 
-    artifacts: list[Artifact]
+    artifacts: list[Artifact] = Field(description="The files.")
 
 
 class WorkerList(_Wire):
-    """The workers that are there, by pool and name."""
+    """The registered workers, by pool and name."""
 
-    workers: list[Worker]
+    workers: list[Worker] = Field(description="The workers.")
 
 
 class PoolList(_Wire):
     """The pools that have workers or ever had a job, by name."""
 
-    pools: list[Pool]
+    pools: list[Pool] = Field(description="The pools.")
 
 
 class Health(_Wire):
-    """What was looked at, and `ok` for each."""
+    """The result of a health check."""
 
-    status: str = "ok"
-    checks: dict[str, str] = Field(default_factory=dict)
+    status: str = Field("ok", description="`ok`.")
+    checks: dict[str, str] = Field(
+        default_factory=dict, description="`ok` for each part that was checked."
+    )
 
 
 class FieldError(_Wire):
     """Why one value was refused."""
 
-    field: str = Field(description="Path of the field, such as `train.model.d_model`.")
-    given: str = Field(description="What was given there, shortened.")
-    allowed: str = Field(description="What is allowed there.")
+    field: str = Field(description="Path of the field: `train.model.d_model`.")
+    given: str = Field(description="The given value as JSON, shortened.")
+    allowed: str = Field(description="What the field allows.")
 
 
 class Problem(_Wire):
-    """An error, as RFC 9457 has it."""
+    """An error (RFC 9457)."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
+    type: str = Field("about:blank", description="Type of the problem; `about:blank`.")
+    title: str = Field(description="Phrase of the HTTP status.")
+    status: int = Field(description="HTTP status.")
+    detail: str = Field(description="What went wrong, and what to do, as a sentence.")
     errors: list[FieldError] | None = Field(None, description="Every field that was refused.")
-    state: str | None = Field(None, description="What the job is that forbids the call.")
+    state: str | None = Field(None, description="State of the job that forbids the call.")
 
 
 def _no_null(schema: dict[str, Any]) -> None:
-    """A parameter is left out or has a value: a URL cannot say null."""
+    """Removes null from the schema: a query parameter is absent or has a value."""
     for name, field in schema.get("properties", {}).items():
         if field.get("default", ...) is None:
             (value,) = (part for part in field["anyOf"] if part != {"type": "null"})
@@ -134,44 +139,47 @@ class Query(BaseModel):
 
 
 class JobQuery(Query):
-    """Which jobs to list; a page may hold fewer than `limit` before the last one."""
+    """Which jobs to list; a page may hold fewer than `limit` jobs and not be the last one."""
 
     state: State | None = Field(None, description="Only jobs in this state.")
     label: list[Annotated[str, Field(pattern=r"^[^:]+:")]] = Field(
-        default_factory=list, description="Only jobs with this label, `key:value`; repeatable."
+        default_factory=list,
+        description="Only jobs with this label, `key:value`; repeat it for several labels.",
     )
     pool: str | None = Field(None, description="Only jobs of this pool.")
-    name: str | None = Field(None, description="Only jobs of this name.")
-    limit: int = Field(50, ge=1, le=200, description="Most jobs in one page.")
+    name: str | None = Field(None, description="Only jobs with this name.")
+    limit: int = Field(50, ge=1, le=200, description="Largest number of jobs in the page.")
     cursor: str | None = Field(
-        None, pattern=r"^[1-9][0-9]{0,14}$", description="From the page before."
+        None, pattern=r"^[1-9][0-9]{0,14}$", description="`cursor` of the previous page."
     )
 
 
 class DeleteQuery(Query):
-    """What goes with the job."""
+    """What to delete."""
 
-    files: bool = Field(False, description="Whether the run's files are deleted too.")
+    files: bool = Field(False, description="Whether to delete the files of the run as well.")
 
 
 class EventQuery(Query):
     """Which events to read."""
 
     after: str | None = Field(
-        None, pattern=r"^[0-9]{1,19}-[0-9]{1,19}$", description="From the page before."
+        None, pattern=r"^[0-9]{1,19}-[0-9]{1,19}$", description="`after` of the previous page."
     )
-    limit: int = Field(200, ge=1, le=1000, description="Most events in one page.")
+    limit: int = Field(200, ge=1, le=1000, description="Largest number of events in the page.")
 
 
 class LogQuery(Query):
     """Which part of the log to read."""
 
-    offset: int = Field(0, ge=0, lt=2**63, description="First byte.")
-    limit: int = Field(1_048_576, ge=1, le=16_777_216, description="Most bytes in one answer.")
+    offset: int = Field(0, ge=0, lt=2**63, description="Offset of the first byte.")
+    limit: int = Field(
+        1_048_576, ge=1, le=16_777_216, description="Largest number of bytes in the answer."
+    )
 
 
 class MetricsQuery(Query):
     """Which rows to read."""
 
-    after_step: int = Field(-1, ge=-1, lt=2**63, description="Only rows of later steps.")
-    limit: int = Field(1000, ge=1, le=10_000, description="Most rows in one page.")
+    after_step: int = Field(-1, ge=-1, lt=2**63, description="Only rows of steps after this one.")
+    limit: int = Field(1000, ge=1, le=10_000, description="Largest number of rows in the page.")

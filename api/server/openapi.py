@@ -16,6 +16,10 @@ from api.server.routes import Call
 
 _REF = "#/components/schemas/{model}"
 _TEXT = {"type": "string"}
+_PATH_ARGUMENTS = {
+    "job_id": "Id of the job.",
+    "path": "Path of the file within the run's directory.",
+}
 
 Mode = Literal["validation", "serialization"]
 References = Mapping[tuple[Any, Mode], dict[str, Any]]
@@ -81,7 +85,13 @@ def _operation(
 
 def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
     for name in call.path_arguments:
-        yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATH_ARGUMENTS.get(name, f"Name of the {_kind(call.path, name)}."),
+            "schema": _TEXT,
+        }
     for name, schema in query.get("properties", {}).items():
         about = {k: v for k, v in schema.items() if k not in {"title", "description"}}
         yield {
@@ -92,6 +102,12 @@ def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
         }
     for name, words in call.request_headers.items():
         yield {"name": name, "in": "header", "description": words, "schema": _TEXT}
+
+
+def _kind(path: str, argument: str) -> str:
+    """What a path argument names: `worker` in /v1/workers/{name}."""
+    before = path.partition(f"/{{{argument}}}")[0]
+    return before.rpartition("/")[2].removesuffix("s")
 
 
 def _responses(call: Call, refs: References) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What may be changed of a job that was submitted: JSON merge patch (RFC 7396) of a few fields."""
+"""Changes of a submitted job: a JSON merge patch (RFC 7396) of a few fields."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from jobs.model.workload import Strict
 
 
 class LimitsChange(Strict):
-    """New limits; those left out stay, null takes one away."""
+    """New limits; one that is left out stays, null removes one."""
 
-    run_seconds: float | None = Field(None, gt=0)
-    stall_seconds: float | None = Field(None, gt=0)
-    stop_on_nan: bool = True
+    run_seconds: float | None = Field(
+        None, gt=0, description="Longest run time of all attempts together, seconds."
+    )
+    stall_seconds: float | None = Field(
+        None, gt=0, description="Longest time without a new step, seconds."
+    )
+    stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss fails the job.")
 
 
 class JobChange(Strict):
-    """A change of a job; what is left out stays as it is."""
+    """A change of a job; a field that is left out stays as it is."""
 
-    priority: int = Field(5, ge=0, le=9, description="0 lowest, 9 highest.")
-    preemptible: bool = True
-    limits: LimitsChange = LimitsChange()
+    priority: int = Field(5, ge=0, le=9, description="0 (lowest) to 9 (highest).")
+    preemptible: bool = Field(True, description="Whether a job of higher priority may evict it.")
+    limits: LimitsChange = Field(LimitsChange(), description="Limits to change.")
     labels: dict[Name, LabelValue | None] = Field(
         default_factory=dict, max_length=64, description="Labels to set; null removes one."
     )

@@ -21,49 +21,62 @@ class _Value(BaseModel):
 
 
 class Measures(_Value):
-    """What an attempt has done and what it took, as far as its supervisor knows."""
+    """What an attempt has done and what it cost, as far as its supervisor knows."""
 
-    first_step: int | None = Field(None, description="The first step of this attempt.")
-    resumed_from: int | None = Field(None, description="Step of the checkpoint it started from.")
-    resumed_checksum: str | None = None
+    first_step: int | None = Field(None, description="First step of the attempt.")
+    resumed_from: int | None = Field(
+        None, description="Step of the checkpoint that the attempt resumed from; null: from none."
+    )
+    resumed_checksum: str | None = Field(
+        None, description="Checksum of that checkpoint, as in its commit record."
+    )
     steps_before: int | None = Field(
-        None, description="The last step that earlier attempts have published metrics of."
+        None, description="Last step of which earlier attempts published metrics."
     )
     checkpoint_step: int | None = Field(
         None,
-        description="Its newest committed checkpoint, as far as was heard: a worker that was lost "
-        "may have published one more, which the next attempt then starts from.",
+        description="Step of the newest committed checkpoint that the service heard of. A lost "
+        "worker may have published one more, which the next attempt then resumes from.",
     )
     restore_seconds: float | None = Field(
-        None, description="To fetch and verify the files that it started from."
+        None, description="Time to fetch and verify the files of the run, seconds."
     )
     first_step_seconds: float | None = Field(
-        None, description="From the claim to the end of its first step, the restore included."
+        None, description="Time from the claim to the end of the first step, seconds."
     )
-    step_seconds: float = Field(0.0, description="From the end of its first step to its last one.")
-    uploaded_bytes: int = Field(0, description="What was published to storage.")
+    step_seconds: float = Field(
+        0.0, description="Time from the end of the first step to the end of the last one, seconds."
+    )
+    uploaded_bytes: int = Field(0, description="Bytes published to storage.")
 
 
 class Attempt(Measures):
-    """The receipt of one attempt; times are seconds since the epoch, by the clock of Redis."""
+    """The receipt of one attempt."""
 
-    number: int = Field(description="1, 2, … : also the fencing number of its writes.")
-    worker: str
-    started_at: float
-    ended_at: float | None = None
-    reason: Reason | None = None
-    message: str = Field("", description="Why it ended, for a person.")
-    exit_code: int | None = None
-    last_step: int | None = Field(None, description="The last step done.")
-    steps_recomputed: int = Field(0, description="Steps that an earlier attempt had done already.")
+    number: int = Field(description="1 for the first attempt; also the fencing number of writes.")
+    worker: str = Field(description="Name of the worker that ran the attempt.")
+    started_at: float = Field(description="Time of the claim, seconds since the epoch.")
+    ended_at: float | None = Field(
+        None, description="Time of the end, seconds since the epoch; null while it runs."
+    )
+    reason: Reason | None = Field(None, description="Why the attempt ended; null while it runs.")
+    message: str = Field("", description="Why the attempt ended, as a sentence.")
+    exit_code: int | None = Field(
+        None, description="Exit status of the program; 128 + N when signal N ended it."
+    )
+    last_step: int | None = Field(None, description="Last completed step.")
+    steps_recomputed: int = Field(
+        0, description="Steps of this attempt that an earlier one had completed already."
+    )
     queue_seconds: float | None = Field(
-        None, description="From the time it could have run to the claim."
+        None, description="Time in the queue before the claim, backoff excluded, seconds."
     )
     detect_seconds: float | None = Field(
-        None, description="From the last sign of a lost attempt to the verdict."
+        None,
+        description="Time from the last sign of life of a lost attempt to the verdict, seconds.",
     )
     log_tail: list[str] = Field(
-        default_factory=list, description="Last lines of output of an attempt that went wrong."
+        default_factory=list, description="Last lines of output of an attempt that failed."
     )
 
     @property
@@ -82,36 +95,52 @@ class Attempt(Measures):
 class Progress(Measures):
     """How far the current attempt is."""
 
-    step: int | None = Field(None, description="The last step done.")
-    total_steps: int | None = None
-    loss: float | None = None
-    tokens_per_second: float | None = None
+    step: int | None = Field(None, description="Last completed step.")
+    total_steps: int | None = Field(None, description="Steps of the whole run, if known.")
+    loss: float | None = Field(None, description="Loss of the newest row of metrics.")
+    tokens_per_second: float | None = Field(
+        None, description="Throughput in the newest row of metrics, tokens per second."
+    )
 
 
 class Job(_Value):
     """A job as Redis has it."""
 
-    id: str
-    spec: JobSpec
-    state: State
+    id: str = Field(description="Name and eight random characters: `wave-7k2mx9qd`.")
+    spec: JobSpec = Field(description="The specification as it is now.")
+    state: State = Field(description="State of the job.")
     sequence: int = Field(description="Place in the order of submission.")
-    attempt: int = Field(0, description="Number of the newest attempt; 0 before it.")
-    priority: int
+    attempt: int = Field(0, description="Number of the newest attempt; 0 before the first.")
+    priority: int = Field(description="0 (lowest) to 9 (highest).")
     reason: Reason | None = Field(None, description="Why the last attempt ended.")
-    message: str = ""
-    request: Request | None = Field(None, description="What was asked of the running attempt.")
-    worker: str | None = None
+    message: str = Field("", description="Why the job is in this state, as a sentence.")
+    request: Request | None = Field(
+        None, description="Pending request to the running attempt, null for none."
+    )
+    worker: str | None = Field(None, description="Name of the worker that runs the job.")
     failures: int = Field(0, description="Failures since the last progress.")
-    no_progress: int = Field(0, description="Attempts in a row that were lost without progress.")
-    checkpoint_step: int | None = Field(None, description="Newest committed checkpoint.")
-    run_seconds: float = Field(0.0, description="Run time of the ended attempts together.")
-    progress: Progress | None = None
-    submitted_at: float
-    queued_at: float
-    not_before: float = 0.0
-    started_at: float | None = None
-    finished_at: float | None = None
-    attempts: list[Attempt] = Field(default_factory=list)
+    no_progress: int = Field(0, description="Attempts lost in a row without a new checkpoint.")
+    checkpoint_step: int | None = Field(
+        None, description="Step of the newest committed checkpoint."
+    )
+    run_seconds: float = Field(0.0, description="Run time of all ended attempts, seconds.")
+    progress: Progress | None = Field(None, description="How far the current attempt is.")
+    submitted_at: float = Field(description="Time of the submission, seconds since the epoch.")
+    queued_at: float = Field(
+        description="Time when the job last entered the queue, seconds since the epoch."
+    )
+    not_before: float = Field(
+        0.0, description="Time when the backoff of a queued job ends, seconds since the epoch."
+    )
+    started_at: float | None = Field(
+        None, description="Time of the first claim, seconds since the epoch."
+    )
+    finished_at: float | None = Field(
+        None, description="Time when the job entered its final state, seconds since the epoch."
+    )
+    attempts: list[Attempt] = Field(
+        default_factory=list, description="Receipts of all attempts, oldest first."
+    )
 
     @property
     def current(self) -> Attempt | None:
@@ -162,12 +191,14 @@ class Job(_Value):
 
 
 class Event(_Value):
-    """Something that happened to a job."""
+    """An event in the life of a job."""
 
-    id: str
-    at: float
-    type: str
-    data: dict[str, str | int | float | None] = Field(default_factory=dict)
+    id: str = Field(description="Id of the event, in order: the id of its stream entry.")
+    at: float = Field(description="Time of the event, seconds since the epoch.")
+    type: str = Field(description="Kind of event: submitted, started, requested, requeued, …")
+    data: dict[str, str | int | float | None] = Field(
+        default_factory=dict, description="Details, by the kind of event."
+    )
 
 
 def new_job_id(name: str) -> str:

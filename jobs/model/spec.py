@@ -21,64 +21,108 @@ _RESERVED = re.compile(r"SPECTRAIN_(?!DETERMINISTIC$)|CUDA_VISIBLE_DEVICES$")
 class Resources(Strict):
     """Where the job may run."""
 
-    gpus: int = Field(0, ge=0, le=64, description="GPUs that the job cannot do without.")
-    pool: Name = Field("default", description="The pool of workers that takes the job.")
+    gpus: int = Field(0, ge=0, le=64, description="GPUs that the job needs, all on one worker.")
+    pool: Name = Field("default", description="Pool whose workers run the job.")
 
 
 class Checkpoint(Strict):
-    """When the built-in workload saves, and how many checkpoints a run keeps."""
+    """When the built-in workload saves a checkpoint, and how many a run keeps."""
 
-    every_steps: int | None = Field(500, ge=1)
-    every_seconds: float | None = Field(300.0, gt=0)
-    keep_last: int = Field(3, ge=1, le=1000)
+    every_steps: int | None = Field(
+        500, ge=1, description="Steps between two checkpoints; null: not by steps."
+    )
+    every_seconds: float | None = Field(
+        300.0, gt=0, description="Time between two checkpoints, seconds; null: not by time."
+    )
+    keep_last: int = Field(
+        3, ge=1, le=1000, description="Checkpoints that a run keeps; older ones are removed."
+    )
 
 
 class Limits(Strict):
     """When the service ends an attempt by itself."""
 
-    run_seconds: float | None = Field(None, gt=0, description="Run time of all attempts together.")
-    stall_seconds: float | None = Field(
-        1800.0, gt=0, description="Longest time without a new step, once there was one."
+    run_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Longest run time of all attempts together, seconds; null: no limit.",
     )
-    stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss ends the job.")
+    stall_seconds: float | None = Field(
+        1800.0,
+        gt=0,
+        description="Longest time without a new step, seconds, from the first step on; "
+        "null: no limit.",
+    )
+    stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss fails the job.")
 
 
 class Retry(Strict):
-    """How often an attempt that went wrong is tried again."""
+    """How often the service tries a job again."""
 
-    max_failures: int = Field(2, ge=0, le=1000)
-    max_no_progress: int = Field(5, ge=1, le=1000)
-    backoff_seconds: float = Field(10.0, ge=0, le=3600)
+    max_failures: int = Field(
+        2, ge=0, le=1000, description="Retries after failures without progress in between."
+    )
+    max_no_progress: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Attempts in a row that may be lost without a new checkpoint; then the job "
+        "fails.",
+    )
+    backoff_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="Delay before the first retry, seconds; doubles with each failure in a row.",
+    )
     out_of_memory: bool = Field(
-        False, description="Whether running out of memory is tried again like another failure."
+        False, description="Whether an attempt that ran out of memory is retried."
     )
 
 
 class JobSpec(Strict):
     """A training job: the built-in workload (`train`) or your own program (`command`)."""
 
-    name: Name = Field(description="Lower-case letters, digits, - and _; up to 63 of them.")
-    train: TrainSpec | None = Field(None, description="The built-in workload, Spectral GPT.")
-    command: list[Text] | None = Field(
-        None, min_length=1, max_length=1024, description="Program and arguments; no shell."
+    name: Name = Field(
+        description="Name of the job and first part of its id: 1 to 63 of a-z, 0-9, - and _."
     )
-    env: dict[EnvironmentName, Text] = Field(default_factory=dict, max_length=256)
+    train: TrainSpec | None = Field(
+        None, description="The built-in workload, Spectral GPT. Excludes `command`."
+    )
+    command: list[Text] | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        description="Your program and its arguments, started without a shell. Excludes `train`.",
+    )
+    env: dict[EnvironmentName, Text] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Environment variables of the program, by name.",
+    )
     secrets: list[EnvironmentName] = Field(
         default_factory=list,
         max_length=64,
-        description="Names of values that the workers hold; never the values.",
+        description="Names of environment variables whose values the workers hold.",
     )
-    resources: Resources = Resources()
-    priority: int = Field(5, ge=0, le=9, description="0 lowest, 9 highest.")
-    preemptible: bool = True
-    checkpoint: Checkpoint = Checkpoint()
-    limits: Limits = Limits()
-    retry: Retry = Retry()
+    resources: Resources = Field(Resources(), description="Where the job may run.")
+    priority: int = Field(5, ge=0, le=9, description="0 (lowest) to 9 (highest).")
+    preemptible: bool = Field(
+        True, description="Whether a job of higher priority may evict this one."
+    )
+    checkpoint: Checkpoint = Field(
+        Checkpoint(), description="When the built-in workload saves, and how much a run keeps."
+    )
+    limits: Limits = Field(Limits(), description="When the service ends an attempt by itself.")
+    retry: Retry = Field(Retry(), description="How often the service tries the job again.")
     restart: Literal["from_checkpoint", "from_scratch"] = Field(
         "from_checkpoint",
-        description="Whether a further attempt may begin at step 0 although a checkpoint exists.",
+        description="`from_checkpoint`: a later attempt that ignores the checkpoint fails. "
+        "`from_scratch`: it may start at step 0.",
     )
-    labels: dict[Name, LabelValue] = Field(default_factory=dict, max_length=64)
+    labels: dict[Name, LabelValue] = Field(
+        default_factory=dict, max_length=64, description="Your own labels, to filter jobs by."
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_work(self) -> Self:

@@ -1,4 +1,4 @@
-"""Workers and pools, as the register (`jobs.store.registry`) tells of them."""
+"""Workers and pools, as the registry (`jobs.store.registry`) reports them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class WorkerState(StrEnum):
-    """What a worker does; only one that is idle or busy takes a further job."""
+    """State of a worker; only an idle or a busy one takes a further job."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -17,36 +17,36 @@ class WorkerState(StrEnum):
 
     @property
     def takes_jobs(self) -> bool:
-        """Whether it will run the pool's next job, now or after the one it runs."""
+        """Whether the worker claims another job, now or after its current one."""
         return self in {WorkerState.IDLE, WorkerState.BUSY}
 
 
 class _Entry(BaseModel):
-    """A newer service may say more than an older client knows."""
+    """An older client ignores fields of a newer service."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Worker(_Entry):
-    """A worker process, as the register has it."""
+    """A worker process, as it is registered."""
 
-    name: str = Field(description="Of one process: one that is started again has another name.")
-    pool: str
-    host: str
+    name: str = Field(description="Name of one process; a restarted worker has another name.")
+    pool: str = Field(description="Pool whose jobs the worker takes.")
+    host: str = Field(description="Name of its machine.")
     gpus: list[str] = Field(description="Names of its GPUs; empty on the CPU.")
-    state: WorkerState
-    job: str | None = Field(None, description="The job it runs.")
-    reason: str = Field("", description="Why it takes no further job.")
-    since: float = Field(description="When it began to do what it does, seconds since the epoch.")
-    started_at: float = Field(description="When it was first seen, seconds since the epoch.")
+    state: WorkerState = Field(description="What the worker does.")
+    job: str | None = Field(None, description="Id of the job that it runs.")
+    reason: str = Field("", description="Why the worker takes no further job.")
+    since: float = Field(description="Time when it entered this state, seconds since the epoch.")
+    started_at: float = Field(description="Time of its registration, seconds since the epoch.")
 
 
 class Pool(_Entry):
     """How full a pool is."""
 
-    name: str
-    workers: dict[WorkerState, int] = Field(description="Workers by what they do.")
-    queued: int = Field(description="Jobs that could run now.")
-    delayed: int = Field(description="Jobs that wait for their next try.")
-    running: int
-    wanted: int = Field(description="queued + running: so many workers would be busy.")
+    name: str = Field(description="Name of the pool.")
+    workers: dict[WorkerState, int] = Field(description="Number of workers by state.")
+    queued: int = Field(description="Jobs that wait for a worker.")
+    delayed: int = Field(description="Jobs that wait for the end of their backoff.")
+    running: int = Field(description="Jobs that run.")
+    wanted: int = Field(description="queued + running: the number of workers with work.")

@@ -21,15 +21,27 @@ class Strict(BaseModel):
 class ModelSpec(Strict):
     """The language model."""
 
-    type: Literal["wave", "standard"] = "wave"
-    d_model: int = Field(256, ge=1, le=65536)
-    num_layers: int = Field(4, ge=1, le=1024)
-    num_heads: int = Field(8, ge=1, le=1024)
-    num_waves: int = Field(16, ge=1, le=4096)
-    num_harmonics: int = Field(4, ge=1, le=256)
-    block_size: int = Field(256, ge=2, le=1_048_576)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    tied: bool = True
+    type: Literal["wave", "standard"] = Field(
+        "wave", description="`wave`: attention by wave interference. `standard`: a usual GPT."
+    )
+    d_model: int = Field(
+        256, ge=1, le=65536, description="Width of the residual stream; a multiple of `num_heads`."
+    )
+    num_layers: int = Field(4, ge=1, le=1024, description="Number of transformer blocks.")
+    num_heads: int = Field(8, ge=1, le=1024, description="Number of attention heads per block.")
+    num_waves: int = Field(
+        16, ge=1, le=4096, description="Waves per token; read by `type: wave` alone."
+    )
+    num_harmonics: int = Field(
+        4, ge=1, le=256, description="Harmonics per wave; read by `type: wave` alone."
+    )
+    block_size: int = Field(256, ge=2, le=1_048_576, description="Length of the context, tokens.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Probability with which training zeroes an activation."
+    )
+    tied: bool = Field(
+        True, description="Whether the output layer shares its weights with the token embedding."
+    )
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
@@ -41,32 +53,71 @@ class ModelSpec(Strict):
 
 
 class OptimizerSpec(Strict):
-    """The optimiser and its learning-rate schedule: warm-up, then cosine to `min_lr_ratio · lr`."""
+    """The optimizer and its learning-rate schedule: linear warm-up, then cosine decay."""
 
-    name: Literal["rgd", "adamw"] = "rgd"
-    lr: float = Field(1e-3, gt=0, le=100)
-    weight_decay: float = Field(0.1, ge=0)
-    betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
-    grad_clip: float = Field(1.0, ge=0)
-    warmup_steps: int = Field(100, ge=0)
-    min_lr_ratio: float = Field(0.1, ge=0, le=1)
-    strength: float = Field(0.3, ge=0, le=1)
-    resonance_warmup: int = Field(500, ge=0)
+    name: Literal["rgd", "adamw"] = Field(
+        "rgd", description="`rgd`: resonant gradient descent. `adamw`: AdamW of PyTorch."
+    )
+    lr: float = Field(
+        1e-3, gt=0, le=100, description="Peak learning rate, reached when the warm-up ends."
+    )
+    weight_decay: float = Field(
+        0.1, ge=0, description="Decoupled weight decay; applies to matrices alone."
+    )
+    betas: tuple[float, float] = Field(
+        (0.9, 0.95),
+        strict=False,
+        description="Decay rates of the running means of the gradient and of its square.",
+    )
+    grad_clip: float = Field(
+        1.0, ge=0, description="Largest norm of the gradient; longer ones are scaled. 0: no limit."
+    )
+    warmup_steps: int = Field(
+        100, ge=0, description="Steps over which the learning rate rises linearly to `lr`."
+    )
+    min_lr_ratio: float = Field(
+        0.1, ge=0, le=1, description="Learning rate of the last step, as a share of `lr`."
+    )
+    strength: float = Field(
+        0.3, ge=0, le=1, description="Strength of the resonance filter; read by `name: rgd` alone."
+    )
+    resonance_warmup: int = Field(
+        500,
+        ge=0,
+        description="Steps over which the filter reaches `strength`; read by `name: rgd` alone.",
+    )
 
 
 class LossSpec(Strict):
-    """Cross-entropy alone (`ce`) or with the coherence term (`qfe`)."""
+    """The loss: cross-entropy alone or with the coherence term."""
 
-    name: Literal["qfe", "ce"] = "qfe"
-    coherence_weight: float = Field(0.05, ge=0)
+    name: Literal["qfe", "ce"] = Field(
+        "qfe",
+        description="`ce`: cross-entropy. `qfe`: cross-entropy plus the weighted coherence term.",
+    )
+    coherence_weight: float = Field(
+        0.05, ge=0, description="Weight of the coherence term; read by `name: qfe` alone."
+    )
 
 
 class DatasetSpec(Strict):
-    """The text and how it is cut into tokens."""
+    """The text, and how it is split into tokens."""
 
-    name: Literal["stdlib", "tinyshakespeare", "path", "url"] = "stdlib"
-    location: str | None = Field(None, min_length=1, max_length=4096)
-    tokens: Literal["byte", "char", "gpt2"] = "byte"
+    name: Literal["stdlib", "tinyshakespeare", "path", "url"] = Field(
+        "stdlib",
+        description="`stdlib`: the source of Python's standard library, needs no network. "
+        "`tinyshakespeare`: downloaded once. `path`, `url`: the text at `location`.",
+    )
+    location: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Path on the worker, or URL, of the text; given with `path` and `url` alone.",
+    )
+    tokens: Literal["byte", "char", "gpt2"] = Field(
+        "byte",
+        description="Tokens: bytes, the characters of the text, or GPT-2's byte pairs (tiktoken).",
+    )
 
     @model_validator(mode="after")
     def _location_goes_with_path_and_url(self) -> Self:
@@ -78,19 +129,36 @@ class DatasetSpec(Strict):
 
 
 class TrainSpec(Strict):
-    """One training run of Spectral GPT."""
+    """One training run of Spectral GPT, the built-in workload."""
 
-    model: ModelSpec = ModelSpec()
-    optimizer: OptimizerSpec = OptimizerSpec()
-    loss: LossSpec = LossSpec()
-    dataset: DatasetSpec = DatasetSpec()
-    steps: int = Field(2000, ge=1, le=1_000_000_000)
-    batch_size: int = Field(16, ge=1, le=1_048_576)
-    gradient_accumulation: int = Field(1, ge=1, le=65536)
-    seed: int = Field(1337, ge=0, lt=2**63)
-    log_every: int = Field(10, ge=1)
-    eval_every: int = Field(250, ge=1)
-    eval_batches: int = Field(8, ge=1)
-    plot_every: int = Field(500, ge=1)
-    sample_tokens: int = Field(200, ge=0, le=100_000)
-    sample_prompt: str = Field("def ", max_length=8192)
+    model: ModelSpec = Field(ModelSpec(), description="The language model.")
+    optimizer: OptimizerSpec = Field(
+        OptimizerSpec(), description="The optimizer and its learning-rate schedule."
+    )
+    loss: LossSpec = Field(LossSpec(), description="The loss.")
+    dataset: DatasetSpec = Field(DatasetSpec(), description="The training text.")
+    steps: int = Field(
+        2000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run."
+    )
+    batch_size: int = Field(
+        16, ge=1, le=1_048_576, description="Sequences of `block_size` tokens per forward pass."
+    )
+    gradient_accumulation: int = Field(
+        1, ge=1, le=65536, description="Forward passes per optimizer step."
+    )
+    seed: int = Field(
+        1337,
+        ge=0,
+        lt=2**63,
+        description="Seed of the weights, batches, dropout and samples.",
+    )
+    log_every: int = Field(10, ge=1, description="Steps between two rows of metrics.")
+    eval_every: int = Field(250, ge=1, description="Steps between two evaluations.")
+    eval_batches: int = Field(8, ge=1, description="Batches of held-out text per evaluation.")
+    plot_every: int = Field(500, ge=1, description="Steps between two updates of the plots.")
+    sample_tokens: int = Field(
+        200, ge=0, le=100_000, description="Tokens of the text that is sampled at the end. 0: none."
+    )
+    sample_prompt: str = Field(
+        "def ", max_length=8192, description="Text that the sample continues."
+    )

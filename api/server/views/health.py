@@ -1,4 +1,4 @@
-"""The calls on the service itself: is it alive, is it ready, what can it do."""
+"""The calls on the service itself: liveness, readiness, metrics, description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ routes = Routes("health")
 
 @routes.call("GET", "/healthz", answer=Health, public=True)
 def get_health() -> Health:
-    """Ask whether the process answers; nothing else is looked at."""
+    """Check that the process answers (liveness)."""
     return Health()
 
 
@@ -26,7 +26,7 @@ def get_health() -> Health:
     response_headers={INSTANCE: "SPECTRAIN_INSTANCE of the API that answers."},
 )  # fmt: skip
 def get_readiness() -> Response:
-    """Ask whether jobs can be taken and read: Redis, storage, and the clocks of all three."""
+    """Check Redis, storage and the clocks of all three (readiness)."""
     found = context().readiness.found()
     if bad := [f"{one.part}: {one.problem}" for one in found if one.problem]:
         answer = unavailable("; ".join(bad) + ".")
@@ -38,12 +38,12 @@ def get_readiness() -> Response:
 
 @routes.call("GET", "/metrics", answer="text/plain")
 def scrape() -> Response:
-    """Read what Prometheus scrapes: queues, workers, ends, losses, goodput and requests."""
+    """Read the metrics of the service in the text format of Prometheus."""
     seen: Seen = current_app.extensions[SEEN]
     return Response(seen.text(), content_type=CONTENT_TYPE)
 
 
 @routes.call("GET", "/v1/openapi.json", answer="application/json")
 def get_openapi() -> Response:
-    """Read this description."""
+    """Read this OpenAPI description."""
     return Response(current_app.config[OPENAPI], content_type="application/json")

@@ -1,4 +1,4 @@
-"""The calls on jobs: submit, list, look, ask, delete."""
+"""The calls on jobs: submit, list, show, request, change, delete."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ routes = Routes("jobs")
     status=201,
     problems=(409,),
     request_headers={
-        IDEMPOTENCY_KEY: "The same key again answers with the first job; kept for a week."
+        IDEMPOTENCY_KEY: "Any text of 1 to 255 printable ASCII characters. A second call with the "
+        "same key within a week returns the job of the first."
     },
-    response_headers={"Location": "The job."},
+    response_headers={"Location": "URL of the job."},
 )
 def submit_job(body: JobSpec) -> Response:
     """Submit a job."""
@@ -48,20 +49,20 @@ def submit_job(body: JobSpec) -> Response:
 def list_jobs(query: JobQuery) -> JobPage:
     """List jobs, newest first.
 
-    A page starts where the one before it ended, whatever was submitted meanwhile.
+    A page starts where the previous one ended, also when jobs were submitted in between.
     """
     return page_of(context().store, query)
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>", answer=JobView)
 def get_job(job_id: str) -> JobView:
-    """Look at a job: its record with attempts, progress and place in the queue."""
+    """Show a job: its record, attempts, progress and place in the queue."""
     return _view(context().store.get(job_id))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/cancel", answer=JobView, status=202, problems=(409,))
 def cancel_job(job_id: str) -> JobView:
-    """Cancel a job; one that runs is stopped first."""
+    """Cancel a job; a running one is stopped first."""
     return _view(context().store.request(job_id, Request.CANCEL))
 
 
@@ -69,19 +70,19 @@ def cancel_job(job_id: str) -> JobView:
     "POST", "/v1/jobs/<job_id:job_id>/preempt", answer=JobView, status=202, problems=(409,)
 )
 def preempt_job(job_id: str) -> JobView:
-    """Take a running job off its worker: it saves, and waits for the next one."""
+    """Preempt a running job: it saves a checkpoint and returns to the queue."""
     return _view(context().store.request(job_id, Request.PREEMPT))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/pause", answer=JobView, status=202, problems=(409,))
 def pause_job(job_id: str) -> JobView:
-    """Let a running job save and stop until it is resumed."""
+    """Pause a running job: it saves a checkpoint and stops until it is resumed."""
     return _view(context().store.request(job_id, Request.PAUSE))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/resume", answer=JobView, status=202, problems=(409,))
 def resume_job(job_id: str) -> JobView:
-    """Queue a paused job again; one that is just leaving for a pause is queued when it has."""
+    """Resume a paused job; one that is still stopping returns to the queue once it has."""
     job = context().store.resume(job_id)
     context().announce(job)
     return _view(job)
@@ -89,7 +90,7 @@ def resume_job(job_id: str) -> JobView:
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/retry", answer=JobView, status=202, problems=(409,))
 def retry_job(job_id: str) -> JobView:
-    """Queue a job again that failed or was cancelled; it goes on from its latest checkpoint."""
+    """Retry a failed or cancelled job; it resumes from its latest checkpoint."""
     job = context().store.retry(job_id)
     context().announce(job)
     return _view(job)
@@ -99,17 +100,17 @@ def retry_job(job_id: str) -> JobView:
 def change_job(job_id: str, body: JobChange) -> JobView:
     """Change priority, labels, limits or preemptibility of a job that has not ended.
 
-    What is left out stays as it is; null takes a limit or a label away.
+    A field that is left out stays as it is; null removes a limit or a label.
     """
     return _view(context().store.change(job_id, body))
 
 
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))
 def delete_job(job_id: str, query: DeleteQuery) -> Response:
-    """Forget a job in a final state, and with `files=true` all that its run left."""
+    """Delete a job in a final state; with `files=true` the files of its run as well."""
     store = context().store
-    store.mark_deleted(job_id)  # from here on no attempt writes to the run any more
-    # Files first: whoever is cut off in between can ask again.
+    store.mark_deleted(job_id)  # from here on no attempt writes to the run
+    # Files first: after a crash in between, the same call completes the deletion.
     if query.files:
         context().storage.delete_run(job_id)
     else:

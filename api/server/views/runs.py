@@ -1,4 +1,4 @@
-"""The calls on what a job's run leaves: events, log, metrics, files."""
+"""The calls on the run of a job: events, log, metrics, files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ routes = Routes("runs")
 
 _URL_SECONDS = 900
 
-# A file name that can be, and is not one of those that storage keeps for itself.
+# A possible file name, except those that storage reserves.
 _NAME = re.compile(rb"[^./\0][^/\0]{0,254}")
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/events", answer=EventPage)
 def get_events(job_id: str, query: EventQuery) -> EventPage:
-    """Read what happened to a job, oldest first."""
+    """Read the events of a job, oldest first."""
     store = context().store
     store.get(job_id)
     events = store.events(job_id, after=query.after or "-", limit=query.limit)
@@ -47,17 +47,17 @@ def get_events(job_id: str, query: EventQuery) -> EventPage:
     "/v1/jobs/<job_id:job_id>/logs",
     answer="text/plain",
     response_headers={
-        NEXT_OFFSET: "Offset of the byte after the last one here.",
-        JOB_STATE: "State of the job: when it is final and the body empty, that was all.",
+        NEXT_OFFSET: "Offset of the byte after the last one in the answer.",
+        JOB_STATE: "State of the job: a final state with an empty body is the end of the log.",
     },
 )
 def get_log(job_id: str, query: LogQuery) -> Response:
-    """Read what the training process printed, from a byte on; ask again to follow it."""
-    # The state before the log: what a job in a final state printed is all there.
+    """Read the output of the training process from an offset on; poll to follow it."""
+    # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state
     key = RunPaths(Path(job_id)).output_log.as_posix()
     file = context().storage.stat(key)
-    # A resumed attempt may have cut the log: whoever is beyond its end goes on from there.
+    # A resumed attempt may have cut the log: an offset beyond its end means its end.
     start = min(query.offset, file.size) if file else 0
     text = context().storage.read(key, start, query.limit) if file else b""
     headers = {NEXT_OFFSET: str(start + len(text)), JOB_STATE: str(state)}
@@ -94,10 +94,10 @@ def list_artifacts(job_id: str) -> ArtifactList:
     problems=(416,),
 )
 def get_artifact(job_id: str, path: str) -> Response:
-    """Fetch a file of a run, or a part of it (Range).
+    """Fetch a file of a run, or a range of it.
 
-    An object store sends it itself, unless the service was told otherwise: the answer is a redirect
-    (302) to a URL of the store's that needs no token and is good for a quarter of an hour.
+    Where runs lie in an object store, the answer is a redirect (302) to a URL of the store, which
+    needs no token and expires after 15 minutes. `SPECTRAIN_S3_REDIRECT=false` turns that off.
     """
     context().store.get(job_id)
     if not all(map(_NAME.fullmatch, path.encode(errors="replace").split(b"/"))):
@@ -112,14 +112,14 @@ def get_artifact(job_id: str, path: str) -> Response:
             answer = send_stored(context().storage, f"{job_id}/{path}")
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
-    # What a run wrote is data: no page of it may act in the service's name.
+    # A browser must not run a page that a job wrote as if it were a page of the service.
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return answer
 
 
 def _url(job_id: str, path: str) -> str:
-    """Where an object store sends the file from; raises `NotFound`."""
+    """The URL at which an object store serves the file; raises `NotFound`."""
     try:
         url = context().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def _url(job_id: str, path: str) -> str:
 def _file(job_id: str, path: str) -> Path:
     """The file behind a path; raises `NotFound`.
 
-    A training program may make links: they do not lead out of its run.
+    Links that a training program made are followed within its run only.
     """
     storage = context().storage
     root, file = storage.local_path(job_id), storage.local_path(f"{job_id}/{path}")

@@ -1,4 +1,4 @@
-"""The calls on workers and pools: who is there, how much there is to do."""
+"""The calls on workers and pools."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ routes = Routes("workers")
 
 @routes.call("GET", "/v1/workers", answer=WorkerList)
 def list_workers() -> WorkerList:
-    """List the workers that are there, and what each does."""
+    """List the registered workers and what each does."""
     return WorkerList(workers=context().registry.workers())
 
 
 @routes.call("POST", "/v1/workers/<name>/drain", answer=Worker, status=202)
 def drain_worker(name: str) -> Worker:
-    """Drain a worker: it ends the job it runs and takes no further one."""
+    """Drain a worker: it completes its job and takes no further one."""
     return context().registry.drain(name)
 
 
 @routes.call("POST", "/v1/workers/<name>/undrain", answer=Worker, status=202)
 def undrain_worker(name: str) -> Worker:
-    """Let a drained worker take jobs again."""
+    """Undrain a worker: it takes jobs again."""
     return context().registry.undrain(name)
 
 
 @routes.call("GET", "/v1/pools", answer=PoolList)
 def list_pools() -> PoolList:
-    """List the pools: workers by what they do, and jobs.
+    """List the pools, with the number of workers and jobs by state.
 
-    `wanted` is what an autoscaler follows: a queue alone would scale a training worker away.
+    An autoscaler follows `wanted`. The length of the queue alone would remove busy workers.
     """
     return PoolList(pools=context().registry.pools())
 
 
 @routes.call("GET", "/v1/pools/<name>", answer=Pool)
 def get_pool(name: str) -> Pool:
-    """Ask how full a pool is; one that never had a job is empty, so that it can be scaled."""
+    """Show a pool; an unknown one is empty, so that an autoscaler may ask before the first job."""
     return context().registry.pool(name)

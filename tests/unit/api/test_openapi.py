@@ -49,15 +49,39 @@ def test_every_reference_leads_somewhere_and_every_operation_has_its_own_name(
     assert all(operation["summary"] for operation in operations)
 
 
-def test_fields_and_parameters_carry_their_descriptions(
+def test_every_field_parameter_and_header_has_a_description(
     app_and_description: tuple[Any, dict[str, Any]],
 ) -> None:
     _, description = app_and_description
-    spec = description["components"]["schemas"]["JobSpec"]["properties"]
-    assert spec["command"]["description"] == "Program and arguments; no shell."
+    schemas = description["components"]["schemas"]
+    operations = [call for path in description["paths"].values() for call in path.values()]
+    bare = [
+        f"{model}.{name}"
+        for model, schema in schemas.items()
+        for name, field in schema.get("properties", {}).items()
+        if not field.get("description") and "$ref" not in field  # the model's own, if equal
+    ]
+    bare += [model for model, schema in schemas.items() if not schema.get("description")]
+    for call in operations:
+        headers: dict[str, Any] = {}
+        for answer in call["responses"].values():
+            headers |= answer.get("headers", {})
+        bare += [p["name"] for p in call["parameters"] if not p.get("description")]
+        bare += [name for name, header in headers.items() if not header["description"]]
+    assert bare == []
     parameters = description["paths"]["/v1/jobs"]["get"]["parameters"]
     assert {p["name"]: p["schema"].get("type") for p in parameters}["label"] == "array"
-    assert all(p["description"] for p in parameters)
+
+
+def test_every_field_that_holds_a_time_or_a_size_names_its_unit(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    _, description = app_and_description
+    units = {"_seconds": "second", "_at": "seconds since the epoch", "_bytes": "ytes"}
+    for model, schema in description["components"]["schemas"].items():
+        for name, field in schema.get("properties", {}).items():
+            unit = next((unit for end, unit in units.items() if name.endswith(end)), "")
+            assert unit in field.get("description", ""), f"{model}.{name}"
 
 
 def test_errors_are_described_as_problems(
