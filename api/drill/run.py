@@ -34,17 +34,17 @@ from api.drill.report import Report
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
 from api.schemas import JobView
-from jobs.model.spec import Checkpoint, JobSpec, Retry
+from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import State
-from jobs.model.workload import ModelSpec, OptimizerSpec, TrainSpec
 from monitoring.paths import RunPaths, commit_record, step_of
+from workload.settings import CheckpointConfig, ModelConfig, OptimizerConfig, TrainSpec
 
 # Some ten seconds on two CPU cores. Dropout draws random numbers, which a resume must not repeat.
 SPEC = JobSpec(
     name="drill",
     train=TrainSpec(
-        model=ModelSpec(d_model=64, num_layers=2, num_heads=4, block_size=64, dropout=0.1),
-        optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=100),
+        model=ModelConfig(d_model=64, num_layers=2, num_heads=4, block_size=64, dropout=0.1),
+        optimizer=OptimizerConfig(lr=0.006, warmup_steps=50, resonance_warmup=100),
         steps=300,
         batch_size=8,
         log_every=5,
@@ -53,7 +53,7 @@ SPEC = JobSpec(
         plot_every=1000,
         sample_tokens=8,
     ),
-    checkpoint=Checkpoint(every_steps=25),
+    checkpoint=CheckpointConfig(every_steps=25),
     env={"SPECTRAIN_DETERMINISTIC": "1"},
     retry=Retry(backoff_seconds=0),
 )

@@ -17,17 +17,17 @@ from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
 from api.render import duration, story
 from api.schemas import JobView
-from jobs.model.spec import Checkpoint, JobSpec
+from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
-from jobs.model.workload import ModelSpec, OptimizerSpec, TrainSpec
 from monitoring.paths import RunPaths
+from workload.settings import CheckpointConfig, ModelConfig, OptimizerConfig, TrainSpec
 
 # The wave variant with RGD and QFE on the standard library's source: 60 to 90 s on two CPU cores.
 SPEC = JobSpec(
     name="demo",
     train=TrainSpec(
-        model=ModelSpec(d_model=128, num_layers=2, num_heads=4, block_size=64),
-        optimizer=OptimizerSpec(lr=0.006, warmup_steps=50, resonance_warmup=200),
+        model=ModelConfig(d_model=128, num_layers=2, num_heads=4, block_size=64),
+        optimizer=OptimizerConfig(lr=0.006, warmup_steps=50, resonance_warmup=200),
         steps=1500,
         batch_size=16,
         eval_every=300,
@@ -35,7 +35,7 @@ SPEC = JobSpec(
         plot_every=500,
         sample_tokens=300,
     ),
-    checkpoint=Checkpoint(every_steps=300),
+    checkpoint=CheckpointConfig(every_steps=300),
 )
 _PREEMPT_AT = 0.45
 _TICK_SECONDS = 0.5

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from api.client.client import ApiError, Client, Unreachable
 from bench.chaos.schedule import Submission
 from jobs.model.record import Progress
-from jobs.model.spec import Checkpoint, JobSpec, Retry
+from jobs.model.spec import JobSpec, Retry
 from jobs.model.workers import WorkerState
-from jobs.model.workload import LossSpec, ModelSpec, OptimizerSpec, TrainSpec
+from workload.settings import CheckpointConfig, LossConfig, ModelConfig, OptimizerConfig, TrainSpec
 
 _POLL_SECONDS = 0.5
 _TIMEOUT_SECONDS = 5.0
@@ -34,11 +34,11 @@ def specifications(steps: int) -> list[JobSpec]:
         JobSpec(
             name=f"chaos-{number}",
             train=TrainSpec(
-                model=ModelSpec.model_validate(
+                model=ModelConfig.model_validate(
                     {"type": model, "num_waves": 2, "num_harmonics": 2, **small}
                 ),
-                optimizer=OptimizerSpec.model_validate({"name": optimizer, "warmup_steps": 50}),
-                loss=LossSpec.model_validate({"name": loss}),
+                optimizer=OptimizerConfig.model_validate({"name": optimizer, "warmup_steps": 50}),
+                loss=LossConfig.model_validate({"name": loss}),
                 steps=length,
                 seed=number,
                 batch_size=8,
@@ -48,7 +48,7 @@ def specifications(steps: int) -> list[JobSpec]:
                 plot_every=10 * length,
                 sample_tokens=8,
             ),
-            checkpoint=Checkpoint(every_steps=25, every_seconds=None, keep_last=2),
+            checkpoint=CheckpointConfig(every_steps=25, every_seconds=None, keep_last=2),
             # Random strikes may hit one job again and again: the retry budgets are not under test.
             retry=Retry(
                 max_failures=1000, max_no_progress=1000, backoff_seconds=0.5, out_of_memory=True

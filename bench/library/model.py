@@ -7,7 +7,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -76,7 +75,7 @@ def build_step(
 ) -> Callable[[], None]:
     """One training step of a variant on random tokens."""
     torch.manual_seed(0)
-    config = replace(model_config, type=kind)  # type: ignore[arg-type]
+    config = model_config.model_copy(update={"type": kind})
     model = GPT(config, vocab_size).to(device)
     update = build_optimizer(model, OptimizerConfig(name=optimizer))  # type: ignore[arg-type]
     criterion = build_loss(LossConfig(name=loss), vocab_size, 0).to(device)  # type: ignore[arg-type]

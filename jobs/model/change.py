@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.model.spec import JobSpec, LabelValue, Limits, Name
-from jobs.model.workload import Strict
+from workload.settings import Strict
 
 
 class LimitsChange(Strict):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.model.workload import Strict, TrainSpec
+from workload.settings import CheckpointConfig, Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
@@ -23,20 +23,6 @@ class Resources(Strict):
 
     gpus: int = Field(0, ge=0, le=64, description="GPUs that the job needs, all on one worker.")
     pool: Name = Field("default", description="Pool whose workers run the job.")
-
-
-class Checkpoint(Strict):
-    """When the built-in workload saves a checkpoint, and how many a run keeps."""
-
-    every_steps: int | None = Field(
-        500, ge=1, description="Steps between two checkpoints; null: not by steps."
-    )
-    every_seconds: float | None = Field(
-        300.0, gt=0, description="Time between two checkpoints, seconds; null: not by time."
-    )
-    keep_last: int = Field(
-        3, ge=1, le=1000, description="Checkpoints that a run keeps; older ones are removed."
-    )
 
 
 class Limits(Strict):
@@ -110,8 +96,9 @@ class JobSpec(Strict):
     preemptible: bool = Field(
         True, description="Whether a job of higher priority may evict this one."
     )
-    checkpoint: Checkpoint = Field(
-        Checkpoint(), description="When the built-in workload saves, and how much a run keeps."
+    checkpoint: CheckpointConfig = Field(
+        CheckpointConfig(),
+        description="When the built-in workload saves, and how many checkpoints a run keeps.",
     )
     limits: Limits = Field(Limits(), description="When the service ends an attempt by itself.")
     retry: Retry = Field(Retry(), description="How often the service tries the job again.")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from jobs.model.eviction import Eviction, Running, Slot, Waiting, evictions, loss_seconds
 from jobs.model.record import Attempt, Job, Progress
-from jobs.model.spec import Checkpoint, JobSpec
+from jobs.model.spec import JobSpec
 from jobs.model.states import Request, State
+from workload.settings import CheckpointConfig
 
 MIN = 120.0
 
@@ -167,8 +168,8 @@ def running_job(progress: Progress | None = None, **spec: Any) -> Job:
     )
 
 
-def every(steps: int | None, seconds: float | None) -> Checkpoint:
-    return Checkpoint(every_steps=steps, every_seconds=seconds)
+def every(steps: int | None, seconds: float | None) -> CheckpointConfig:
+    return CheckpointConfig(every_steps=steps, every_seconds=seconds)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def every(steps: int | None, seconds: float | None) -> Checkpoint:
     ],
 )  # fmt: skip
 def test_the_loss_is_what_is_done_again_and_at_most_a_checkpoint_interval(
-    progress: Progress | None, checkpoint: Checkpoint, loss: float
+    progress: Progress | None, checkpoint: CheckpointConfig, loss: float
 ) -> None:
     assert loss_seconds(running_job(progress, checkpoint=checkpoint), 1100.0) == pytest.approx(loss)
 

@@ -33,7 +33,7 @@ def test_names_of_the_package_are_there_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"modell": {}}', "spectral_gpt: modell: unknown key; known are model, "),
+        ('{"modell": {}}', "spectral_gpt: modell: Unknown field; did you mean model?"),
         ("{", "config.json is no JSON: "),
         (None, "cannot read "),
         (

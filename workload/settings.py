@@ -1,24 +1,24 @@
-"""The `train` section of a job: the settings of the built-in workload, checked at the door.
+"""The `train` and `checkpoint` sections of a job: the settings of the built-in workload.
 
-Names and defaults are those of `spectral_gpt.config`, which must not know this room (a training
-script runs without the service); a test holds the two together.
+The service checks a job against these models when it is submitted (`jobs.model.spec`), the trainer
+checks its config file against the same models (`spectral_gpt.config`).
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
-    """A frozen value that takes no unknown key and converts no type."""
+    """A frozen value that refuses unknown keys and converts no type."""
 
-    # JSON's 1e999 is infinite, and no record could hold it.
+    # JSON's 1e999 is infinite, which no record can hold.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class ModelSpec(Strict):
+class ModelConfig(Strict):
     """The language model."""
 
     type: Literal["wave", "standard"] = Field(
@@ -52,7 +52,10 @@ class ModelSpec(Strict):
         return self
 
 
-class OptimizerSpec(Strict):
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerConfig(Strict):
     """The optimizer and its learning-rate schedule: linear warm-up, then cosine decay."""
 
     name: Literal["rgd", "adamw"] = Field(
@@ -64,7 +67,7 @@ class OptimizerSpec(Strict):
     weight_decay: float = Field(
         0.1, ge=0, description="Decoupled weight decay; applies to matrices alone."
     )
-    betas: tuple[float, float] = Field(
+    betas: tuple[Beta, Beta] = Field(
         (0.9, 0.95),
         strict=False,
         description="Decay rates of the running means of the gradient and of its square.",
@@ -88,7 +91,7 @@ class OptimizerSpec(Strict):
     )
 
 
-class LossSpec(Strict):
+class LossConfig(Strict):
     """The loss: cross-entropy alone or with the coherence term."""
 
     name: Literal["qfe", "ce"] = Field(
@@ -100,7 +103,7 @@ class LossSpec(Strict):
     )
 
 
-class DatasetSpec(Strict):
+class DatasetConfig(Strict):
     """The text, and how it is split into tokens."""
 
     name: Literal["stdlib", "tinyshakespeare", "path", "url"] = Field(
@@ -128,15 +131,29 @@ class DatasetSpec(Strict):
         return self
 
 
+class CheckpointConfig(Strict):
+    """When the built-in workload saves a checkpoint, and how many a run keeps."""
+
+    every_steps: int | None = Field(
+        500, ge=1, description="Steps between two checkpoints; null: not by steps."
+    )
+    every_seconds: float | None = Field(
+        300.0, gt=0, description="Time between two checkpoints, seconds; null: not by time."
+    )
+    keep_last: int = Field(
+        3, ge=1, le=1000, description="Checkpoints that a run keeps; older ones are removed."
+    )
+
+
 class TrainSpec(Strict):
     """One training run of Spectral GPT, the built-in workload."""
 
-    model: ModelSpec = Field(ModelSpec(), description="The language model.")
-    optimizer: OptimizerSpec = Field(
-        OptimizerSpec(), description="The optimizer and its learning-rate schedule."
+    model: ModelConfig = Field(ModelConfig(), description="The language model.")
+    optimizer: OptimizerConfig = Field(
+        OptimizerConfig(), description="The optimizer and its learning-rate schedule."
     )
-    loss: LossSpec = Field(LossSpec(), description="The loss.")
-    dataset: DatasetSpec = Field(DatasetSpec(), description="The training text.")
+    loss: LossConfig = Field(LossConfig(), description="The loss.")
+    dataset: DatasetConfig = Field(DatasetConfig(), description="The training text.")
     steps: int = Field(
         2000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run."
     )

@@ -1,0 +1,1 @@
+"""The settings of the built-in workload: one schema, which the service and the trainer share."""
