@@ -19,7 +19,17 @@ DOCUMENTS = sorted(
     for path in ROOT.glob(pattern)
     if path.name != "README.template.md"
 )
-ROOMS = ("api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "tools", "worker", "workload")
+ROOMS = (
+    "api",
+    "bench",
+    "jobs",
+    "machine",
+    "monitoring",
+    "spectral_gpt",
+    "tools",
+    "worker",
+    "workload",
+)
 FOLDERS = (*ROOMS, "deploy", "docs", "examples", "helm", "tests")
 # Modules of a design that is not built: docs/internet-scale.md proposes them.
 PROPOSED = {"worker.rank"}

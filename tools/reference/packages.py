@@ -9,7 +9,17 @@ from pathlib import Path
 from tools.reference.markdown import code, table
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("monitoring", "jobs", "worker", "api", "machine", "spectral_gpt", "workload", "bench", "tools")
+ROOMS = (
+    "monitoring",
+    "jobs",
+    "worker",
+    "api",
+    "machine",
+    "spectral_gpt",
+    "workload",
+    "bench",
+    "tools",
+)
 
 
 def block() -> str:

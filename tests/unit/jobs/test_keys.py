@@ -16,7 +16,8 @@ from jobs.store.keys import Keys
 ROOT = Path(__file__).resolve().parents[3]
 _HOME = ROOT / "jobs" / "store"
 _SPELLED = re.compile(r"^spectrain:[a-z]")
-_PREFIX = re.compile(r"(^|_)prefix$")
+_LISTED = re.findall(r"^\| `([^`]+)` \|", str(keys.__doc__), re.MULTILINE)
+_HEADS = tuple({name.partition(":")[0] for name in _LISTED})
 
 
 def sources() -> list[Path]:
@@ -26,26 +27,27 @@ def sources() -> list[Path]:
 
 
 def raw_keys(tree: ast.AST) -> Iterator[ast.expr]:
-    """Texts that spell a key: the prefix with something behind it, or the default one."""
+    """Texts that spell a key: a prefix with the name of a key behind it, or the default one."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if _SPELLED.match(node.value):
+        match node:
+            case ast.Constant(value=str(text)) if _SPELLED.match(text):
                 yield node
-        elif isinstance(node, ast.JoinedStr):
-            first = node.values[0] if node.values else None
-            if isinstance(first, ast.FormattedValue) and _is_prefix(first.value):
-                yield node
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add) and _is_prefix(node.left):
-            yield node
+            case ast.JoinedStr(values=[ast.FormattedValue(value=prefix), rest, *_]):
+                if _is_key(prefix, rest):
+                    yield node
+            case ast.BinOp(left=prefix, op=ast.Add(), right=rest):
+                if _is_key(prefix, rest):
+                    yield node
 
 
-def _is_prefix(node: ast.expr) -> bool:
-    name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-    return _PREFIX.search(name) is not None and "storage" not in ast.unparse(node)
+def _is_key(prefix: ast.expr, rest: ast.expr) -> bool:
+    name = ast.unparse(prefix)
+    if isinstance(rest, ast.Constant):
+        return name.endswith("prefix") and str(rest.value).startswith(_HEADS)
+    return name.endswith(("redis_prefix", "store.prefix"))
 
 
 def test_the_list_of_keys_is_what_the_class_spells() -> None:
-    listed = re.findall(r"^\| `([^`]+)` \|", str(keys.__doc__), re.MULTILINE)
     found = set()
     for name, member in vars(Keys).items():
         if isinstance(member, property):
@@ -53,14 +55,14 @@ def test_the_list_of_keys_is_what_the_class_spells() -> None:
         elif name == "pool":
             found |= {Keys("").pool("{pool}", index) for index in get_args(keys.PoolIndex)}
         elif not name.startswith("_") and callable(member):
-            found.add(member(Keys(""), f"{{{_argument(listed, name)}}}"))
-    assert found == {name for name in listed if name != "key"}
+            found.add(member(Keys(""), f"{{{_argument(name)}}}"))
+    assert found == {name for name in _LISTED if name != "key"}
 
 
-def _argument(listed: list[str], name: str) -> str:
+def _argument(name: str) -> str:
     """What the list calls the variable part of a key."""
     part = {"events": "job", "jobs_in": "state"}.get(name, name)
-    (found,) = {m[1] for one in listed if (m := re.search(rf"\b{part}:{{(\w+)}}", one))}
+    (found,) = {m[1] for one in _LISTED if (m := re.search(rf"\b{part}:{{(\w+)}}", one))}
     return found
 
 
@@ -74,7 +76,14 @@ def test_no_key_is_spelled_outside_the_store() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['f"{self._prefix}leases"', 'settings.redis_prefix + "workers"', '"spectrain:outbox"']
+    "text",
+    [
+        'f"{self._prefix}leases"',
+        'f"{prefix}job:{job_id}"',
+        'settings.redis_prefix + "workers"',
+        "store.prefix + name",
+        '"spectrain:outbox"',
+    ],
 )
 def test_a_raw_key_is_recognised(text: str) -> None:
     assert list(raw_keys(ast.parse(text)))
