@@ -22,10 +22,13 @@ def generate_experiment_id(name: str) -> str:
     return f"{name}_{moment}_{get_git_hash()}_{secrets.token_hex(3)}"
 
 
-def create_experiment_directory(base_dir: str | Path, experiment_id: str) -> dict[str, Path]:
-    """The directories of an experiment, made: `root`, `checkpoints`, `logs`, `visualizations`.
+def create_experiment_directory(base_dir: str | Path, experiment_id: str) -> dict[str, str]:
+    """Make the directories of an experiment and return their paths as strings.
 
-    One that exists is kept as it is. Raises ValueError for an id that would leave `base_dir`.
+    The keys are `root` (`base_dir/experiment_id`), `checkpoints`, `logs` and `visualizations`.
+    A directory that exists is left as it is.
+
+    Raises ValueError if `experiment_id` is not a single directory name, and OSError.
     """
     _require_single_name(experiment_id)
     paths = RunPaths(Path(base_dir) / experiment_id)
@@ -37,7 +40,7 @@ def create_experiment_directory(base_dir: str | Path, experiment_id: str) -> dic
     }
     for directory in directories.values():
         directory.mkdir(parents=True, exist_ok=True)
-    return directories
+    return {name: str(directory) for name, directory in directories.items()}
 
 
 def get_git_hash() -> str:

@@ -55,7 +55,7 @@ def read_config(path: Path) -> TrainConfig:
 def new_run_dir(config: TrainConfig) -> Path:
     """A new run directory, named after what is special about the run."""
     name = f"{config.model.type}_{config.optimizer.name}_{config.loss.name}"
-    return create_experiment_directory("experiments", generate_experiment_id(name))["root"]
+    return Path(create_experiment_directory("experiments", generate_experiment_id(name))["root"])
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ class CheckpointManager:
             )
         if when_busy not in ("wait", "skip"):
             raise ValueError(f'when_busy must be "wait" or "skip", not {when_busy!r}')
-        self.paths = RunPaths(Path(experiment_dir))
+        self.experiment_dir = Path(experiment_dir)
+        self.paths = RunPaths(self.experiment_dir)
         self.checkpoint_dir = self.paths.checkpoints
         self.latest_symlink = self.paths.latest_checkpoint
         self.save_interval = save_interval
@@ -137,7 +138,7 @@ class CheckpointManager:
         scheduler: Stateful | None = None,
         scaler: Stateful | None = None,
         extra: Mapping[str, Any] | None = None,
-    ) -> Path | None:
+    ) -> str | None:
         """Save the state after `step`; the path, or None when the storage did not take it.
 
         The file exists when this returns, but for an asynchronous save, which is done when
@@ -186,8 +187,8 @@ class CheckpointManager:
             save.start()
             self._last_save = time.monotonic()
             if beside and not preemption.was_requested():
-                return path
-            return path if self.wait() else None
+                return str(path)
+            return str(path) if self.wait() else None
         except BaseException:  # Ctrl-C: what reads the live weights must not commit them later
             save.abandoned = save.reads_live
             raise
@@ -310,11 +311,11 @@ class CheckpointManager:
         return self._load(self.paths.checkpoint(step), map_location)
 
     def list_checkpoints(self) -> list[dict[str, Any]]:
-        """The committed checkpoints by step: `step`, `path`, `size_mb` (MiB), `modified`."""
+        """The committed checkpoints by step: `step`, `path` (text), `size_mb` (MiB), `modified`."""
         return [
             {
                 "step": record.step,
-                "path": path,
+                "path": str(path),
                 "size_mb": record.size / 2**20,
                 "modified": datetime.fromtimestamp(record.time).isoformat(" ", "seconds"),
             }

@@ -26,7 +26,8 @@ class ConfigTracker:
     """
 
     def __init__(self, experiment_dir: str | Path) -> None:
-        self.paths = RunPaths(Path(experiment_dir))
+        self.experiment_dir = Path(experiment_dir)
+        self.paths = RunPaths(self.experiment_dir)
         self.config_file = self.paths.config
         self.results_file = self.paths.results
 

@@ -97,7 +97,7 @@ def test_the_quick_start_and_every_component(
             checkpoint_path = checkpoint_mgr.save_checkpoint(
                 step, model, optimizer, loss_history, config
             )
-            assert checkpoint_path.exists()
+            assert Path(checkpoint_path).exists()
         if viz_manager.should_visualize(step):
             viz_manager.generate_training_plots(step, loss_history, metrics)
             viz_manager.generate_model_plots(step, model)

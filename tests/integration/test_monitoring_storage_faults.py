@@ -221,10 +221,10 @@ def test_a_stop_request_makes_an_asynchronous_save_wait(tell: Tell, tmp_path: Pa
         "manager = CheckpointManager(root, async_save=True)\n"
         "ballast = {'ballast': torch.zeros(5_000_000)}\n"
         "path = manager.save_checkpoint(1, model, optimizer, [], {}, extra=ballast)\n"
-        "at_once = path.exists()\n"
+        "at_once = os.path.exists(path)\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "path = manager.save_checkpoint(2, model, optimizer, [], {}, extra=ballast)\n"
-        "tell(at_once=at_once, waited=path.exists(), steps=[item['step'] for item in\n"
+        "tell(at_once=at_once, waited=os.path.exists(path), steps=[item['step'] for item in\n"
         "     manager.list_checkpoints()])\n",
         tmp_path,
     )

@@ -36,7 +36,7 @@ OPTIMIZER = torch.optim.SGD(MODEL.parameters(), lr=1.0)
 Wait = Callable[..., Any]
 
 
-def save(manager: CheckpointManager, step: Any, **more: Any) -> Path | None:
+def save(manager: CheckpointManager, step: Any, **more: Any) -> str | None:
     return manager.save_checkpoint(step, MODEL, OPTIMIZER, [], {}, **more)
 
 
@@ -203,7 +203,7 @@ def test_the_threads_of_one_process_may_save_into_one_directory(tmp_path: Path) 
                 commit.verify(manager.paths.checkpoint(step))
                 verified.append(step)
 
-    barrier, saved, verified = threading.Barrier(3), list[Path | None](), list[int]()
+    barrier, saved, verified = threading.Barrier(3), list[str | None](), list[int]()
     ranks = [threading.Thread(target=rank, args=(number,)) for number in range(3)]
     for thread in ranks:
         thread.start()
@@ -358,7 +358,7 @@ def test_latest_is_the_one_that_was_loaded_after_a_damaged_one(tmp_path: Path) -
 @pytest.mark.parametrize("step", [7.0, torch.tensor(7)])
 def test_a_step_of_another_type_is_the_same_checkpoint(tmp_path: Path, step: Any) -> None:
     manager = CheckpointManager(tmp_path)
-    assert save(manager, step) == manager.paths.checkpoint(7)
+    assert save(manager, step) == str(manager.paths.checkpoint(7))
     assert json.loads(commit_record(manager.paths.checkpoint(7)).read_text())["step"] == 7
 
 
@@ -554,7 +554,7 @@ def test_large_asynchronous_checkpoints_are_written_directly_and_in_whole_blocks
     assert direct.count(True) > 1
     assert direct.count(False) == 1  # the rest of a block
     assert path is not None
-    data = path.read_bytes()
+    data = Path(path).read_bytes()
     place = data.find(model[1].weight.detach().numpy().tobytes())
     assert place > 0
     assert place % BLOCK == 0

@@ -91,8 +91,8 @@ def test_an_experiment_has_its_directories(tmp_path: Path) -> None:
     name = generate_experiment_id("x")
     dirs = create_experiment_directory(tmp_path / "experiments", name)
     assert set(dirs) == {"root", "checkpoints", "logs", "visualizations"}
-    assert dirs["root"] == tmp_path / "experiments" / name
-    assert all(path.is_dir() for path in dirs.values())
+    assert dirs["root"] == str(tmp_path / "experiments" / name)
+    assert all(Path(path).is_dir() for path in dirs.values())
     assert create_experiment_directory(tmp_path / "experiments", name) == dirs
 
 

@@ -34,7 +34,7 @@ class Training:
         self.passes()
         self.optimizer.step()
 
-    def save(self, manager: CheckpointManager, step: int, **more: Any) -> Path | None:
+    def save(self, manager: CheckpointManager, step: int, **more: Any) -> str | None:
         return manager.save_checkpoint(step, self.model, self.optimizer, [], {}, **more)
 
     def state(self) -> list[torch.Tensor]:
