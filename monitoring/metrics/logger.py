@@ -120,10 +120,10 @@ class MetricsLogger:
                 found.append(row)
         return found
 
-    def get_latest_step(self) -> int | None:
-        """The step of the last row, read from the file's end; None where there is no row."""
+    def get_latest_step(self) -> int:
+        """The step of the last row, read from the end of the file; 0 if there is no row."""
         self.flush()
-        return latest_step(self.metrics_file)
+        return latest_step(self.metrics_file) or 0
 
     def get_metrics_summary(self) -> dict[str, Any]:
         """`total_steps` (rows), `first_step`, `last_step`, and for each numeric metric its

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 from torch.optim import Adam
 
-from monitoring import CheckpointManager, create_experiment_directory
+from monitoring import CheckpointManager, MetricsLogger, create_experiment_directory
 
 MODEL = nn.Linear(10, 5)
 OPTIMIZER = Adam(MODEL.parameters())
@@ -40,3 +40,11 @@ def test_a_saved_checkpoint_is_named_by_a_string(tmp_path: Path, background: boo
     assert Path(path).exists()
     assert manager.experiment_dir == tmp_path
     assert [found["path"] for found in manager.list_checkpoints()] == [path]
+
+
+def test_an_empty_log_is_at_step_0(tmp_path: Path) -> None:
+    logger = MetricsLogger(str(tmp_path), log_interval=10)
+    assert logger.get_latest_step() == 0
+    for step in (10, 20):
+        logger.log_metrics(step=step, metrics={"loss": 1.0})
+    assert logger.get_latest_step() == 20
