@@ -54,7 +54,7 @@ class ConfigTracker:
             "config": config,
             "model": _describe_model(model),
             "dataset": dataset_info,
-            "hardware": describe_hardware(),
+            "hardware": self._get_hardware_info(),
             "software": describe_software(),
             "seeds": _seeds(),
             "command": sys.argv,
@@ -84,6 +84,10 @@ class ConfigTracker:
         """What `save_results` wrote; None where there is nothing. Raises ValueError if broken."""
         return _read(self.results_file)
 
+    def _get_hardware_info(self) -> dict[str, Any]:
+        """The machine's description, under the name that the first implementation gave it."""
+        return describe_hardware()
+
     def _identity(self) -> dict[str, Any]:
         return {
             "experiment_id": self.paths.root.resolve().name,
@@ -111,11 +115,20 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _describe_model(model: Any) -> dict[str, Any] | None:
     if model is None:
         return None
-    parameters = list(model.parameters())
+    from monitoring.checkpoints.wrappers import unwrap  # noqa: PLC0415  torch, which a model needs
+
+    inner = unwrap(model)
+    parameters = list(inner.parameters())
+    count = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return {
+        # As the specification's first implementation names them.
+        "type": type(inner).__name__,
+        "num_parameters": count,
+        "num_trainable_parameters": trainable,
         "class": type(model).__qualname__,
-        "parameters": sum(parameter.numel() for parameter in parameters),
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameters": count,
+        "trainable_parameters": trainable,
         "architecture": str(model),
     }
 

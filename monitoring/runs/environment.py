@@ -16,17 +16,21 @@ _FIELD = re.compile(rf"^({'|'.join(_FIELDS)}): *(.*?)\s*$", re.MULTILINE)
 
 
 def describe_hardware() -> dict[str, Any]:
-    """GPU (model, count, memory in GB, driver, CUDA) and CPU; None for what is not there.
+    """Describe the GPU, the CPU and the memory (in GB) of this machine.
 
-    The GPU is described only where torch is imported already: a process that does not train
-    has no business waking it.
+    The keys are the same on every machine: without a GPU, `gpu_available` is False, `gpu_count`
+    is 0, and `gpu_model`, `gpu_memory_gb`, `gpu_driver` and `cuda_version` are None. A GPU is
+    described only if torch is imported: a process that does not train does not initialize it.
     """
+    gpu = _describe_gpu()
     return {
-        **_describe_gpu(),
+        "gpu_available": gpu["gpu_count"] > 0,
+        **gpu,
         "cpu": _cpu_model(),
         "cpu_count": os.cpu_count(),
         "memory_gb": _memory_gb(),
         "platform": platform.platform(),
+        "python_version": platform.python_version(),
         "hostname": platform.node(),
     }
 

@@ -255,7 +255,7 @@ def _read_run(paths: RunPaths) -> Experiment:
     return {
         "name": results.get("experiment_id") or paths.root.name,
         "config": {
-            "parameters": model.get("parameters"),
+            "parameters": model.get("parameters", model.get("num_parameters")),
             "steps": training.get("steps"),
             "optimizer": optimizer.get("name") if isinstance(optimizer, dict) else optimizer,
             "loss": loss.get("name") if isinstance(loss, dict) else loss,

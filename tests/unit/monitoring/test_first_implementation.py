@@ -1,13 +1,22 @@
 """What programs for the specification's first implementation rely on, to the letter."""
 
+import json
 import os
+import platform
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from torch.optim import Adam
 
-from monitoring import CheckpointManager, MetricsLogger, create_experiment_directory
+from monitoring import (
+    CheckpointManager,
+    ConfigTracker,
+    MetricsLogger,
+    ResultsAggregator,
+    create_experiment_directory,
+)
 
 MODEL = nn.Linear(10, 5)
 OPTIMIZER = Adam(MODEL.parameters())
@@ -48,3 +57,32 @@ def test_an_empty_log_is_at_step_0(tmp_path: Path) -> None:
     for step in (10, 20):
         logger.log_metrics(step=step, metrics={"loss": 1.0})
     assert logger.get_latest_step() == 20
+
+
+def test_the_configuration_describes_model_and_machine(tmp_path: Path) -> None:
+    tracker = ConfigTracker(experiment_dir=str(tmp_path))
+    frozen = nn.Sequential(nn.Linear(10, 5), nn.Linear(5, 2).requires_grad_(False))
+    tracker.save_config({"lr": 0.001}, model=nn.DataParallel(frozen))
+    loaded = tracker.load_config()
+    assert loaded is not None
+    assert tracker.experiment_dir == tmp_path
+    assert loaded["experiment_id"] == tmp_path.name
+    model = loaded["model"]
+    assert (model["type"], model["num_parameters"]) == ("Sequential", 67)
+    assert model["num_trainable_parameters"] == 55
+    hardware = loaded["hardware"]
+    assert hardware == tracker._get_hardware_info()
+    assert hardware["platform"] == platform.platform()
+    assert hardware["python_version"] == platform.python_version()
+    assert hardware["cpu_count"] == os.cpu_count()
+    assert hardware["gpu_available"] is torch.cuda.is_available()
+    assert {"gpu_count", "gpu_model", "cuda_version"} <= hardware.keys()
+
+
+def test_a_run_of_the_first_implementation_is_aggregated(tmp_path: Path) -> None:
+    config = {"config": {}, "model": {"type": "Sequential", "num_parameters": 52_892_160}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "results.json").write_text(json.dumps({"final_metrics": {"val_loss": 4.5}}))
+    aggregator = ResultsAggregator()
+    aggregator.load_from_directory(tmp_path)
+    assert "52.89M" in aggregator.generate_comparison_table()
