@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -53,11 +53,12 @@ class ResultsParser:
         return self.parse() if self._experiments is None else self._experiments
 
     def get_experiment_by_name(self, name: str) -> Experiment | None:
-        """The experiment of this name, whatever its case; None where there is none."""
-        for experiment in self.get_all_experiments():
-            if experiment["name"].lower() == name.lower():
-                return experiment
-        return None
+        """Return the experiment of this name, or None if there is none.
+
+        Case does not matter, and a part of the name is enough if one name only contains it.
+        Raises KeyError if several names contain it.
+        """
+        return _find(name, self.get_all_experiments())
 
     def save_to_json(self, path: str | Path) -> Path:
         """Write `experiments`, `parsed_at` and `source_file`; the path. Raises OSError."""
@@ -133,12 +134,16 @@ class ResultsAggregator:
         return summary
 
     def compare_experiments(self, first: str, second: str) -> dict[str, Any]:
-        """How two experiments differ: each metric's values, `difference` (second less first)
-        and `percent` of the first.
+        """Compare two experiments, given by name as in `ResultsParser.get_experiment_by_name`.
 
-        Raises KeyError for a name that is not there.
+        `experiment_1` and `experiment_2` are their full names, in a list too (`experiments`).
+        `metrics` maps each metric that both have to its two values by name, their `difference`
+        (second less first) and that as `percent` of the first.
+
+        Raises KeyError if no name or more than one name contains what is given.
         """
         one, two = self._named(first), self._named(second)
+        first, second = one["name"], two["name"]
         metrics = {}
         for metric in _COLUMNS:
             a, b = _metric(one, metric), _metric(two, metric)
@@ -149,17 +154,22 @@ class ResultsAggregator:
                     "difference": b - a,
                     "percent": 100 * (b - a) / a if a else None,
                 }
-        return {"experiments": [first, second], "metrics": metrics}
+        return {
+            "experiment_1": first,
+            "experiment_2": second,
+            "experiments": [first, second],
+            "metrics": metrics,
+        }
 
     def generate_ablation_analysis(self, baseline: str | None = None) -> dict[str, Any]:
         """What each experiment gains over the baseline in validation loss.
 
-        `baseline` is the one named, else the first whose name speaks of a standard model or a
-        baseline, else the first. `components` maps each other experiment to its `val_loss`,
-        `improvement` (how much lower) and `percent`; `best_component` and `best_improvement`
-        are the best of them, None where there is nothing to compare. One that diverged improves
-        nothing, and is no baseline unless it is named. Raises KeyError for a baseline that is not
-        there.
+        `baseline` is the one named, whole or in part, else the first whose name speaks of a
+        standard model or a baseline, else the first. `components` maps each other experiment to
+        its `val_loss`, `improvement` (how much lower) and `percent`; `best_component` and
+        `best_improvement` are the best of them, None where there is nothing to compare. One that
+        diverged improves nothing, and is no baseline unless it is named. Raises KeyError for a
+        baseline that is not there.
         """
         measured = [e for e in self.experiments if _metric(e, "val_loss") is not None]
         sound = [e for e in measured if _is_finite(_metric(e, "val_loss"))]
@@ -202,11 +212,24 @@ class ResultsAggregator:
         return _write_json(Path(path), document)
 
     def _named(self, name: str) -> Experiment:
-        for experiment in self.experiments:
-            if experiment["name"].lower() == name.lower():
-                return experiment
-        known = ", ".join(experiment["name"] for experiment in self.experiments) or "none"
-        raise KeyError(f"no experiment is named {name!r}; there are: {known}")
+        found = _find(name, self.experiments)
+        if found is None:
+            known = ", ".join(experiment["name"] for experiment in self.experiments) or "none"
+            raise KeyError(f"no experiment's name contains {name!r}; there are: {known}")
+        return found
+
+
+def _find(name: str, experiments: Sequence[Experiment]) -> Experiment | None:
+    """The experiment of this name, else the one whose name contains it. Raises KeyError."""
+    wanted = name.lower()
+    for experiment in experiments:
+        if experiment["name"].lower() == wanted:
+            return experiment
+    found = [experiment for experiment in experiments if wanted in experiment["name"].lower()]
+    names = list(dict.fromkeys(experiment["name"] for experiment in found))
+    if len(names) > 1:
+        raise KeyError(f"{name!r} is part of several experiments' names: {', '.join(names)}")
+    return found[0] if found else None
 
 
 def _metric(experiment: Mapping[str, Any], metric: str) -> float | None:

@@ -15,8 +15,10 @@ from monitoring import (
     ConfigTracker,
     MetricsLogger,
     ResultsAggregator,
+    ResultsParser,
     create_experiment_directory,
 )
+from tests.unit.monitoring.test_results import LOG
 
 MODEL = nn.Linear(10, 5)
 OPTIMIZER = Adam(MODEL.parameters())
@@ -86,3 +88,41 @@ def test_a_run_of_the_first_implementation_is_aggregated(tmp_path: Path) -> None
     aggregator = ResultsAggregator()
     aggregator.load_from_directory(tmp_path)
     assert "52.89M" in aggregator.generate_comparison_table()
+
+
+def experiments(*names: str) -> ResultsAggregator:
+    aggregator = ResultsAggregator()
+    for loss, name in enumerate(names, start=4):
+        results = {"best_val_loss": float(loss)}
+        aggregator.experiments.append({"name": name, "config": {}, "final_results": results})
+    return aggregator
+
+
+def test_experiments_are_compared_by_a_part_of_their_names() -> None:
+    standard, full = "Standard Transformer (GPT-2)", "Full Physics (RGD + QFE)"
+    aggregator = experiments(standard, full, "RGD Only")
+    found = aggregator.compare_experiments("standard", "Full")
+    assert (found["experiment_1"], found["experiment_2"]) == (standard, full)
+    assert found["experiments"] == [standard, full]
+    assert found["metrics"]["val_loss"][full] - found["metrics"]["val_loss"][standard] == 1.0
+    with pytest.raises(KeyError, match=r"several.*Full Physics.*RGD Only"):
+        aggregator.compare_experiments("Standard", "RGD")
+    assert aggregator.compare_experiments("Standard", "rgd only")["experiment_2"] == "RGD Only"
+    with pytest.raises(KeyError, match=r"contains 'absent'; there are: Standard"):
+        aggregator.compare_experiments("Standard", "absent")
+
+
+def test_a_whole_name_is_meant_before_a_part_of_another() -> None:
+    aggregator = experiments("Wave (RGD)", "Wave", "Standard", "Wave")
+    found = aggregator.compare_experiments("Standard", "wave")["metrics"]["val_loss"]
+    assert found["Wave"] == 5.0
+
+
+def test_the_parser_finds_a_part_of_a_name(tmp_path: Path) -> None:
+    results = tmp_path / "results.txt"
+    results.write_text(LOG)
+    parser = ResultsParser(str(results))
+    found = parser.get_experiment_by_name("standard")
+    assert found is not None
+    assert found["name"] == "Standard Transformer"
+    assert parser.get_experiment_by_name("absent") is None
