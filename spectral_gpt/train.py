@@ -91,7 +91,9 @@ class Trainer:
             async_save=True,
         )
         self.metrics = MetricsLogger(self.paths.logs, config.log_every)
-        self.plots = VisualizationManager(self.paths.visualizations, config.plot_every)
+        self.plots = VisualizationManager(
+            self.paths.visualizations, config.plot_every, background=True
+        )
         self.tracker = ConfigTracker(run_dir)
 
         self.start = 0

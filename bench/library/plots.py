@@ -49,7 +49,7 @@ def _held(report: Report, model: nn.Module, steps: int, known: int) -> dict[str,
         name: [step * 0.5 for step in range(known)] for name in ("learning_rate", "perplexity")
     }
     with tempfile.TemporaryDirectory() as directory:
-        viz = VisualizationManager(Path(directory) / "visualizations", _INTERVAL)
+        viz = VisualizationManager(Path(directory) / "visualizations", _INTERVAL, background=True)
         for step in range(steps):
             losses.append(8 / (1 + step / 100))
             for history in metrics.values():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ _ENDING = 10.0  # seconds that the drawing process may take to end when it has n
 
 _at_work: set[PlotClient] = set()  # which have a thread, whether or not anybody still holds them
 _exiting = False
+_shared: PlotClient | None = None
+_sharing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,18 @@ class Picture:
     path: Path
     arguments: Callable[[], dict[str, Any]]  # what takes time is done beside the training
 
-    def draw(self) -> str | None:
-        """Draw it here and now; what went wrong, if anything did."""
-        try:
-            arguments = self.arguments()
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return server.draw(self.function, self.path, arguments)
-
 
 class PlotClient:
     """Has pictures drawn by a process of its own, one after the other, until it is closed.
 
-    A picture replaces one of the same kind that nobody began to draw: when drawing falls
-    behind, the newest wins and nothing piles up. What is wanted when the program ends is still
-    drawn. After a fork the pictures, and the process, stay the parent's.
+    With `newest_only` a picture replaces one of the same kind that nobody began to draw: when
+    drawing falls behind, the newest wins and nothing piles up. What is wanted when the program
+    ends is still drawn. After a fork the pictures, and the process, stay the parent's.
     """
 
-    def __init__(self) -> None:
-        self._wanted: dict[str, Picture] = {}
+    def __init__(self, *, newest_only: bool = True) -> None:
+        self._newest_only = newest_only
+        self._wanted: dict[str | Path, Picture] = {}
         self._changed = threading.Condition()
         self._begun: Picture | None = None
         self._retired = False  # when nothing is wanted any more, end
@@ -71,7 +66,7 @@ class PlotClient:
     def submit(self, picture: Picture) -> None:
         """Have a picture drawn soon; at once when the program is at its very end."""
         with self._changed:
-            self._wanted[picture.function] = picture
+            self._wanted[picture.function if self._newest_only else picture.path] = picture
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name="plots", daemon=True)
                 thread.start()
@@ -81,10 +76,17 @@ class PlotClient:
         if _exiting:
             self.close(_AT_EXIT)
 
-    def wait(self, seconds: float | None = None) -> bool:
-        """Whether everything wanted is drawn, after at most so many seconds."""
+    def wait(
+        self, seconds: float | None = None, pictures: Collection[Picture] | None = None
+    ) -> bool:
+        """Whether these pictures (None: all) are drawn, after at most so many seconds."""
+
+        def drawn() -> bool:
+            left = [picture for picture in (self._begun, *self._wanted.values()) if picture]
+            return not left if pictures is None else not any(p in left for p in pictures)
+
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._wanted or self._begun), seconds)
+            return self._changed.wait_for(drawn, seconds)
 
     def retire(self) -> None:
         """Draw what is wanted and end, without anybody waiting for it."""
@@ -184,6 +186,15 @@ class PlotClient:
             return None
 
 
+def shared_client() -> PlotClient:
+    """The one client of all managers of this process that wait for their plots."""
+    global _shared  # noqa: PLW0603
+    with _sharing:
+        if _shared is None or not _shared.usable:
+            _shared = PlotClient(newest_only=False)
+        return _shared
+
+
 def _start_process() -> subprocess.Popen[bytes]:
     package = str(Path(__file__).resolve().parents[2])
     search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -221,6 +232,8 @@ def _finish_at_exit() -> None:
 
 
 def _forget_all() -> None:
+    global _shared, _sharing
+    _shared, _sharing = None, threading.Lock()
     for client in list(_at_work):
         client.forget()
     _at_work.clear()

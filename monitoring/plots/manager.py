@@ -1,4 +1,4 @@
-"""Plots of a run, drawn by another process: the training loop only hands over the numbers."""
+"""Plots of a run, drawn by another process, which matplotlib and its settings never leave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from monitoring.arrays import Array
 from monitoring.paths import RunPaths
-from monitoring.plots.client import Picture, PlotClient
+from monitoring.plots.client import Picture, PlotClient, shared_client
 from monitoring.plots.curves import Curve, History, Resume, numbers
 
 logger = logging.getLogger(__name__)
@@ -32,23 +32,24 @@ _SHAPES = {
 class VisualizationManager:
     """Draws plots of training, of a wave model's embedding and of several runs side by side.
 
-    The calls return at once with the paths; the files are there when `wait()` returns, whole
-    or not at all. What fails is a warning: a plot never ends a training run.
+    A plot is written whole or not at all. An error is logged as a warning: a plot never ends a
+    training run.
 
     Args:
-        viz_dir: directory of the plots, made with the first one.
+        viz_dir: directory of the plots; created with the first one.
         viz_interval: steps between plots.
-        background: False draws in this process, before the calls return.
+        background: return from the calls at once, with the paths, and draw while training goes
+            on; `wait()` returns when the files exist. When drawing falls behind, older plots
+            of a kind are skipped. By default the files exist when a call returns.
     """
 
     def __init__(
-        self, viz_dir: str | Path, viz_interval: int = 1000, *, background: bool = True
+        self, viz_dir: str | Path, viz_interval: int = 1000, *, background: bool = False
     ) -> None:
         if viz_interval < 1:
             raise ValueError(f"viz_interval must be at least 1, not {viz_interval}")
         self.viz_dir = Path(viz_dir)
         self.viz_interval = viz_interval
-        self._run = RunPaths(self.viz_dir.parent)
         self._histories: dict[str, History] = {}
         self._told: set[str] = set()
         self._client = self._new_client() if background else None
@@ -79,11 +80,9 @@ class VisualizationManager:
                 for name, values in histories.items()
             }
             given = None if resumes is None else sorted({int(resumed) for resumed in resumes})
-            self._draw(
-                Picture(
-                    "training_dynamics", path, partial(_dynamics, step, arrays, given, self._run)
-                )
-            )
+            run = RunPaths(self.viz_dir.absolute().parent)
+            arguments = partial(_dynamics, step, arrays, given, run)
+            self._draw(Picture("training_dynamics", path.absolute(), arguments))
         return path
 
     def generate_model_plots(self, step: int, model: Any) -> list[Path]:
@@ -104,14 +103,16 @@ class VisualizationManager:
             "harmonics": ["amplitudes"],
             "wave_packets": ["base", "phi", "amplitudes"],
         }
-        paths = []
+        pictures, paths = [], []
         for function, names in needs.items():
             if waves.keys() >= set(names):
                 chosen = {name: waves[name] for name in ["stride", *names]}
                 path = self.viz_dir / f"{function}_step_{step}.png"
-                with _warning_of(path.name):
-                    self._draw(Picture(function, path, partial(_arrays, step, chosen)))
+                arguments = partial(_arrays, step, chosen)
+                pictures.append(Picture(function, path.absolute(), arguments))
                 paths.append(path)
+        with _warning_of(f"the model plots of step {step}"):
+            self._draw(*pictures)
         return paths
 
     def generate_comparison_plots(self, experiments: Sequence[Mapping[str, Any]]) -> Path:
@@ -125,7 +126,7 @@ class VisualizationManager:
             for place, experiment in enumerate(experiments, start=1):
                 with _warning_of(f"the curves of experiment {place} in {path.name}"):
                     runs.append(_run(place, experiment))
-            self._draw(Picture("comparison", path, lambda: {"experiments": runs}))
+            self._draw(Picture("comparison", path.absolute(), lambda: {"experiments": runs}))
         return path
 
     def wait(self, seconds: float | None = None) -> bool:
@@ -147,16 +148,19 @@ class VisualizationManager:
         weakref.finalize(self, client.retire).atexit = False
         return client
 
-    def _draw(self, picture: Picture) -> None:
-        if self._client is not None:
-            if not self._client.usable:  # closed, or this is a forked child
-                self._client = self._new_client()
+    def _draw(self, *pictures: Picture) -> None:
+        """Have pictures drawn; their paths are absolute, because a program may change directory."""
+        if self._client is None:
+            client = shared_client()
+            for picture in pictures:
+                client.submit(picture)
+            if not client.wait(_CLOSING, pictures):
+                client.close(0)  # it hangs: kill it, with a warning that names what is lost
+            return
+        if not self._client.usable:  # closed, or this is a forked child
+            self._client = self._new_client()
+        for picture in pictures:
             self._client.submit(picture)
-        elif (error := picture.draw()) is not None:
-            logger.warning("Failed to generate %s: %s", picture.path.name, error)
-
-    def _noted_resumes(self) -> Iterator[Resume]:
-        return _noted_resumes(self._run)
 
 
 @contextmanager

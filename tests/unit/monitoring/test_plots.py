@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections import deque
@@ -19,9 +20,11 @@ import torch
 from torch import nn
 
 from monitoring import VisualizationManager
+from monitoring.paths import RunPaths
 from monitoring.plots import curves
-from monitoring.plots.client import Picture, PlotClient
+from monitoring.plots.client import Picture, PlotClient, shared_client
 from monitoring.plots.curves import Curve, History, Resume, numbers, smooth
+from monitoring.plots.manager import _noted_resumes
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -47,7 +50,7 @@ def is_png(path: Path) -> bool:
 
 
 def test_training_and_model_plots_are_drawn_by_another_process(tmp_path: Path) -> None:
-    viz = VisualizationManager(tmp_path / "run" / "visualizations")
+    viz = VisualizationManager(tmp_path / "run" / "visualizations", background=True)
     metrics = {"learning_rate": [1e-3] * 50, "perplexity": list(range(1, 60)), "now": 3.0}
     paths = [viz.generate_training_plots(100, [7.0 / (n + 1) for n in range(101)], metrics)]
     paths += viz.generate_model_plots(100, WaveModel())
@@ -61,18 +64,87 @@ def test_training_and_model_plots_are_drawn_by_another_process(tmp_path: Path) -
     viz.close()
 
 
-def test_drawing_here_leaves_the_callers_settings_alone(tmp_path: Path) -> None:
-    import matplotlib as mpl
-
-    before = dict(mpl.rcParams)
-    viz = VisualizationManager(tmp_path, background=False)
+def test_plots_are_written_when_the_call_returns_unless_asked_otherwise(tmp_path: Path) -> None:
+    viz = VisualizationManager(tmp_path)
     path = viz.generate_training_plots(3, [3.0, float("nan"), 2.0, 1.0], {}, resumes=[1])
     assert is_png(path)
-    assert dict(mpl.rcParams) == before
+    assert all(is_png(path) for path in viz.generate_model_plots(3, WaveModel()))
+    assert is_png(viz.generate_comparison_plots([{"name": "a", "loss_history": [2.0, 1.0]}]))
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_program_may_change_its_directory_between_plots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viz = VisualizationManager("plots")
+    for place in (tmp_path / "a", tmp_path / "b"):
+        place.mkdir()
+        monkeypatch.chdir(place)
+        assert viz.generate_training_plots(1, [3.0, 2.0]) == Path(
+            "plots/training_dynamics_step_1.png"
+        )
+        assert is_png(place / "plots" / "training_dynamics_step_1.png")
+
+
+def test_every_thread_finds_its_plot_written(tmp_path: Path) -> None:
+    viz = VisualizationManager(tmp_path)
+    written: list[bool] = []
+
+    def plot(step: int) -> None:
+        written.append(is_png(viz.generate_training_plots(step, [3.0, 2.0])))
+
+    threads = [threading.Thread(target=plot, args=(step,)) for step in range(1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert written == [True] * 5
+
+
+def test_a_program_keeps_its_own_matplotlib(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from monitoring import VisualizationManager\n"
+        "VisualizationManager(sys.argv[1]).generate_training_plots(9, [3.0, 2.0])\n"
+        "assert 'matplotlib' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+    assert is_png(tmp_path / "training_dynamics_step_9.png")
+
+
+def test_a_forked_child_waits_for_its_own_plots(tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys\n"
+        "from monitoring import VisualizationManager\n"
+        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz.generate_training_plots(1, [3.0, 2.0])\n"
+        "if (child := os.fork()) == 0:\n"
+        "    os._exit(0 if viz.generate_training_plots(2, [3.0, 2.0]).exists() else 1)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "assert viz.generate_training_plots(3, [3.0, 2.0]).exists()\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
+
+
+def test_a_drawing_process_that_hangs_holds_a_call_for_so_long_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viz = VisualizationManager(tmp_path)
+    viz.generate_training_plots(1, [3.0, 2.0])
+    process = shared_client()._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    monkeypatch.setattr("monitoring.plots.manager._CLOSING", 0.5)
+    viz.generate_training_plots(2, [3.0, 2.0])
+    assert process.wait(60) == -signal.SIGKILL
+    [warning] = caplog.messages
+    assert "step_2.png" in warning
+    monkeypatch.undo()
+    assert is_png(viz.generate_training_plots(3, [3.0, 2.0]))
 
 
 def test_a_comparison_takes_curves_of_any_length(tmp_path: Path) -> None:
-    viz = VisualizationManager(tmp_path, background=False)
+    viz = VisualizationManager(tmp_path)
     experiments: list[dict[str, Any]] = [
         {
             "name": "Standard Transformer",
@@ -100,7 +172,7 @@ def test_a_model_without_waves_is_one_warning(
 def test_a_wrapped_and_an_incomplete_model_give_the_plots_they_can(tmp_path: Path) -> None:
     model = WaveModel()
     del model.embedding.harmonic_amps
-    viz = VisualizationManager(tmp_path, background=False)
+    viz = VisualizationManager(tmp_path)
     paths = viz.generate_model_plots(5, nn.DataParallel(model))
     assert [path.name for path in paths] == ["frequencies_step_5.png", "phases_step_5.png"]
     assert all(is_png(path) for path in paths)
@@ -120,7 +192,7 @@ def test_plots_hold_what_the_model_was_at_the_call() -> None:
 
 def test_a_failing_plot_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "viz").write_text("a file where the directory should be")
-    viz = VisualizationManager(tmp_path / "viz")
+    viz = VisualizationManager(tmp_path / "viz", background=True)
     viz.generate_training_plots(1, [1.0, 2.0])
     assert viz.wait(120)
     [warning] = caplog.records
@@ -129,7 +201,7 @@ def test_a_failing_plot_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_when_drawing_falls_behind_the_newest_wins(tmp_path: Path) -> None:
-    viz = VisualizationManager(tmp_path)
+    viz = VisualizationManager(tmp_path, background=True)
     for step in range(1, 51):
         viz.generate_training_plots(step, [1.0] * (step + 1))
     assert viz.wait(120)
@@ -167,7 +239,7 @@ def test_a_program_that_ends_finishes_its_plots_and_leaves_no_process(tmp_path: 
     script = (
         "import sys\n"
         "from monitoring import VisualizationManager\n"
-        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz = VisualizationManager(sys.argv[1], background=True)\n"
         "viz.generate_training_plots(9, [3.0, 2.0, 1.0])\n"
         "print('done', flush=True)\n"
     )
@@ -179,7 +251,7 @@ def test_the_drawing_process_ends_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from monitoring import VisualizationManager\n"
-        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz = VisualizationManager(sys.argv[1], background=True)\n"
         "viz.generate_training_plots(9, [3.0, 2.0, 1.0])\n"
         "viz.wait()\n"
         "print(viz._client._process.pid, flush=True)\n"
@@ -195,11 +267,10 @@ def test_the_drawing_process_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_resumes_that_the_logger_noted_are_marked(tmp_path: Path) -> None:
-    viz = VisualizationManager(tmp_path / "visualizations")
     (tmp_path / "logs").mkdir()
     lines = [json.dumps({"step": step}) for step in (-1, 300, 700)]
     (tmp_path / "logs" / "resumes.jsonl").write_text("\n".join([*lines, "torn"]))
-    assert list(viz._noted_resumes()) == [Resume(300), Resume(700)]
+    assert list(_noted_resumes(RunPaths(tmp_path))) == [Resume(300), Resume(700)]
 
 
 def test_plots_are_due_at_the_interval_and_never_at_step_0(tmp_path: Path) -> None:
@@ -309,7 +380,7 @@ REFUSED: dict[str, Call] = {
 def test_sequences_of_any_kind_are_drawn(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    TAKEN[what](VisualizationManager(tmp_path, background=False))
+    TAKEN[what](VisualizationManager(tmp_path))
     assert caplog.messages == []
     assert all(is_png(path) for path in tmp_path.iterdir())
     assert any(tmp_path.iterdir())
@@ -319,7 +390,7 @@ def test_sequences_of_any_kind_are_drawn(
 def test_anything_else_is_one_warning_and_never_an_exception(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    REFUSED[what](VisualizationManager(tmp_path, background=False))
+    REFUSED[what](VisualizationManager(tmp_path))
     assert len(caplog.messages) == 1
 
 
@@ -334,7 +405,7 @@ def test_a_forked_child_has_its_plots_drawn_and_leaves_the_parents_alone(tmp_pat
     script = (
         "import os, sys\n"
         "from monitoring import VisualizationManager\n"
-        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz = VisualizationManager(sys.argv[1], background=True)\n"
         "viz.generate_training_plots(1, [3.0, 2.0, 1.0])\n"
         "assert viz.wait(60)\n"
         "viz.generate_training_plots(2, [3.0, 2.0, 1.0])\n"
@@ -355,7 +426,7 @@ def test_a_drawing_process_that_hangs_is_killed_when_its_time_is_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
     monkeypatch.setattr("monitoring.plots.client._ENDING", 1.0)
-    viz = VisualizationManager(tmp_path)
+    viz = VisualizationManager(tmp_path, background=True)
     viz.generate_training_plots(1, [3.0, 2.0])
     assert viz.wait(120)
     assert viz._client is not None
@@ -383,7 +454,7 @@ def test_closing_has_a_limit_unless_another_is_given() -> None:
 def test_a_manager_that_is_dropped_finishes_its_plots_and_is_gone(
     tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
-    viz = VisualizationManager(tmp_path)
+    viz = VisualizationManager(tmp_path, background=True)
     viz.generate_training_plots(1, [3.0, 2.0, 1.0])
     viz.generate_model_plots(1, WaveModel())
     assert viz._client is not None
@@ -402,8 +473,9 @@ def test_plots_asked_for_at_the_very_end_of_a_program_are_drawn(tmp_path: Path) 
         "asked = []\n"
         "atexit.register(lambda: asked[0].generate_training_plots(4, [3.0, 2.0]))\n"
         "from monitoring import VisualizationManager\n"
-        "VisualizationManager(sys.argv[1]).generate_training_plots(1, [3.0, 2.0])\n"
-        "viz = VisualizationManager(sys.argv[1])\n"
+        "viz = VisualizationManager(sys.argv[1], background=True)\n"
+        "viz.generate_training_plots(1, [3.0, 2.0])\n"
+        "viz = VisualizationManager(sys.argv[1], background=True)\n"
         "viz.generate_training_plots(2, [3.0, 2.0])\n"
         "viz.close()\n"
         "asked.append(viz)\n"
@@ -421,7 +493,7 @@ def test_plots_asked_for_at_the_very_end_of_a_program_are_drawn(tmp_path: Path) 
 def test_the_drawing_process_outlives_a_stop_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    viz = VisualizationManager(tmp_path)
+    viz = VisualizationManager(tmp_path, background=True)
     viz.generate_training_plots(1, [3.0, 2.0])
     assert viz.wait(120)
     assert viz._client is not None
@@ -460,7 +532,7 @@ def test_what_a_library_prints_is_no_answer(
 
 
 def test_the_drawing_process_lets_go_of_what_it_drew(tmp_path: Path) -> None:
-    viz = VisualizationManager(tmp_path)
+    viz = VisualizationManager(tmp_path, background=True)
     metrics = {"learning_rate": [1.0, 2.0], "perplexity": [2.0, 3.0]}
 
     def memory_after(step: int) -> int:
