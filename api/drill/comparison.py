@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from api.drill.torch_file import NoTorchFileError, Tensor, TorchFile
+from monitoring.checkpoints.torch_file import NoTorchFileError, Tensor, TorchFile
 from monitoring.paths import RunPaths, commit_record, step_of
 
 # A name of a time or a speed: no two runs agree on these.

@@ -17,13 +17,13 @@ from torch import nn
 from monitoring import preemption, step_counter
 from monitoring.checkpoints import commit
 from monitoring.checkpoints.commit import CheckpointCorrupt
+from monitoring.checkpoints.copies.overlap import WeightsChanged
+from monitoring.checkpoints.copies.snapshot import NoMemoryError, Snapshot
 from monitoring.checkpoints.directory import CheckpointDirectory
 from monitoring.checkpoints.file import ChecksummedFile
 from monitoring.checkpoints.loss_history import LossHistory
-from monitoring.checkpoints.overlap import WeightsChanged
 from monitoring.checkpoints.plain import NUMPY_DTYPES, on_cpu, plain
 from monitoring.checkpoints.random_state import capture_rng_state
-from monitoring.checkpoints.snapshot import NoMemoryError, Snapshot
 from monitoring.checkpoints.wrappers import plain_state
 from monitoring.checkpoints.writer import Save
 from monitoring.ids import get_git_hash

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from monitoring import CheckpointManager, restore_rng_state
-from monitoring.checkpoints.cuda_copy import CudaCopy
+from monitoring.checkpoints.copies.cuda_copy import CudaCopy
 from monitoring.paths import RunPaths
 
 pytestmark = pytest.mark.gpu

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from api.drill.comparison import compare
-from api.drill.torch_file import NoTorchFileError, TorchFile
 from monitoring import CheckpointManager, MetricsLogger
+from monitoring.checkpoints.torch_file import NoTorchFileError, TorchFile
 from monitoring.paths import RunPaths
 
 LAST = 20

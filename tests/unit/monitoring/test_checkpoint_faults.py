@@ -26,7 +26,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 from monitoring import CheckpointManager, preemption
 from monitoring.checkpoints import commit
 from monitoring.checkpoints import manager as checkpoints
-from monitoring.checkpoints.cpu_copy import CpuCopy
+from monitoring.checkpoints.copies.cpu_copy import CpuCopy
 from monitoring.checkpoints.file import BLOCK, ChecksummedFile
 from monitoring.paths import commit_record
 

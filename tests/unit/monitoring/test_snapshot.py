@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from monitoring.checkpoints.snapshot import Snapshot
+from monitoring.checkpoints.copies.snapshot import Snapshot
 
 WEIGHT = torch.randn(300, 300)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from monitoring.checkpoints.samples import Pair, Samples
+from monitoring.checkpoints.copies.samples import Pair, Samples
 
 
 class WeightsChanged(Exception):  # noqa: N818

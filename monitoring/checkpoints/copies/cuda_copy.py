@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from monitoring.checkpoints.overlap import Overlap
-from monitoring.checkpoints.samples import Pair, copy_all
+from monitoring.checkpoints.copies.overlap import Overlap
+from monitoring.checkpoints.copies.samples import Pair, copy_all
 
 
 class CudaCopy(Overlap):

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monitoring.checkpoints.cpu_copy import CpuCopy, can_copy
-from monitoring.checkpoints.cuda_copy import CudaCopy
+from monitoring.checkpoints.copies.cpu_copy import CpuCopy, can_copy
+from monitoring.checkpoints.copies.cuda_copy import CudaCopy
+from monitoring.checkpoints.copies.overlap import Overlap, can_overlap
+from monitoring.checkpoints.copies.samples import Pair, copy_all
 from monitoring.checkpoints.file import BLOCK
-from monitoring.checkpoints.overlap import Overlap, can_overlap
 from monitoring.checkpoints.plain import plain
-from monitoring.checkpoints.samples import Pair, copy_all
 
 Kind = tuple[torch.dtype, torch.Size]
 

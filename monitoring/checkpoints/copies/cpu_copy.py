@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from monitoring.checkpoints.overlap import Overlap, can_overlap
-from monitoring.checkpoints.samples import Pair
+from monitoring.checkpoints.copies.overlap import Overlap, can_overlap
+from monitoring.checkpoints.copies.samples import Pair
 
 _WORTH_IT = 64 << 10  # bytes: a smaller copy costs less than a change of threads
 

@@ -1,0 +1,1 @@
+"""Copies of a training state in memory, made while training goes on."""
