@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -46,6 +48,29 @@ def _host() -> str:
         seen.append(Path("/proc/sys/kernel/random/boot_id").read_text())
         seen.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:8]
+
+
+def is_quiet(path: Path) -> bool:
+    """Whether a file has not changed for an hour: whoever wrote it has finished or is gone.
+
+    Raises OSError.
+    """
+    return time.time() - path.stat().st_mtime > _FORSAKEN
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory's lock: one thread of one process at a time, if its file system has locks.
+
+    Raises OSError if the directory cannot be opened.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

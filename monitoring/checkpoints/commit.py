@@ -5,10 +5,13 @@ The order on disk is: the data (temporary name, synced), the intent (`….pt.jso
 data under its name, the record under its name. A process killed anywhere in between leaves
 either the checkpoint that was there before or the new one, also when both have the same step:
 data that differs from the record is compared with the intent.
+
+A file that another program wrote has no record until it is adopted (`adoption.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +19,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from monitoring.crc import crc32_text
 from monitoring.files import sync, write_atomically
@@ -33,6 +37,10 @@ class CheckpointCorrupt(Exception):  # noqa: N818
         self.cause = cause
 
 
+class Uncommitted(CheckpointCorrupt):
+    """A checkpoint file that no commit record describes: another program may have written it."""
+
+
 @dataclass(frozen=True)
 class CommitRecord:
     """What a committed checkpoint is: its step, bytes, checksum, attempt and times.
@@ -47,6 +55,7 @@ class CommitRecord:
     time: float  # seconds since the epoch, later than that of every checkpoint before it
     seconds: float = 0.0  # that the save took, from the call until the data were on the disk
     keep: int = 0  # how many of the newest its program keeps; 0 where that is not known
+    adopted: bool = False  # another program wrote the file, and may write it again
 
 
 def write(checkpoint: Path, record: CommitRecord) -> None:
@@ -72,20 +81,38 @@ def read(checkpoint: Path) -> CommitRecord:
     return _decode(commit_record(checkpoint))
 
 
+def has_record(checkpoint: Path) -> bool:
+    """Whether a record stands beside a checkpoint, readable or not, or is about to."""
+    return commit_record(checkpoint).exists() or _intent(checkpoint).exists()
+
+
+def claimed(checkpoint: Path) -> CommitRecord:
+    """The commit record of a checkpoint, else the one that its writer is about to give it.
+
+    Raises what `read` does.
+    """
+    # The intent may become the record between two looks.
+    for candidate in (commit_record(checkpoint), _intent(checkpoint)):
+        with contextlib.suppress(FileNotFoundError):
+            return _decode(candidate)
+    return read(checkpoint)
+
+
 def verify(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> CommitRecord:
     """The record of a checkpoint whose every byte was compared with it.
 
-    `on_block` is called all the while and ends it by raising. Raises CheckpointCorrupt with the
-    cause, FileNotFoundError where there is no such file.
+    `on_block` is called between blocks and ends it all by raising. Raises CheckpointCorrupt with
+    the cause, its subclass Uncommitted if there is no record or another program has written the
+    file anew since it was adopted, and FileNotFoundError if there is no such file.
     """
     while True:
         before = _names(checkpoint)
-        record, cause = _verdict(checkpoint, on_block)
-        if record is not None:
-            return record
+        verdict = _verdict(checkpoint, on_block)
+        if isinstance(verdict, CommitRecord):
+            return verdict
         # What was renamed while it was read, by a process that saves, is no damage.
         if _names(checkpoint) == before:
-            raise CheckpointCorrupt(checkpoint, cause)
+            raise verdict
 
 
 def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
@@ -168,22 +195,26 @@ def _hasher(algorithm: str) -> tuple[Callable[[memoryview], None], Callable[[], 
     return update, lambda: crc32_text(crc)
 
 
-def _verdict(checkpoint: Path, on_block: Callable[[], None]) -> tuple[CommitRecord | None, str]:
-    """The record that the file agrees with, or None and why there is no such."""
-    cause = "it has no commit record"
+def _verdict(checkpoint: Path, on_block: Callable[[], None]) -> CommitRecord | CheckpointCorrupt:
+    """The record that the file agrees with, or why there is none."""
+    # An intent alone says nothing of a file that was there before: it may be of another program.
+    verdict: CheckpointCorrupt = Uncommitted(checkpoint, "it has no commit record")
     for candidate in (commit_record(checkpoint), _intent(checkpoint)):
         try:
             record = _decode(candidate)
         except FileNotFoundError:
             continue
         except CheckpointCorrupt as corrupt:
-            cause = corrupt.cause
+            if candidate == commit_record(checkpoint):
+                verdict = CheckpointCorrupt(checkpoint, corrupt.cause)
             continue
         mismatch = _mismatch(checkpoint, record, on_block)
         if mismatch is None:
-            return record, ""
-        cause = mismatch
-    return None, cause
+            return record
+        if candidate == commit_record(checkpoint):
+            kind = Uncommitted if record.adopted else CheckpointCorrupt
+            verdict = kind(checkpoint, mismatch)
+    return verdict
 
 
 def _names(checkpoint: Path) -> list[tuple[int, int] | None]:
@@ -220,12 +251,19 @@ def _intent(checkpoint: Path) -> Path:
 
 
 def _encode(record: CommitRecord) -> bytes:
-    return json.dumps({**asdict(record), "record": _sum_of(record)}).encode()
+    return json.dumps({**_values(record), "record": _sum_of(record)}).encode()
 
 
 def _sum_of(record: CommitRecord) -> str:
     """A checksum of the record itself: a flipped bit in it must not choose another checkpoint."""
-    return crc32_text(zlib.crc32(json.dumps(asdict(record), sort_keys=True).encode()))
+    return crc32_text(zlib.crc32(json.dumps(_values(record), sort_keys=True).encode()))
+
+
+def _values(record: CommitRecord) -> dict[str, Any]:
+    values = asdict(record)
+    if not record.adopted:  # a field that records of earlier versions do not have
+        del values["adopted"]
+    return values
 
 
 def _decode(path: Path) -> CommitRecord:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring.checkpoints import commit
+from monitoring.checkpoints import adoption, commit
+from monitoring.checkpoints.adoption import Judged
 from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.checkpoints.file import ChecksummedFile
-from monitoring.files import TEMPORARY, is_left, link_atomically
+from monitoring.checkpoints.torch_file import looks_whole
+from monitoring.files import TEMPORARY, is_left, link_atomically, locked
 from monitoring.paths import RunPaths, step_of
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_NAME = 256  # bytes of a file that may hold a name in place of a link
+
+
+@dataclass(frozen=True)
+class Present:
+    """A checkpoint in the directory: its step, path, bytes and time (since the epoch)."""
+
+    step: int
+    path: Path
+    size: int
+    time: float
 
 
 class CheckpointDirectory:
@@ -43,7 +57,7 @@ class CheckpointDirectory:
         """
         step = step_of(path)
         assert step is not None  # noqa: S101
-        with _locked(path.parent):
+        with locked(path.parent):
             newest = max((record.time for record, _ in self.committed()), default=0.0)
             # Later than all before it, whatever the clock of this machine says.
             moment = max(time.time(), newest + 1e-3)
@@ -63,7 +77,7 @@ class CheckpointDirectory:
         """Keep the checkpoint of a step until another is marked; `saving` is one under way."""
         path = self.paths.checkpoint(step)
         with self._lock:
-            there = path == saving or any(found == path for _, found in self.committed())
+            there = path == saving or any(found.path == path for found in self.present())
             if not there or path in self._doomed:
                 logger.warning("%s is not there and cannot be marked best", path)
                 return
@@ -75,17 +89,63 @@ class CheckpointDirectory:
         """The committed checkpoints by step, lowest first."""
         return commit.committed(self.paths.checkpoints)
 
-    def newest_first(self) -> Iterator[Path]:
-        """Every checkpoint file, those without a readable record first: they may be newest."""
+    def present(self) -> list[Present]:
+        """The committed checkpoints, and files of other programs that look whole; by step."""
+        committed = [
+            Present(record.step, path, record.size, record.time)
+            for record, path in self.committed()
+        ]
+        known = {found.path for found in committed}
+        others = []
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                if path not in known and not commit.has_record(path) and looks_whole(path):
+                    status = path.stat()
+                    step = step_of(path) or 0
+                    others.append(Present(step, path, status.st_size, status.st_mtime))
+        return sorted(committed + others, key=lambda found: found.step)
 
-        def age(path: Path) -> float:
+    def newest_first(self) -> list[Path]:
+        """Every checkpoint file, the newest first.
+
+        Those whose record cannot be read come first: they may be newest. The rest is in the order
+        of its records. A file without a record is newest if `latest` points at it; other such
+        files come last, the highest step first, as the specification's first implementation has it:
+        the time of a file's last change is often that of a copy.
+        """
+        target = _target(self.paths.latest_checkpoint)
+
+        def age(path: Path) -> tuple[int, float]:
             try:
-                return -commit.read(path).time
+                return 2, -commit.claimed(path).time
+            except FileNotFoundError:
+                return (1, 0.0) if path.name == target else (3, -(step_of(path) or 0))
             except (CheckpointCorrupt, OSError):
-                return -float("inf")
+                return 0, 0.0
 
+        return sorted(self._files(), key=age)
+
+    def adopt(self, path: Path, judged: Judged) -> None:
+        """Write the record of a file that another program wrote; it keeps its place in the order.
+
+        A directory in which nothing can be written is left as it is.
+        """
+        others = [record.time for record, other in self.committed() if other != path]
+        time = judged.time
+        if others and not commit.has_record(path):
+            if path.name == _target(self.paths.latest_checkpoint):
+                time = max(time, max(others) + 1e-3)
+            else:
+                time = min(time, min(others) - 1e-3)
+        try:
+            if adoption.adopt(path, judged, time=time) is not None:
+                logger.info("Adopted %s, which another program wrote", path)
+        except OSError as error:
+            logger.info("Cannot write a commit record for %s: %s", path, error)
+
+    def _files(self) -> list[Path]:
         files = self.paths.checkpoints.glob("checkpoint_step_*.pt")
-        yield from sorted((path for path in files if step_of(path) is not None), key=age)
+        return [path for path in files if step_of(path) is not None]
 
     def set_aside(self, path: Path, cause: str) -> None:
         """Rename a damaged checkpoint to `….corrupt`, with a warning."""
@@ -100,7 +160,7 @@ class CheckpointDirectory:
         link = self.paths.latest_checkpoint
         if _target(link) == path.name:
             return
-        with contextlib.suppress(OSError), _locked(path.parent):  # another process may save
+        with contextlib.suppress(OSError), locked(path.parent):  # another process may save
             newer = _target(link) not in {other.name for other in older} and link.exists()
             if path.exists() and not newer:
                 self._point(link, path)
@@ -139,19 +199,14 @@ class CheckpointDirectory:
 
 
 def _target(link: Path) -> str | None:
-    try:
+    """The name that a link points at. Where links are files of text, as git makes them, it is read.
+
+    None if there is no link.
+    """
+    with contextlib.suppress(OSError):
         return str(link.readlink())
-    except OSError:
-        return None
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """The directory, for one thread of one process at a time where its file system has locks."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError, ValueError):
+        if link.stat().st_size < _LONGEST_NAME:
+            text = link.read_text().strip()
+            return text if step_of(Path(text)) is not None else None
+    return None

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 from monitoring import preemption, step_counter
-from monitoring.checkpoints import commit
-from monitoring.checkpoints.commit import CheckpointCorrupt
 from monitoring.checkpoints.copies.overlap import WeightsChanged
 from monitoring.checkpoints.copies.snapshot import NoMemoryError, Snapshot
 from monitoring.checkpoints.directory import CheckpointDirectory
 from monitoring.checkpoints.file import ChecksummedFile
+from monitoring.checkpoints.loading import Loader
 from monitoring.checkpoints.loss_history import LossHistory
-from monitoring.checkpoints.plain import NUMPY_DTYPES, on_cpu, plain
+from monitoring.checkpoints.plain import on_cpu, plain
 from monitoring.checkpoints.random_state import capture_rng_state
 from monitoring.checkpoints.wrappers import plain_state
 from monitoring.checkpoints.writer import Save
@@ -32,14 +29,6 @@ from monitoring.paths import RunPaths
 logger = logging.getLogger(__name__)
 
 _LARGE = 32 << 20  # bytes from which a checkpoint is written directly
-
-# What numpy arrays inside a checkpoint need; a safe load refuses every other foreign name.
-_NUMPY_NAMES: list[Any] = [
-    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    np.ndarray,
-    np.dtype,
-    *NUMPY_DTYPES,
-]
 
 
 class Stateful(Protocol):
@@ -103,6 +92,7 @@ class CheckpointManager:
         self._allowed = tuple(allowed_types)
         self._snapshot = Snapshot(self._allowed)
         self._directory = CheckpointDirectory(self.paths, keep_last_n)
+        self._loader = Loader(self._directory, self._allowed)
         self._save: Save | None = None
         self._losses = LossHistory()
         self._void = False  # whether the last save has to be done again
@@ -287,60 +277,42 @@ class CheckpointManager:
     def load_latest_checkpoint(
         self, map_location: str | torch.device = "cpu"
     ) -> dict[str, Any] | None:
-        """The newest checkpoint whose every byte is as it was written; None where there is none.
+        """Load the newest checkpoint of which every byte is as it was written; None without one.
 
-        Damaged ones are renamed to `….corrupt`, with a warning, and the one before is taken.
-        Raises pickle.UnpicklingError for one that holds more than a safe load allows.
+        A file that another program wrote, without a commit record, is a checkpoint if it is whole:
+        it is loaded, and adopted by writing its record. A file that differs from its record, or
+        cannot be read, is renamed to `….corrupt` with a warning, and the one before is loaded; one
+        without a record only if it has not changed for an hour, for it may be half written.
+
+        Raises pickle.UnpicklingError for a file with classes that a safe load refuses, and leaves
+        it as it is: name classes that you trust in `allowed_types`.
         """
         self.wait()
-        tried: list[Path] = []
-        # Another process that saves may retire all that was there when we looked.
-        while untried := [path for path in self._directory.newest_first() if path not in tried]:
-            tried += untried
-            for path in untried:
-                if (checkpoint := self._load(path, map_location)) is not None:
-                    self._directory.point_latest(path, tried)
-                    return checkpoint
-        return None
+        return self._loader.load_newest(map_location)
 
     def load_checkpoint(
         self, step: int, map_location: str | torch.device = "cpu"
     ) -> dict[str, Any] | None:
-        """The checkpoint of a step; None where there is no good one."""
+        """Load the checkpoint of a step, as `load_latest_checkpoint` does; None without a good one.
+
+        Raises pickle.UnpicklingError.
+        """
         self.wait()
-        return self._load(self.paths.checkpoint(step), map_location)
+        return self._loader.load(self.paths.checkpoint(step), map_location)
 
     def list_checkpoints(self) -> list[dict[str, Any]]:
-        """The committed checkpoints by step: `step`, `path` (text), `size_mb` (MiB), `modified`."""
+        """List the checkpoints by step: dicts with `step`, `path` (a string), `size_mb` (MiB) and
+        `modified` (local time, ISO 8601). Files of other programs are listed if they look whole.
+        """
         return [
             {
-                "step": record.step,
-                "path": str(path),
-                "size_mb": record.size / 2**20,
-                "modified": datetime.fromtimestamp(record.time).isoformat(" ", "seconds"),
+                "step": found.step,
+                "path": str(found.path),
+                "size_mb": found.size / 2**20,
+                "modified": datetime.fromtimestamp(found.time).isoformat(" ", "seconds"),
             }
-            for record, path in self._directory.committed()
+            for found in self._directory.present()
         ]
-
-    def _load(self, path: Path, map_location: str | torch.device) -> dict[str, Any] | None:
-        try:
-            commit.verify(path)
-            with torch.serialization.safe_globals([*_NUMPY_NAMES, *self._allowed]):
-                checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        except FileNotFoundError:
-            return None
-        except pickle.UnpicklingError:
-            raise  # As it was written, but not safe: that is for a person to decide.
-        except CheckpointCorrupt as corrupt:
-            self._directory.set_aside(path, corrupt.cause)
-            return None
-        except (OSError, RuntimeError) as error:
-            logger.warning("Failed to load checkpoint from %s: %s", path, error)
-            return None
-        assert isinstance(checkpoint, dict)  # noqa: S101
-        if isinstance(losses := checkpoint.get("loss_history"), torch.Tensor):
-            checkpoint["loss_history"] = losses.tolist()
-        return checkpoint
 
 
 def _nothing() -> None:

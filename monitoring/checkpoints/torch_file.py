@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint file, read without torch.
+"""Checkpoint files read without torch: their tensors, and whether a file is whole.
 
-`torch.save` writes a zip archive: a pickle that says what there is, and one record a storage with
-its bytes. The pickle is read with every class replaced by one that does nothing, so that no file
+`torch.save` writes a zip archive: a pickle that describes the state, and a record for each storage
+with its bytes. The pickle is read with every class replaced by one that does nothing, so no file
 can run code here.
 """
 
@@ -11,8 +11,9 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,10 +22,42 @@ _BLOCK = 1 << 20
 # What stands before each record of a zip archive; the sizes of its name and extra field come last.
 _HEADER = struct.Struct("<4s5H3I2H")
 _ROOT = "data.pkl"
+_ZIP = b"PK"
+# How a file begins that torch wrote without its zip format (before 1.6): a pickled number.
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Bytes of a number, by the type of storage that holds it.
+_WIDTHS = {
+    "UntypedStorage": 1, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ShortStorage": 2,
+    "HalfStorage": 2, "BFloat16Storage": 2, "IntStorage": 4, "FloatStorage": 4, "LongStorage": 8,
+    "DoubleStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16,
+}  # fmt: skip
 
 
 class NoTorchFileError(Exception):
-    """The file is none that `torch.save` wrote, or a damaged one."""
+    """`torch.save` did not write this file, or it is damaged."""
+
+
+def begins_as_zip(path: Path) -> bool:
+    """Whether a file begins as the archives of `torch.save` do. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
+def is_legacy(path: Path) -> bool:
+    """Whether a file begins as those that torch writes without its zip format. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(len(_LEGACY)) == _LEGACY
+
+
+def looks_whole(path: Path) -> bool:
+    """Whether a file has a beginning and an end; what lies between is not read. Raises OSError."""
+    if not begins_as_zip(path):
+        return is_legacy(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == _ROOT for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, struct.error):
+        return False
 
 
 @dataclass(frozen=True)
@@ -46,8 +79,7 @@ class Tensor:
 class TorchFile:
     """A checkpoint file that is open; a context manager. Raises `NoTorchFileError`.
 
-    The archive's own CRC-32 is not looked at: torch may leave it out, and a checkpoint has a
-    checksum of its own in its commit record.
+    Opening it compares no checksums: a checkpoint has one in its commit record. `verify` does.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +93,9 @@ class TorchFile:
                 self._records = {info.filename: info for info in archive.infolist()}
             root = next(name for name in self._records if name.rpartition("/")[2] == _ROOT)
             self._folder = root.removesuffix(_ROOT)
-            self.content = _Structure(io.BytesIO(b"".join(self._read(root)))).load()
+            structure = _Structure(io.BytesIO(b"".join(self._read(root))))
+            self.content = structure.load()
+            self._storages = structure.storages
         except Exception as error:  # a damaged pickle may raise anything
             self._file.close()
             raise NoTorchFileError(f"{path.name} is no whole checkpoint: {error!r}") from error
@@ -71,6 +105,27 @@ class TorchFile:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def verify(self, on_block: Callable[[], None] = lambda: None) -> None:
+        """Read every byte. Raises NoTorchFileError if one is missing or changed, and OSError.
+
+        Compares each record with its CRC-32, unless the writer left those out, and the size of
+        each storage with what the pickle says. `on_block` is called between blocks and ends it
+        all by raising.
+        """
+        has_sums = any(info.CRC for info in self._records.values())  # without them torch writes 0
+        for name, info in self._records.items():
+            found = 0
+            for block in self._read(name):
+                on_block()
+                found = zlib.crc32(block, found)
+            if has_sums and found != info.CRC:
+                raise NoTorchFileError(f"{self.path.name}: record {name} is damaged")
+        for key, (kind, count) in self._storages.items():
+            record = self._records.get(f"{self._folder}data/{key}")
+            width = _WIDTHS.get(kind)
+            if record is None or (width is not None and record.file_size != count * width):
+                raise NoTorchFileError(f"{self.path.name} lacks bytes of storage {key}")
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by their names, such as `model_state_dict.head.weight`."""
@@ -124,6 +179,10 @@ class _Inert(OrderedDict[Any, Any]):
 class _Structure(pickle.Unpickler):
     """Reads the pickle; makes no object of any class that the file names."""
 
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, tuple[str, int]] = {}  # type and count of numbers, by key
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
@@ -135,7 +194,8 @@ class _Structure(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:
         """Type and key of a storage."""
-        _, kind, key, *_ = pid
+        _, kind, key, _, count = pid
+        self.storages[str(key)] = kind.__name__, int(count)
         return kind.__name__, str(key)
 
 

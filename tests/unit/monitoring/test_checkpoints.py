@@ -293,13 +293,9 @@ def damage_record(path: Path) -> None:
     commit_record(path).write_bytes(b"\x00" * 100)
 
 
-def damage_no_record(path: Path) -> None:
-    commit_record(path).unlink()
-
-
 @pytest.mark.parametrize(
     "damage",
-    [damage_torn, damage_bit, damage_empty, damage_zeros, damage_record, damage_no_record],
+    [damage_torn, damage_bit, damage_empty, damage_zeros, damage_record],
 )
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_loaded(
     damage: Callable[[Path], None],
