@@ -92,7 +92,9 @@ class Trainer:
         )
         self.metrics = MetricsLogger(self.paths.logs, config.log_every)
         self.plots = VisualizationManager(
-            self.paths.visualizations, config.plot_every, background=True
+            self.paths.visualizations,
+            config.plot_every or config.steps,  # 0: a step that is never reached
+            background=True,
         )
         self.tracker = ConfigTracker(run_dir)
 
@@ -155,7 +157,7 @@ class Trainer:
                 self.log(step, rate, update)
             if self.checkpoints.should_checkpoint(step) or last:
                 self.save(step)
-            if self.plots.should_visualize(step) or last:
+            if self.plots.should_visualize(step) or (last and self.config.plot_every):
                 self.plot(step)
         self.finish()
         return FINISHED

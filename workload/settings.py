@@ -172,7 +172,11 @@ class TrainSpec(Strict):
     log_every: int = Field(10, ge=1, description="Steps between two rows of metrics.")
     eval_every: int = Field(250, ge=1, description="Steps between two evaluations.")
     eval_batches: int = Field(8, ge=1, description="Batches of held-out text per evaluation.")
-    plot_every: int = Field(500, ge=1, description="Steps between two updates of the plots.")
+    plot_every: int = Field(
+        500,
+        ge=0,
+        description="Steps between two updates of the plots. 0: no plots, not even at the end.",
+    )
     sample_tokens: int = Field(
         200, ge=0, le=100_000, description="Tokens of the text that is sampled at the end. 0: none."
     )

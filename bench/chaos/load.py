@@ -45,7 +45,7 @@ def specifications(steps: int) -> list[JobSpec]:
                 log_every=5,
                 eval_every=max(1, length // 3),
                 eval_batches=2,
-                plot_every=10 * length,
+                plot_every=0 if number else 10 * length,
                 sample_tokens=8,
             ),
             checkpoint=CheckpointConfig(every_steps=25, every_seconds=None, keep_last=2),

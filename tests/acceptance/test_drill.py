@@ -29,7 +29,7 @@ train:
   log_every: 10
   eval_every: 120
   eval_batches: 2
-  plot_every: 2000
+  plot_every: 0
   sample_tokens: 8
 checkpoint: {every_steps: 20}
 retry: {backoff_seconds: 0}

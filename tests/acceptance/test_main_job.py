@@ -35,7 +35,7 @@ TRAIN = {
     "log_every": 20,
     "eval_every": 300,
     "eval_batches": 2,
-    "plot_every": 2000,
+    "plot_every": 0,
     "sample_tokens": 8,
 }  # fmt: skip
 SPEC = {

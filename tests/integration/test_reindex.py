@@ -354,6 +354,7 @@ TRAINING = {
     "model": {"type": "wave", "d_model": 16, "num_layers": 1, "num_heads": 2, "num_waves": 4,
               "num_harmonics": 2, "block_size": 16},
     "dataset": {"name": "stdlib"}, "steps": 1500, "batch_size": 2, "seed": 5,
+    "plot_every": 0, "sample_tokens": 0,
 }  # fmt: skip
 
 

@@ -118,17 +118,22 @@ def test_plots_of_curves_and_waves_are_there_at_the_end(
     }
 
 
-def test_checkpoints_come_by_the_clock_too(tmp_path: Path) -> None:
+def test_checkpoints_come_by_the_clock_too_and_no_plots_where_none_are_wanted(
+    tmp_path: Path,
+) -> None:
     config = settings(
         tmp_path,
         model={"type": "standard", "block_size": 16, **SIZES},
         steps=4,
+        plot_every=0,
         sample_tokens=0,
         checkpoint={"every_steps": None, "every_seconds": 1e-6, "keep_last": 9},
     )
     train(config, tmp_path / "run")
     kept = CheckpointManager(tmp_path / "run").list_checkpoints()
     assert [c["step"] for c in kept] == [1, 2, 3]
+    visualizations = RunPaths(tmp_path / "run").visualizations
+    assert not visualizations.exists() or not list(visualizations.iterdir())
 
 
 def test_the_best_saved_checkpoint_may_be_another_than_the_best_step() -> None:
