@@ -108,8 +108,8 @@ class FieldError(_Wire):
     """Why one value was refused."""
 
     field: str = Field(description="Path of the field: `train.model.d_model`.")
-    given: str = Field(description="The given value as JSON, shortened.")
-    allowed: str = Field(description="What the field allows.")
+    given: str = Field(description="The given value as JSON, shortened; `nothing` for none.")
+    allowed: str = Field(description="What the field allows, in the words of the validator.")
 
 
 class Problem(_Wire):

@@ -23,10 +23,10 @@ class Refusal:
 
     field: str  # path, such as `train.model.d_model`
     given: str  # the value as JSON, shortened
-    allowed: str  # a sentence
+    allowed: str  # the validator's own words
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.allowed} (given: {self.given})"
+        return f"{self.field}: given {self.given}, allowed: {self.allowed}"
 
 
 def refusals(model: type[BaseModel], error: ValidationError) -> list[Refusal]:
@@ -48,7 +48,7 @@ def _refusal(model: type[BaseModel], item: ErrorDetails) -> Refusal:
         case "value_error":
             allowed = str(item["ctx"]["error"])
         case _:
-            allowed = item["msg"]
+            allowed = item["msg"].removeprefix("Input should be ")
     return Refusal(path_of(location), given, allowed)
 
 
@@ -69,8 +69,8 @@ def _known_fields(model: type[BaseModel], location: Sequence[int | str]) -> str:
         names = list(inner.model_fields)
     near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.7)
     if near:
-        return f"Unknown field; did you mean {near[0]}?"
-    return f"Unknown field; known fields are {', '.join(names)}" if names else "Unknown field"
+        return f"unknown field; did you mean {near[0]}?"
+    return f"unknown field; known are {', '.join(names)}" if names else "nothing"
 
 
 def _models(model: type[BaseModel], location: Sequence[int | str]) -> Iterator[type[BaseModel]]:

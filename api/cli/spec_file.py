@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from api.validation import field_errors
 from jobs.model.spec import JobSpec
+from workload.refusals import refusals
 
 
 class SpecFileError(Exception):
@@ -57,10 +57,7 @@ def read_spec(text: bytes) -> JobSpec:
     try:
         return JobSpec.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        lines = [
-            f"{wrong.field}: given {wrong.given}, allowed: {wrong.allowed}"
-            for wrong in field_errors(JobSpec, error)
-        ]
+        lines = map(str, refusals(JobSpec, error))
         raise SpecFileError("\n  ".join(["The specification is refused:", *lines])) from None
     except (TypeError, ValueError) as error:
         raise SpecFileError(f"It is no specification: {error}") from None

@@ -31,8 +31,11 @@ def test_json_is_read_too() -> None:
         (b"name: [", "line 1"),
         (b"\xff\xfe\xff", "neither YAML nor JSON"),
         (b"name: a\nname: b\ntrain: {}", "'name' comes twice"),
-        (b"", "an object with the fields name"),
-        (b"name: a\ntrain: {steps: -1}", "train.steps: given -1, allowed: a whole number from 1"),
+        (b"", "(top level): given null, allowed: an object"),
+        (
+            b"name: a\ntrain: {steps: -1}",
+            "train.steps: given -1, allowed: greater than or equal to 1",
+        ),
         (b"&a [*a]", "no specification"),
         (b"!!python/object:os.system x", "neither YAML nor JSON"),
     ],

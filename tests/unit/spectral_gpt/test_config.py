@@ -26,32 +26,45 @@ def test_a_config_survives_json() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"stepz": 3}, r"stepz: Unknown field; did you mean steps\? \(given: 3\)"),
-        ({"zzz": 3}, "zzz: Unknown field; known fields are model, "),
-        ({"model": {"heads": 3}}, r"model.heads: Unknown field; did you mean num_heads\?"),
-        ({"model": 3}, r"model: Input should be .* \(given: 3\)"),
-        ({"model": {"type": "particle"}}, "model.type: Input should be 'wave' or 'standard'"),
-        ({"model": {"d_model": 100}}, r"model: d_model \(100\) must be a multiple of num_heads"),
-        ({"model": {"tied": 1}}, r"model.tied: Input should be a valid boolean \(given: 1\)"),
-        ({"steps": "10"}, r"steps: Input should be a valid integer \(given: \"10\"\)"),
-        ({"steps": True}, r"steps: Input should be a valid integer \(given: true\)"),
-        ({"steps": 1.5}, r"steps: Input should be a valid integer \(given: 1.5\)"),
-        ({"steps": 0}, r"steps: Input should be greater than or equal to 1 \(given: 0\)"),
-        ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
-        ({"optimizer": {"lr": 0}}, "optimizer.lr: Input should be greater than 0"),
-        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: Input should be a finite number"),
-        ({"optimizer": {"min_lr_ratio": 2}}, "optimizer.min_lr_ratio: Input should be less than"),
-        ({"optimizer": {"betas": [0.9]}}, r"optimizer.betas\[1\]: Field required"),
-        ({"optimizer": {"betas": [0.9, 1.0]}}, r"optimizer.betas\[1\]: Input should be less than"),
-        ({"dataset": {"name": "path"}}, "dataset: `location` is the path"),
-        ({"dataset": {"location": "x"}}, "dataset: `location` is the path"),
-        ({"checkpoint": {"every_steps": 0}}, "checkpoint.every_steps: Input should be greater"),
-        ({"checkpoint": {"every_seconds": 0}}, "checkpoint.every_seconds: Input should be greater"),
+        ({"stepz": 3}, "stepz: given 3, allowed: unknown field; did you mean steps?"),
+        ({"zzz": 3}, "zzz: given 3, allowed: unknown field; known are model, optimizer, "),
+        (
+            {"model": {"heads": 3}},
+            "model.heads: given 3, allowed: unknown field; did you mean num",
+        ),
+        ({"model": 3}, "model: given 3, allowed: a valid dictionary"),
+        (
+            {"model": {"type": "particle"}},
+            "model.type: given \"particle\", allowed: 'wave' or '",
+        ),
+        ({"model": {"d_model": 100}}, 'model: given {"d_model": 100}, allowed: d_model (100) must'),
+        ({"model": {"tied": 1}}, "model.tied: given 1, allowed: a valid boolean"),
+        ({"steps": "10"}, 'steps: given "10", allowed: a valid integer'),
+        ({"steps": True}, "steps: given true, allowed: a valid integer"),
+        ({"steps": 1.5}, "steps: given 1.5, allowed: a valid integer"),
+        ({"steps": 0}, "steps: given 0, allowed: greater than or equal to 1"),
+        ({"seed": -1}, "seed: given -1, allowed: greater than or equal to 0"),
+        ({"optimizer": {"lr": 0}}, "optimizer.lr: given 0, allowed: greater than 0"),
+        ({"optimizer": {"lr": float("nan")}}, "optimizer.lr: given NaN, allowed: a finite number"),
+        ({"optimizer": {"min_lr_ratio": 2}}, "optimizer.min_lr_ratio: given 2, allowed: less"),
+        ({"optimizer": {"betas": [0.9]}}, "optimizer.betas[1]: given nothing, allowed: Field req"),
+        (
+            {"optimizer": {"betas": [0.9, 1.0]}},
+            "optimizer.betas[1]: given 1.0, allowed: less than",
+        ),
+        ({"dataset": {"name": "path"}}, 'dataset: given {"name": "path"}, allowed: `location` is'),
+        ({"dataset": {"location": "x"}}, 'dataset: given {"location": "x"}, allowed: `location`'),
+        ({"checkpoint": {"every_steps": 0}}, "checkpoint.every_steps: given 0, allowed: great"),
+        (
+            {"checkpoint": {"every_seconds": 0}},
+            "checkpoint.every_seconds: given 0, allowed: great",
+        ),
     ],
 )
 def test_a_bad_setting_is_refused_by_its_path(data: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{message}"):
+    with pytest.raises(ConfigError) as caught:
         TrainConfig.from_dict(data)
+    assert str(caught.value).startswith(message)
 
 
 def test_an_integer_stands_for_a_number() -> None:

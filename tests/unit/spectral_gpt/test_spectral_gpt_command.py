@@ -33,7 +33,10 @@ def test_names_of_the_package_are_there_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"modell": {}}', "spectral_gpt: modell: Unknown field; did you mean model?"),
+        (
+            '{"modell": {}}',
+            "spectral_gpt: modell: given {}, allowed: unknown field; did you",
+        ),
         ("{", "config.json is no JSON: "),
         (None, "cannot read "),
         (

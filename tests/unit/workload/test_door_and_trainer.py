@@ -142,5 +142,5 @@ def test_the_config_file_of_a_person_is_read_like_that_of_a_job(tmp_path: Path) 
     file.write_text(json.dumps({"steps": 3, "checkpoint": {"every_steps": None}}))
     assert read_config(file) == TrainConfig.from_dict(json.loads(file.read_text()))
     file.write_text('{"optimizer": {"betas": [0.9, 1.0]}}')
-    with pytest.raises(ConfigError, match=r"^optimizer.betas\[1\]: .* less than 1 \(given: 1.0\)"):
+    with pytest.raises(ConfigError, match=r"^optimizer.betas\[1\]: given 1.0, allowed: less"):
         read_config(file)
