@@ -1,14 +1,13 @@
-"""Job specifications from files: YAML, of which JSON is a part."""
+"""Job specifications from files: YAML 1.2, of which JSON is a part."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Hashable
-from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from jobs.model.spec import JobSpec
 from workload.refusals import refusals
@@ -18,42 +17,23 @@ class SpecFileError(Exception):
     """The file holds no specification; the message names line or fields."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema, in which `1e-3` is a number, `no` a word and `12:30` no minutes."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping; a key that comes twice is refused, for one of its values would be lost."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(None, None, f"{key!r} comes twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
+class _Constructor(SafeConstructor):
+    """Keeps dates as text: a job has none, and a label may look like one."""
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    return int(loader.construct_scalar(node))
-
-
-# Without those of YAML 1.1, which the loader would inherit.
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
-    )
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
 
 
 def read_spec(text: bytes) -> JobSpec:
     """The specification in `text`; raises `SpecFileError`."""
+    yaml = YAML(typ="safe", pure=True)  # pure: YAML 1.2, which the library's C parser does not read
+    yaml.Constructor = _Constructor
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a safe loader with fewer types
-    except yaml.YAMLError as error:
-        raise SpecFileError(f"It is neither YAML nor JSON: {error}") from None
+        data = yaml.load(text)
+    except (YAMLError, ValueError) as error:
+        raise SpecFileError(f"It is no valid YAML or JSON: {_place(error)}") from None
+    except RecursionError:
+        raise SpecFileError("It is nested too deeply.") from None
     try:
         return JobSpec.model_validate_json(json.dumps(data))
     except ValidationError as error:
@@ -61,3 +41,11 @@ def read_spec(text: bytes) -> JobSpec:
         raise SpecFileError("\n  ".join(["The specification is refused:", *lines])) from None
     except (TypeError, ValueError) as error:
         raise SpecFileError(f"It is no specification: {error}") from None
+
+
+def _place(error: Exception) -> str:
+    """What is wrong, and where in the file."""
+    mark = getattr(error, "problem_mark", None)
+    if not isinstance(error, MarkedYAMLError) or mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -29,15 +29,21 @@ def test_json_is_read_too() -> None:
     ("text", "says"),
     [
         (b"name: [", "line 1"),
-        (b"\xff\xfe\xff", "neither YAML nor JSON"),
-        (b"name: a\nname: b\ntrain: {}", "'name' comes twice"),
+        (b"\xff\xfe\xff", "no valid YAML or JSON: "),
+        (b"name: a\nname: b\ntrain: {}", 'line 2, column 1: found duplicate key "name"'),
+        (b'{"name": "a", "env": {"A": "1", "A": "2"}}', 'found duplicate key "A"'),
         (b"", "(top level): given null, allowed: an object"),
         (
             b"name: a\ntrain: {steps: -1}",
             "train.steps: given -1, allowed: greater than or equal to 1",
         ),
         (b"&a [*a]", "no specification"),
-        (b"!!python/object:os.system x", "neither YAML nor JSON"),
+        (b"? [a, b]\n: 1", "no specification"),
+        (b"!!set {a}", "no specification"),
+        (b"[" * 10_000, "nested too deeply"),
+        (b"name: a\n---\nname: b", "line 2, column 1: but found another document"),
+        (b"name: a\ntrain: {optimizer: {lr: .inf}}", "train.optimizer.lr: given Infinity"),
+        (b"!!python/object:os.system x", "no valid YAML or JSON: "),
     ],
 )
 def test_what_is_no_specification_is_refused_in_words(text: bytes, says: str) -> None:
