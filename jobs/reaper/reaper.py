@@ -21,6 +21,7 @@ from jobs.model.rules import lost_attempt
 from jobs.reaper.evictor import Evictor
 from jobs.store.jobs import JobStore
 from jobs.store.queues import ExpiredLease
+from jobs.store.reaper_lock import ReaperLock
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ _ABSENCE, _SHORTEST_ABSENCE_SECONDS = 3 / 5, 0.5
 # Of a lease, in which the others look five times: so long a reaper that cannot look at storage
 # leaves its work to one that may.
 _REST = 2 / 5
+
+# Share of a lease after which the lock expires.
+_LOCK_LIFE = 3 / 5
 
 # Seconds since the epoch of the newest sign of life that the job's run left in storage, or None;
 # raises whatever storage does where it cannot tell.
@@ -79,6 +83,10 @@ class Reaper:
         self._messenger = messenger
         self._sign_of_life = sign_of_life
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        # The others look five times in a lease: after a holder dies, one of them takes the lock
+        # within that lease.
+        life = store.lease_seconds * _LOCK_LIFE
+        self._lock = ReaperLock(store.redis, store.prefix, self._name, life)
         self._since: float | None = None
         self._last_pass = 0.0
         self._storage_seconds = 0.0  # that the pass waited for storage
@@ -96,7 +104,7 @@ class Reaper:
         self._note_absence(now, now - self._last_pass)
         self._storage_seconds = 0.0
         try:
-            self.at_work = now >= self._rests_until and self._hold_lock(period)
+            self.at_work = now >= self._rests_until and self._lock.hold()
             if not self.at_work:
                 return []
             lost = self._pass(now, period, self._since or now)
@@ -191,20 +199,5 @@ class Reaper:
         return self._from_the_future.setdefault(key, self._from_the_future_before.get(key, now))
 
     def release(self) -> None:
-        """Gives the lock up, so that another reaper is at work at once."""
-        if self._store.redis.get(self._key) == self._name:
-            self._store.redis.delete(self._key)
-
-    @property
-    def _key(self) -> str:
-        return self._store.keys.reaper
-
-    def _hold_lock(self, period: float) -> bool:
-        # Others look five times in a period: whoever holds it may die, and within one another does.
-        life = max(1, round(period * 1000 * 3 / 5))
-        if self._store.redis.set(self._key, self._name, nx=True, px=life):
-            return True
-        if self._store.redis.get(self._key) != self._name:
-            return False
-        self._store.redis.pexpire(self._key, life)
-        return True
+        """Releases the lock, so that another reaper starts to work at once."""
+        self._lock.release()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
+from redis import Redis
 from redis.exceptions import RedisError
 
 from api.local.redis_server import RedisConfig, find_redis_server, free_port
@@ -26,6 +27,7 @@ from jobs.model.states import Reason, State
 from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
+from jobs.store.reaper_lock import ReaperLock
 from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]
@@ -107,6 +109,63 @@ def test_the_lock_expires_within_a_lease_and_is_given_up_at_a_clean_end(
         assert second.at_work
     finally:
         messenger.close()
+
+
+class Overtaken(Redis):
+    """A connection on which the lock expires, and another takes it, between two commands on it."""
+
+    key = ""
+    overtake: Callable[[], object]
+    before, commands = 2, 0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        if self.key and self.key in args:
+            self.commands += 1
+            if self.commands == self.before:
+                self.overtake()
+        return super().execute_command(*args, **options)
+
+
+@pytest.mark.parametrize(("step", "before"), [("hold", 2), ("hold", 3), ("release", 2)])
+def test_two_reapers_that_race_for_the_lock_never_work_at_once(
+    settings: Settings, store: JobStore, step: str, before: int
+) -> None:
+    slow = Overtaken.from_url(settings.redis_address, decode_responses=True)
+    messenger = Messenger(settings, store)
+    first = Reaper(open_store(slow, settings), messenger, lambda _: None)
+    second = Reaper(store, messenger, lambda _: None)
+
+    def overtake() -> None:
+        store.redis.delete(store.keys.reaper)
+        second.run_once()
+
+    try:
+        first.run_once()
+        slow.key, slow.overtake, slow.before = store.keys.reaper, overtake, before
+        if step == "hold":
+            first.run_once()
+        else:
+            first.release()
+            first.at_work = False
+        if second.at_work:
+            assert store.redis.exists(store.keys.reaper), "it still has the lock it took"
+        second.run_once()
+        assert [first.at_work, second.at_work].count(True) == 1
+        holder = store.redis.get(store.keys.reaper)
+        assert holder == (first if first.at_work else second)._name
+    finally:
+        messenger.close()
+        slow.close()
+
+
+def test_an_answer_that_was_lost_on_the_way_costs_a_reaper_nothing(store: JobStore) -> None:
+    lock = ReaperLock(store.redis, store.prefix, "a", 60)
+    other = ReaperLock(store.redis, store.prefix, "b", 60)
+    assert [lock.hold(), lock.hold(), other.hold()] == [True, True, False], "sent twice, held once"
+    lock.release()
+    assert other.hold()
+    lock.release()
+    assert not lock.hold()
 
 
 @pytest.fixture
