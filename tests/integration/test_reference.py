@@ -111,3 +111,11 @@ def test_every_metric_of_the_dashboard_and_the_alerts_is_in_the_metrics_referenc
     }
     assert "spectrain_jobs_ended_total" in used
     assert used <= anchors("metrics.md")
+
+
+@pytest.mark.parametrize("name", ["job-file.md", "http-api.md", "metrics.md"])
+def test_every_row_of_a_reference_says_what_it_is_about(name: str) -> None:
+    text = (REFERENCE / name).read_text()
+    rows = re.findall(r"^\| (?!---)(.+?) \|.*\| ([^|]*) \|$", text, re.M)
+    assert len(rows) > 15
+    assert [key for key, about in rows if not about.strip()] == []
