@@ -1,1 +1,1 @@
-"""Tools for developers that are no part of the service."""
+"""Tools for developers; not part of the service."""
