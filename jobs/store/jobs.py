@@ -88,7 +88,7 @@ class JobStore:
         text = spec.model_dump_json()
         digest = hashlib.sha256(text.encode()).hexdigest()
         status, job_id = self._run(
-            "submit",
+            "jobs/submit",
             new_job_id(spec.name),
             spec.resources.pool,
             spec.priority,
@@ -144,19 +144,19 @@ class JobStore:
         Raises `JobNotFoundError`, and `IllegalMoveError` when its state forbids it.
         """
         requests, mark = json.dumps(list(Request)), secrets.token_hex(4)
-        answer = self._run("request", job_id, request, requests, "", "", mark)
+        answer = self._run("jobs/request", job_id, request, requests, "", "", mark)
         return self._after(answer, job_id, request.value)
 
     def resume(self, job_id: str) -> Job:
         """The paused job, queued again; one that is to pause goes on. Raises like `request`."""
-        return self._after(self._run("resume", job_id, secrets.token_hex(4)), job_id, "resume")
+        return self._after(self._run("jobs/resume", job_id, secrets.token_hex(4)), job_id, "resume")
 
     def retry(self, job_id: str) -> Job:
         """The job that failed or was cancelled, queued again with whole budgets; its run goes on.
 
         Raises like `request`.
         """
-        return self._after(self._run("retry", job_id, secrets.token_hex(4)), job_id, "retry")
+        return self._after(self._run("jobs/retry", job_id, secrets.token_hex(4)), job_id, "retry")
 
     def change(self, job_id: str, change: JobChange) -> Job:
         """The job with a changed specification; a running attempt follows within seconds.
@@ -169,7 +169,7 @@ class JobStore:
                 raise JobNotFoundError(job_id)
             spec = change.apply(JobSpec.model_validate_json(text))
             answer = self._run(
-                "change", job_id, text, spec.model_dump_json(), spec.priority,
+                "jobs/change", job_id, text, spec.model_dump_json(), spec.priority,
                 change.model_dump_json(exclude_unset=True),
             )  # fmt: skip
             if answer[0] != "changed":
@@ -177,12 +177,12 @@ class JobStore:
 
     def mark_deleted(self, job_id: str) -> None:
         """Lets a job in a final state stay in it until it is deleted; raises like `request`."""
-        status, detail = self._run("delete", job_id, "mark")
+        status, detail = self._run("jobs/delete", job_id, "mark")
         self._refuse(status, detail, job_id, "delete")
 
     def delete(self, job_id: str) -> None:
         """Forgets a job in a final state, if it is still there; raises `IllegalMoveError`."""
-        status, detail = self._run("delete", job_id, "remove")
+        status, detail = self._run("jobs/delete", job_id, "remove")
         self._refuse(status, detail, job_id, "delete")
 
     # -- what an attempt does -------------------------------------------------------------
@@ -193,7 +193,9 @@ class JobStore:
         `worker` names one incarnation of a worker: it runs one job at a time. Raises
         `ClaimRefusedError` when the register has it as draining or unhealthy.
         """
-        status, job_id = self._run("claim", pool, worker, self.lease_seconds, self.aging_seconds)
+        status, job_id = self._run(
+            "attempts/claim", pool, worker, self.lease_seconds, self.aging_seconds
+        )
         if status == "illegal":
             raise ClaimRefusedError(worker, job_id)
         if status != "ok":
@@ -215,7 +217,9 @@ class JobStore:
         and of that kind `RecordGoneError` when there is no record.
         """
         text = progress.model_dump_json() if progress else ""
-        status, detail = self._run("renew", job_id, attempt, self.lease_seconds, text, worker or "")
+        status, detail = self._run(
+            "attempts/renew", job_id, attempt, self.lease_seconds, text, worker or ""
+        )
         if status == "missing":
             raise RecordGoneError(job_id, attempt, detail)
         if status != "ok":
@@ -224,7 +228,7 @@ class JobStore:
 
     def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
         """Adds an event to the running job; raises `StaleAttemptError`, `JobNotFoundError`."""
-        status, _ = self._run("note", job_id, attempt, kind, json.dumps(data))
+        status, _ = self._run("attempts/note", job_id, attempt, kind, json.dumps(data))
         if status == "missing":
             raise JobNotFoundError(job_id)
         if status != "ok":
@@ -261,7 +265,7 @@ class JobStore:
                 fields["progress"] = progress.model_dump_json()
             event = {"attempt": ended.number, "reason": ended.reason, "message": decision.message}
             status, detail = self._run(
-                "finish",
+                "attempts/finish",
                 job_id,
                 ended.number,
                 decision.state,
@@ -287,7 +291,9 @@ class JobStore:
         """Whether the attempt was asked to make room for a waiting job of higher priority."""
         requests = json.dumps(list(Request))
         mark = secrets.token_hex(4)
-        status, _ = self._run("request", job_id, Request.EVICT, requests, attempt, for_job, mark)
+        status, _ = self._run(
+            "jobs/request", job_id, Request.EVICT, requests, attempt, for_job, mark
+        )
         return status == "ok"
 
     def now(self) -> float:
@@ -325,7 +331,7 @@ class JobStore:
         )  # fmt: skip
         fields = json.dumps({"reason": Reason.ERROR, "message": message})
         self._run(
-            "finish", job_id, attempt, State.FAILED, "", "", 0, fields,
+            "attempts/finish", job_id, attempt, State.FAILED, "", "", 0, fields,
             receipt.model_dump_json(), json.dumps({"attempt": attempt, "message": message}),
             json.dumps(increments(receipt, State.FAILED)),
         )  # fmt: skip

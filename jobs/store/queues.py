@@ -35,9 +35,9 @@ class Queues:
     def position(self, job: Job) -> int | None:
         """How many jobs of its pool go before it; None unless it waits for a worker now.
 
-        By the rule of the claims, aging included (`jobs/store/lua/claim.lua`), as of now.
+        By the rule of the claims, aging included (`jobs/store/lua/attempts/claim.lua`), as of now.
         """
-        status, number = self._run("position", job.id, self._aging_seconds)
+        status, number = self._run("jobs/position", job.id, self._aging_seconds)
         return int(number) if status == "ok" else None
 
     def expired_leases(self, now: float) -> list[ExpiredLease]:
@@ -53,7 +53,7 @@ class Queues:
 
     def message_sent(self, job_id: str, now: float) -> None:
         """Notes that the message which the job was due by `now` is on its way."""
-        self._run("sent", job_id, repr(now))
+        self._run("reaper/sent", job_id, repr(now))
 
     def pools(self) -> list[str]:
         """Every pool that ever had a job."""
@@ -92,7 +92,7 @@ class Queues:
 
     def next_in_turn(self, pool: str, most: int = -1) -> list[str]:
         """The ids of the jobs that would be claimed next, up to `most`, all for -1."""
-        _, ids = self._run("turns", pool, self._aging_seconds, most)
+        _, ids = self._run("reaper/turns", pool, self._aging_seconds, most)
         return list(json.loads(ids))
 
     def waiting(self) -> dict[str, list[str]]:

@@ -21,8 +21,8 @@ class ReaperLock:
 
     def hold(self) -> bool:
         """Takes or extends the lock; False while somebody else holds it."""
-        return self._run("hold_lock", self._token, self._milliseconds)[0] == "ok"
+        return self._run("reaper/hold_lock", self._token, self._milliseconds)[0] == "ok"
 
     def release(self) -> None:
         """Releases the lock, so that another reaper can take it at once."""
-        self._run("release_lock", self._token)
+        self._run("reaper/release_lock", self._token)

@@ -49,7 +49,7 @@ class RawRecords:
         Returns 'ok', 'changed' when the record needs another backup, or 'missing' when the job
         is gone.
         """
-        return self._run("backed_up", job_id, repr(at))[0]
+        return self._run("reaper/backed_up", job_id, repr(at))[0]
 
     def postpone(self, job_id: str) -> None:
         """Moves a job to the end of the line of those that need a backup."""
@@ -92,6 +92,6 @@ class RawRecords:
         that Redis had) where Redis was the older of the two.
         """
         return self._run(
-            "rebuild", job_id, newest_attempt, lease_seconds, json.dumps(fields),
+            "reaper/rebuild", job_id, newest_attempt, lease_seconds, json.dumps(fields),
             json.dumps(events), IDEMPOTENCY_SECONDS, json.dumps(event),
         )  # fmt: skip

@@ -49,14 +49,14 @@ class WorkerRegistry:
         holds where Redis has forgotten it.
         """
         _, state = self._run(
-            "renew_worker", name, pool, host, json.dumps(list(gpus)), self._lease_seconds,
+            "workers/renew", name, pool, host, json.dumps(list(gpus)), self._lease_seconds,
             unhealthy, leaving, "yes" if drained else "",
         )  # fmt: skip
         return WorkerState(state)
 
     def leave(self, name: str) -> None:
         """Takes a worker that ends out of the register."""
-        self._run("remove_worker", name)
+        self._run("workers/remove", name)
 
     # -- what a person asks ---------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class WorkerRegistry:
     # -- the rest -------------------------------------------------------------------------
 
     def _drain(self, name: str, drained: str) -> Worker:
-        status, _ = self._run("drain", name, drained)
+        status, _ = self._run("workers/drain", name, drained)
         worker = self.get(name)
         if status != "ok" or worker is None:
             raise WorkerNotFoundError(name)

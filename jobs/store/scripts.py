@@ -12,7 +12,10 @@ from jobs.model.states import FINAL, MOVES, State
 
 
 class Scripts:
-    """Calls the scripts of `jobs/lua` by name; what they take and answer stands at their tops."""
+    """Calls the scripts in `lua/` by path, such as `attempts/claim`.
+
+    The comment at the top of each script describes its arguments and answers.
+    """
 
     def __init__(self, redis: Redis, prefix: str) -> None:
         self._redis = redis

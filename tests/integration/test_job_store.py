@@ -157,22 +157,22 @@ def test_what_a_person_asks_is_answered_alike_when_the_answer_was_lost_on_the_wa
         assert [store._run(*call)[0] for _ in range(2)] == ["ok", "ok"]
 
     def ask(request: Request, mark: str) -> tuple[str, ...]:
-        return ("request", running.id, request, json.dumps(list(Request)), "", "", mark)
+        return ("jobs/request", running.id, request, json.dumps(list(Request)), "", "", mark)
 
     twice(*ask(Request.PREEMPT, "preempt"))
     paused = ask(Request.PAUSE, "pause")
     twice(*paused)
     store.finish(running.id, ended(running, Reason.PAUSED, at=2.0))
     twice(*paused)
-    twice("resume", running.id, "one call")
+    twice("jobs/resume", running.id, "one call")
     store.request(running.id, Request.CANCEL)
-    twice("retry", running.id, "another")
+    twice("jobs/retry", running.id, "another")
     assert store.get(running.id).state is State.QUEUED
     with pytest.raises(IllegalMoveError):
         store.retry(running.id)
     store.request(running.id, Request.CANCEL)
-    twice("delete", running.id, "mark")
-    twice("delete", running.id, "remove")
+    twice("jobs/delete", running.id, "mark")
+    twice("jobs/delete", running.id, "remove")
 
 
 def test_the_time_until_a_loss_was_noticed_is_no_run_time(store: JobStore) -> None:

@@ -141,7 +141,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "hidden entries": (
         f"{DECISIONS}/0007-scripts-keep-the-worker-registry.md",
-        lambda: {3600: "kept for an hour"}[int(lua("renew_worker", r"NOW - (\d+)\)"))],
+        lambda: {3600: "kept for an hour"}[int(lua("workers/renew", r"NOW - (\d+)\)"))],
     ),
     "readiness": (
         f"{DECISIONS}/0033-check-the-environment-before-taking-a-job.md",

@@ -3,7 +3,7 @@
 -- ARGV[5] attempt it was decided for, or ''   ARGV[6] the job that is to have its place, or ''
 -- ARGV[7] mark of this call, which may be sent twice
 -- A stronger request replaces a weaker one, the same one again does nothing. A pause may be taken
--- back (resume.lua): what a person had asked for before it is kept for that.
+-- back (jobs/resume.lua): what a person had asked for before it is kept for that.
 -- Answers ok with the state, missing, illegal with the state that forbids it, or changed when the
 -- attempt is over, or the other job does not wait with a higher priority any more.
 local id, request, attempt, other, mark = ARGV[2], ARGV[3], ARGV[5], ARGV[6], ARGV[7]
