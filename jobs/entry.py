@@ -1,4 +1,4 @@
-"""How a process of the service starts, and how it ends when its settings cannot be used."""
+"""The entry point of each process: reports invalid settings without a traceback."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import NoReturn
 
 from jobs.setting_errors import SettingsError
 
-_UNUSABLE = 2
+_INVALID_SETTINGS = 2
 
 
 def run(main: Callable[[], str | int | None], *refusals: type[Exception]) -> NoReturn:
-    """Calls `main` and exits with what it returns, as `sys.exit` does.
+    """Calls `main` and passes its result to `sys.exit`.
 
-    A `SettingsError` that ends it, or one of `refusals`, is printed as a sentence without a
-    traceback, and the exit code is 2.
+    If `main` raises `SettingsError` or one of `refusals`, prints only the message and exits
+    with 2.
     """
-    unusable: tuple[type[Exception], ...] = (SettingsError, *refusals)
+    expected: tuple[type[Exception], ...] = (SettingsError, *refusals)
     try:
         code = main()
-    except unusable as error:
+    except expected as error:
         print(error, file=sys.stderr)
-        sys.exit(_UNUSABLE)
+        sys.exit(_INVALID_SETTINGS)
     sys.exit(code or 0)

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in a sentence that shows no secret."""
+"""Messages for invalid settings; they never contain a secret."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ _LIMITS = {Gt: "gt", Ge: "ge", Le: "le"}
 
 
 class SettingsError(Exception):
-    """The environment holds settings that cannot be used; the message has a line for each."""
+    """The environment holds invalid settings; the message has one line for each."""
 
 
 def sentence(wrong: ErrorDetails, fields: Mapping[str, FieldInfo], prefix: str) -> str:
-    """Which variable is wrong, what it holds and what it may hold."""
+    """The message for one error: the variable, its value and the values that are allowed."""
     name = str(wrong["loc"][0]).lower().removeprefix(prefix.lower())
     allowed = _FORMS.get(name) or _allowed(fields[name])
     return f"{_variable(name, prefix)} is {_shown(name, wrong['input'])}; allowed: {allowed}."
 
 
 def _variable(name: str, prefix: str) -> str:
-    """The variable that a value comes from, and whether by a file."""
+    """The name of the variable that the value comes from."""
     own = f"{prefix}{name.upper()}"
     if own in os.environ:
         return own
     if os.environ.get(f"{own}_FILE"):
-        return f"{own}, in the file that {own}_FILE names,"
+        return f"{own} (from {own}_FILE)"
     return "REDIS_URL" if name == "redis_url" and "REDIS_URL" in os.environ else own
 
 
 def _shown(name: str, value: object) -> str:
-    """A value without its secrets: what a URL has before its @ and after its question mark."""
+    """The value, without the credentials and the query of a URL."""
     if _SECRET.search(name):
-        return "wrong (the value is a secret)"
+        return "invalid (the value is not shown)"
     text = str(value)
     if _URL.search(name):
         text = re.sub(r"^(.*?://)?.*@", r"\1***@", text, flags=re.S)

@@ -26,10 +26,10 @@ _DAY, _YEAR = 86400.0, 365 * 86400.0
 
 
 class Settings(BaseSettings):
-    """What each process of the service reads when it starts.
+    """The settings that each process of the service reads when it starts.
 
-    `SPECTRAIN_X_FILE` names a file with the value, where `SPECTRAIN_X` itself is not set: secrets
-    come as files. Raises `SettingsError` for values that cannot be used.
+    Where `SPECTRAIN_X` is not set, `SPECTRAIN_X_FILE` may name a file that holds the value, as
+    Docker and Kubernetes mount secrets. Raises `SettingsError` for invalid values.
     """
 
     model_config = SettingsConfigDict(
@@ -39,66 +39,68 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         validation_alias=AliasChoices("SPECTRAIN_REDIS_URL", "REDIS_URL", "redis_url"),
-        description="Where the records and the queue are.",
+        description="URL of the Redis that holds the jobs and the queue.",
     )
-    redis_password: str = Field("", description="Password of that Redis, where its URL has none.")
+    redis_password: str = Field("", description="Password of that Redis, if its URL holds none.")
     redis_prefix: str = Field("spectrain:", description="Prefix of every key in Redis.")
     storage_url: str = Field(
         "file:///experiments",
-        description="Where runs are kept: a directory that all share, or s3://bucket/prefix.",
+        description="URL of the storage for runs: file:///shared/directory or s3://bucket/prefix.",
     )
-    s3_endpoint_url: str = Field(
-        "", description="Address of the object store, where that is not Amazon's."
-    )
+    s3_endpoint_url: str = Field("", description="URL of the object store, if it is not Amazon S3.")
     s3_redirect: bool = Field(
-        True, description="Whether clients fetch files from the object store; false: from the API."
+        True,
+        description="Redirect downloads to the object store; false: send files through the API.",
     )
     api_tokens: str = Field(
         "",
-        description="Bearer tokens, separated by commas; without one the API serves loopback only.",
+        description="Bearer tokens, separated by commas; if none, the API accepts only localhost.",
     )
-    api_host: str = Field("127.0.0.1", description="Address on which the API listens.")
-    api_port: int = Field(8080, ge=0, le=65535, description="Port on which the API listens.")
+    api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")
     instance: str = Field(
-        "", description="Name of this instance of the API, which /readyz returns as a header."
+        "", description="Name of this API process, returned by /readyz as a header."
     )
-    pool: str = Field("default", description="The pool whose jobs a worker takes.")
+    pool: str = Field("default", description="Pool whose jobs a worker runs.")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="What training runs on; auto takes a GPU where there is one."
+        "auto", description="Device that jobs train on; auto uses a GPU if the machine has one."
     )
     lease_seconds: float = Field(
-        15.0, gt=0, le=_DAY, description="A worker that is silent for so long has lost its job."
+        15.0,
+        gt=0,
+        le=_DAY,
+        description="Lease duration (seconds): a worker that does not renew in time loses its job.",
     )
     grace_seconds: float = Field(
         60.0,
         gt=0,
         le=_DAY,
-        description="Time from a stop request to the kill; less than the platform's.",
+        description="Seconds from a stop request to SIGKILL; must be shorter than the platform's.",
     )
     aging_seconds: float = Field(
         3600.0,
         ge=0,
         le=_YEAR,
-        description="A waiting job counts one priority more for every so long; 0: never.",
+        description="Seconds in the queue that raise a job's priority by one; 0 turns aging off.",
     )
     eviction_min_seconds: float = Field(
         120.0,
         ge=0,
         le=_YEAR,
-        description="A job that has run for less is not evicted for a higher one.",
+        description="Seconds that a job runs before a job of higher priority may evict it.",
     )
     spot: Literal["auto", "aws", "gcp", "azure", "off"] = Field(
-        "auto", description="Whose notices that a machine is taken away a worker watches for."
+        "auto", description="Cloud whose spot termination notices a worker watches."
     )
     spot_metadata_url: str = Field(
-        "", description="Address of the cloud's metadata service, where it is not the usual one."
+        "", description="URL of the cloud's metadata service, if it is not the standard one."
     )
     scratch_dir: Path = Field(
-        Path("/tmp/spectrain"),  # noqa: S108 - a local disk of the worker, one directory an attempt
-        description="Local disk where attempts write before publication.",
+        Path("/tmp/spectrain"),  # noqa: S108 - on a local disk of the worker, one directory per attempt
+        description="Directory on a local disk that attempts write to before publication.",
     )
     warm_start: bool = Field(
-        True, description="Whether a worker keeps torch imported, to start jobs in milliseconds."
+        True, description="Keep a process with torch imported, which starts jobs in milliseconds."
     )
 
     @model_validator(mode="before")
@@ -109,7 +111,7 @@ class Settings(BaseSettings):
             variable = f"{PREFIX}{name.upper()}"
             path = os.environ.get(f"{variable}_FILE")
             if path and variable not in os.environ and name not in given:
-                # A field with several names is filled by the first of them that is there.
+                # pydantic fills a field with several names from the first that is set.
                 files[variable if name == "redis_url" else name] = _read(f"{variable}_FILE", path)
         return {**given, **files}
 
@@ -125,7 +127,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        # Celery cannot use the third form that the client takes, unix://.
+        # redis-py also accepts unix://, which Celery does not.
         if urlsplit(url).scheme not in {"redis", "rediss"}:
             raise ValueError(url)
         parse_url(url)  # type: ignore[no-untyped-call]
@@ -160,18 +162,18 @@ class Settings(BaseSettings):
 
 
 def _read(variable: str, path: str) -> str:
-    """What a file holds, without the newline at its end; raises `SettingsError`."""
+    """The content of a file, without surrounding white space; raises `SettingsError`."""
     try:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(
             f"{variable} names a file that cannot be read: {path} ({why})"
         ) from None
 
 
 def connect(settings: Settings) -> Redis:
-    """A client of the settings' Redis that answers in `str` and notices a dead peer."""
+    """A client for the Redis of the settings that returns `str` and detects a dead peer."""
     return Redis.from_url(
         settings.redis_address,
         decode_responses=True,

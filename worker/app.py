@@ -1,4 +1,4 @@
-"""The Celery worker: a message wakes it, the claim says which job it runs."""
+"""The Celery application of a worker: a message wakes it, the claim decides which job it runs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _RETRY_SECONDS = 2.0
 
 
 def create_worker(settings: Settings, store: JobStore) -> Celery:
-    """The Celery application whose one task runs the next jobs of the settings' pool."""
+    """The Celery application; its only task runs the next jobs of the pool in `settings`."""
     worker = WorkerProcess(settings, store)
     app = celery_app(settings)
     app.conf.worker_consumer = PromptConsumer.NAME
 
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
-        """A message wakes the worker; the claim says which job it runs."""
+        """Runs the jobs that wait; `job_id` is only a hint that there are some."""
         worker.work(job_id)
         listen_again()
 
@@ -41,36 +41,36 @@ def create_worker(settings: Settings, store: JobStore) -> Celery:
 
 
 def _keep_logging(**_: object) -> None:
-    """Leaves logging as `main` set it up."""
+    """Keeps Celery from replacing the logging that `main` configures."""
 
 
 def wait_for_redis(redis: Redis) -> None:
-    """Returns when Redis answers; says what it waits for."""
+    """Returns when Redis answers; logs what it is waiting for."""
     pool = redis.connection_pool.connection_kwargs
     where = pool.get("path") or f"{pool.get('host')}:{pool.get('port')}"
-    told = False
+    warned = False
     while True:
         try:
             redis.ping()
         except STORE_AWAY as error:
-            if not told:
-                log.warning("cannot reach Redis at %s, waiting for it: %s", where, error)
-            told = True
+            if not warned:
+                log.warning("cannot reach Redis at %s, retrying: %s", where, error)
+            warned = True
             time.sleep(_RETRY_SECONDS)
         else:
-            if told:
+            if warned:
                 log.info("Redis at %s answers", where)
             return
 
 
 def main() -> None:
-    """Runs the worker process until it is told to stop."""
+    """Runs the worker until SIGTERM."""
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    # Celery would set up logging anew; its own words are for those who look into Celery.
+    # Celery would configure logging again, and logs details that matter only when debugging Celery.
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
     settings = Settings()

@@ -1,8 +1,8 @@
-"""`python -m worker.healthcheck`: whether this container's worker is well, for its health check.
+"""`python -m worker.healthcheck`: the health check of a worker's container.
 
-It is when its process runs and the registry knows it as one that may take jobs. Nothing restarts a
-worker for that: `docker ps` shows it. One that cannot be asked after, for Redis is away, is taken
-for well: a worker outlives that.
+A worker is healthy when its process runs and the worker registry lists it as able to take jobs.
+Docker does not restart an unhealthy container; `docker ps` shows the state. While Redis cannot be
+reached the check passes, because a worker survives an outage of Redis.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from jobs.settings import Settings, connect
 from jobs.store.registry import WorkerRegistry
 from machine.python import python_module
 
-_STANDS = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
+_STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_ZOMBIE}
 
 
 def verdict(pids: Sequence[int], host: str, registry: Iterable[Worker]) -> str:
-    """What is wrong with the worker that has one of `pids` on `host`, '' where nothing is."""
+    """Why the worker with one of `pids` on `host` is unhealthy; empty if it is healthy."""
     if not pids:
-        return "No worker process runs here."
+        return "No worker process is running."
     names = tuple(f"{host}-{pid}-" for pid in pids)
     mine = [worker for worker in registry if worker.name.startswith(names)]
     if not mine:
-        return "The registry of workers does not know this one."
+        return "The worker registry does not list this worker."
     return next((w.reason for w in mine if w.state is WorkerState.UNHEALTHY), "")
 
 
 def running_workers() -> list[int]:
-    """The worker processes that are here, but for those that only stand still."""
+    """The process ids of the workers on this machine, except stopped ones."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
-        if line[1:] == python_module("worker")[1:] and process.info["status"] not in _STANDS:
+        if line[1:] == python_module("worker")[1:] and process.info["status"] not in _STOPPED:
             found.append(process.pid)
     return found
 
 
 def main() -> str:
-    """What to say of the worker of this container, '' where it is well."""
+    """Why this container's worker is unhealthy; empty if it is healthy."""
     settings = Settings()
     pids = running_workers()
     registry = WorkerRegistry(
@@ -53,7 +53,7 @@ def main() -> str:
     try:
         return verdict(pids, socket.gethostname(), registry.workers() if pids else [])
     except STORE_AWAY as error:
-        print(f"The worker runs; Redis cannot be asked: {error}")
+        print(f"The worker is running; Redis cannot be reached: {error}")
         return ""
 
 

@@ -1,4 +1,4 @@
-"""One worker process: its parts, and how a message becomes attempts."""
+"""One worker process: its components, and how it turns messages into attempts."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ _REFUSED_SECONDS = 2.0
 
 
 class WorkerProcess:
-    """Claims the jobs of the settings' pool and runs them, one at a time.
+    """Claims jobs of the pool in the settings and runs them, one at a time.
 
-    One incarnation: a process that is started again is another worker, with another name.
+    A restarted process is a new worker with a new name.
     """
 
     def __init__(self, settings: Settings, store: JobStore) -> None:
@@ -84,19 +84,19 @@ class WorkerProcess:
         self._gpus.on_change = self._tell
         probe = StorageProbe(storage, settings.storage_url)
         self._checks = StartupChecks(Checks(store.redis, settings, probe), self._tell)
-        self._requests = RequestListener(settings, name, self._look)
+        self._requests = RequestListener(settings, name, self._handle_request)
         self._cost = pod_deletion_cost(os.environ)
         self._reaping = Reaping(
             settings, lambda job: newest_change(storage, job.id), RunRecords(storage)
         )
         self._scratch_cleaner = ScratchCleaner(settings.scratch_dir, seconds=lease)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
-                 ", ".join(slot.gpus) or "none, on the CPU")  # fmt: skip
+                 ", ".join(slot.gpus) or "none, uses the CPU")  # fmt: skip
 
-    # -- its life -----------------------------------------------------------------------------
+    # -- lifecycle -----------------------------------------------------------------------------
 
     def begin(self, **_: object) -> None:
-        """Starts what goes on beside the jobs; messages come from now on."""
+        """Starts the background threads; Celery delivers messages from now on."""
         self._scratch_cleaner.start()
         self._gpus.start()
         self._disk.check()
@@ -108,12 +108,12 @@ class WorkerProcess:
         self._requests.start()
 
     def leave(self, **_: object) -> None:
-        """Takes no further job and has the running one saved; may be called by a signal handler."""
+        """Stops claiming jobs and has the running one saved; safe to call from a signal handler."""
         self._shutdown_state.stop()
         self._tell()
 
     def end(self, **_: object) -> None:
-        """Takes the worker out of the worker registry, and lets another process reap."""
+        """Removes the worker from the registry and lets another process run the reaper."""
         self._requests.stop()
         self._scratch_cleaner.stop()
         self._reaping.stop()
@@ -121,14 +121,14 @@ class WorkerProcess:
         self._registration.stop()
         self._checks.stop()
 
-    # -- its work -----------------------------------------------------------------------------
+    # -- work -----------------------------------------------------------------------------
 
     def work(self, message: str) -> None:
-        """Runs what waits in the pool, which may be other jobs than the one in `message`."""
+        """Runs the jobs that wait in the pool; they need not include the one in `message`."""
         held: str | None = message
         try:
             while (job := self._claim(held)) is not None:
-                held = None  # its job has been found
+                held = None  # the message has led to a job
                 self._cost.set(BUSY)
                 with self._gpus.at_work():
                     supervise(self._context, job)
@@ -137,7 +137,7 @@ class WorkerProcess:
         log.debug("nothing more to run (woken for %s)", message)
 
     def _claim(self, message: str | None) -> Job | None:
-        """The next job; with a message in hand it waits while this worker may take none."""
+        """The next job, or None; with a `message`, waits while this worker may take no job."""
         pool, handed_on = self._context.settings.pool, False
         while self._shutdown_state.stop_since is None:
             if self._registration.may_take_jobs and self._disk.check():
@@ -148,12 +148,12 @@ class WorkerProcess:
                 except ClaimRefusedError:
                     self._registration.refused()
                 except STORE_AWAY as error:
-                    log.warning("cannot claim a job, its message is sent again: %s", error)
+                    log.warning("cannot claim a job, the reaper sends its message again: %s", error)
                     return None
             if message is None:
                 return None
-            # Celery gives a worker that is at work no further message: while it waits here, this
-            # one takes none away from those who may run a job.
+            # Celery delivers no further message to a busy worker: while this one waits here, it
+            # takes none away from workers that may run a job.
             if not handed_on:
                 self._hand_on(message)
             handed_on = True
@@ -161,18 +161,22 @@ class WorkerProcess:
         return None
 
     def _hand_on(self, message: str) -> None:
-        """Sends a message on to another worker; should that fail, the reaper sends it again."""
+        """Passes a message on to another worker; if that fails, the reaper sends it again."""
         try:
             self._context.messenger.announce(self._context.settings.pool, message)
         except Exception as error:
-            log.warning("a message of job %s is lost for a moment: %s", message, error)
+            log.warning(
+                "cannot pass on the message of job %s, the reaper sends it again: %s",
+                message,
+                error,
+            )
 
     def _take_notice(self, notice: Notice) -> None:
         self._shutdown_state.leave(str(notice), notice.left)
         self._tell()
-        state.should_stop = 0  # as Celery's own handler of SIGTERM does
+        state.should_stop = 0  # as Celery's SIGTERM handler does
 
-    def _look(self) -> None:
+    def _handle_request(self) -> None:
         self._shutdown_state.notify_request()
         self._tell()
 

@@ -25,12 +25,12 @@ def test_it_says_what_the_worker_says_of_itself_and_not_what_others_do() -> None
     ill = worker("box-7-ab12", WorkerState.UNHEALTHY, "GPU 0: Xid 79")
     assert healthcheck.verdict([7], "box", [ill]) == "GPU 0: Xid 79"
     others = [worker("box-77-ab12"), worker("other-7-ab12"), worker("box-71-aa", ill.state, "ill")]
-    assert "does not know" in healthcheck.verdict([7], "box", others)
+    assert "does not list" in healthcheck.verdict([7], "box", others)
     assert healthcheck.verdict([7], "box", [*others, worker("box-7-cd34")]) == ""
 
 
 def test_no_process_is_no_worker_whatever_the_register_still_says() -> None:
-    assert healthcheck.verdict([], "box", [worker("box-7-ab12")]) == "No worker process runs here."
+    assert healthcheck.verdict([], "box", [worker("box-7-ab12")]) == "No worker process is running."
 
 
 def test_an_outage_of_redis_makes_no_worker_ill(
@@ -39,6 +39,6 @@ def test_an_outage_of_redis_makes_no_worker_ill(
     monkeypatch.setenv("SPECTRAIN_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(healthcheck, "running_workers", lambda: [7])
     assert healthcheck.main() == ""
-    assert "Redis cannot be asked" in capsys.readouterr().out
+    assert "Redis cannot be reached" in capsys.readouterr().out
     monkeypatch.setattr(healthcheck, "running_workers", list)
-    assert healthcheck.main() == "No worker process runs here."
+    assert healthcheck.main() == "No worker process is running."
