@@ -1,4 +1,4 @@
-"""Ports of this machine: a socket that holds one, or the name of the process that already does."""
+"""Ports of this machine: bind one, or name the process that already holds it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _NEIGHBOURS = 100
 
 
 class CannotListenError(Exception):
-    """No server can listen on the address; the message says why and what to change."""
+    """No server can listen on the address; the message says why, and what to change."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host` and `port` (0: any that is free).
+    """A socket that listens on `host` and `port` (0: any free port).
 
-    From here on no other process can take the port, however late the server starts that accepts the
-    connections. Raises `CannotListenError`.
+    It reserves the port even before a server accepts connections on it. Raises
+    `CannotListenError`.
     """
     try:
         family, address = _resolve(host, port)
@@ -38,13 +38,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def in_use(port: int, advice: str) -> str:
-    """A sentence that says which process holds `port`, as far as that can be known."""
+    """A message that names the process on `port`, if the system reveals it."""
     name = holder(port)
     return f"port {port} is in use{f' (by {name})' if name else ''}; {advice}"
 
 
 def holder(port: int) -> str | None:
-    """The process that listens on `port`, in words; None where no process does."""
+    """The name and id of the process that listens on `port`; None if there is none."""
     try:
         found = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     except psutil.Error:
@@ -59,12 +59,12 @@ def holder(port: int) -> str | None:
 
 
 def join(host: str, port: int) -> str:
-    """`host:port`, as a URL writes it."""
+    """`host:port` as in a URL: an IPv6 address gets brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, ...]]:
-    """Family and address of `host`: IPv4 where a name has both."""
+    """Family and address of `host`; IPv4 if a name has both."""
     name = host.removeprefix("[").removesuffix("]") or None
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, *_, address = min(found, key=lambda one: one[0] is not socket.AF_INET)
@@ -74,7 +74,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[object, 
 def _bound(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Connections that an earlier server has closed do not hold the port.
+        # Closed connections of an earlier server (TIME_WAIT) do not block the port.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         sock.listen(_BACKLOG)
@@ -85,7 +85,7 @@ def _bound(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.
 
 
 def _next_free(host: str, port: int) -> int:
-    """The next port that is free, or any."""
+    """The next free port after `port`, or any free one."""
     for number in (*range(port + 1, min(port + _NEIGHBOURS, 65536)), 0):
         try:
             with _bound(*_resolve(host, number)) as sock:

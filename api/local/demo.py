@@ -1,4 +1,4 @@
-"""`spectrain demo`: the main job from submission to results, with a node drain in the middle."""
+"""`spectrain demo`: runs one job from submission to results and drains its node halfway."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobs.model.states import Reason, State
 from monitoring.paths import RunPaths
 from workload.settings import CheckpointConfig, ModelConfig, OptimizerConfig, TrainSpec
 
-# The wave variant with RGD and QFE on the standard library's source: 60 to 90 s on two CPU cores.
+# The wave model with RGD and QFE on the source of the standard library: 60 to 90 s on two cores.
 SPEC = JobSpec(
     name="demo",
     train=TrainSpec(
@@ -44,11 +44,11 @@ _DEADLINE_SECONDS = 1200.0
 
 
 class DemoFailedError(Exception):
-    """Something that the demonstration shows did not happen."""
+    """The demo did not go as it should; the message says what went wrong."""
 
 
 def demo(directory: Path) -> int:
-    """Runs the demonstration below `directory`; the exit code, 0 only when all of it happened."""
+    """Runs the demo in `directory`; returns 0 only if every step of it succeeded."""
     console = Console(highlight=False, soft_wrap=True)
     try:
         service = LocalService(
@@ -59,15 +59,15 @@ def demo(directory: Path) -> int:
         )
         console.print(f"[bold]1.[/] Starting Redis, API and one worker in {service.data}")
         with running(service):
-            console.print(f"   The API answers at {service.url}")
+            console.print(f"   The API is ready at {service.url}")
             _run_the_job(console, service)
     except KeyboardInterrupt:
-        console.print("\nStopped; nothing is left running.")
+        console.print("\nStopped; no process is left running.")
         return 130
     except (CannotStartError, NoRedisServerError, DemoFailedError) as error:
-        print(f"The demonstration failed: {error}", file=sys.stderr)
+        print(f"The demo failed: {error}", file=sys.stderr)
         return 1
-    console.print("[bold green]Done:[/] trained, preempted, resumed, finished; nothing was lost.")
+    console.print("[bold green]Done:[/] trained, preempted, resumed, finished; no step was lost.")
     return 0
 
 
@@ -78,13 +78,13 @@ def _run_the_job(console: Console, service: LocalService) -> None:
             f"[bold]2.[/] Submitted job {job.id}: {_total_steps(job)} training steps of a wave GPT "
             "(RGD, QFE)"
         )
-        job = _Watch(console, service, client, job).to_the_end()
+        job = _Follower(console, service, client, job).follow()
         _report(console, service, client, job)
         _check(job)
 
 
-class _Watch:
-    """Follows a job, and drains its worker once on the way."""
+class _Follower:
+    """Follows a job and drains its worker once."""
 
     def __init__(
         self, console: Console, service: LocalService, client: Client, job: JobView
@@ -95,10 +95,10 @@ class _Watch:
         self._job = job
         self._drained_at: float | None = None
         self._last_line = 0.0
-        self._pace: tuple[int, float, int] | None = None  # attempt, time and step of its first look
+        self._pace: tuple[int, float, int] | None = None  # attempt, and its first time and step
 
-    def to_the_end(self) -> JobView:
-        """The job in its final state; raises `DemoFailedError` when that takes too long."""
+    def follow(self) -> JobView:
+        """The job in its final state; raises `DemoFailedError` if that takes too long."""
         deadline = time.monotonic() + _DEADLINE_SECONDS
         bar = Progress(
             TextColumn("   step {task.completed:.0f}/{task.total:.0f}"),
@@ -117,30 +117,30 @@ class _Watch:
                 time.sleep(_TICK_SECONDS)
                 self._service.tend()
                 before, self._job = self._job, self._client.get(self._job.id)
-                self._tell_changes(before)
-                words = self._words()
-                bar.update(task, completed=_steps_done(self._job), description=words)
-                self._print_line(words)
-                self._drain_in_the_middle()
+                self._print_changes(before)
+                status = self._status()
+                bar.update(task, completed=_steps_done(self._job), description=status)
+                self._print_line(status)
+                self._drain_halfway()
         return self._job
 
-    def _tell_changes(self, before: JobView) -> None:
+    def _print_changes(self, before: JobView) -> None:
         if self._job.state is State.QUEUED and before.state is State.RUNNING:
             last = self._job.attempts[-1]
             self._console.print(
-                f"   Attempt {last.number} was {last.reason} after step {last.last_step}, saved at "
-                f"step {last.checkpoint_step}; the job is back in the queue"
+                f"   Attempt {last.number} was {last.reason} after step {last.last_step} and saved "
+                f"step {last.checkpoint_step}; the job is queued again"
             )
         progress, seen = self._job.progress, before.progress
         started = progress is not None and progress.step is not None
         if started and (seen is None or seen.step is None or before.attempt < self._job.attempt):
             start = progress.resumed_from if progress else None
-            how = "from the beginning" if start is None else f"from the checkpoint of step {start}"
+            how = "starts at step 0" if start is None else f"resumes from step {start}"
             if self._drained_at is not None:
                 how += f", {time.monotonic() - self._drained_at:.1f} s after the drain"
-            self._console.print(f"   Attempt {self._job.attempt} trains {how}")
+            self._console.print(f"   Attempt {self._job.attempt} {how}")
 
-    def _words(self) -> str:
+    def _status(self) -> str:
         progress = self._job.progress
         if self._job.state is State.QUEUED:
             return "queued"
@@ -148,14 +148,14 @@ class _Watch:
             return "starting"
         if progress.loss is None:
             return ""
-        words = f"loss {progress.loss:.4f}"
+        status = f"loss {progress.loss:.4f}"
         if progress.tokens_per_second:
-            words += f"  {progress.tokens_per_second:,.0f} tokens/s"
+            status += f"  {progress.tokens_per_second:,.0f} tokens/s"
         left = self._seconds_left()
-        return words if left is None else f"{words}  {duration(left)} left"
+        return status if left is None else f"{status}  {duration(left)} left"
 
     def _seconds_left(self) -> float | None:
-        """From the pace of this attempt."""
+        """The time to the last step, at the pace of this attempt."""
         step, now = _steps_done(self._job), time.monotonic()
         if self._pace is None or self._pace[0] != self._job.attempt:
             self._pace = (self._job.attempt, now, step)
@@ -164,30 +164,30 @@ class _Watch:
             return None
         return (_total_steps(self._job) - step) * (now - since) / (step - first)
 
-    def _print_line(self, words: str) -> None:
-        """What the bar shows, now and then, where there is no terminal for one."""
+    def _print_line(self, status: str) -> None:
+        """Prints what the bar shows every few seconds if the output is not a terminal."""
         now = time.monotonic()
         if self._console.is_terminal or now - self._last_line < _LINE_SECONDS:
             return
         self._last_line = now
-        self._console.print(f"   step {_steps_done(self._job)}/{_total_steps(self._job)}  {words}")
+        self._console.print(f"   step {_steps_done(self._job)}/{_total_steps(self._job)}  {status}")
 
-    def _drain_in_the_middle(self) -> None:
+    def _drain_halfway(self) -> None:
         middle = _PREEMPT_AT * _total_steps(self._job)
         workers = self._service.workers
         if self._drained_at is not None or _steps_done(self._job) < middle or not workers:
             return
         worker = workers[0]
         self._console.print(
-            f"[bold]3.[/] Draining the node: SIGTERM to the worker process {worker}, in the middle "
-            f"of step {_steps_done(self._job)}"
+            f"[bold]3.[/] Draining the node: SIGTERM to worker process {worker} during "
+            f"step {_steps_done(self._job)}"
         )
         os.kill(worker, signal.SIGTERM)
         self._drained_at = time.monotonic()
 
 
 def _report(console: Console, service: LocalService, client: Client, job: JobView) -> None:
-    console.print("[bold]4.[/] What became of it")
+    console.print("[bold]4.[/] The job and its attempts")
     console.print(story(job), soft_wrap=False)
     console.print()
     if job.state is not State.SUCCEEDED:
@@ -197,9 +197,7 @@ def _report(console: Console, service: LocalService, client: Client, job: JobVie
     console.print(f"[bold]5.[/] Fetched {len(files)} files over HTTP")
     rows = list(client.metrics(job.id))
     results = json.loads(run.results.read_text())
-    console.print(
-        f"   final loss       {rows[-1]['loss']:.4f} (the first was {rows[0]['loss']:.4f})"
-    )
+    console.print(f"   final loss       {rows[-1]['loss']:.4f} (first loss {rows[0]['loss']:.4f})")
     console.print(f"   validation loss  {results['final_metrics']['val_loss']:.4f}")
     for name, path in (
         ("plots", run.visualizations),
@@ -207,20 +205,20 @@ def _report(console: Console, service: LocalService, client: Client, job: JobVie
         ("results", run.results),
     ):
         console.print(f"   {name:<16} {path}")
-    console.print("   a generated sample:")
+    console.print("   generated sample:")
     for line in "".join(results["generation_samples"]).splitlines():
         console.print(f"     {line}", style="cyan", markup=False)
 
 
 def _check(job: JobView) -> None:
-    """Raises `DemoFailedError` unless the job was preempted once, resumed and finished."""
+    """Raises `DemoFailedError` unless the job was preempted once, resumed and succeeded."""
     reasons = [attempt.reason for attempt in job.attempts]
     if job.state is not State.SUCCEEDED:
         raise DemoFailedError(f"the job {job.state}: {job.message}")
     if reasons != [Reason.PREEMPTED, Reason.COMPLETED]:
         raise DemoFailedError(f"the attempts ended as {', '.join(map(str, reasons))}")
     if job.attempts[-1].resumed_from is None:
-        raise DemoFailedError("the second attempt began again in place of resuming")
+        raise DemoFailedError("the second attempt started from step 0 instead of resuming")
 
 
 def _total_steps(job: JobView) -> int:

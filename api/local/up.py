@@ -11,7 +11,7 @@ from api.local.service import CannotStartError, LocalService, running
 
 
 def up(data: Path, host: str, port: int, workers: int | None, device: str) -> int:
-    """Runs the service until Ctrl-C or SIGTERM; the exit code."""
+    """Runs the service until Ctrl-C or SIGTERM; returns the exit code."""
     try:
         service = LocalService(data, host=host, port=port, workers=workers, device=device)
         with running(service):
@@ -20,14 +20,15 @@ def up(data: Path, host: str, port: int, workers: int | None, device: str) -> in
             print(f"  logs     {service.data / 'logs'}")
             print(f"  workers  {len(service.workers)}")
             print(
-                "Ctrl-C stops it; running jobs are saved and go on with the next `up`.", flush=True
+                "Press Ctrl-C to stop; running jobs are saved and resume at the next `up`.",
+                flush=True,
             )
             try:
                 while True:
                     time.sleep(1.0)
                     service.tend()
             except KeyboardInterrupt:
-                print("\nStopping; running jobs save and go back into the queue ...", flush=True)
+                print("\nStopping; running jobs are saved and requeued ...", flush=True)
     except KeyboardInterrupt:
         return 130
     except (CannotStartError, NoRedisServerError) as error:

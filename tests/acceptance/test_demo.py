@@ -41,7 +41,7 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_and_no_trace_in_anot
             env=environment,
         )
     try:
-        wait_until(lambda: "Attempt 1 trains" in output.read_text(), what="training", seconds=120)
+        wait_until(lambda: "Attempt 1 starts" in output.read_text(), what="training", seconds=120)
         family = demo.children(recursive=True)
         names = {Path(part).name for process in family for part in process.cmdline()[:1]}
         assert len(family) >= 6, f"Redis, API, worker, guard, training; not {names}"
@@ -49,7 +49,7 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_and_no_trace_in_anot
         assert demo.wait(90) == 130
         _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive
-        assert "Stopped; nothing is left running." in output.read_text()
+        assert "Stopped; no process is left running." in output.read_text()
         assert "Traceback" not in output.read_text()
         with Redis.from_url(redis_url) as redis:
             assert redis.keys() == []
