@@ -1,1 +1,1 @@
-"""The drill: interrupts a job and compares it with one that was left alone."""
+"""The drill: interrupts a job and compares it with an uninterrupted run."""

@@ -1,4 +1,4 @@
-"""Whether two runs are the same run: their curves digit for digit, their weights bit for bit."""
+"""Compares two runs: their metrics digit for digit, their weights bit for bit."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 from monitoring.checkpoints.torch_file import NoTorchFileError, Tensor, TorchFile
 from monitoring.paths import RunPaths, commit_record, step_of
 
-# A name of a time or a speed: no two runs agree on these.
+# Names of times and speeds, which differ between any two runs.
 _CLOCK = re.compile(
     r"(^|[_./])(time|timestamp|elapsed|duration|seconds|secs|ms|eta|throughput|speed)($|[_./])"
     r"|_per_(s|sec|second)(_|$)"
 )
-# Generators that a run does not seed begin differently in each process.
+# Random generators that a run does not seed differ in each process.
 _RANDOM = "rng_state."
 _LOSSES = "loss_history"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and every difference that was found, in words."""
+    """What was compared, and a message for each difference."""
 
     rows: int = 0
     metrics: tuple[str, ...] = ()
@@ -37,25 +37,25 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether there was something to compare, and no difference in it."""
+        """Whether something was compared and no difference was found."""
         return bool(self.rows and self.tensors) and not (self.curve or self.weights)
 
 
 def compare(one: RunPaths, other: RunPaths) -> Comparison:
-    """The comparison of two runs that have ended; `one` is what `other` should be."""
+    """Compares two runs that have ended; `one` is the reference for `other`."""
     first, second = _rows(one.metrics), _rows(other.metrics)
     names = {name for row in (*first, *second) for name in row}
     ignored = {name for name in names if _CLOCK.search(name)}
     curve = list(curve_differences(first, second, ignored))
     step = common_step(committed_steps(one), committed_steps(other))
-    tensors, weights = 0, ["there is no checkpoint that both runs have"]
+    tensors, weights = 0, ["the runs have no checkpoint in common"]
     if step is not None:
         tensors, weights = weight_differences(one.checkpoint(step), other.checkpoint(step))
     return Comparison(
         rows=len(first),
         metrics=tuple(sorted(names - ignored - {"step"})),
         ignored=tuple(sorted(ignored)),
-        curve=curve if first else ["the untouched run logged no metrics", *curve],
+        curve=curve if first else ["the uninterrupted run logged no metrics", *curve],
         step=step,
         tensors=tensors,
         weights=weights,
@@ -63,12 +63,12 @@ def compare(one: RunPaths, other: RunPaths) -> Comparison:
 
 
 def common_step(one: set[int], other: set[int]) -> int | None:
-    """The newest step of which both have a checkpoint."""
+    """The newest step for which both have a checkpoint."""
     return max(one & other, default=None)
 
 
 def committed_steps(run: RunPaths) -> set[int]:
-    """The steps whose checkpoints are here with their commit records."""
+    """The steps that have a checkpoint with a commit record."""
     found = run.checkpoints.glob("*.pt")
     steps = {step_of(path) for path in found if commit_record(path).exists()}
     return {step for step in steps if step is not None}
@@ -77,28 +77,30 @@ def committed_steps(run: RunPaths) -> set[int]:
 def curve_differences(
     first: list[dict[str, Any]], second: list[dict[str, Any]], ignored: set[str]
 ) -> Iterator[str]:
-    """What differs between the rows of two curves, in their order."""
+    """The differences between the rows of two runs, in order."""
     for one, other in zip_longest(first, second):
         if one is None or other is None or one.get("step") != other.get("step"):
             steps = [row.get("step", "without a number") if row else None for row in (one, other)]
             here, there = ("no row" if step is None else f"step {step}" for step in steps)
-            yield f"where the one curve has {here}, the other has {there}"
-            return  # from here on every row would differ
+            yield f"one run has {here} where the other has {there}"
+            return  # every row after this one would differ
         for name in sorted((one.keys() | other.keys()) - ignored):
             if one.get(name) != other.get(name):
                 yield f"step {one['step']}: {name} is {one.get(name)} and {other.get(name)}"
 
 
 def weight_differences(one: Path, other: Path) -> tuple[int, list[str]]:
-    """How many tensors were compared, and what differs between two checkpoint files.
+    """The number of compared tensors, and the differences between two checkpoint files.
 
-    Weights, optimiser, whatever else is a tensor but the states of random generators, and the
-    losses of all steps.
+    Compares weights, the optimiser state and every other tensor except the states of random
+    generators, and the losses of all steps.
     """
     try:
         with TorchFile(one) as first, TorchFile(other) as second:
             here, there = _compared(first), _compared(second)
-            found = [f"{name} is in one only" for name in sorted(here.keys() ^ there.keys())]
+            found = [
+                f"{name} is in only one of them" for name in sorted(here.keys() ^ there.keys())
+            ]
             for name in here.keys() & there.keys():
                 found.extend(_tensor_difference(name, first, here[name], second, there[name]))
             if _losses(first) != _losses(second):
@@ -117,7 +119,7 @@ def _losses(file: TorchFile) -> object:
     losses = file.content.get(_LOSSES) if isinstance(file.content, dict) else None
     if isinstance(losses, Tensor):
         return losses.form, b"".join(file.blocks(losses))
-    return repr(losses)  # as text, in which NaN is like NaN
+    return repr(losses)  # as text, where NaN equals NaN
 
 
 def _tensor_difference(
@@ -129,7 +131,7 @@ def _tensor_difference(
     bits = 0
     for here, there in zip_longest(first.blocks(one), second.blocks(other), fillvalue=b""):
         if here != there:
-            # Blocks of one file only count whole.
+            # A block that only one file has counts as different in every bit.
             size = max(len(here), len(there))
             left, right = (int.from_bytes(block.ljust(size, b"\0")) for block in (here, there))
             bits += (left ^ right).bit_count() or 8 * abs(len(here) - len(there))
@@ -138,7 +140,7 @@ def _tensor_difference(
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows, every number as it is written."""
+    """The rows, with every number as it is written in the file."""
     if not path.exists():
         return []
     return [_row(line) for line in path.read_text(errors="replace").splitlines() if line]

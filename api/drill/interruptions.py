@@ -1,4 +1,4 @@
-"""The interruptions of a drill: when they come, and what is sent to whom."""
+"""The interruptions of a drill: at which steps, by which signal, to which process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from api.local.service import LocalService
 from api.schemas import JobView
 from jobs.model.states import State
 
-# Where a run is young or nearly over, an interruption shows little: it comes between these shares.
+# Interruptions take place between these shares of a run: early or late ones prove little.
 _FIRST, _LAST = 0.15, 0.8
 _GUARD = "worker.launch.guard"
 
 
 class Target(StrEnum):
-    """Who is interrupted."""
+    """The process that is interrupted."""
 
     CHILD = "child"
     WORKER = "worker"
@@ -30,18 +30,18 @@ class Target(StrEnum):
 
 
 class OutOfReachError(Exception):
-    """The interruption that was asked for cannot be carried out there; the message says why."""
+    """The interruption is not possible at this service; the message says why."""
 
 
 def moments(steps: int, times: int, dice: random.Random) -> list[int]:
-    """The steps at which to interrupt a run of `steps`: one at random in each of `times` parts."""
+    """Random steps at which to interrupt a run of `steps`: one in each of `times` equal parts."""
     start, width = steps * _FIRST, steps * (_LAST - _FIRST) / times
     return [int(start + width * (part + dice.random())) for part in range(times)]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How far a job was when it was interrupted."""
+    """The progress of a job when it was interrupted."""
 
     attempt: int = 0
     step: int = -1
@@ -49,7 +49,7 @@ class Mark:
 
 
 def mark(job: JobView) -> Mark:
-    """How far the job is."""
+    """The progress of the job."""
     progress = job.progress
     step = progress.step if progress else None
     saved = progress.checkpoint_step if progress else None
@@ -58,9 +58,9 @@ def mark(job: JobView) -> Mark:
 
 
 def is_due(job: JobView, moment: int, last: Mark, *, kill: bool, ends_attempt: bool) -> bool:
-    """Whether the job is at `moment`, and has made progress since it was `last` interrupted.
+    """Whether the job has reached `moment` and has made progress since the `last` interruption.
 
-    A kill waits for a new checkpoint, for the service ends a job that is lost again and again
+    A kill waits for a new checkpoint, because the service fails a job that is lost repeatedly
     without one; a stop waits for one new step.
     """
     now, progress = mark(job), job.progress
@@ -75,25 +75,25 @@ def is_due(job: JobView, moment: int, last: Mark, *, kill: bool, ends_attempt: b
 
 
 def goes_on(job: JobView, since: Mark, *, ends_attempt: bool) -> bool:
-    """Whether the job has done a step after the interruption, or has succeeded without one."""
+    """Whether the job has completed a step after the interruption, or has succeeded."""
     done = job.state is State.SUCCEEDED
-    if ends_attempt:  # an attempt that came to its end first was not interrupted
+    if ends_attempt:  # an attempt that completed first was not interrupted
         return job.attempt > since.attempt and (done or mark(job).step >= 0)
     return done or mark(job).step > since.step
 
 
 class Striker(Protocol):
-    """Carries an interruption out; `title` says what it is."""
+    """Interrupts a job; `title` describes how."""
 
     ends_attempt: bool
     title: str
 
     def strike(self, job: JobView) -> str | None:
-        """Does it; what was done, in words, or None when the target is not there just now."""
+        """Interrupts the job; returns a description, or None if there is no target right now."""
 
 
 class Preemption:
-    """Asks a service to preempt: all that can be done to processes that are out of reach."""
+    """Preempts through the API, which is all that is possible at a remote service."""
 
     ends_attempt = True
     title = "preempt"
@@ -102,8 +102,8 @@ class Preemption:
         if target is Target.REDIS or number is signal.SIGKILL:
             raise OutOfReachError(
                 f"{number.name} to the {target} cannot be sent to a running service: its processes "
-                "are out of reach, and its API can preempt only (--signal TERM --target worker). "
-                "Without --url the drill starts a service of its own, and can."
+                "are out of reach, and its API can only preempt (--signal TERM --target worker). "
+                "Without --url, the drill starts a service of its own and can send it."
             )
         self._client = client
 
@@ -114,7 +114,7 @@ class Preemption:
 
 
 class Signal:
-    """Sends a signal to a process of the drill's own service, and to no other."""
+    """Sends a signal to a process of the drill's own service."""
 
     def __init__(self, service: LocalService, target: Target, number: signal.Signals) -> None:
         self._service = service
@@ -124,12 +124,12 @@ class Signal:
         self.title = f"{number.name} to the {target}"
 
     def strike(self, job: JobView) -> str | None:
-        """Sends it."""
+        """Sends the signal."""
         try:
             process = self._find()
             if process is None:
                 return None
-            process.send_signal(self._number)  # psutil looks whether the id is still the process's
+            process.send_signal(self._number)  # psutil checks that the id was not reused
             if self._target is Target.REDIS:
                 _wait_for_end(process)
         except psutil.Error:
@@ -150,7 +150,7 @@ _NAMES = {Target.CHILD: "training process", Target.WORKER: "worker", Target.REDI
 
 
 def _training_process(worker: psutil.Process) -> psutil.Process | None:
-    """The child of the guard that is somewhere below the worker."""
+    """The training process: the child of the guard among the descendants of the worker."""
     for process in worker.children(recursive=True):
         if process.status() != psutil.STATUS_ZOMBIE and _GUARD in process.cmdline():
             for child in process.children():
@@ -159,5 +159,5 @@ def _training_process(worker: psutil.Process) -> psutil.Process | None:
 
 
 def _wait_for_end(process: psutil.Process) -> None:
-    """Returns when it has ended; it is a child of this process, whose exit code others want."""
+    """Returns when this child process has ended; leaves its exit code to be collected."""
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

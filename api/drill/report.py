@@ -1,4 +1,4 @@
-"""What a drill found: a table of the interruptions' costs, and a sentence with the verdict."""
+"""The report of a drill: the cost of each interruption, and a verdict."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from api.schemas import JobView
 from jobs.model.record import Attempt
 from jobs.model.states import State
 
-_SHOWN = 5  # differences of a kind that are shown, of how many there may be
+_SHOWN = 5  # of each kind of difference
 
 
 @dataclass(frozen=True)
 class Row:
-    """One cost, of each interruption that has it."""
+    """One kind of cost, with a value for each interruption that has it."""
 
     name: str
     title: str
@@ -41,16 +41,17 @@ class Row:
         return max(self.values, default=None)
 
     def cell(self, value: float | None) -> str:
-        """A value for a person."""
+        """The value as text, with its unit."""
         if value is None:
             return self.none
         return f"{value:.2f} {self.unit}" if self.unit else f"{value:g}"
 
 
 def costs(attempts: list[Attempt], seconds: list[float]) -> list[Row]:
-    """What the interruptions cost, by the receipts of the attempts, and from outside.
+    """The costs of the interruptions: from the receipts of the attempts, and seen through the API.
 
-    Receipt n says how soon the loss of attempt n was noticed, receipt n + 1 what it took to go on.
+    Receipt n tells how soon the end of attempt n was detected, receipt n + 1 how long it took to
+    resume.
     """
     ended, after = attempts[:-1], attempts[1:]
     return [
@@ -58,9 +59,9 @@ def costs(attempts: list[Attempt], seconds: list[float]) -> list[Row]:
             none="at once" if ended else "-"),
         Row("queue_seconds", "queue", _known(a.queue_seconds for a in after)),
         Row("restore_seconds", "restore", _known(a.restore_seconds for a in after)),
-        Row("first_step_seconds", "first new step, from its claim",
+        Row("first_step_seconds", "claim to first new step",
             _known(a.first_step_seconds for a in after)),
-        Row("outage_seconds", "all of it, seen through the API", seconds),
+        Row("outage_seconds", "total, seen through the API", seconds),
         Row("steps_recomputed", "steps computed twice",
             _known(a.steps_recomputed for a in after), unit=""),
     ]  # fmt: skip
@@ -72,7 +73,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 @dataclass(frozen=True)
 class Report:
-    """A drill that was carried out."""
+    """A completed drill."""
 
     signal: str
     target: str
@@ -86,24 +87,24 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether both jobs succeeded, all interruptions came, and the runs are identical."""
+        """Whether both jobs succeeded, every interruption took place and the runs are equal."""
         return self._failure is None
 
     @property
     def rows(self) -> list[Row]:
-        """The table."""
+        """The rows of the table."""
         return costs(self.interrupted.attempts if self.interrupted else [], self.seconds)
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The verdict as one sentence."""
         found = self.comparison
         if self._failure is not None:
-            return f"Not shown: {self._failure}."
+            return f"Inconclusive: {self._failure}."
         return (
-            f"Identical: interrupted {self._times}, the run has the same {found.rows} rows of "
-            f"metrics, digit for digit, and the same {found.tensors} tensors in the checkpoint of "
-            f"step {found.step}, bit for bit, as the run that nobody touched."
+            f"Identical: the run was interrupted {self._times} and has the same {found.rows} rows "
+            f"of metrics, digit for digit, and the same {found.tensors} tensors in the checkpoint "
+            f"of step {found.step}, bit for bit, as the uninterrupted run."
         )
 
     @property
@@ -122,15 +123,15 @@ class Report:
             return f"the {' and the '.join(kinds)} of the two runs differ"
         if len(self.seconds) < len(self.moments):
             return (
-                f"only {len(self.seconds)} of {len(self.moments)} interruptions came before the "
-                "end; ask for fewer, or take a longer job or one that saves more often"
+                f"only {len(self.seconds)} of {len(self.moments)} interruptions took place before "
+                "the end; ask for fewer, or use a job that is longer or saves more often"
             )
         return None if found.identical else "there was nothing to compare"
 
     def show(self, console: Console) -> None:
-        """Prints table, differences and verdict."""
+        """Prints the table, the differences and the verdict."""
         interrupted = self.interrupted.attempts[:-1] if self.interrupted else []
-        console.print("[bold]4.[/] What the interruptions cost")
+        console.print("[bold]4.[/] The cost of the interruptions")
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         count = len(self.seconds)
         table.add_column(f"{count} interruption{'' if count == 1 else 's'}", no_wrap=True)
@@ -140,7 +141,7 @@ class Report:
             table.add_row(row.title, row.cell(row.p50), row.cell(row.largest))
         console.print(table)
         if self.seconds and not interrupted:
-            console.print("   No attempt ended: training went on meanwhile.")
+            console.print("   No attempt ended: training continued.")
         for found in (self.comparison.curve, self.comparison.weights):
             for line in found[:_SHOWN]:
                 console.print(f"   {line}", style="red", markup=False)
@@ -148,11 +149,11 @@ class Report:
                 console.print(f"   and {len(found) - _SHOWN} more")
         if self.comparison.rows:
             compared, ignored = self.comparison.metrics, self.comparison.ignored
-            console.print(f"   Compared: {', '.join(compared)}; not {', '.join(ignored)}")
+            console.print(f"   Compared: {', '.join(compared)}; ignored: {', '.join(ignored)}")
         console.print(self.verdict, style="bold green" if self.passed else "bold red")
 
     def as_json(self) -> str:
-        """One line of JSON."""
+        """The report as one line of JSON."""
         found = self.comparison
         jobs = [job for job in (self.untouched, self.interrupted) if job is not None]
         line: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`spectrain drill`: whether a job that is interrupted is the job that was not."""
+"""`spectrain drill`: interrupts a job and compares it with an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from jobs.model.states import State
 from monitoring.paths import RunPaths, commit_record, step_of
 from workload.settings import CheckpointConfig, ModelConfig, OptimizerConfig, TrainSpec
 
-# Some ten seconds on two CPU cores. Dropout draws random numbers, which a resume must not repeat.
+# About ten seconds on two cores. Dropout draws random numbers, which a resume must not repeat.
 SPEC = JobSpec(
     name="drill",
     train=TrainSpec(
@@ -59,34 +59,34 @@ SPEC = JobSpec(
 )
 LEASE_SECONDS = 2.0
 _TICK_SECONDS = 0.1
-_SILENCE_SECONDS = 60.0  # how long the service may give no answer
-_STUCK_SECONDS = 300.0  # how long a job of the drill's own service may make no step
+_SILENCE_SECONDS = 60.0  # how long the service may not answer
+_STUCK_SECONDS = 300.0  # how long a job in the drill's own service may make no step
 
 
 class DrillFailedError(Exception):
-    """The drill could not be carried out; the message says why."""
+    """The drill could not run; the message says why."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done to which job."""
+    """Which job is interrupted, by which signal and when."""
 
     spec: JobSpec
     target: Target
     number: signal.Signals
     times: int
     seed: int
-    at: tuple[int, ...] = ()  # steps; or else they are drawn
+    at: tuple[int, ...] = ()  # the steps; empty: random ones
 
     def check(self) -> None:
-        """Raises `DrillFailedError` for steps that are known to be none of the run."""
+        """Raises `DrillFailedError` if the run cannot have one of the steps."""
         steps = self.spec.train.steps if self.spec.train else None
         if steps is not None and self.at and max(self.at) >= steps:
             last = max(self.at)
-            raise DrillFailedError(f"the run has the steps 0 to {steps - 1}, and no step {last}")
+            raise DrillFailedError(f"the run has the steps 0 to {steps - 1}, not step {last}")
 
     def moments(self, steps: int) -> list[int]:
-        """The steps of the interruptions of a run of `steps`."""
+        """The steps at which to interrupt a run of `steps`."""
         return sorted(self.at) or moments(steps, self.times, random.Random(self.seed))
 
 
@@ -95,12 +95,12 @@ def drill(
     target: str, signal_name: str, times: int, at: Sequence[int], seed: int | None, device: str,
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Carries the drill out against the service at `url`, if there is a way to `connect`.
+    """Runs the drill against the service at `url` if `connect` is given.
 
-    Otherwise against one of its own in `data`.
+    Otherwise it starts a service of its own in `data`.
 
-    The exit code: 0 only when both jobs succeeded, every interruption came, and the runs are
-    identical.
+    Returns the exit code: 0 only if both jobs succeeded, every interruption took place, and the
+    runs are identical.
     """
     seed = secrets.randbelow(10**6) if seed is None else seed
     number = signal.Signals[f"SIG{signal_name}"]
@@ -113,7 +113,7 @@ def drill(
         else:
             report = _at(console, plan, connect, url)
     except KeyboardInterrupt:
-        console.print("\nStopped; nothing is left running.")
+        console.print("\nStopped; no process is left running.")
         return 130
     except (
         ApiError, CannotStartError, DrillFailedError, NoRedisServerError, OutOfReachError,
@@ -128,9 +128,9 @@ def drill(
 
 
 def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -> Report:
-    """The drill in a service that nobody else uses; its files are kept where `data` was given."""
+    """Runs the drill in a service of its own; keeps the files if `data` is given."""
     if data is not None and (data / "redis").exists():
-        raise DrillFailedError(f"{data} holds the data of a service; give another directory")
+        raise DrillFailedError(f"{data} holds the data of a service; choose another directory")
     directory = data or Path(tempfile.mkdtemp(prefix="spectrain-drill-"))
     service = LocalService(
         directory,
@@ -145,7 +145,7 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
     )
     console.print(
         f"[bold]1.[/] Starting Redis, API and two workers in {service.data}, with a lease of "
-        f"{LEASE_SECONDS:g} s (what is silent for so long is lost; 15 s by default)"
+        f"{LEASE_SECONDS:g} s (the default is 15 s)"
     )
     try:
         with running(service), Client(service.url, timeout=5, patience=0) as client:
@@ -159,23 +159,23 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
     if data is None and report.passed:
         shutil.rmtree(directory, ignore_errors=True)
     else:
-        console.print(f"Everything is in {service.data}")
+        console.print(f"All files are in {service.data}")
     return report
 
 
 def _at(console: Console, plan: Plan, connect: Callable[[], Client], url: str) -> Report:
-    """The drill at a running service, by what its API can do."""
+    """Runs the drill against a running service, through its API."""
     with connect() as client, tempfile.TemporaryDirectory() as directory:
         striker = Preemption(client, plan.target, plan.number)
         console.print(
-            f"[bold]1.[/] At the service {url}, whose processes are out of reach: "
-            f"{plan.number.name} is carried out as `preempt`, and its own lease counts"
+            f"[bold]1.[/] Using the service {url}: its processes are out of reach, so the drill "
+            f"preempts through the API instead of sending {plan.number.name}"
         )
         return _Drill(console, client, plan, striker, stuck_seconds=None).run(Path(directory), None)
 
 
 class _Drill:
-    """Runs the job twice and compares."""
+    """Runs the job twice and compares the runs."""
 
     def __init__(
         self, console: Console, client: Client, plan: Plan, striker: Striker, *,
@@ -191,10 +191,10 @@ class _Drill:
         self.seconds: list[float] = []  # from each interruption to the first new step
 
     def run(self, fetched: Path, lease: float | None) -> Report:
-        """The report of the drill; downloads what is compared into `fetched`."""
-        self._console.print("[bold]2.[/] The untouched run")
+        """Runs the drill and returns its report; downloads the files to compare into `fetched`."""
+        self._console.print("[bold]2.[/] The uninterrupted run")
         untouched = self._job("untouched", [])
-        self._tell_end(untouched)
+        self._print_end(untouched)
         chosen = self._plan.moments(1 + (untouched.last_step or 0))
         interrupted, comparison = None, Comparison()
         if untouched.state is State.SUCCEEDED:
@@ -204,7 +204,7 @@ class _Drill:
                 f"step{'' if len(chosen) == 1 else 's'} {at} (--seed {self._plan.seed})"
             )
             interrupted = self._job("interrupted", chosen)
-            self._tell_end(interrupted)
+            self._print_end(interrupted)
         if interrupted is not None and interrupted.state is State.SUCCEEDED:
             comparison = self._compare(untouched, interrupted, fetched)
         return Report(
@@ -227,17 +227,17 @@ class _Drill:
         try:
             return self._follow(job, list(chosen))
         except BaseException:
-            with suppress(ApiError, Unreachable):  # nobody waits for it any more
+            with suppress(ApiError, Unreachable):  # the original error matters more
                 self._client.cancel(job.id)
             raise
 
     def _follow(self, job: JobView, left: list[int]) -> JobView:
-        last, struck = Mark(), 0.0  # when it was interrupted, until it goes on
+        last, struck = Mark(), 0.0  # the time of an interruption, until training continues
         moved = time.monotonic()
         kill, ends = self._plan.number is signal.SIGKILL, self._striker.ends_attempt
         while not job.state.is_final:
             time.sleep(_TICK_SECONDS)
-            before, job = job, self._look(job)
+            before, job = job, self._poll(job)
             now = time.monotonic()
             if mark(job) != mark(before):
                 moved = now
@@ -245,12 +245,12 @@ class _Drill:
                 raise DrillFailedError(f"job {job.id} has made no step for {now - moved:.0f} s")
             if struck and goes_on(job, last, ends_attempt=ends):
                 self.seconds.append(now - struck)
-                self._tell_resume(job, now - struck)
+                self._print_resume(job, now - struck)
                 struck = 0.0
             due = left and is_due(job, left[0], last, kill=kill, ends_attempt=ends)
             if due and not struck and (done := self._strike(job)):
                 last, struck = mark(job), now
-                self._console.print(f"   in step {last.step + 1}: {done}")
+                self._console.print(f"   during step {last.step + 1}: {done}")
                 left.pop(0)
         return job
 
@@ -258,12 +258,12 @@ class _Drill:
         try:
             return self._striker.strike(job)
         except ApiError as error:
-            if error.status == 409:  # it has just ended, or is leaving already
+            if error.status == 409:  # the job has ended, or is ending already
                 return None
             raise
 
-    def _look(self, job: JobView) -> JobView:
-        """The job as it is now; as it was, while the service does not answer."""
+    def _poll(self, job: JobView) -> JobView:
+        """The current job; the last known one while the service does not answer."""
         self._tend()
         try:
             job = self._client.get(job.id)
@@ -276,7 +276,7 @@ class _Drill:
         return job
 
     def _compare(self, untouched: JobView, interrupted: JobView, fetched: Path) -> Comparison:
-        """The comparison of what the two runs left: metrics and newest common checkpoint."""
+        """Compares the metrics and the newest common checkpoint of the two runs."""
         jobs = (untouched, interrupted)
         runs = [RunPaths(fetched / job.id) for job in jobs]
         metrics = RunPaths(Path()).metrics.as_posix()
@@ -292,7 +292,7 @@ class _Drill:
                 self._client.fetch(job.id, run.root, wanted=lambda name: name == checkpoint)
         return compare(*runs)
 
-    def _tell_end(self, job: JobView) -> None:
+    def _print_end(self, job: JobView) -> None:
         why = f": {job.message or job.reason}" if job.state is not State.SUCCEEDED else ""
         seconds = (job.finished_at or job.submitted_at) - job.submitted_at
         attempts = f"{job.attempt} attempt{'' if job.attempt == 1 else 's'}"
@@ -300,14 +300,14 @@ class _Drill:
             f"   Job {job.id} {job.state} after {seconds:.1f} s, in {attempts}{why}"
         )
 
-    def _tell_resume(self, job: JobView, seconds: float) -> None:
+    def _print_resume(self, job: JobView, seconds: float) -> None:
         start = job.progress.resumed_from if job.progress else None
-        where = f", from the checkpoint of step {start}" if self._striker.ends_attempt else ""
-        self._console.print(f"   goes on after {seconds:.1f} s{where}")
+        where = f", from step {start}" if self._striker.ends_attempt else ""
+        self._console.print(f"   training continues after {seconds:.1f} s{where}")
 
 
 def _steps(names: set[str]) -> set[int]:
-    """The steps whose checkpoints are among the files, with their commit records."""
+    """The steps with both a checkpoint and its commit record among the files."""
     paths = {Path(name) for name in names}
     steps = {step_of(path) for path in paths if commit_record(path) in paths}
     return {step for step in steps if step is not None}

@@ -142,7 +142,7 @@ def test_a_killed_redis_ends_no_attempt(drill: Callable[..., Drilled]) -> None:
     drilled = drill("--signal", "KILL", "--target", "redis", "--at", "60")
     line = passed(drilled)
     assert "SIGKILL to the Redis server" in drilled.told
-    assert "redis has ended (exit code -9); starting a new one" in drilled.told
+    assert "redis exited with code -9; restarting it" in drilled.told
     assert [job["attempts"] for job in line["jobs"]] == [1, 1]
     assert line["costs"]["outage_seconds"]["max"] > 0
 

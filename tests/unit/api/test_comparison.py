@@ -136,7 +136,7 @@ def test_another_shape_or_a_weight_too_many_is_found(one: RunPaths, tmp_path: Pa
     assert "[2, 500]" in said
     assert "[500, 2]" in said
     (said,) = compare(one, run_of(tmp_path / "more", change=add)).weights
-    assert said == "model_state_dict.more is in one only"
+    assert said == "model_state_dict.more is in only one of them"
 
 
 def test_what_cannot_be_compared_is_not_identical(

@@ -42,7 +42,7 @@ def test_a_step_that_the_run_does_not_have_is_refused_before_it_has_run(
     assert code == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert "steps 0 to 299, and no step 300" in told.err
+    assert "steps 0 to 299, not step 300" in told.err
 
 
 @pytest.mark.parametrize("times", [1, 2, 3, 7])
@@ -140,7 +140,7 @@ DONE = job_at(9, state=State.SUCCEEDED)
 @pytest.mark.parametrize(
     ("untouched", "interrupted", "came", "found", "says"),
     [
-        (DONE, DONE, 2, SAME, "Identical: interrupted 2 times"),
+        (DONE, DONE, 2, SAME, "Identical: the run was interrupted 2 times"),
         (DONE, DONE, 1, SAME, "only 1 of 2 interruptions"),
         (DONE, job_at(3, state=State.FAILED), 2, SAME, "failed"),
         (job_at(3, state=State.CANCELLED), None, 0, Comparison(), "cancelled"),
