@@ -1,1 +1,1 @@
-"""Commands for operators: they work on Redis and storage, not over HTTP."""
+"""Commands for operators: they access Redis and storage directly, not through the API."""

@@ -1,4 +1,4 @@
-"""`spectrain doctor`: looks at everything that the service needs, from where it stands."""
+"""`spectrain doctor`: checks everything that the service needs, from this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monitoring.storage.probe import StorageProbe
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """One finding a part, in the order in which they should be mended."""
+    """One finding per part, in the order in which to fix them."""
     redis = connect(settings)
     try:
         storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
@@ -49,7 +49,7 @@ def _of_scratch(directory: Path) -> str:
             file.write(b"\0" * 4096)
     except OSError as error:
         return (
-            f"nothing can be written to {directory} ({error.strerror}): make room, or set "
+            f"cannot write to {directory} ({error.strerror}): free disk space, or set "
             "SPECTRAIN_SCRATCH_DIR to a local disk"
         )
     return ""
@@ -62,8 +62,8 @@ def _of_records(redis: Redis, settings: Settings, storage: Storage) -> str:
     if not runs:
         return ""
     return (
-        f"Redis knows no job, and storage holds {runs} runs: if it has lost its memory, "
-        "`spectrain reindex` brings them back"
+        f"Redis has no record of any job, but storage holds {runs} runs (was Redis reset?): "
+        "`spectrain reindex` restores the records"
     )
 
 
@@ -77,14 +77,14 @@ def _of_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
         yield Finding("workers", str(error))
         return
     if not workers:
-        yield Finding("workers", "there is none: start one (`spectrain worker`), or scale a pool")
+        yield Finding("workers", "no worker is running: start `spectrain worker`, or scale a pool")
     for worker in workers:
         bad = worker.reason if worker.state is WorkerState.UNHEALTHY else ""
         yield Finding(f"worker {worker.name}", bad)
 
 
 def doctor(*, data: Path | None) -> int:
-    """Prints a line for each; 1 when something is to be changed."""
+    """Prints one line per finding; returns 1 if there is a problem."""
     try:
         settings = settings_here(data)
     except NoRedisServerError as error:
@@ -94,5 +94,5 @@ def doctor(*, data: Path | None) -> int:
     for one in findings(settings):
         print(f"bad  {one.part}: {one.problem}" if one.problem else f"ok   {one.part}")
         bad += bool(one.problem)
-    print(f"{bad} to change." if bad else "All is well.")
+    print(f"{bad} to fix." if bad else "No problems found.")
     return 1 if bad else 0

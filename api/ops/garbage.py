@@ -1,4 +1,4 @@
-"""What of a run in storage nobody needs any more: decided here, purely, and removed elsewhere."""
+"""Decides which files of a run in storage are unneeded; a pure function of what is there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monitoring.storage.base import StoredFile
 
 @dataclass(frozen=True)
 class Stored:
-    """What storage holds of a run."""
+    """The content of a run in storage."""
 
     run: str
     files: Sequence[StoredFile]
@@ -25,13 +25,13 @@ class Stored:
 
     @property
     def changed_at(self) -> float:
-        """When anything in it changed last, seconds since the epoch."""
+        """When a file of the run last changed, in seconds since the epoch."""
         return max((file.modified for file in (*self.files, *self.leftovers)), default=0.0)
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What may go, and why; `files` empty: the whole run."""
+    """Files that may be removed, and why; `files` empty: the whole run."""
 
     run: str
     why: str
@@ -41,7 +41,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Unclear:
-    """A run that nobody has a record of and that nobody deleted: it stays."""
+    """A run without a record that was not deleted: it is kept."""
 
     run: str
     why: str

@@ -1,4 +1,4 @@
-"""`spectrain gc`: removes from storage what nobody needs any more, and says what that is."""
+"""`spectrain gc`: removes unneeded files from storage and lists them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DAY = 86400.0
 
 
 def find(store: JobStore, storage: Storage, before: float) -> Iterator[Garbage | Unclear]:
-    """What may go of each run, and what should be looked at; raises what Redis and storage do."""
+    """What may be removed from each run, and the runs that are unclear."""
     for run in storage.runs():
         if is_job_id(run):
             try:
@@ -39,12 +39,12 @@ def find(store: JobStore, storage: Storage, before: float) -> Iterator[Garbage |
             except JobNotFoundError:
                 job = None
             except ValidationError:
-                continue  # a record of another version: what it needs is not known here
+                continue  # a record of another version: its needs are unknown
             yield from garbage(_stored(storage, run, job), job, before)
 
 
 def remove(storage: Storage, found: Garbage) -> None:
-    """Removes it; may be done again."""
+    """Removes the garbage; safe to repeat."""
     if not found.files:
         storage.delete_run(found.run)
     for key in found.files:
@@ -66,7 +66,7 @@ def _stored(storage: Storage, run: str, job: Job | None) -> Stored:
 
 
 def _committed(storage: Storage, files: Sequence[StoredFile]) -> dict[str, float]:
-    """When each checkpoint that has a record was committed; one that says nothing is as new."""
+    """When each checkpoint with a record was committed; infinity if the record lacks a time."""
     keys = {file.key for file in files}
     found = {}
     for key in keys:
@@ -80,7 +80,7 @@ def _committed(storage: Storage, files: Sequence[StoredFile]) -> dict[str, float
 
 
 def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) -> int:
-    """Runs it where it stands, says what it did, and gives the exit code."""
+    """Removes the garbage, prints what was removed, and returns the exit code."""
     try:
         settings = settings_here(data)
         store = open_store(connect(settings), settings)
@@ -91,7 +91,7 @@ def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) ->
             if isinstance(one, Garbage) and not dry_run:
                 remove(storage, one)
     except (*STORE_AWAY, NoRedisServerError, OSError, StorageError) as error:
-        print(f"Cannot go on: {error}", file=sys.stderr)
+        print(f"Cannot continue: {error}", file=sys.stderr)
         return 1
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
@@ -104,7 +104,7 @@ def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
     rubbish = [one for one in found if isinstance(one, Garbage)]
     unclear = [one for one in found if isinstance(one, Unclear)]
     if rubbish:
-        table = Table("run", "what", "files", "bytes", box=None, pad_edge=False)
+        table = Table("run", "reason", "files", "bytes", box=None, pad_edge=False)
         for one in rubbish[:_SHOWN]:
             files = str(len(one.files)) if one.files else "the whole run"
             table.add_row(one.run, one.why, files, file_size(one.bytes))
@@ -118,7 +118,7 @@ def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
         for left in unclear[:5]:
             print(f"{left.run}: {left.why}", file=sys.stderr)
         print(
-            f"{len(unclear)} runs that Redis does not know were left alone. If it has lost its "
-            "memory: spectrain reindex.",
+            f"Kept {len(unclear)} runs of which Redis has no record. If Redis was reset, run "
+            "`spectrain reindex`.",
             file=sys.stderr,
         )

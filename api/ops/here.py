@@ -1,4 +1,4 @@
-"""The settings of a command that works on Redis and storage itself, not through the API."""
+"""The settings of a command that accesses Redis and storage directly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.settings import Settings
 def settings_here(data: Path | None) -> Settings:
     """The settings of the environment, or those of `spectrain up` with this data directory.
 
-    Raises `NoRedisServerError` where there is no such directory.
+    Raises `NoRedisServerError` if the directory holds no service.
     """
     if data is None:
         return Settings()

@@ -1,4 +1,4 @@
-"""`python -m api.ops.reaper`: a reaper alone, where no API and no worker is to do its work."""
+"""`python -m api.ops.reaper`: a reaper in a process of its own, apart from API and workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monitoring.storage.run_records import RunRecords
 
 
 def reaping(settings: Settings) -> Reaping:
-    """The reaper of this process, by the settings' storage."""
+    """The reaper of this process, for the storage in `settings`."""
     storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
     return Reaping(settings, lambda job: newest_change(storage, job.id), RunRecords(storage))
 

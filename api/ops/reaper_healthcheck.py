@@ -1,7 +1,7 @@
-"""`python -m api.ops.reaper_healthcheck`: whether some process looks for lost jobs.
+"""`python -m api.ops.reaper_healthcheck`: the health check of a reaper's container.
 
-That may be another process than the one of this container: one at a time does. While Redis is away
-nobody can, and a reaper outlives that: it counts as well.
+It passes while any process scans for lost jobs: only one reaper is active at a time, and it may run
+elsewhere. While Redis cannot be reached the check passes, because a reaper survives an outage.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from jobs.store.jobs import JobStore, open_store
 
 
 def complaint(store: JobStore) -> str:
-    """What is wrong, '' where the last pass was not long ago; raises one of `STORE_AWAY`."""
+    """Why the check fails; empty if the last scan was recent. Raises one of `STORE_AWAY`."""
     reaped_at = store.reaped_at()
     if reaped_at is None:
-        return "Nobody has looked for lost jobs yet."
+        return "No reaper has scanned for lost jobs yet."
     seconds = store.now() - reaped_at
-    # Another process takes over from one that was killed within a lease.
+    # If the active reaper is killed, another one takes over within a lease.
     longest = max(30.0, 3 * store.lease_seconds)
-    return "" if seconds <= longest else f"Nobody has looked for lost jobs for {seconds:.0f} s."
+    return "" if seconds <= longest else f"No reaper has scanned for lost jobs for {seconds:.0f} s."
 
 
 def main() -> str:
-    """What to say of this installation, '' where it is well."""
+    """Why the check fails; empty if it passes."""
     settings = Settings()
     try:
         return complaint(open_store(connect(settings), settings))
     except STORE_AWAY as error:
-        print(f"Redis cannot be asked: {error}")
+        print(f"Redis cannot be reached: {error}")
         return ""
 
 

@@ -1,4 +1,4 @@
-"""`spectrain reindex`: the records of all runs from storage alone, after Redis was lost."""
+"""`spectrain reindex`: rebuilds job records from storage after a loss of Redis."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run's record."""
+    """The outcome for the record of one run."""
 
     run: str
     what: str  # rebuilt, known, behind, deleted or impossible
@@ -97,13 +97,13 @@ class Reindex:
         self._storage = storage
 
     def run(self, *, dry_run: bool) -> Iterator[Outcome]:
-        """What becomes of each run; raises what storage and Redis do, and may be run again."""
+        """The outcome for each run; raises what storage and Redis raise; safe to repeat."""
         runs = [run for run in self._storage.runs() if is_job_id(run)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(self._rebuilt, runs))
         yield from (one for one in found if isinstance(one, Outcome))
         rebuilt = [one for one in found if isinstance(one, Rebuilt)]
-        # The last one first: then whatever is submitted meanwhile comes after all of them.
+        # Starting with the last one: jobs that are submitted meanwhile come after all of them.
         for one in reversed(self._in_order(rebuilt)):
             yield self._would(one) if dry_run else self._write(one)
 
@@ -117,13 +117,13 @@ class Reindex:
             return Outcome(run, "impossible", detail=str(error))
 
     def _in_order(self, rebuilt: Sequence[Rebuilt]) -> list[Rebuilt]:
-        """By their place in the order of submission, which is another's in no case."""
+        """The records in order of submission, each with a sequence number of its own."""
         known = self._records.sequences()
         last = self._records.last_sequence()
         new = [one for one in rebuilt if one.job_id not in known]
         numbered = sorted((one for one in new if one.sequence), key=lambda one: one.sequence)
         unnumbered = sorted((one for one in new if not one.sequence), key=lambda o: o.submitted_at)
-        # Jobs that were submitted to an empty Redis have taken the same numbers again.
+        # Jobs that were submitted to an empty Redis have taken the same numbers.
         taken = set(known.values())
         shift = last if any(one.sequence in taken for one in numbered) else 0
         placed = [_at(one, one.sequence + shift) for one in numbered]
@@ -162,7 +162,7 @@ def _behind(has: int | str, one: Rebuilt) -> str:
 
 
 def reindex(*, data: Path | None, dry_run: bool, as_json: bool) -> int:
-    """Runs it where it stands, says what it did, and gives the exit code."""
+    """Rebuilds the records, prints the outcome, and returns the exit code."""
     try:
         settings = settings_here(data)
         store = open_store(connect(settings), settings)

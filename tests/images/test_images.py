@@ -232,7 +232,7 @@ def test_the_command_line_is_there_without_python_and_token_on_the_host(stack: S
 
 @pytest.mark.parametrize("name", ["api", "worker"])
 def test_the_doctor_finds_nothing_to_change(stack: Stack, name: str) -> None:
-    assert stack.exec(name, "spectrain", "doctor").splitlines()[-1] == "All is well."
+    assert stack.exec(name, "spectrain", "doctor").splitlines()[-1] == "No problems found."
 
 
 def test_a_stopped_worker_preempts_its_job_and_a_started_one_resumes_it(

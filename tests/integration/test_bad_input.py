@@ -332,10 +332,10 @@ def test_the_doctor_says_of_each_part_how_it_is_and_what_to_change(
     registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=300)
     code, said = doctor(settings)
     assert code == 1
-    assert "bad  workers: there is none" in said
+    assert "bad  workers: no worker is running" in said
     registry.renew("w", pool="default", host="h")
     code, said = doctor(settings)
-    assert (code, said.splitlines()[-1]) == (0, "All is well.")
+    assert (code, said.splitlines()[-1]) == (0, "No problems found.")
     assert {line for line in said.splitlines() if line.startswith("ok")} >= {
         "ok   redis", "ok   clock", "ok   storage", "ok   storage's clock", "ok   shared storage",
         "ok   scratch disk", "ok   records", "ok   worker w",
@@ -347,8 +347,8 @@ def test_the_doctor_says_of_each_part_how_it_is_and_what_to_change(
     code, said = doctor(settings)
     assert code == 1
     assert "bad  worker w: Xid 79" in said
-    assert "bad  records: Redis knows no job, and storage holds 1 runs" in said
-    assert "bad  scratch disk: nothing can be written" in said
+    assert "bad  records: Redis has no record of any job, but storage holds 1 runs" in said
+    assert "bad  scratch disk: cannot write" in said
     assert not list((Path(settings.storage_url.removeprefix("file://")) / ".spectrain").iterdir())
 
 

@@ -290,7 +290,7 @@ def test_a_clock_of_redis_that_is_set_back_keeps_no_reaper_from_its_work(
 def test_the_health_check_of_a_reaper_tells_when_nobody_looks(
     store: JobStore, settings: Settings
 ) -> None:
-    assert complaint(store) == "Nobody has looked for lost jobs yet."
+    assert complaint(store) == "No reaper has scanned for lost jobs yet."
     messenger = Messenger(settings, store)
     try:
         Reaper(store, messenger, lambda _: None).run_once()
@@ -298,7 +298,7 @@ def test_the_health_check_of_a_reaper_tells_when_nobody_looks(
         messenger.close()
     assert complaint(store) == ""
     store.redis.set(store.keys.reaped, store.now() - 3 * store.lease_seconds - 100)
-    assert re.fullmatch(r"Nobody has looked for lost jobs for \d+ s\.", complaint(store))
+    assert re.fullmatch(r"No reaper has scanned for lost jobs for \d+ s\.", complaint(store))
 
 
 def test_a_reaper_that_is_told_to_stop_ends_at_once(
