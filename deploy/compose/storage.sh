@@ -1,7 +1,7 @@
 #!/bin/sh
-# Decides at the first start where runs are kept: where SPECTRAIN_STORAGE_URL says, in the object
-# store where that was started (--profile s3), else on the volume. A later start that would keep
-# them elsewhere fails: the records in Redis are of the runs in the first place.
+# Chooses the storage of the runs at the first start: SPECTRAIN_STORAGE_URL if it is set, else the
+# object store if it was started (--profile s3), else the volume. A later start that would choose
+# another storage fails, because the records in Redis belong to the runs in the first one.
 set -eu
 kept=${1:-/etc/spectrain/storage-url}
 
@@ -18,9 +18,9 @@ if [ ! -s "$kept" ]; then
     mv "$kept.new" "$kept"
 fi
 if [ "$(cat "$kept")" != "$wanted" ]; then
-    echo "The runs of this installation are in $(cat "$kept"), and this start would look for them" \
-        "in $wanted. Start it as before (--profile s3, SPECTRAIN_STORAGE_URL); docs/images.md says" \
-        "how to begin anew." >&2
+    echo "The runs of this installation are in $(cat "$kept"), but this start selects" \
+        "$wanted. Start it as before (--profile s3, SPECTRAIN_STORAGE_URL); docs/images.md says" \
+        "how to start over." >&2
     exit 1
 fi
-echo "Runs are kept in $wanted"
+echo "Storage of the runs: $wanted"
