@@ -1,4 +1,4 @@
-"""Jobs and workers for the eyes of a person: tables in a terminal, plain columns in a pipe."""
+"""Jobs and workers as text: tables in a terminal, plain columns in a pipe."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _WORKER_STYLES = {
     WorkerState.DRAINING: "yellow",
     WorkerState.UNHEALTHY: "red",
 }
-# Wide enough that no column of a pipe is cut.
+# Wide enough that no column is cut in a pipe.
 _PIPE_WIDTH = 400
-# Unit, the one below it, its seconds, and how many of the one below it are one.
+# A unit, the next smaller one, the seconds of the first, and how many of the second it holds.
 _UNITS = (("d", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60))
 
 
 def console() -> Console:
-    """Where to print: the terminal, or standard output without colours and line breaks."""
+    """A console for standard output; in a pipe without colours and line breaks."""
     plain = Console(highlight=False)
     return plain if plain.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def file_size(size: float) -> str:
-    """A number of bytes as a person reads it: 1.5 GB."""
+    """A number of bytes in a readable unit: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -53,7 +53,7 @@ def file_size(size: float) -> str:
 
 
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
-    """One line a job."""
+    """A table with one line per job."""
     now = time.time() if now is None else now
     table = _table("job", "state", "step", "loss", "attempts", "pool", "submitted")
     for job in jobs:
@@ -70,9 +70,9 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
 
 
 def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Table:
-    """One line a worker."""
+    """A table with one line per worker."""
     now = time.time() if now is None else now
-    table = _table("worker", "pool", "state", "for", "job", "GPUs", "why")
+    table = _table("worker", "pool", "state", "for", "job", "GPUs", "reason")
     for worker in workers:
         table.add_row(
             worker.name,
@@ -87,7 +87,7 @@ def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Tabl
 
 
 def pool_table(pools: Iterable[Pool]) -> Table:
-    """One line a pool."""
+    """A table with one line per pool."""
     table = _table("pool", *WorkerState, "queued", "delayed", "running")
     for pool in pools:
         workers = [str(pool.workers.get(state, 0)) for state in WorkerState]
@@ -97,7 +97,7 @@ def pool_table(pools: Iterable[Pool]) -> Table:
 
 
 def story(job: JobView, *, now: float | None = None) -> RenderableType:
-    """What became of a job: state and why, progress, attempts, where its files are."""
+    """A job in detail: state and reason, progress, attempts and the location of its files."""
     now = time.time() if now is None else now
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(job, now):
@@ -105,7 +105,7 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
     parts: list[RenderableType] = [facts]
     if job.attempts:
         parts.append(_attempt_table(_attempts(job), now))
-        parts.extend(_whys(job.attempts))
+        parts.extend(_reasons(job.attempts))
     for attempt in job.attempts[-1:]:
         if attempt.log_tail and job.state is State.FAILED:
             parts.append(Text("last lines of output", style="bold"))
@@ -128,9 +128,9 @@ def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
     yield "job", job.id
     yield "state", _state(job)
     if job.state is State.QUEUED:
-        yield "waits", _waits(job, now)
+        yield "waiting", _waiting(job, now)
     if job.request is not None:
-        yield "asked to", str(job.request)
+        yield "request", str(job.request)
     if job.progress is not None and job.progress.step is not None:
         yield "progress", _progress(job)
     if job.goodput is not None:
@@ -143,7 +143,7 @@ def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
     yield (
         "submitted",
         f"{_clock(job.submitted_at)}, {duration(end - job.submitted_at)} "
-        + ("from then to the end" if job.finished_at else "ago"),
+        + ("from submission to end" if job.finished_at else "ago"),
     )
     if job.attempts:
         yield "files", job.files.removeprefix("file://")
@@ -151,19 +151,19 @@ def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
 
 def _state(job: JobView) -> Text:
     text = Text(job.state, style=f"bold {_STYLES[job.state]}")
-    said = job.reason is None or job.state is State.SUCCEEDED
-    why = job.message or ("" if said else str(job.reason))
-    return text.append(f": {why}", style="not bold default") if why else text
+    obvious = job.reason is None or job.state is State.SUCCEEDED
+    reason = job.message or ("" if obvious else str(job.reason))
+    return text.append(f": {reason}", style="not bold default") if reason else text
 
 
-def _waits(job: JobView, now: float) -> str:
+def _waiting(job: JobView, now: float) -> str:
     pool = job.spec.resources.pool
     if job.not_before > now:
-        return f"for its next try, in {duration(job.not_before - now)}"
+        return f"for its next attempt, in {duration(job.not_before - now)}"
     if not job.queue_position:
-        return f"for a free worker of pool {pool}; it is next"
-    before = "1 job goes" if job.queue_position == 1 else f"{job.queue_position} jobs go"
-    return f"for a free worker of pool {pool}; {before} before it"
+        return f"for a free worker of pool {pool}; next in the queue"
+    ahead = "1 job is" if job.queue_position == 1 else f"{job.queue_position} jobs are"
+    return f"for a free worker of pool {pool}; {ahead} ahead of it"
 
 
 def _progress(job: JobView) -> str:
@@ -179,7 +179,7 @@ def _progress(job: JobView) -> str:
 
 
 def _attempts(job: JobView) -> list[Attempt]:
-    """The attempts; of the one under way, the progress tells what its receipt will say."""
+    """The attempts; the running one with the progress that it has reported so far."""
     current = job.attempts[-1]
     if current.ended_at is not None or job.progress is None:
         return job.attempts
@@ -187,7 +187,7 @@ def _attempts(job: JobView) -> list[Attempt]:
 
 
 def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
-    """Narrow enough for 80 columns, the reasons apart."""
+    """A table of at most 80 columns, without the reasons."""
     table = _table("attempt", "resumed from", "steps", "computed twice", "took", "ended")
     for attempt in attempts:
         running = attempt.ended_at is None
@@ -202,16 +202,16 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
     return table
 
 
-def _whys(attempts: Iterable[Attempt]) -> Iterable[RenderableType]:
-    """How long each attempt waited for what, and why it ended."""
+def _reasons(attempts: Iterable[Attempt]) -> Iterable[RenderableType]:
+    """Why each attempt ended, and how long its phases took."""
     for attempt in attempts:
         name = Text(f"attempt {attempt.number} on {attempt.worker}: ", style="bright_black")
-        yield name.append("; ".join(filter(None, (attempt.message, _waited(attempt)))))
+        yield name.append("; ".join(filter(None, (attempt.message, _phases(attempt)))))
 
 
-def _waited(attempt: Attempt) -> str:
+def _phases(attempt: Attempt) -> str:
     times = {
-        "noticed after": attempt.detect_seconds,
+        "detected after": attempt.detect_seconds,
         "in the queue": attempt.queue_seconds,
         "restored in": attempt.restore_seconds,
         "first step after": attempt.first_step_seconds,
@@ -244,7 +244,7 @@ def _steps(job: Job) -> str:
     total = (job.progress.total_steps if job.progress else None) or (
         job.spec.train.steps if job.spec.train else None
     )
-    # Steps count from 0: after step 99 of 100, all are done.
+    # Steps are numbered from 0: step 99 of 100 is the last one.
     return f"{step + 1}/{total}" if total else str(step + 1)
 
 

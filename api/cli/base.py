@@ -1,4 +1,4 @@
-"""What the commands of the command line share: the service they talk to, and how they end."""
+"""The parts that all commands share: the service they talk to, and how they report errors."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from api.client.client import ApiError, Client, Unreachable
 from api.client.find import NotOneFoundError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# How long (seconds) a command waits for a service that is away: a person at the keyboard wants to
-# know, a command that follows a job wants to see its end.
+# Seconds for which a command retries when no service answers. A person at the keyboard wants to
+# know soon; a command that follows a job outlasts a restart of the service.
 _PATIENCE, _FOLLOW_PATIENCE = 5, 120
 _ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Which service to talk to."""
+    """The service to talk to."""
 
     url: str
     token: str | None
     timeout: float | None = None
 
     def client(self, *, patient: bool = False) -> Client:
-        """A client of it that says on standard error what it waits for."""
+        """A client for the service that prints on standard error what it is waiting for."""
         usual = _FOLLOW_PATIENCE if patient else _PATIENCE
         return Client(
             self.url,
             self.token,
             timeout=min(self.timeout or _ANSWER_SECONDS, _ANSWER_SECONDS),
             patience=usual if self.timeout is None else self.timeout,
-            on_wait=lambda sentence: click.echo(sentence, err=True),
+            on_wait=lambda message: click.echo(message, err=True),
         )
 
 
 class _Sentences(click.Group):
-    """Ends with one sentence on standard error, and 1, where a command could not do its work."""
+    """Prints expected errors as one message on standard error and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,25 +57,29 @@ class _Sentences(click.Group):
 
 @click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--url", envvar="SPECTRAIN_URL", default=DEFAULT_URL, show_default=True, help="The service."
+    "--url",
+    envvar="SPECTRAIN_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    help="Set the URL of the service.",
 )
-@click.option("--token", envvar="SPECTRAIN_API_TOKEN", help="A token of the service.")
+@click.option("--token", envvar="SPECTRAIN_API_TOKEN", help="Set the API token.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Keep trying for so long where nobody answers.  "
+    help="Retry for this long if no service answers.  "
     f"[default: {_PATIENCE}; {_FOLLOW_PATIENCE} while following a job]",
 )
 @click.version_option(
     package_name="spectrain",
     prog_name="spectrain",
-    # Images know the commit that they were built from; elsewhere git does.
+    # An image knows the commit that it was built from; a checkout has git for that.
     message=" ".join(["%(prog)s %(version)s", os.environ.get("SPECTRAIN_REVISION", "")]).strip(),
 )
 @click.pass_context
 def cli(ctx: click.Context, url: str, token: str | None, timeout: float | None) -> None:
-    """Training jobs that come back finished."""
+    """Submit training jobs, follow them, and run the service."""
     ctx.obj = Endpoint(url, token or _token_of_file(), timeout)
 
 
@@ -87,12 +91,12 @@ def _token_of_file() -> str | None:
         raise click.ClickException(f"SPECTRAIN_API_TOKEN_FILE: {error}") from error
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 job_argument = click.argument("job", metavar="ID")
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
-    """Prints one value, or a list of them."""
+    """Prints one value, or a list of values, as JSON."""
     if isinstance(value, BaseModel):
         click.echo(value.model_dump_json(indent=2))
     else:

@@ -1,4 +1,4 @@
-"""The commands on jobs: submit, look, ask, fetch."""
+"""The commands for jobs: submit, list, show, control and fetch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from jobs.model.states import State
 
 @cli.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--wait", is_flag=True, help="Return when the job has ended; 1 unless it succeeded.")
-@click.option("--follow", "-f", is_flag=True, help="The same, and print its output meanwhile.")
+@click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
+@click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
 @as_json
 @click.pass_obj
 def submit(endpoint: Endpoint, file: Any, wait: bool, follow: bool, as_json: bool) -> None:
-    """Submit the job in FILE (YAML or JSON; - reads standard input)."""
+    """Submit the job in FILE (YAML or JSON; - for standard input)."""
     spec = read_spec(file.read())
     with endpoint.client(patient=wait or follow) as client:
         job = client.submit(spec)
@@ -41,11 +41,19 @@ def submit(endpoint: Endpoint, file: Any, wait: bool, follow: bool, as_json: boo
 
 
 @cli.command("ls")
-@click.option("--state", type=click.Choice([str(state) for state in State]))
-@click.option("--label", "labels", metavar="KEY:VALUE", multiple=True)
-@click.option("--pool")
-@click.option("--name")
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--state", type=click.Choice([str(state) for state in State]), help="Show jobs in this state."
+)
+@click.option(
+    "--label", "labels", metavar="KEY:VALUE", multiple=True,
+    help="Show jobs with this label; may be repeated.",
+)  # fmt: skip
+@click.option("--pool", help="Show jobs of this pool.")
+@click.option("--name", help="Show jobs with this name.")
+@click.option(
+    "--limit", "-n", type=click.IntRange(min=1), default=50, show_default=True,
+    help="Show at most this many jobs.",
+)  # fmt: skip
 @as_json
 @click.pass_obj
 def list_jobs(
@@ -68,7 +76,7 @@ def list_jobs(
     elif jobs:
         console().print(job_table(jobs))
     else:
-        click.echo("There are no such jobs.", err=True)
+        click.echo("No jobs found.", err=True)
 
 
 @cli.command()
@@ -76,7 +84,7 @@ def list_jobs(
 @as_json
 @click.pass_obj
 def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
-    """Tell the story of a job."""
+    """Show a job's state, progress and attempts."""
     with endpoint.client() as client:
         found = client.get(find_job(client, job))
     if as_json:
@@ -87,50 +95,54 @@ def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
 
 @cli.command()
 @job_argument
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of this attempt only; all by default.")
+@click.option("--follow", "-f", is_flag=True, help="Print new output until the job ends.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Print only this attempt's output.")
 @click.pass_obj
 def logs(endpoint: Endpoint, job: str, follow: bool, attempt: int | None) -> None:
-    """Print what the training process printed, each line with its attempt."""
+    """Print the output of a job, each line with its attempt number."""
     with endpoint.client(patient=follow) as client:
         _print_log(client, find_job(client, job), follow=follow, attempt=attempt)
 
 
-def _asking(name: str, ask: Callable[[Client, str], JobView], help_text: str) -> None:
+def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) -> None:
     @cli.command(name, help=help_text)
     @job_argument
     @as_json
     @click.pass_obj
     def command(endpoint: Endpoint, job: str, as_json: bool) -> None:
         with endpoint.client() as client:
-            found = ask(client, find_job(client, job))
+            found = send(client, find_job(client, job))
         if as_json:
             print_json(found)
         else:
-            asked = f", asked to {found.request}" if found.request else ""
-            click.echo(f"{found.id} is {found.state}{asked}")
+            request = f", asked to {found.request}" if found.request else ""
+            click.echo(f"{found.id} is {found.state}{request}")
 
 
-_asking("cancel", Client.cancel, "End a job for good; one that runs saves first.")
-_asking("preempt", Client.preempt, "Take a running job off its worker; it goes on when it can.")
-_asking("pause", Client.pause, "Let a running job save and hold.")
-_asking("resume", Client.resume, "Let a paused job go on, or take its pause back.")
-_asking("retry", Client.retry, "Let a failed or cancelled job go on from its checkpoint.")
+_control("cancel", Client.cancel, "Cancel a job; a running job saves a checkpoint first.")
+_control("preempt", Client.preempt, "Preempt a running job; it is requeued and resumes.")
+_control("pause", Client.pause, "Pause a job; it saves a checkpoint first.")
+_control("resume", Client.resume, "Resume a paused job, or withdraw its pause.")
+_control("retry", Client.retry, "Requeue a failed or cancelled job from its checkpoint.")
 
 
 @cli.command()
 @job_argument
-@click.option("--priority", type=click.IntRange(0, 9))
-@click.option("--label", "labels", metavar="KEY:VALUE", multiple=True, help="KEY: removes it.")
-@click.option("--run-seconds", type=click.FloatRange(min=0, min_open=True))
-@click.option("--stall-seconds", type=click.FloatRange(min=0, min_open=True))
-@click.option("--preemptible/--not-preemptible", default=None)
+@click.option("--priority", type=click.IntRange(0, 9), help="Set the priority.")
+@click.option("--label", "labels", metavar="KEY:VALUE", multiple=True,
+              help="Set a label; KEY: removes it. May be repeated.")  # fmt: skip
+@click.option("--run-seconds", type=click.FloatRange(min=0, min_open=True),
+              help="Set the limit on run time.")  # fmt: skip
+@click.option("--stall-seconds", type=click.FloatRange(min=0, min_open=True),
+              help="Set the limit on time without a step.")  # fmt: skip
+@click.option("--preemptible/--not-preemptible", default=None,
+              help="Allow or forbid eviction by jobs of higher priority.")  # fmt: skip
 @click.pass_obj
 def change(
     endpoint: Endpoint, /, job: str, labels: Sequence[str], run_seconds: float | None,
     stall_seconds: float | None, **others: int | None,
 ) -> None:  # fmt: skip
-    """Change a job's priority, labels or limits while it waits or runs."""
+    """Change a job's priority, labels or limits before it ends."""
     limits = {"run_seconds": run_seconds, "stall_seconds": stall_seconds}
     changes: dict[str, Any] = {name: value for name, value in others.items() if value is not None}
     if given := {name: value for name, value in limits.items() if value is not None}:
@@ -139,7 +151,7 @@ def change(
         pairs = (label.partition(":") for label in labels)
         changes["labels"] = {key: value or None for key, _, value in pairs}
     if not changes:
-        raise click.UsageError("say what to change; --help lists what can be")
+        raise click.UsageError("nothing to change; --help lists the options")
     with endpoint.client() as client:
         found = client.change(find_job(client, job), **changes)
     click.echo(f"{found.id} has priority {found.priority} and is {found.state}")
@@ -150,7 +162,10 @@ def change(
 @click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @click.pass_obj
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
-    """Fetch all files of a run into DIR, by default a directory of the job's name."""
+    """Fetch all files of a run into DIR.
+
+    The default is a directory named like the job.
+    """
     with endpoint.client() as client:
         job_id = find_job(client, job)
         paths = client.fetch(job_id, directory or Path(job_id))
@@ -160,10 +175,10 @@ def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
 
 @cli.command("rm")
 @job_argument
-@click.option("--files", is_flag=True, help="Delete the files of its run too.")
+@click.option("--files", is_flag=True, help="Also delete the files of its run.")
 @click.pass_obj
 def remove(endpoint: Endpoint, job: str, files: bool) -> None:
-    """Forget a job that has ended."""
+    """Delete a job that has ended."""
     with endpoint.client() as client:
         client.delete(find_job(client, job), files=files)
 

@@ -1,4 +1,4 @@
-"""The command line: `spectrain`."""
+"""The `spectrain` command."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["cli", "jobs", "main", "ops", "service"]  # whose import adds their c
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the console script."""
     run(lambda: cli(prog_name="spectrain"))

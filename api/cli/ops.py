@@ -1,4 +1,4 @@
-"""The commands that work on Redis and storage themselves: where the service's settings are set."""
+"""The commands that access Redis and storage directly, with the settings of the service."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from api.cli.service import start
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="That of a running `spectrain up`; else the settings of the environment say where.",
+    help="Use the Redis and storage of a running `spectrain up` with this data directory; "
+    "by default those of the environment.",
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done.")
 
 
 @cli.command()
@@ -24,10 +25,10 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be
 @dry_run_option
 @as_json
 def reindex(**options: Any) -> None:
-    """Rebuild the records of all runs from storage, after Redis was lost.
+    """Rebuild job records from storage after a loss of Redis.
 
-    What Redis knows stays as it is, so that it may be run at any time, and again. Jobs that ran go
-    on, jobs that waited wait again.
+    Records that Redis still holds stay unchanged, so it is safe to run this at any time and more
+    than once. Jobs that were running resume; jobs that were queued are queued again.
     """
     sys.exit(start("api.ops.reindex", "reindex", **options))
 
@@ -41,15 +42,16 @@ def reindex(**options: Any) -> None:
     default=7.0,
     show_default=True,
     metavar="DAYS",
-    help="Leave alone what has changed since.",
+    help="Keep files that changed within this many days.",
 )
 @as_json
 def gc(**options: Any) -> None:
-    """Remove from storage what nobody needs any more.
+    """Remove unneeded files from storage.
 
-    Files of jobs that were deleted, and what killed workers left of jobs that have ended: temporary
-    files, damaged and half checkpoints, those beyond keep_last. A run that Redis does not know and
-    nobody deleted stays, and is named, with exit code 1.
+    These are the files of deleted jobs, and the files that killed workers left behind in jobs that
+    have ended: temporary files, damaged or incomplete checkpoints, and checkpoints beyond
+    keep_last. A run without a record in Redis that was not deleted is kept and listed, and the
+    exit code is 1.
     """
     sys.exit(start("api.ops.gc", "gc", **options))
 
@@ -57,10 +59,10 @@ def gc(**options: Any) -> None:
 @cli.command()
 @data_option
 def doctor(**options: Any) -> None:
-    """Look at everything that the service needs, and say what to change.
+    """Check what the service needs, and say what to fix.
 
-    Redis, storage, the clocks, whether all processes see the same storage, this machine's scratch
-    disk, lost records, workers. From where it stands: run it where the API runs, and where a worker
-    does.
+    Checks Redis, storage, the clocks, whether all processes share one storage, the scratch disk of
+    this machine, lost records, and workers. Run it on the machine of the API and on that of a
+    worker.
     """
     sys.exit(start("api.ops.doctor", "doctor", **options))

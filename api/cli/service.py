@@ -1,4 +1,4 @@
-"""The commands on the service: its workers and pools, its processes, demo and drill."""
+"""The commands for the service: workers, pools, processes, demo and drill."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ from api.render import console, pool_table, worker_table
 from jobs.model.workers import Worker
 from machine.python import python_module
 
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Train on this device.",
+)  # fmt: skip
+
 # -- workers ----------------------------------------------------------------------------------
 
 
@@ -27,7 +32,7 @@ from machine.python import python_module
 @as_json
 @click.pass_obj
 def workers(endpoint: Endpoint, as_json: bool) -> None:
-    """List the workers that are there."""
+    """List the workers."""
     with endpoint.client() as client:
         found = client.workers()
     if as_json:
@@ -35,14 +40,14 @@ def workers(endpoint: Endpoint, as_json: bool) -> None:
     elif found:
         console().print(worker_table(found))
     else:
-        click.echo("There are no workers.", err=True)
+        click.echo("No workers found.", err=True)
 
 
 @cli.command()
 @as_json
 @click.pass_obj
 def pools(endpoint: Endpoint, as_json: bool) -> None:
-    """List the pools: their workers and their jobs."""
+    """List the pools with their workers and jobs."""
     with endpoint.client() as client:
         found = client.pools()
     if as_json:
@@ -50,66 +55,91 @@ def pools(endpoint: Endpoint, as_json: bool) -> None:
     elif found:
         console().print(pool_table(found))
     else:
-        click.echo("There are no pools.", err=True)
+        click.echo("No pools found.", err=True)
 
 
 # -- processes --------------------------------------------------------------------------------
 
 
 @cli.command()
-@click.option("--host", help="Address to listen on; other than loopback only with tokens.")
-@click.option("--port", type=click.IntRange(0, 65535))
+@click.option("--host", help="Listen on this address; any other than loopback requires API tokens.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Listen on this port.")
 def api(host: str | None, port: int | None) -> None:
-    """Serve the API in this process."""
+    """Run the API."""
     _become("api.server.serve", API_HOST=host, API_PORT=port)
 
 
 @cli.group(invoke_without_command=True)
-@click.option("--pool", help="The pool whose jobs it takes.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--pool", help="Run the jobs of this pool.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Train on this device.")
 @click.pass_context
 def worker(ctx: click.Context, pool: str | None, device: str | None) -> None:
-    """Take jobs and run them, one at a time; or drain a worker that does."""
+    """Run a worker, or drain one."""
     if ctx.invoked_subcommand is None:
         _become("worker", POOL=pool, DEVICE=device)
 
 
-def _draining(name: str, ask: Callable[[Client, str], Worker], help_text: str) -> None:
+def _draining(name: str, send: Callable[[Client, str], Worker], help_text: str) -> None:
     @worker.command(name, help=help_text)
     @click.argument("worker_name", metavar="NAME")
     @click.pass_obj
     def command(endpoint: Endpoint, worker_name: str) -> None:
         with endpoint.client() as client:
-            found = ask(client, find_worker(client, worker_name))
+            found = send(client, find_worker(client, worker_name))
         job = f", with job {found.job}" if found.job else ""
         click.echo(f"{found.name} is {found.state}{job}")
 
 
-_draining("drain", Client.drain, "Let a worker end its job and take no further one.")
+_draining("drain", Client.drain, "Let a worker finish its job and take no other.")
 _draining("undrain", Client.undrain, "Let a drained worker take jobs again.")
 
 
 @cli.command()
 def reaper() -> None:
-    """Find lost jobs and queue them again; API and workers do so too, one process at a time."""
+    """Run a reaper, which requeues lost jobs.
+
+    The API and each worker run one too; only one of them is active at a time.
+    """
     _become("api.ops.reaper")
 
 
 @cli.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path("spectrain-data"))
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.option("--workers", type=click.IntRange(min=0), help="Default: one a GPU, or one.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("spectrain-data"),
+    show_default=True,
+    help="Keep all data in this directory.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Listen on this address.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Listen on this port.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Start this many workers; by default one per GPU, or one.",
+)
+@device_option
 def up(**options: Any) -> None:
-    """Run the whole service on this machine, with all its data in one directory."""
+    """Run the whole service on this machine."""
     sys.exit(start("api.local.up", "up", **options))
 
 
 @cli.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path("spectrain-demo"))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("spectrain-demo"),
+    show_default=True,
+    help="Keep all data in this directory.",
+)
 def demo(data: Path) -> None:
-    """See it all: train, preempt, resume, fetch."""
+    """Train a small model, preempt it, resume it and fetch it."""
     sys.exit(start("api.local.demo", "demo", directory=data))
 
 
@@ -120,33 +150,41 @@ def demo(data: Path) -> None:
     type=click.Choice(["TERM", "KILL"]),
     default="TERM",
     show_default=True,
+    help="Send this signal.",
 )
 @click.option(
     "--target",
     type=click.Choice(["child", "worker", "redis"]),
     default="worker",
     show_default=True,
-    help="The training process, its worker, or the Redis server.",
+    help="Interrupt the training process, its worker, or Redis.",
 )
-@click.option("--times", type=click.IntRange(1, 1000), default=3, show_default=True)
+@click.option(
+    "--times",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="Interrupt this many times, at random steps.",
+)
 @click.option(
     "--at",
     type=click.IntRange(min=0),
     multiple=True,
     metavar="STEP",
-    help="Interrupt at this step; repeatable, in place of --times.",
+    help="Interrupt at this step instead; may be repeated.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of the moments, which are random.")
-@click.option("--spec", type=click.File("rb"), help="The job; a small one by default.")
-@click.option("--data", type=click.Path(path_type=Path), help="Keep everything in here.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--seed", type=click.IntRange(min=0), help="Set the seed of the random steps.")
+@click.option("--spec", type=click.File("rb"), help="Run this job; by default a small one.")
+@click.option("--data", type=click.Path(path_type=Path), help="Keep all data in this directory.")
+@device_option
 @as_json
 @click.pass_context
 def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
-    """Interrupt a job, and see whether it ends as if nothing had happened.
+    """Interrupt a job and compare it with an uninterrupted run.
 
-    It runs twice, once untouched; the curves are compared digit for digit, the final weights bit
-    for bit. In a service of its own, unless --url or SPECTRAIN_URL names one.
+    Runs the job twice, once without interruptions, and compares all metrics digit for digit and
+    the final weights bit for bit. Starts a service for this, unless --url or SPECTRAIN_URL names
+    one.
     """
     endpoint: Endpoint = ctx.obj
     named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
@@ -159,8 +197,8 @@ def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
 
 
 def start(module: str, name: str, **options: Any) -> int:
-    """The exit code of a function of a module that is imported now."""
-    # By name: these start servers, and the rest of the command line needs none of what they import.
+    """Imports a module, calls one of its functions and returns the exit code."""
+    # Imported only when needed: these commands import far more than the rest of the command line.
     return int(getattr(import_module(module), name)(**options))
 
 

@@ -1,4 +1,4 @@
-"""The Python client: jobs of a Spectrain service over HTTP.
+"""The Python client: submits and controls jobs of a Spectrain service over HTTP.
 
 with Client("http://127.0.0.1:8080") as client:
     job = client.submit({"name": "wave", "train": {"steps": 2000}})
@@ -43,12 +43,12 @@ _PAGE = 200
 
 
 class Client:
-    """Calls one service.
+    """A client of one service.
 
-    A call that finds nobody to connect to is tried again for `patience` seconds; reading, and
-    submitting with its Idempotency-Key, also while nobody answers or the service says 503. Every
-    other call is made once. `on_wait` is called with a sentence when a call has to wait. Each
-    method may raise `ApiError` and `Unreachable`.
+    Retries a call for `patience` seconds while no connection can be made. Reads, and submissions
+    (which carry an Idempotency-Key), are also retried when no answer comes or the service answers
+    503; other calls are sent once. `timeout` (seconds) limits each request. `on_wait` is called
+    with a message when a call has to wait. Each method may raise `ApiError` and `Unreachable`.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class Client:
     def submit(
         self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> JobView:
-        """The accepted job; the first one again for the same `idempotency_key`.
+        """Submits a job and returns it.
 
-        Without a key of yours one is made, so that a submission whose answer was lost is not
-        made twice.
+        The same `idempotency_key` returns the first job again. Without one, the client generates a
+        key, so that a retry after a lost answer does not submit a second job.
         """
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
         headers = {IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16)}
         return self._http.read(JobView, "POST", "/v1/jobs", json=body, headers=headers)
 
     def get(self, job_id: str) -> JobView:
-        """The job with its attempts, progress and place in the queue."""
+        """The job with its attempts, progress and position in the queue."""
         return self._http.read(JobView, "GET", _path(job_id))
 
     def list(
@@ -99,7 +99,7 @@ class Client:
         name: str | None = None,
         limit: int | None = 50,
     ) -> Iterator[Job]:
-        """Jobs, newest first, at most `limit` of them, all for None; read page by page."""
+        """Jobs, newest first, at most `limit` (None: all); reads page by page."""
         parameters: dict[str, Any] = {"state": state, "pool": pool, "name": name}
         parameters["label"] = [f"{key}:{value}" for key, value in (labels or {}).items()]
         left, cursor = limit, None
@@ -114,34 +114,34 @@ class Client:
                 return
 
     def cancel(self, job_id: str) -> JobView:
-        """Asks for the job's end."""
-        return self._ask(job_id, "cancel")
+        """Cancels the job; a running one saves a checkpoint first."""
+        return self._act(job_id, "cancel")
 
     def preempt(self, job_id: str) -> JobView:
-        """Takes a running job off its worker; it is queued again."""
-        return self._ask(job_id, "preempt")
+        """Preempts a running job; it is requeued."""
+        return self._act(job_id, "preempt")
 
     def pause(self, job_id: str) -> JobView:
-        """Lets a running job save and hold."""
-        return self._ask(job_id, "pause")
+        """Pauses a job; a running one saves a checkpoint first."""
+        return self._act(job_id, "pause")
 
     def resume(self, job_id: str) -> JobView:
-        """Queues a paused job."""
-        return self._ask(job_id, "resume")
+        """Requeues a paused job."""
+        return self._act(job_id, "resume")
 
     def retry(self, job_id: str) -> JobView:
-        """Queues a job that failed or was cancelled; it goes on from its latest checkpoint."""
-        return self._ask(job_id, "retry")
+        """Requeues a failed or cancelled job; it resumes from its latest checkpoint."""
+        return self._act(job_id, "retry")
 
     def change(self, job_id: str, **changes: Any) -> JobView:
         """Changes `priority`, `labels`, `limits` or `preemptible` of a job that has not ended.
 
-        What is left out stays; None takes a limit or a label away.
+        Fields that are not given stay unchanged; None removes a limit or a label.
         """
         return self._http.read(JobView, "PATCH", _path(job_id), json=changes)
 
     def delete(self, job_id: str, *, files: bool = False) -> None:
-        """Forgets a job in a final state, with `files` also what its run left."""
+        """Deletes a job in a final state; with `files`, also the files of its run."""
         self._http.call("DELETE", _path(job_id), {"files": files})
 
     def wait(self, job_id: str, timeout: float | None = None, *, poll: float = 0.5) -> JobView:
@@ -158,7 +158,7 @@ class Client:
     # -- runs -----------------------------------------------------------------------------
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """What happened to the job so far, oldest first."""
+        """The events of the job so far, oldest first."""
         path, after = _path(job_id, "events"), None
         while True:
             page = self._http.read(EventPage, "GET", path, {"after": after})
@@ -168,7 +168,7 @@ class Client:
             after = page.after
 
     def metrics(self, job_id: str, *, after_step: int = -1) -> Iterator[dict[str, Any]]:
-        """The rows of the run's metrics.jsonl of steps after `after_step`, so far."""
+        """The rows of the run's metrics.jsonl with a step after `after_step`, so far."""
         path = _path(job_id, "metrics")
         while True:
             page = self._http.read(MetricsPage, "GET", path, {"after_step": after_step})
@@ -180,9 +180,9 @@ class Client:
     def logs(
         self, job_id: str, *, attempt: int | None = None, follow: bool = False, poll: float = 0.5
     ) -> Iterator[str]:
-        """What the training process printed, in pieces; with `follow` until the job has ended.
+        """The output of the training process, in chunks; with `follow`, until the job ends.
 
-        With `attempt` the lines of that attempt only.
+        With `attempt`, only the lines of that attempt.
         """
         pieces = self._log(job_id, follow=follow, poll=poll)
         return pieces if attempt is None else _lines_of(attempt, pieces)
@@ -207,10 +207,10 @@ class Client:
     def fetch(
         self, job_id: str, directory: Path, *, wanted: Callable[[str], bool] = lambda _: True
     ) -> Sequence[Path]:
-        """The paths of all files of the run whose names are `wanted`, now below `directory`.
+        """Downloads the files of the run whose names are `wanted`; returns their paths.
 
-        Each file is there whole or not at all. One that is there already, with the size and the
-        time of change that the service names, is not fetched again.
+        Each file appears below `directory` complete or not at all. A file that exists with the
+        size and modification time that the service lists is not downloaded again.
         """
         files = [file for file in self.artifacts(job_id) if wanted(file.path)]
         return [self._fetch(job_id, file, directory) for file in files]
@@ -218,11 +218,11 @@ class Client:
     # -- workers --------------------------------------------------------------------------
 
     def workers(self) -> Sequence[Worker]:
-        """The workers that are there, and what each does."""
+        """The workers, with the state and job of each."""
         return self._http.read(WorkerList, "GET", "/v1/workers").workers
 
     def drain(self, name: str) -> Worker:
-        """Lets a worker end the job it runs and take no further one."""
+        """Drains a worker: it finishes its job and takes no other."""
         return self._http.read(Worker, "POST", f"/v1/workers/{quote(name, safe='')}/drain")
 
     def undrain(self, name: str) -> Worker:
@@ -230,18 +230,20 @@ class Client:
         return self._http.read(Worker, "POST", f"/v1/workers/{quote(name, safe='')}/undrain")
 
     def pools(self) -> Sequence[Pool]:
-        """The pools: workers by what they do, and jobs."""
+        """The pools, with their workers by state and their jobs."""
         return self._http.read(PoolList, "GET", "/v1/pools").pools
 
-    # -- the rest -------------------------------------------------------------------------
+    # -- helpers --------------------------------------------------------------------------
 
-    def _ask(self, job_id: str, action: str) -> JobView:
+    def _act(self, job_id: str, action: str) -> JobView:
         return self._http.read(JobView, "POST", _path(job_id, action))
 
     def _fetch(self, job_id: str, file: Artifact, directory: Path) -> Path:
         parts = PurePosixPath(file.path)
         if parts.is_absolute() or ".." in parts.parts:
-            raise Unreachable(self._http.url, ValueError(f"it names a file {file.path!r}"))
+            raise Unreachable(
+                self._http.url, ValueError(f"the file name {file.path!r} is not allowed")
+            )
         target = directory / parts
         if target.is_file():
             there = target.stat()
@@ -252,8 +254,8 @@ class Client:
         try:
             path = _path(job_id, "artifacts", quote(file.path))
             self._http.download(path, temporary)
-            # The time that was listed, not fetched: a file that changed in between is fetched
-            # again the next time.
+            # The modification time of the listing: a file that changed since then is downloaded
+            # again next time.
             os.utime(temporary, (file.modified, file.modified))
             temporary.replace(target)
         finally:
@@ -262,7 +264,7 @@ class Client:
 
 
 def _lines_of(attempt: int, pieces: Iterator[str]) -> Iterator[str]:
-    """The whole lines that are marked with the attempt."""
+    """The complete lines that belong to the attempt."""
     rest = ""
     for piece in pieces:
         *lines, rest = (rest + piece).split("\n")

@@ -1,4 +1,4 @@
-"""Jobs and workers by an abbreviation of their id or name."""
+"""Finds jobs and workers by an abbreviation of their id or name."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import re
 from api.client.client import Client
 from api.schemas import JOB_ID
 
-# Nobody abbreviates the id of a job that long gone by.
+# An abbreviation is looked up among this many of the newest jobs.
 _NEWEST = 1000
 
 
 class NotOneFoundError(Exception):
-    """No job or worker, or more than one, has such an id."""
+    """No job or worker matches, or more than one does."""
 
 
 def find_job(client: Client, text: str) -> str:
-    """The id that `text` is, or begins or ends alone among the newest jobs."""
+    """The job id `text`, or the only one of the newest jobs that starts or ends with it."""
     if re.fullmatch(JOB_ID, text):
         return text
     ids = [job.id for job in client.list(limit=_NEWEST)]
@@ -24,7 +24,7 @@ def find_job(client: Client, text: str) -> str:
 
 
 def find_worker(client: Client, text: str) -> str:
-    """The name that `text` is, or begins or ends alone among the workers that are there."""
+    """The worker `text`, or the only one whose name starts or ends with it."""
     names = [worker.name for worker in client.workers()]
     return text if text in names else _only("worker", text, names)
 
@@ -35,4 +35,4 @@ def _only(kind: str, text: str, names: list[str]) -> str:
         return found[0]
     if not found:
         raise NotOneFoundError(f"There is no {kind} {text!r}.")
-    raise NotOneFoundError(f"{text!r} may be any of {', '.join(found[:5])}.")
+    raise NotOneFoundError(f"{text!r} is ambiguous: {', '.join(found[:5])}.")

@@ -1,4 +1,4 @@
-"""One service over HTTP: what may be tried again is, and what goes wrong is said in sentences."""
+"""HTTP requests to one service, with retries and readable errors."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Wire = TypeVar("Wire", bound=BaseModel)
 Result = TypeVar("Result")
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
-# An address behind which there is no machine: SYN packets are repeated after one and three seconds.
+# Linux repeats a lost SYN packet after one and after three seconds.
 _CONNECT_SECONDS = 5.0
-_SILENT_SECONDS = 1.0  # after which a caller is told that there is no answer yet
+_SILENT_SECONDS = 1.0  # then the caller is notified that no answer has come yet
 
 
 class ClientError(Exception):
-    """Base of what a client raises."""
+    """Base class of the exceptions that a client raises."""
 
 
 class ApiError(ClientError):
-    """The service refused; `problem` says why, as `str()` does for a person."""
+    """The service answered with an error; `problem` holds the details."""
 
     def __init__(self, problem: Problem) -> None:
         fields = [f"{e.field}: given {e.given}, allowed: {e.allowed}" for e in problem.errors or []]
@@ -38,15 +38,15 @@ class ApiError(ClientError):
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """The HTTP status code."""
         return self.problem.status
 
 
-class Unreachable(ClientError):  # noqa: N818 - what it is, not that it is an error
-    """Nobody answered at the service's address."""
+class Unreachable(ClientError):  # noqa: N818 - reads better than UnreachableError
+    """No service answered at the address."""
 
     def __init__(self, url: str, cause: Exception) -> None:
-        super().__init__(f"Nobody answers at {url} ({cause}). Is `spectrain up` running there?")
+        super().__init__(f"No service answers at {url} ({cause}). Is `spectrain up` running there?")
         self.url = url
         self.unsent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
         self.may_pass = not isinstance(cause, httpx.UnsupportedProtocol)
@@ -55,9 +55,9 @@ class Unreachable(ClientError):  # noqa: N818 - what it is, not that it is an er
 class Transport:
     """Sends requests.
 
-    Each is tried again for `patience` seconds while no connection can be made; reading, and what
-    carries an Idempotency-Key, also while nobody answers or the service says 503. `on_wait` is
-    called with a sentence when a request has to wait. Each method may raise `ApiError` and
+    Retries each for `patience` seconds while no connection can be made. A GET, and a request with
+    an Idempotency-Key, is also retried when no answer comes or the service answers 503. `on_wait`
+    is called with a message when a request has to wait. Each method may raise `ApiError` and
     `Unreachable`.
     """
 
@@ -76,7 +76,7 @@ class Transport:
         self._patience = patience
         self._on_wait = on_wait
         try:
-            # A proxy that the environment names must not stand before this machine's own service.
+            # A proxy of the environment must not intercept requests to this machine.
             proxies = not is_loopback(httpx.URL(self.url).host)
             self._http = httpx.Client(
                 base_url=self.url,
@@ -99,17 +99,17 @@ class Transport:
         query: Mapping[str, object] | None = None,
         **options: Any,
     ) -> Wire:
-        """The answer as a `model`."""
+        """The answer, parsed as a `model`."""
         answer = self.call(method, path, query, **options)
         try:
             return model.model_validate_json(answer.content)
         except ValidationError as error:
-            raise Unreachable(self.url, ValueError("what answers is no Spectrain")) from error
+            raise Unreachable(self.url, ValueError("another service answers there")) from error
 
     def call(
         self, method: str, path: str, query: Mapping[str, object] | None = None, **options: Any
     ) -> httpx.Response:
-        """The answer; what is None in `query` is left out."""
+        """The answer; parameters of `query` that are None are left out."""
         given: Any = {name: value for name, value in (query or {}).items() if value is not None}
 
         def once() -> httpx.Response:
@@ -122,7 +122,7 @@ class Transport:
         return self._persist(once, safe=safe)
 
     def download(self, path: str, target: Path) -> None:
-        """Writes the answer's body into the file `target`."""
+        """Writes the body of the answer to the file `target`."""
 
         def once() -> None:
             try:
@@ -139,10 +139,10 @@ class Transport:
         self._persist(once, safe=True)
 
     def _persist(self, once: Callable[[], Result], *, safe: bool) -> Result:
-        """The result of `once`, called until it has one; `safe`: it may be carried out twice."""
+        """Calls `once` until it succeeds; `safe`: the request may be carried out twice."""
         deadline = time.monotonic() + self._patience
-        delay, told = _FIRST_DELAY, False
-        with self._silence_told():
+        delay, notified = _FIRST_DELAY, False
+        with self._silence_notified():
             while True:
                 try:
                     return once()
@@ -150,21 +150,21 @@ class Transport:
                     left = deadline - time.monotonic()
                     if not _may_pass(error, safe=safe) or delay > left:
                         raise
-                    if self._on_wait is not None and not told:
-                        self._on_wait(f"{_state(self.url, error)}, trying again for {left:.0f} s")
-                        told = True
+                    if self._on_wait is not None and not notified:
+                        self._on_wait(f"{_describe(self.url, error)}, retrying for {left:.0f} s")
+                        notified = True
                 time.sleep(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
 
     @contextlib.contextmanager
-    def _silence_told(self) -> Iterator[None]:
-        """Tells the caller when the block takes longer than a moment."""
+    def _silence_notified(self) -> Iterator[None]:
+        """Notifies the caller if the block takes longer than a second."""
         if self._on_wait is None:
             yield
             return
         seconds = max(self._timeout, self._patience)
-        sentence = f"{self.url} has not answered yet, waiting for up to {seconds:.0f} s"
-        timer = threading.Timer(_SILENT_SECONDS, self._on_wait, [sentence])
+        message = f"{self.url} has not answered yet, waiting up to {seconds:.0f} s"
+        timer = threading.Timer(_SILENT_SECONDS, self._on_wait, [message])
         timer.daemon = True
         timer.start()
         try:
@@ -174,20 +174,20 @@ class Transport:
 
 
 def _may_pass(error: ApiError | Unreachable, *, safe: bool) -> bool:
-    """Whether the request may succeed when it is sent again, and does no harm then."""
+    """Whether a retry may succeed, and is safe."""
     if isinstance(error, Unreachable):
         return error.may_pass and (safe or error.unsent)
     return safe and error.status == 503
 
 
-def _state(url: str, error: ApiError | Unreachable) -> str:
+def _describe(url: str, error: ApiError | Unreachable) -> str:
     if isinstance(error, Unreachable):
-        return f"Nobody answers at {url}"
+        return f"No service answers at {url}"
     return f"{url} answers {error.status} ({error.problem.detail.rstrip('.')})"
 
 
 def _accepted(answer: httpx.Response) -> httpx.Response:
-    """The answer, unless it is an error."""
+    """The answer; raises `ApiError` if it is an error."""
     if not answer.is_error:
         return answer
     try:

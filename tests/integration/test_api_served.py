@@ -186,7 +186,7 @@ def test_an_unreachable_service_is_said_after_a_bounded_time() -> None:
     nowhere = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     with Client(nowhere, patience=0.5) as client, pytest.raises(Unreachable) as caught:
         client.get("wave-23456789")
-    assert str(caught.value).startswith(f"Nobody answers at {nowhere}")
+    assert str(caught.value).startswith(f"No service answers at {nowhere}")
     assert time.monotonic() - started < 20
 
 
@@ -317,7 +317,7 @@ def test_the_command_line_submits_and_tells(
     assert "asked to preempt" in spectrain("preempt", job_id[:6]).stdout
     store.finish(job_id, attempt(1, Reason.PREEMPTED, first_step=0, last_step=41))
     story = spectrain("show", job_id[-8:]).stdout
-    assert "it is next" in story
+    assert "next in the queue" in story
     assert "preempted" in story
     assert json.loads(spectrain("show", job_id, "--json").stdout)["id"] == job_id
     assert [job["id"] for job in json.loads(spectrain("ls", "--json").stdout)] == [job_id]
@@ -329,8 +329,8 @@ def test_the_command_line_submits_and_tells(
 def test_the_command_line_shows_workers_and_pools(
     spectrain: Callable[..., subprocess.CompletedProcess[str]], store: JobStore
 ) -> None:
-    assert "There are no workers." in spectrain("workers").stderr
-    assert "There are no pools." in spectrain("pools").stderr
+    assert "No workers found." in spectrain("workers").stderr
+    assert "No pools found." in spectrain("pools").stderr
     registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
     registry.renew("w1", pool="big", host="h", gpus=["NVIDIA L4", "NVIDIA L4"])
     (_, line) = spectrain("workers").stdout.splitlines()[::2]
@@ -342,7 +342,7 @@ def test_the_command_line_shows_workers_and_pools(
     assert spectrain("worker", "drain", "1").stdout == "w1 is draining\n"
     assert "it was drained" in spectrain("workers").stdout
     assert spectrain("worker", "undrain", "w1").stdout == "w1 is idle\n"
-    assert spectrain("worker", "drain", "w").stderr == "Error: 'w' may be any of w1, w2.\n"
+    assert spectrain("worker", "drain", "w").stderr == "Error: 'w' is ambiguous: w1, w2.\n"
     assert spectrain("worker", "drain", "w3").stderr == "Error: There is no worker 'w3'.\n"
     assert json.loads(spectrain("pools", "--json").stdout)[0]["wanted"] == 0
 
@@ -378,10 +378,14 @@ def test_what_goes_wrong_is_one_sentence_and_an_exit_code(
         (("show", "nothing"), 1, "There is no job 'nothing'."),
         (("resume", "wave-23456789"), 1, "There is no job 'wave-23456789'."),
         (("change", "wave-23456789", "--priority", "7"), 1, "There is no job 'wave-23456789'."),
-        (("change", "wave-23456789"), 2, "say what to change"),
+        (("change", "wave-23456789"), 2, "nothing to change"),
         (("retry", "wave-23456789"), 1, "There is no job 'wave-23456789'."),
-        (("--url", "http://127.0.0.1:1", "--timeout", "0", "ls"), 1, "Nobody answers at http://"),
-        (("--url", "nonsense", "ls"), 1, "Nobody answers at nonsense"),
+        (
+            ("--url", "http://127.0.0.1:1", "--timeout", "0", "ls"),
+            1,
+            "No service answers at http://",
+        ),
+        (("--url", "nonsense", "ls"), 1, "No service answers at nonsense"),
         (("submit", "missing.yaml"), 2, "missing.yaml"),
         (("ls", "--label", "x"), 2, "KEY:VALUE"),
         (("ls", "--state", "done"), 2, "done"),

@@ -62,7 +62,7 @@ def test_every_command_says_at_once_what_it_waits_for(
     process.stdin.close()
     try:
         line = process.stderr.readline()
-        assert line == f"Nobody answers at {nowhere}, trying again for {seconds} s\n"
+        assert line == f"No service answers at {nowhere}, retrying for {seconds} s\n"
         assert process.poll() is None
     finally:
         process.kill()
@@ -78,8 +78,8 @@ def test_the_timeout_ends_the_waiting_with_a_sentence(nowhere: str, words: list[
     out, err = start("--url", nowhere, "--timeout", "1", *words).communicate(timeout=60)
     assert out == ""
     first, last = err.splitlines()
-    assert first == f"Nobody answers at {nowhere}, trying again for 1 s"
-    assert last.startswith(f"Error: Nobody answers at {nowhere} (")
+    assert first == f"No service answers at {nowhere}, retrying for 1 s"
+    assert last.startswith(f"Error: No service answers at {nowhere} (")
     assert time.monotonic() - started < 20
 
 
@@ -88,13 +88,13 @@ def test_a_server_that_takes_the_connection_and_is_silent_is_told_after_a_moment
 ) -> None:
     out, err = start("--url", hung, "--timeout", "2", "ls").communicate(timeout=60)
     assert out == ""
-    assert err.splitlines()[0] == f"{hung} has not answered yet, waiting for up to 2 s"
-    assert "Error: Nobody answers at" in err
+    assert err.splitlines()[0] == f"{hung} has not answered yet, waiting up to 2 s"
+    assert "Error: No service answers at" in err
 
 
 def test_an_address_that_is_none_is_refused_without_waiting() -> None:
     _, err = start("--url", "nonsense", "--timeout", "60", "ls").communicate(timeout=30)
-    assert err.startswith("Error: Nobody answers at nonsense (")
+    assert err.startswith("Error: No service answers at nonsense (")
 
 
 class Counts(BaseHTTPRequestHandler):

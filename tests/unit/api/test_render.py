@@ -79,9 +79,9 @@ def test_the_story_tells_how_far_and_why_each_attempt_ended() -> None:
 
 def test_the_story_of_a_waiting_job_tells_what_it_waits_for() -> None:
     waiting = JOB.model_copy(update={"state": State.QUEUED, "queue_position": 3})
-    assert "3 jobs go before it" in text_of(story(waiting))
+    assert "3 jobs are ahead of it" in text_of(story(waiting))
     delayed = waiting.model_copy(update={"not_before": 1250.0})
-    assert "next try, in 2 min" in text_of(story(delayed, now=1130.0))
+    assert "next attempt, in 2 min" in text_of(story(delayed, now=1130.0))
 
 
 def test_the_story_of_a_failed_job_ends_with_its_last_words() -> None:
