@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monitoring.checkpoints import adoption, commit, torch_file
+from monitoring.checkpoints import adoption, commit, loss_history, torch_file
 from monitoring.checkpoints.adoption import Judged, UnknownFormat
 from monitoring.checkpoints.commit import CheckpointCorrupt, Uncommitted
 from monitoring.checkpoints.directory import CheckpointDirectory
@@ -124,8 +124,9 @@ class Loader:
 
     def _read(self, path: Path, map_location: str | torch.device) -> dict[str, Any]:
         try:
-            with torch.serialization.safe_globals(self._safe):
-                checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            file, losses = loss_history.cut_out(path)
+            with file, torch.serialization.safe_globals(self._safe):
+                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:
             raise pickle.UnpicklingError(
                 f"{path} is as it was written, but a safe load refuses it. If you trust the file, "
@@ -134,6 +135,8 @@ class Loader:
             ) from error
         if not isinstance(checkpoint, dict):
             raise RuntimeError(f"it holds a {type(checkpoint).__name__}, not a dict")
-        if isinstance(losses := checkpoint.get("loss_history"), torch.Tensor):
-            checkpoint["loss_history"] = losses.tolist()
+        if losses is not None:
+            checkpoint[loss_history.KEY] = losses
+        elif isinstance(packed := checkpoint.get(loss_history.KEY), torch.Tensor):
+            checkpoint[loss_history.KEY] = packed.tolist()  # as earlier versions wrote them
         return checkpoint

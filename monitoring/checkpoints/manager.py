@@ -18,7 +18,7 @@ from monitoring.checkpoints.copies.snapshot import NoMemoryError, Snapshot
 from monitoring.checkpoints.directory import CheckpointDirectory
 from monitoring.checkpoints.file import ChecksummedFile
 from monitoring.checkpoints.loading import Loader
-from monitoring.checkpoints.loss_history import LossHistory
+from monitoring.checkpoints.loss_history import Losses, LossHistory
 from monitoring.checkpoints.plain import on_cpu, plain
 from monitoring.checkpoints.random_state import capture_rng_state
 from monitoring.checkpoints.wrappers import plain_state
@@ -44,8 +44,7 @@ class CheckpointManager:
 
     A checkpoint is a dict with `step`, `model_state_dict`, `optimizer_state_dict`,
     `loss_history`, `config`, `timestamp`, `git_hash` and `rng_state`, and where given
-    `scheduler_state_dict`, `scaler_state_dict` and `extra`. In the file a history of floats is
-    one tensor, which is a list again when it is loaded here.
+    `scheduler_state_dict`, `scaler_state_dict` and `extra`. Plain `torch.load` reads it as well.
 
     Args:
         experiment_dir: root directory of the run.
@@ -169,7 +168,8 @@ class CheckpointManager:
         self._void = False
         beside = self._async and self._copy(path, state, optimizer, commit_it)
         if not beside:
-            live = plain(state, on_cpu, self._allowed)
+            packed = _packed(state)
+            live = plain({**state, **dict.fromkeys(packed)}, on_cpu, self._allowed) | packed
             self._save = Save(path, live, _nothing, commit_it, reads_live=True)
         assert self._save is not None  # noqa: S101
         save = self._save
@@ -256,8 +256,7 @@ class CheckpointManager:
     ) -> bool:
         """Prepare a save of a copy of the state; False where there is no memory for one."""
         stepped = _stepped(optimizer, state["optimizer_state_dict"])
-        losses = state["loss_history"]
-        packed = {"loss_history": losses} if isinstance(losses, torch.Tensor) else {}
+        packed = _packed(state)
         try:
             copy = self._snapshot.take({**state, **dict.fromkeys(packed)}, stepped) | packed
         except (MemoryError, NoMemoryError) as error:
@@ -313,6 +312,11 @@ class CheckpointManager:
             }
             for found in self._directory.present()
         ]
+
+
+def _packed(state: Mapping[str, Any]) -> dict[str, Losses]:
+    """What of a state is a copy already."""
+    return {name: value for name, value in state.items() if isinstance(value, Losses)}
 
 
 def _nothing() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch.utils.serialization import config as serialization
 
 from monitoring.checkpoints.file import BLOCK, ChecksummedFile
+from monitoring.checkpoints.loss_history import PICKLE
 from monitoring.files import temporary
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Save:
         with ChecksummedFile(draft, direct=self._direct) as self._file:
             try:
                 with serialization.patch(settings):  # type: ignore[attr-defined]
-                    torch.save(self._state, self._file)  # type: ignore[arg-type]
+                    torch.save(self._state, self._file, pickle_module=PICKLE)  # type: ignore[arg-type]
             except RuntimeError as failure:
                 # torch reports its own bookkeeping in place of what the disk said.
                 raise self._file.error or failure from None

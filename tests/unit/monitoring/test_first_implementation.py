@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from monitoring import (
     ResultsParser,
     create_experiment_directory,
 )
+from monitoring.metrics.downsample import read_curves
 from tests.unit.monitoring.test_results import LOG
 
 MODEL = nn.Linear(10, 5)
@@ -126,3 +129,83 @@ def test_the_parser_finds_a_part_of_a_name(tmp_path: Path) -> None:
     assert found is not None
     assert found["name"] == "Standard Transformer"
     assert parser.get_experiment_by_name("absent") is None
+
+
+READER = """
+import json, sys
+from datetime import datetime
+from pathlib import Path
+import torch
+
+root = Path(sys.argv[1])
+latest = root / "checkpoints" / "checkpoint_latest.pt"
+if sys.argv[2] == "plain":
+    checkpoint = torch.load(latest, map_location="cpu", weights_only=False)
+else:
+    checkpoint = torch.load(latest, map_location="cpu")
+model = torch.nn.Linear(10, 5)
+optimizer = torch.optim.Adam(model.parameters())
+model.load_state_dict(checkpoint["model_state_dict"])
+optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
+losses = checkpoint["loss_history"]
+losses.append(0.5)
+found = [int(path.stem.split("_")[-1]) for path in latest.parent.glob("checkpoint_step_*.pt")]
+rows = []
+for line in (root / "logs" / "metrics.jsonl").open():
+    if line.strip():
+        rows.append(json.loads(line))
+print(json.dumps({
+    "step": checkpoint["step"],
+    "losses": losses,
+    "expected": f"{losses[-2]:.4f}",
+    "config": checkpoint["config"],
+    "saved": datetime.fromisoformat(checkpoint["timestamp"]).year > 2000,
+    "git": isinstance(checkpoint["git_hash"], str),
+    "steps": sorted(found),
+    "rows": [[row["step"], row["loss"]] for row in rows],
+    "timestamps": all("timestamp" in row for row in rows),
+    "foreign": sorted(name for name in sys.modules if name.startswith("monitoring")),
+}))
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "safe"])
+def test_what_this_library_writes_the_first_implementation_reads(tmp_path: Path, way: str) -> None:
+    manager, logger = CheckpointManager(tmp_path), MetricsLogger(tmp_path / "logs")
+    for step in (10, 20):
+        logger.log_metrics(step, {"loss": 1 / step, "learning_rate": 1e-3})
+        manager.save_checkpoint(step, MODEL, OPTIMIZER, [1.5, 1.25], {"lr": 0.001})
+    command = [sys.executable, "-I", "-c", READER, str(tmp_path), way]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert found == {
+        "step": 20,
+        "losses": [1.5, 1.25, 0.5],
+        "expected": "1.2500",
+        "config": {"lr": 0.001},
+        "saved": True,
+        "git": True,
+        "steps": [10, 20],
+        "rows": [[10, 0.1], [20, 0.05]],
+        "timestamps": True,
+        "foreign": [],
+    }
+
+
+def test_metrics_with_times_as_text_load(tmp_path: Path) -> None:
+    logger = MetricsLogger(tmp_path / "logs", log_interval=10)
+    logger.log_dir.mkdir()
+    lines = [
+        {"step": step, "timestamp": f"2025-12-09T14:18:{step}.438209", "loss": 1 / step}
+        for step in (10, 20, 30)
+    ]
+    logger.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert logger.load_metrics() == lines
+    assert logger.get_latest_step() == 30
+    summary = logger.get_metrics_summary()
+    assert (summary["total_steps"], summary["loss_final"]) == (3, 1 / 30)
+    assert not [name for name in summary if name.startswith("timestamp")]
+    assert read_curves(logger.metrics_file)["loss"].steps == [10, 20, 30]
+    logger.log_metrics(40, {"loss": 1 / 40})
+    assert [row["step"] for row in logger.load_metrics()] == [10, 20, 30, 40]
+    assert logger.rewind(20) == 2
+    assert logger.load_metrics() == lines[:2]
