@@ -7,6 +7,7 @@ is left alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.checkpoints.torch_file import NoTorchFileError, TorchFile
 from monitoring.files import locked
 from monitoring.paths import step_of
+
+_LONGEST_NAME = 256  # bytes of a file that may hold a name in place of a link
 
 Identity = tuple[int, int, int]  # inode, bytes, nanoseconds of the last change
 
@@ -37,9 +40,9 @@ class Judged:
         """Bytes of the file."""
         return self.identity[1]
 
-    def record(self, step: int, *, time: float) -> CommitRecord:
+    def record(self, step: int, *, time: float, attempt: int = 0) -> CommitRecord:
         """The commit record of this file. `time` places it among the checkpoints of its run."""
-        return CommitRecord(step, self.size, self.checksum, 0, time, adopted=True)
+        return CommitRecord(step, self.size, self.checksum, attempt, time, adopted=True)
 
     def is_still(self, checkpoint: Path) -> bool:
         """Whether the file has not changed since. Raises OSError."""
@@ -98,6 +101,20 @@ def adopt(checkpoint: Path, judged: Judged, *, time: float) -> CommitRecord | No
         record = judged.record(step, time=time)
         commit.write(checkpoint, record)
         return record
+
+
+def link_target(link: Path) -> str | None:
+    """The name of the checkpoint that a link points at; None if it is no such link.
+
+    Where links became files of text, as git writes them on some systems, the text is read.
+    """
+    with contextlib.suppress(OSError):
+        return str(link.readlink())
+    with contextlib.suppress(OSError, ValueError):
+        if link.stat().st_size < _LONGEST_NAME:
+            text = link.read_text().strip()
+            return text if step_of(Path(text)) is not None else None
+    return None
 
 
 def _identity(path: Path) -> Identity:

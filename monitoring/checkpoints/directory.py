@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring.checkpoints import adoption, commit
-from monitoring.checkpoints.adoption import Judged
+from monitoring.checkpoints.adoption import Judged, link_target
 from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.checkpoints.file import ChecksummedFile
 from monitoring.checkpoints.torch_file import looks_whole
@@ -20,8 +20,6 @@ from monitoring.files import TEMPORARY, is_left, link_atomically, locked
 from monitoring.paths import RunPaths, step_of
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_NAME = 256  # bytes of a file that may hold a name in place of a link
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class CheckpointDirectory:
         files come last, the highest step first, as the specification's first implementation has it:
         the time of a file's last change is often that of a copy.
         """
-        target = _target(self.paths.latest_checkpoint)
+        target = link_target(self.paths.latest_checkpoint)
 
         def age(path: Path) -> tuple[int, float]:
             try:
@@ -133,7 +131,7 @@ class CheckpointDirectory:
         others = [record.time for record, other in self.committed() if other != path]
         time = judged.time
         if others and not commit.has_record(path):
-            if path.name == _target(self.paths.latest_checkpoint):
+            if path.name == link_target(self.paths.latest_checkpoint):
                 time = max(time, max(others) + 1e-3)
             else:
                 time = min(time, min(others) - 1e-3)
@@ -158,10 +156,10 @@ class CheckpointDirectory:
     def point_latest(self, path: Path, older: Collection[Path]) -> None:
         """Let `latest` be this checkpoint, unless it is one that came after these `older` ones."""
         link = self.paths.latest_checkpoint
-        if _target(link) == path.name:
+        if link_target(link) == path.name:
             return
         with contextlib.suppress(OSError), locked(path.parent):  # another process may save
-            newer = _target(link) not in {other.name for other in older} and link.exists()
+            newer = link_target(link) not in {other.name for other in older} and link.exists()
             if path.exists() and not newer:
                 self._point(link, path)
 
@@ -186,7 +184,7 @@ class CheckpointDirectory:
         """Remove the oldest ones beyond those to keep, and what killed processes left."""
         by_age = sorted(self.committed(), key=lambda found: found[0].time, reverse=True)
         with self._lock:
-            best = {_target(self.paths.best_checkpoint), self._best and self._best.name}
+            best = {link_target(self.paths.best_checkpoint), self._best and self._best.name}
             self._doomed = {path for _, path in by_age[self._keep :] if path.name not in best}
             doomed = self._doomed
         for path in doomed:
@@ -196,17 +194,3 @@ class CheckpointDirectory:
         for draft in self.paths.checkpoints.glob(f".*{TEMPORARY}"):
             if is_left(draft):
                 draft.unlink(missing_ok=True)
-
-
-def _target(link: Path) -> str | None:
-    """The name that a link points at. Where links are files of text, as git makes them, it is read.
-
-    None if there is no link.
-    """
-    with contextlib.suppress(OSError):
-        return str(link.readlink())
-    with contextlib.suppress(OSError, ValueError):
-        if link.stat().st_size < _LONGEST_NAME:
-            text = link.read_text().strip()
-            return text if step_of(Path(text)) is not None else None
-    return None

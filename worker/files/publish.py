@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monitoring.checkpoints import commit
-from monitoring.checkpoints.commit import CheckpointCorrupt, settle
+from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord, settle
 from monitoring.files import TEMPORARY
 from monitoring.paths import commit_record, step_of
 from monitoring.storage.base import SERVICE_NAMES, Fence, OvertakenError, Storage, StorageError
+from worker.files.adoptions import Adoptions
 from worker.files.output import OutputLog
 from worker.files.scratch import Restored, Scratch, Version
 
@@ -59,6 +60,7 @@ class Publisher:
         self._ours = {scratch.run.output_log, *(scratch.run.root / name for name in SERVICE_NAMES)}
         self._published = dict(restored.files)
         self._links = dict(restored.links)
+        self._adoptions = Adoptions(scratch, restored, fence.attempt)
         self._left = dict(restored.left)  # older checkpoints, which this attempt did not fetch
         # The last bytes that storage has of each growing file.
         self._ends = {
@@ -119,17 +121,19 @@ class Publisher:
         data = [path for path in listed if path.parent == checkpoints and step_of(path) is not None]
         records = sorted({commit_record(path) for path in data}.intersection(listed))
         others = sorted(set(listed).difference(data, records))
-        # A checkpoint without its record does not exist yet.
+        # A checkpoint without a record does not exist yet, unless another program wrote it whole.
         whole = [path for path in data if commit_record(path) in records]
-
-        if self._closing:
-            whole = data  # also those of a script that keeps no records
+        adopted = self._adoptions.whole(set(data).difference(whole), closing=self._closing)
+        # In the end also what only its program can read.
+        whole = data if self._closing else whole + adopted
         run = self._scratch.run
         # What is moved aside first: a row may be in both for a moment, and never in neither.
         curve = [path for path in (run.superseded_metrics, run.metrics) if path in others]
         self._output.publish()
         for path in (*curve, *whole, *records):
             self._publish_file(path)
+        for path in adopted:
+            self._publish_adoption(path)
         self._publish_links()
         self._retire(listed)
         self._retire_left()
@@ -178,18 +182,26 @@ class Publisher:
         self._published[path] = version
         self._left.pop(path, None)  # written anew
         if path.suffix == ".json" and path.parent == self._scratch.run.checkpoints:
-            self._note_checkpoint(path)
+            with contextlib.suppress(CheckpointCorrupt, OSError):
+                self._note_checkpoint(commit.read(path.with_suffix("")))
 
     def _put(self, path: Path, version: Version) -> None:
         committed = path.suffix == ".pt" and step_of(path) is not None
         self._storage.put(self._key(path), path, self._fence, immutable=committed)
         self._uploaded_bytes += version.size
 
-    def _note_checkpoint(self, record: Path) -> None:
-        with contextlib.suppress(CheckpointCorrupt, OSError):
-            found = commit.read(record.with_suffix(""))
-            if self.checkpoint is None or found.time > self.checkpoint.time:
-                self.checkpoint = found
+    def _publish_adoption(self, path: Path) -> None:
+        """Stores the record of a checkpoint that the child wrote without, once that is stored."""
+        record = self._adoptions.record(path, self._published.get(path))
+        if record is not None:
+            written = self._adoptions.write(path, record)
+            self._storage.put(self._key(commit_record(path)), written, self._fence)
+            self._adoptions.stored[path] = record
+            self._note_checkpoint(record)
+
+    def _note_checkpoint(self, found: CommitRecord) -> None:
+        if self.checkpoint is None or found.time > self.checkpoint.time:
+            self.checkpoint = found
 
     def _append(self, path: Path, offset: int, version: Version) -> None:
         key = self._key(path)
@@ -224,7 +236,12 @@ class Publisher:
         """
         gone = set(self._published) - set(listed)
         for path in sorted(gone, key=lambda path: path.suffix != ".json"):
-            if path.parent == self._scratch.run.checkpoints:
+            if path.is_symlink():  # a link took the place of a file
+                del self._published[path]
+            elif path.parent == self._scratch.run.checkpoints:
+                if path in self._adoptions.stored:
+                    self._storage.delete(self._key(commit_record(path)), self._fence)
+                self._adoptions.forget(path)
                 self._storage.delete(self._key(path), self._fence)
                 del self._published[path]
 

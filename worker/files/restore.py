@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from monitoring.checkpoints import commit
+from monitoring.checkpoints.adoption import link_target
 from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
+from monitoring.checkpoints.torch_file import looks_whole
 from monitoring.metrics.logger import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import Storage
+from worker.files.adoptions import judge
 from worker.files.scratch import Restored, Version
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,9 @@ def restore(
     """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
 
     Every byte of the checkpoint to go on from is verified, as it comes where it comes over a
-    network. A damaged one is set aside as `.corrupt` and the one before it is taken. Older
+    network. A damaged one is set aside as `.corrupt` and the one before it is taken. One that
+    another program wrote, without a record, is a checkpoint if it is whole, and never set aside.
+    Older
     checkpoints are left in a store from which they would have to be downloaded, but for those
     that a link leads to. The output log stays there too: it is only ever added to.
     `keeps_records` says that the program is known to commit its checkpoints. Raises `OSError` and
@@ -74,59 +79,104 @@ class _Restoring:
             for key, target in storage.links(job_id).items()
         }
         self._files: dict[Path, Version] = {}
+        self._adopted: dict[Path, CommitRecord] = {}
 
     def all(self, *, keeps_records: bool) -> Restored:
         """Fetches what the attempt needs: the small files, then its checkpoint."""
         checkpoints = []
-        for path, file in self._stored.items():
+        for path in self._stored:
             if path == self._run.output_log or path.parent == self._run.attempts:
                 continue
-            if _is_half(path, self._stored.keys(), keeps_records=keeps_records):
-                # Not here: the first publication removes it.
-                self._files[path] = Version(0, file.size, 0)
-            elif step_of(path) is not None and commit_record(path) in self._stored:
-                checkpoints.append(path)
+            if path.parent == self._run.checkpoints and step_of(path) is not None:
+                if keeps_records and commit_record(path) not in self._stored:
+                    self._drop(path)
+                else:
+                    checkpoints.append(path)
             elif not (path.name.endswith(".pt.corrupt") and self._is_far(path)):
                 self._fetch(path)
         for link, neighbour in self._links.items():
             link.symlink_to(neighbour)
         newest, left = self._fetch_checkpoints(checkpoints)
         last = latest_step(self._run.metrics) if self._run.metrics.is_file() else None
-        return Restored(newest, self._files, self._links, left, last)
+        return Restored(newest, self._files, self._links, left, last, self._adopted)
 
     def _fetch_checkpoints(
         self, paths: Iterable[Path]
     ) -> tuple[CommitRecord | None, dict[Path, CommitRecord]]:
-        """The newest checkpoint that is what its record says, and what was left in storage."""
+        """The newest whole checkpoint, and what was left in storage."""
         records = {path: self._record(path) for path in paths}
-        newest_first = sorted(records.items(), key=lambda item: -item[1].time if item[1] else 0)
+        ours = any(record and not record.adopted for record in records.values())
+        if not ours:
+            self._leave_adoptions(records)
         linked = {
             link.parent / neighbour
             for link, neighbour in self._links.items()
             if link != self._run.latest_checkpoint
         }
-        self._run.latest_checkpoint.unlink(missing_ok=True)
         newest: CommitRecord | None = None
         left = {}
-        for path, record in newest_first:
+        for path in self._newest_first(records):
+            record = records[path]
             # Who knows how many are kept also knows which of those left are to go one day.
             if newest and newest.keep and record and path not in linked and self._is_far(path):
                 left[path] = record
                 self._leave(path)
                 continue
             checksum = self._fetch(path)
-            if newest is None and record is not None and self._is_whole(path, record, checksum):
+            if self._is_foreign(path, record):
+                if ours and not looks_whole(path):
+                    # A worker was killed between a checkpoint and its record.
+                    path.unlink()
+                    self._drop(path)
+                elif newest is None:
+                    newest = judge(path, record, self._stored[path].modified, self._check)
+                    self._point_latest(path, newest)
+            elif newest is None and record is not None and self._is_whole(path, record, checksum):
                 newest = record
-                self._run.latest_checkpoint.symlink_to(path.name)
+                self._point_latest(path, newest)
         return newest, left
 
+    def _newest_first(self, records: Mapping[Path, CommitRecord | None]) -> list[Path]:
+        """The checkpoints in the order in which the library would load them."""
+        target = link_target(self._run.latest_checkpoint)
+
+        def age(path: Path) -> tuple[int, float]:
+            record = records[path]
+            if record is not None:
+                return 1, -record.time
+            if commit_record(path) in self._stored:
+                return 3, 0.0  # damaged
+            return (0, 0.0) if path.name == target else (2, -(step_of(path) or 0))
+
+        return sorted(records, key=age)
+
+    def _is_foreign(self, path: Path, record: CommitRecord | None) -> bool:
+        """Whether another program wrote a checkpoint."""
+        return record.adopted if record is not None else commit_record(path) not in self._stored
+
+    def _point_latest(self, path: Path, newest: CommitRecord | None) -> None:
+        """Lets `latest` be the checkpoint to go on from, if it is one."""
+        if newest is not None and link_target(self._run.latest_checkpoint) != path.name:
+            self._run.latest_checkpoint.unlink(missing_ok=True)
+            self._run.latest_checkpoint.symlink_to(path.name)
+
     def _record(self, path: Path) -> CommitRecord | None:
-        """The record of a checkpoint that has the size it says."""
+        """The record of a checkpoint that has the size it says; that of an adopted one as it is."""
         try:
             record = commit.read(path)
-        except CheckpointCorrupt:
+        except (CheckpointCorrupt, FileNotFoundError):
             return None
-        return record if record.size == self._stored[path].size else None
+        return record if record.adopted or record.size == self._stored[path].size else None
+
+    def _leave_adoptions(self, records: Mapping[Path, CommitRecord | None]) -> None:
+        """Leaves the records of adopted checkpoints in storage.
+
+        A program that does not use this library might take them for files of its own.
+        """
+        for path, record in records.items():
+            if record is not None:
+                self._adopted[path] = record
+                self._leave(path)
 
     def _is_whole(self, path: Path, record: CommitRecord, checksum: str | None) -> bool:
         """Whether a fetched checkpoint is what its record says; set aside where it is not."""
@@ -152,6 +202,10 @@ class _Restoring:
         self._files[path] = Version.of(path)
         return checksum
 
+    def _drop(self, path: Path) -> None:
+        """Lets the first publication remove a file from storage: it is not here."""
+        self._files[path] = Version(0, self._stored[path].size, 0)
+
     def _leave(self, path: Path) -> None:
         """Leaves a checkpoint in storage, its record too: a record alone would puzzle others."""
         commit_record(path).unlink()
@@ -159,16 +213,3 @@ class _Restoring:
 
     def _is_far(self, path: Path) -> bool:
         return self._storage.local_path(self._stored[path].key) is None
-
-
-def _is_half(path: Path, stored: Set[Path], *, keeps_records: bool) -> bool:
-    """Whether a worker was killed between a checkpoint and its record.
-
-    In the order of its publication the data comes first, in that of its removal last. A program
-    that keeps no records at all has whole checkpoints without; whether a program does is seen by
-    its other checkpoints, where it is not known.
-    """
-    if step_of(path) is None or commit_record(path) in stored:
-        return False
-    others = (other for other in stored if step_of(other) is not None)
-    return keeps_records or any(commit_record(other) in stored for other in others)

@@ -16,7 +16,7 @@ from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 
 # What lies in an attempt's directory beside its run.
-_NAMES = {"workspace", "output", "steps", "train.json"}
+_NAMES = {"workspace", "output", "steps", "train.json", "adoptions"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Scratch:
     def steps(self) -> Path:
         """The child's step counter."""
         return self.root / "steps"
+
+    @property
+    def adoptions(self) -> Path:
+        """Commit records of checkpoints that the child writes without."""
+        return self.root / "adoptions"
 
     @property
     def train_config(self) -> Path:
@@ -172,6 +177,7 @@ class Restored:
     """What an attempt starts from: its checkpoint's record, and all files as storage has them.
 
     Older checkpoints may have been left in storage: where they would lie here, and their records.
+    Checkpoints that were `adopted` are here without the records that storage has of them.
     `last_step` is that of the last row of the metrics, which may be later than the checkpoint.
     """
 
@@ -180,3 +186,4 @@ class Restored:
     links: dict[Path, str]
     left: dict[Path, commit.CommitRecord] = field(default_factory=dict)
     last_step: int | None = None
+    adopted: dict[Path, commit.CommitRecord] = field(default_factory=dict)

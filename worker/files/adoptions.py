@@ -1,0 +1,116 @@
+"""Checkpoints that a program writes without commit records, as storage gets to know them.
+
+Storage has a record of each, the program's directory does not: it might take one for a checkpoint
+of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from monitoring.checkpoints import adoption, commit
+from monitoring.checkpoints.adoption import UnknownFormat
+from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
+from monitoring.paths import commit_record, step_of
+from worker.files.scratch import Restored, Scratch, Version
+
+
+class Adoptions:
+    """Finds the checkpoints without a record that are whole, and makes their records.
+
+    A file counts once it has not changed between two passes: until then its program may be
+    writing it.
+    """
+
+    def __init__(self, scratch: Scratch, restored: Restored, attempt: int) -> None:
+        self._scratch = scratch
+        self._attempt = attempt
+        self._restored = restored.files
+        # By checkpoint: the version that was judged, and its record; None if it is not whole.
+        self._judged: dict[Path, tuple[Version, CommitRecord | None]] = {
+            path: (restored.files[path], record) for path, record in restored.adopted.items()
+        }
+        self._seen: dict[Path, Version] = {}
+        self._newest = restored.checkpoint.time if restored.checkpoint else 0.0
+        self.stored = dict(restored.adopted)  # the records in storage
+        newest = restored.checkpoint
+        if newest is not None and newest.adopted:
+            path = scratch.run.checkpoint(newest.step)
+            self._judged[path] = restored.files[path], newest
+
+    def whole(self, paths: Iterable[Path], *, closing: bool) -> list[Path]:
+        """Those of these checkpoints that are whole; with `closing` nobody writes them any more."""
+        found = []
+        seen: dict[Path, Version] = {}
+        for path in sorted(paths, key=_changed_at):
+            try:
+                seen[path] = version = Version.of(path)
+                if self._judged.get(path, (None, None))[0] != version:
+                    # What storage had before this attempt keeps its place: it may be an old one.
+                    if version == self._restored.get(path):
+                        continue
+                    if not closing and self._seen.get(path) != version:
+                        continue
+                    self._judged[path] = version, self._judge(path)
+            except OSError:
+                continue  # removed in this moment; or it cannot be read, and publishing will say it
+            if self._judged[path][1] is not None:
+                found.append(path)
+        self._seen = seen
+        return found
+
+    def record(self, checkpoint: Path, published: Version | None) -> CommitRecord | None:
+        """The record that storage lacks of a version that was published; None if there is none."""
+        version, record = self._judged.get(checkpoint, (None, None))
+        return record if version == published and self.stored.get(checkpoint) != record else None
+
+    def write(self, checkpoint: Path, record: CommitRecord) -> Path:
+        """A file, outside the program's directory, that holds a record. Raises OSError."""
+        place = self._scratch.adoptions / checkpoint.name
+        place.parent.mkdir(exist_ok=True)
+        commit.write(place, record)
+        return commit_record(place)
+
+    def forget(self, checkpoint: Path) -> None:
+        """The checkpoint and its record are gone."""
+        self._judged.pop(checkpoint, None)
+        self.stored.pop(checkpoint, None)
+
+    def _judge(self, path: Path) -> CommitRecord | None:
+        step = step_of(path)
+        if step is None or commit.has_record(path):  # this library's, about to be committed
+            return None
+        try:
+            judged = adoption.judge(path)
+        except (CheckpointCorrupt, UnknownFormat):
+            return None
+        self._newest = max(time.time(), self._newest + 1e-3)
+        return judged.record(step, time=self._newest, attempt=self._attempt)
+
+
+def judge(path: Path, known: CommitRecord | None, time: float, on_block: Callable[[], None]) -> (
+    CommitRecord | None
+):  # fmt: skip
+    """The record of a restored checkpoint that another program wrote; None if it is not whole.
+
+    `known` is the record that storage has of it, which may be of an earlier version. Raises
+    OSError.
+    """
+    step = step_of(path)
+    assert step is not None  # noqa: S101
+    try:
+        judged = adoption.judge(path, on_block)
+    except (CheckpointCorrupt, UnknownFormat):
+        return None
+    if known is not None and known.checksum == judged.checksum:
+        return known
+    return judged.record(step, time=time)
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
