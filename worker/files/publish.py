@@ -186,8 +186,7 @@ class Publisher:
                 self._note_checkpoint(commit.read(path.with_suffix("")))
 
     def _put(self, path: Path, version: Version) -> None:
-        committed = path.suffix == ".pt" and step_of(path) is not None
-        self._storage.put(self._key(path), path, self._fence, immutable=committed)
+        self._storage.put(self._key(path), path, self._fence, immutable=_is_committed(path))
         self._uploaded_bytes += version.size
 
     def _publish_adoption(self, path: Path) -> None:
@@ -275,6 +274,19 @@ class Publisher:
 
     def _key(self, path: Path) -> str:
         return f"{self._fence.run}/{path.relative_to(self._scratch.run.root).as_posix()}"
+
+
+def _is_committed(path: Path) -> bool:
+    """Whether this library committed a checkpoint: then it may be replaced, and never changes.
+
+    Another program may write its files anew in place, and through a hard link into storage.
+    """
+    if path.suffix != ".pt" or step_of(path) is None:
+        return False
+    try:
+        return not commit.read(path).adopted
+    except (CheckpointCorrupt, OSError):
+        return False
 
 
 def _end(path: Path, size: int) -> bytes:

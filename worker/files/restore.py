@@ -122,7 +122,7 @@ class _Restoring:
                 left[path] = record
                 self._leave(path)
                 continue
-            checksum = self._fetch(path)
+            checksum = self._fetch(path, immutable=record is not None and not record.adopted)
             if self._is_foreign(path, record):
                 if ours and not looks_whole(path):
                     # A worker was killed between a checkpoint and its record.
@@ -192,10 +192,13 @@ class _Restoring:
             return False
         return True
 
-    def _fetch(self, path: Path) -> str | None:
-        """Fetches a file; its CRC-32 where storage can tell."""
+    def _fetch(self, path: Path, *, immutable: bool = False) -> str | None:
+        """Fetches a file; its CRC-32 where storage can tell.
+
+        An `immutable` one may be a hard link to that in storage. Only what this library committed
+        is: another program may write its files anew in place.
+        """
         self._check()
-        immutable = path.parent == self._run.checkpoints and path.suffix == ".pt"
         checksum = self._storage.get(
             self._stored[path].key, path, immutable=immutable, on_block=self._check
         )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from monitoring import CheckpointManager, MetricsLogger
 from monitoring.checkpoints import commit
@@ -190,6 +193,47 @@ def test_its_step_guards_a_program_that_begins_anew(first: Attempt, tmp_path: Pa
     assert MetricsLogger(second.run.logs).get_latest_step() == 100
     second.scratch.steps.write_bytes(b"".join(n.to_bytes(8, "little") for n in (0, 1, 2, 1, 2, 1)))
     assert restarted(second.scratch, second.restored)
+
+
+def rewrite_in_place(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"another moment of the training")
+
+
+def save_in_place(path: Path) -> None:
+    torch.save({"step": 1}, path)
+
+
+def append_in_place(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.write(descriptor, b"more")
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("change", [rewrite_in_place, save_in_place, append_in_place])
+@pytest.mark.parametrize("name", ["checkpoint_step_100.pt", "checkpoint_step_7.pt", "best.pt"])
+def test_a_program_that_writes_its_files_in_place_writes_nothing_into_storage(
+    first: Attempt, tmp_path: Path, change: Callable[[Path], None], name: str
+) -> None:
+    write(first.run.root, 100)
+    (first.run.checkpoints / "checkpoint_step_7.pt").write_bytes(b"a format of its own" * 9)
+    torch.save({"mine": 1}, first.run.checkpoints / "best.pt")
+    first.publisher.close("ended")
+    first.publisher.publish()
+    stored = first.stored.checkpoints / name
+    data = stored.read_bytes()
+    change(first.run.checkpoints / name)
+    assert stored.read_bytes() == data, "through what was published"
+    second = Attempt(tmp_path, 2)
+    change(second.run.checkpoints / name)
+    assert stored.read_bytes() == data, "through what was restored"
+
+
+def test_what_this_library_committed_is_still_a_link(first: Attempt, tmp_path: Path) -> None:
+    CheckpointManager(first.run.root).save_checkpoint(1, MODEL, OPTIMIZER, [], {})
+    published(first)
+    assert first.stored.checkpoint(1).stat().st_nlink == 2
+    assert Attempt(tmp_path, 2).run.checkpoint(1).stat().st_nlink == 3
 
 
 def test_records_of_adoptions_are_those_of_earlier_versions_but_for_one_word(
