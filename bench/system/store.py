@@ -24,7 +24,7 @@ _PARTS = ("s3.port", "filer.port", "volume.port", "master.port", "admin.port")
 
 @contextlib.contextmanager
 def s3_store(*, beside_others: bool = False) -> Iterator[tuple[int, int]]:
-    """Process id and port of a SeaweedFS, the store in docker-compose.yml, with an empty bucket.
+    """The process id and port of SeaweedFS, the store in docker-compose.yml, with an empty bucket.
 
     `beside_others`: it gets one processor and the lowest priority.
     """
