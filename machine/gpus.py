@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked without touching CUDA: a process that did cannot fork."""
+"""Lists the GPUs of this machine without CUDA, which would leave the process unable to fork."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from itertools import takewhile
 
 
 def usable_gpus() -> tuple[str, ...]:
-    """The NVIDIA GPUs that this process may use, by the names CUDA_VISIBLE_DEVICES takes."""
+    """The NVIDIA GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         gpus = (gpu.strip() for gpu in visible.split(","))
-        # CUDA stops at the first entry that is no device: "-1" is how people say none.
+        # CUDA ignores all entries from the first invalid one on; "-1" commonly means no GPU.
         return tuple(takewhile(lambda gpu: gpu and not gpu.startswith("-"), gpus))
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:

@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them does, however it ends (Linux)."""
+"""Makes processes end together with their parent, however that ends (Linux)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(sent: signal.Signals) -> None:
-    """Asks the kernel to send this process `sent` when its parent ends.
+    """Makes the kernel send this process the signal `sent` when its parent ends.
 
-    The kernel means the *thread* that started it. Raises `OSError`.
+    For the kernel, the parent is the *thread* that started the process. Raises `OSError`.
     """
     _prctl(_PR_SET_PDEATHSIG, sent)
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of every descendant whose own parent ends; raises `OSError`."""
+    """Makes this process the parent of all orphaned descendants; raises `OSError`."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -1,4 +1,4 @@
-"""Celery's consumer, which after an outage of Redis is back as soon as Redis is."""
+"""A Celery consumer that reconnects within a second after an outage of Redis."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from kombu.connection import Connection
 from redis.exceptions import ResponseError
 
 _RETRY_SECONDS = 0.5
-# After the end of a task, when Celery has surely taken note of it.
+# Delays after the end of a task by which Celery has recorded it.
 _LISTEN_AGAIN_SECONDS = (0.005, 0.05)
 
 
 class PromptConsumer(Consumer):  # type: ignore[misc]
-    """Tries to reach Redis twice a second, however long it has been away.
+    """Tries to reach Redis twice a second, however long the outage.
 
-    Celery's own waits two seconds longer each time, up to thirty, and a word on each try:
-    `worker.cluster.registration` says when Redis goes and comes.
+    Celery's own consumer waits two seconds longer each time, up to thirty, and logs every try; here
+    `worker.cluster.registration` logs the beginning and the end of an outage.
     """
 
     NAME = f"{__module__}:{__qualname__}"
 
     def ensure_connected(self, conn: Connection) -> Connection:
-        """The connection, when there is one; raises when the worker is told to stop."""
+        """Waits for a connection and returns it; raises if the worker is asked to stop."""
         conn.ensure_connection(  # type: ignore[no-untyped-call]
             interval_start=_RETRY_SECONDS,
             interval_step=0,
@@ -36,23 +36,23 @@ class PromptConsumer(Consumer):  # type: ignore[misc]
         return conn
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Says why; where Redis refuses, `worker.cluster.registration` does, and this one waits."""
+        """Logs the error, except a refusal of Redis, which `worker.cluster.registration` logs."""
         if isinstance(exc, ResponseError):
             time.sleep(_RETRY_SECONDS)
         else:
             super().on_connection_error_before_connected(exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """The same for a connection that there was."""
+        """Logs the error of an established connection, and waits after a refusal of Redis."""
         super().on_connection_error_after_connected(exc)
         if isinstance(exc, ResponseError):
             time.sleep(_RETRY_SECONDS)
 
 
 def listen_again() -> None:
-    """Has Celery wait for the next message at once.
+    """Makes Celery wait for the next message at once.
 
-    While a task runs it does not, and it would notice the end of it up to a second late.
+    It does not while a task runs, and would notice the end of the task up to a second late.
     """
     if (hub := get_event_loop()) is not None:
         for seconds in _LISTEN_AGAIN_SECONDS:

@@ -1,4 +1,4 @@
-"""One worker without its Celery, for the tests of what it does with a job."""
+"""One worker without Celery, for tests of how it runs a job."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def python(script: str, **spec: object) -> JobSpec:
 
 
 def worker_settings(settings: Settings) -> dict[str, str]:
-    """The environment that gives a worker process these settings, on the CPU."""
+    """The environment of a worker process with these settings, on the CPU."""
     return {
         "SPECTRAIN_REDIS_URL": settings.redis_url,
         "SPECTRAIN_STORAGE_URL": settings.storage_url,
@@ -46,7 +46,7 @@ def worker_settings(settings: Settings) -> dict[str, str]:
 
 
 class Bench:
-    """One worker without its Celery."""
+    """One worker without Celery."""
 
     def __init__(self, settings: Settings, store: JobStore, start: Start = start_cold) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""What a further attempt goes on from, and what is known of those before it."""
+"""What a further attempt resumes from, and what its job records of earlier ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Saving = Callable[..., JobSpec]
 
 @pytest.fixture
 def bench(settings: Settings, store: JobStore, warm: ForkServerClient) -> Iterator[Bench]:
-    """A worker that starts its programs warm: each of them wants torch."""
+    """A worker with a fork server, since each program imports torch."""
     bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store, warm.start)
     yield bench
     bench.service.messenger.close()
@@ -61,7 +61,7 @@ def bench(settings: Settings, store: JobStore, warm: ForkServerClient) -> Iterat
 
 @pytest.fixture
 def saving(tmp_path: Path) -> Saving:
-    """A program that saves each ten steps, and goes on from its checkpoint or does not."""
+    """A program that saves every ten steps, and resumes from its checkpoint or does not."""
 
     def spec(*, loads: bool, **fields: Any) -> JobSpec:
         script = tmp_path / "saving.py"

@@ -1,4 +1,4 @@
-"""Nothing of a job outlives the process that looks after it."""
+"""No process of a job outlives its supervisor."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_program_dies_with_a_killed_guard(
 def test_a_thread_that_ends_takes_no_child_with_it(
     start: Callable[..., Child], tmp_path: Path, wait_until: Wait
 ) -> None:
-    """The kernel takes the end of the thread that started the guard for the end of its parent."""
+    """For the kernel, the thread that started the guard is its parent."""
     children: list[Child] = []
     output = tmp_path / "output"
 

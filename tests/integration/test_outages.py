@@ -139,7 +139,7 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         )
     try:
         where = f"cannot reach Redis at 127.0.0.1:{config.port}, retrying"
-        wait_until(lambda: where in log.read_text(), what="the worker's word")
+        wait_until(lambda: where in log.read_text(), what="the worker's log line")
         assert worker.poll() is None
         start()
         client = connect(settings)

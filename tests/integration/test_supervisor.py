@@ -1,4 +1,4 @@
-"""Attempts of real programs, with a real Redis and a real directory to keep them in."""
+"""Attempts of real programs, with a real Redis and a real storage directory."""
 
 from __future__ import annotations
 

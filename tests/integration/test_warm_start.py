@@ -1,4 +1,4 @@
-"""A program that is started warm cannot tell, and nobody else can but by the time it took."""
+"""A program that starts warm behaves exactly as one that starts cold, only faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real worker processes: how they are told to stop, drained, asked, and what they leave."""
+"""Real worker processes: how they stop, drain and receive requests, and what they leave."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_
     messenger.flush(store.now())
     worker = wait_until(
         lambda: next((w for w in registry.workers() if w.state is WorkerState.UNHEALTHY), None),
-        what="the worker's word",
+        what="the worker's log line",
     )
     assert "its scratch disk" in worker.reason
     assert verdict([process.pid], socket.gethostname(), registry.workers()) == worker.reason
@@ -117,7 +117,7 @@ def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_
     assert [store.get(job.id).attempt for job in jobs] == [1, 1, 1]
 
 
-def test_a_worker_that_ends_leaves_the_register_and_one_that_is_killed_expires(
+def test_a_worker_that_ends_leaves_the_registry_and_one_that_is_killed_expires(
     workers: Workers, registry: WorkerRegistry, wait_until: Wait
 ) -> None:
     leaving, killed = workers.start(), workers.start()
@@ -152,7 +152,7 @@ def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the end of its job")
     # It takes one message, hands it on, and leaves them all in the queue for others. The reaper may
     # have sent some at the same time as the test: twice does no harm.
-    wait_until(lambda: "is drained" in workers.log().read_text(), what="its word")
+    wait_until(lambda: "is drained" in workers.log().read_text(), what="its log line")
     wait_until(lambda: store.redis.llen(queue) >= 3, what="the messages")
     assert {store.get(job.id).state for job in waiting} == {State.QUEUED}
     workers.start()
@@ -180,16 +180,16 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
 ) -> None:
     worker = workers.start(SPECTRAIN_GRACE_SECONDS="600")
     wait_until(registry.workers, what="the worker")
-    asked = tmp_path / "asked"
-    script = f"trap 'touch {asked}' TERM; while true; do sleep 0.05; done"
+    signalled = tmp_path / "signalled"
+    script = f"trap 'touch {signalled}' TERM; while true; do sleep 0.05; done"
     job = store.submit(JobSpec(name="stubborn", command=["sh", "-c", script]))
     messenger.flush(store.now())
     wait_until(lambda: stubborn_child(script), what="the child")
     worker.send_signal(signal.SIGTERM)
-    wait_until(asked.exists, what="the first SIGTERM at the child")
+    wait_until(signalled.exists, what="the first SIGTERM at the child")
     leaving = wait_until(
         lambda: [w for w in registry.workers() if w.state is WorkerState.DRAINING],
-        what="its word",
+        what="its log line",
     )
     assert (leaving[0].job, leaving[0].reason) == (job.id, "it was told to stop")
     assert worker.poll() is None
@@ -203,21 +203,21 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
 
 
 def stubborn_child(script: str) -> bool:
-    """Whether the child runs, its trap set: its shell sleeps for the first time."""
+    """Whether the child runs with its trap set: its shell is in its first sleep."""
     for process in psutil.process_iter(["cmdline"]):
         if process.info["cmdline"] == ["sh", "-c", script] and process.children():
             return True
     return False
 
 
-def said(workers: Workers, times: int) -> bool:
-    """Whether both workers have noticed so many outages, and Celery in the idle one the first."""
+def outage_logged(workers: Workers, times: int) -> bool:
+    """Whether both workers have logged `times` outages, and Celery the first one."""
     log = workers.logs()
     noticed = log.count("cannot reach the worker registry") == 2 * times
     return noticed and "Connection to broker lost" in log
 
 
-def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_right(
+def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_registry_right(
     settings: Settings,
     own_redis: OwnRedis,
     tmp_path: Path,
@@ -242,7 +242,9 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
             for outage in (1, 2):
                 redis.kill()
                 redis.wait()
-                wait_until(lambda n=outage: said(workers, n), what="the workers' word")
+                wait_until(
+                    lambda n=outage: outage_logged(workers, n), what="the workers' log lines"
+                )
                 redis = start()
                 store.redis.delete(store.keys.workers)
                 wait_until(lambda: registry.workers() == before, what="the registry as it was")
@@ -250,13 +252,13 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_register_r
             assert store.get(job.id).state is State.RUNNING
             log = workers.logs()
             assert "Traceback" not in log
-            assert "Cannot connect" not in log, "Celery tells each of its tries"
+            assert "Cannot connect" not in log, "Celery logs each of its tries"
         finally:
             workers.stop()
             messenger.close()
 
 
-def test_what_is_asked_is_seen_at_once_however_rarely_the_lease_is_renewed(
+def test_a_request_is_read_at_once_however_rarely_the_lease_is_renewed(
     workers: Workers,
     registry: WorkerRegistry,
     store: JobStore,
@@ -275,7 +277,7 @@ def test_what_is_asked_is_seen_at_once_however_rarely_the_lease_is_renewed(
         wait_until(lambda n=attempt: store.get(job.id).attempt == n, what="a start")
         store.request(job.id, Request.PREEMPT)
         wait_until(lambda n=attempt: preempted(n), what="the next attempt")
-        # What is asked while nobody listens is seen when the worker listens again.
+        # A request made while the worker does not listen is read when it listens again.
         store.redis.client_kill_filter(_type="pubsub")
     store.change(job.id, JobChange.model_validate({"limits": {"run_seconds": 0.1}}))
     wait_until(lambda: store.get(job.id).state is State.FAILED, what="the new limit")
@@ -313,7 +315,7 @@ def test_a_worker_that_wakes_up_after_its_job_was_taken_from_it_publishes_nothin
     store.request(job.id, Request.CANCEL)
 
     worker.send_signal(signal.SIGCONT)
-    wait_until(lambda: "was overtaken" in workers.logs(), what="the worker's word")
+    wait_until(lambda: "was overtaken" in workers.logs(), what="the worker's log line")
     assert run.output_log.read_text() == before
     assert not (run.root / "model.bin").exists()
     # Written by whoever keeps the records, as the record has it.

@@ -1,4 +1,4 @@
-"""The training process of one attempt, as the supervisor sees it."""
+"""Starts the training process of an attempt under a guard, stops it and reports its end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Started:
-    """A guard that has its launch: the socket to it, and its process where that is ours."""
+    """A guard that has its launch: the socket to it, and its process if it is our child."""
 
     control: socket.socket
     process: subprocess.Popen[bytes] | None = None
@@ -32,12 +32,12 @@ Start = Callable[[Launch, int], Started]
 
 
 def start_cold(launch: Launch, output: int) -> Started:
-    """Starts a guard of its own; the child's output goes to the descriptor `output`.
+    """Starts a new guard process; the child's output goes to the descriptor `output`.
 
     Raises `OSError`.
     """
     control, theirs = socket.socketpair()
-    # -P -E -s: the guard's own imports are no business of the job's files and environment.
+    # -P -E -s: the job's files and environment must not affect the guard's imports.
     guard = [sys.executable, "-P", "-E", "-s", "-m", "worker.launch.guard", str(theirs.fileno())]
     with theirs:
         process = subprocess.Popen(
@@ -49,7 +49,9 @@ def start_cold(launch: Launch, output: int) -> Started:
             stderr=output,
             pass_fds=(theirs.fileno(),),
         )
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: its code says so
+    with contextlib.suppress(
+        BrokenPipeError, ConnectionResetError
+    ):  # it has ended: see its exit code
         launch.send(control)
     return Started(control, process)
 
@@ -57,7 +59,7 @@ def start_cold(launch: Launch, output: int) -> Started:
 class Child:
     """A started command under a guard; its output goes straight to a file.
 
-    `on_exit` is called from another thread when it has ended.
+    Another thread calls `on_exit` when it has ended.
     """
 
     def __init__(
@@ -85,47 +87,47 @@ class Child:
         return self._exit_code
 
     def terminate(self) -> None:
-        """Asks it to save and leave (SIGTERM)."""
-        self._say(TERMINATE)
+        """Asks it to save and exit (SIGTERM)."""
+        self._send(TERMINATE)
 
     def kill(self) -> None:
         """Kills it and all its descendants."""
-        self._say(KILL)
+        self._send(KILL)
 
     def wait(self) -> None:
-        """Returns when it has ended."""
+        """Waits until it has ended."""
         self._ended.wait()
 
     def end(self) -> None:
-        """Kills it, and returns when it has ended."""
+        """Kills it and waits until it has ended."""
         self.kill()
         while not self._ended.wait(_AGAIN_SECONDS):
             self.kill()
 
-    def _say(self, word: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # it has ended
-            self._control.sendall(word)
-            # A job may have stopped its guard, which would hear nothing.
+            self._control.sendall(message)
+            # The job may have stopped its guard, which then reads no messages.
             if self._guard is not None and not self._ended.is_set():
                 os.kill(self._guard, signal.SIGCONT)
 
     def _wait(self) -> None:
-        said = self._listen().partition(ENDED)[2]
-        code = said[0] if said else _KILLED
+        ending = self._receive().partition(ENDED)[2]
+        code = ending[0] if ending else _KILLED
         if self._process is not None:
             own = self._process.wait()
-            code = said[0] if said else 128 - own if own < 0 else own
+            code = ending[0] if ending else 128 - own if own < 0 else own
         self._exit_code = code
         self._ended.set()
         self._on_exit()
         self._control.close()
 
-    def _listen(self) -> bytes:
-        """All that the guard says."""
-        said = b""
+    def _receive(self) -> bytes:
+        """All messages of the guard."""
+        received = b""
         with contextlib.suppress(OSError):
             while piece := self._control.recv(16):
-                said += piece
-                if self._guard is None and b"\n" in said:
-                    self._guard = int(said.partition(b"\n")[0].removeprefix(STARTED))
-        return said
+                received += piece
+                if self._guard is None and b"\n" in received:
+                    self._guard = int(received.partition(b"\n")[0].removeprefix(STARTED))
+        return received

@@ -1,4 +1,4 @@
-"""How a worker comes back to a Redis that was away."""
+"""How a worker reconnects after an outage of Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EnoughError(Exception):
     pass
 
 
-def test_redis_is_looked_for_every_second_however_long_it_is_away(
+def test_a_worker_tries_to_reach_redis_every_second_however_long_the_outage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slept: list[float] = []
