@@ -64,8 +64,11 @@ class MetricsPage(_Wire):
         description="Rows of metrics.jsonl: `step`, `timestamp` (seconds since the epoch) and "
         "each metric by name."
     )
+    cursor: str | None = Field(
+        None, description="`cursor` of the next page; null before the first row."
+    )
     after_step: int | None = Field(
-        None, description="`after_step` of the next page; null before the first row."
+        None, description="Step of the last row; null before the first row."
     )
 
 
@@ -181,5 +184,16 @@ class LogQuery(Query):
 class MetricsQuery(Query):
     """Which rows to read."""
 
-    after_step: int = Field(-1, ge=-1, lt=2**63, description="Only rows of steps after this one.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[0-9]{1,18}-[0-9]{1,19}$",
+        description="`cursor` of the previous page. The answer costs the same at any place.",
+    )
+    after_step: int = Field(
+        -1,
+        ge=-1,
+        lt=2**63,
+        description="Only rows of steps after this one. Without `cursor` the service scans the "
+        "file from its beginning.",
+    )
     limit: int = Field(1000, ge=1, le=10_000, description="Largest number of rows in the page.")

@@ -170,12 +170,13 @@ class Client:
     def metrics(self, job_id: str, *, after_step: int = -1) -> Iterator[dict[str, Any]]:
         """The rows of the run's metrics.jsonl with a step after `after_step`, so far."""
         path = _path(job_id, "metrics")
+        query: dict[str, object] = {"after_step": after_step}
         while True:
-            page = self._http.read(MetricsPage, "GET", path, {"after_step": after_step})
-            if not page.rows or page.after_step is None:
-                return
+            page = self._http.read(MetricsPage, "GET", path, query)
             yield from page.rows
-            after_step = page.after_step
+            if not page.rows or page.cursor is None:
+                return
+            query = {"after_step": after_step, "cursor": page.cursor}
 
     def logs(
         self, job_id: str, *, attempt: int | None = None, follow: bool = False, poll: float = 0.5

@@ -1,43 +1,85 @@
-"""Pages of a run's metrics.jsonl."""
+"""Pages of a run's metrics.jsonl.
+
+A cursor is the place of the last row of a page: its offset in the file and its step. The next page
+begins with one read at that offset, however long the file is.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from api.schemas import MetricsPage, MetricsQuery
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
 
 _BLOCK = 1 << 20
+_STEPS = 1 << 63
 
 
-def rows_after(storage: Storage, run: str, step: int, limit: int) -> list[dict[str, Any]]:
-    """The first `limit` rows of steps after `step`, as they stand in the file."""
-    rows: list[dict[str, Any]] = []
-    for line in _lines(storage, RunPaths(Path(run)).metrics.as_posix()):
-        row = _row(line)
-        if row is not None and row["step"] > step:
-            rows.append(row)
-            if len(rows) == limit:
-                break
-    return rows
+@dataclass(frozen=True)
+class _Row:
+    offset: int
+    values: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.values["step"])
+
+    @property
+    def cursor(self) -> str:
+        return f"{self.offset}-{self.step}"
 
 
-def _lines(storage: Storage, key: str) -> Iterator[bytes]:
-    """The complete lines of a file that is being written; none where there is no file."""
-    position, rest = 0, b""
-    while storage.stat(key) is not None and (block := storage.read(key, position, _BLOCK)):
+def page_of(storage: Storage, run: str, query: MetricsQuery) -> MetricsPage:
+    """The rows behind `query.cursor`, and the cursor of the next page.
+
+    An attempt that resumes cuts the file back to its checkpoint and writes other rows there. A
+    cursor whose row has gone continues with the rows of later steps, found by a scan.
+    """
+    key, after = RunPaths(Path(run)).metrics.as_posix(), query.after_step
+    offset, step = map(int, query.cursor.split("-")) if query.cursor else (0, -1)
+    rows = _rows(storage, key, offset)
+    if query.cursor:
+        last = next(rows, None)
+        if last is None or last.cursor != query.cursor:
+            after, rows = max(after, step), _rows(storage, key, 0)
+    found = list(islice((row for row in rows if row.step > after), query.limit))
+    asked = query.after_step if query.after_step >= 0 else None
+    return MetricsPage(
+        rows=[row.values for row in found],
+        cursor=found[-1].cursor if found else query.cursor,
+        after_step=found[-1].step if found else asked,
+    )
+
+
+def _rows(storage: Storage, key: str, offset: int) -> Iterator[_Row]:
+    """The rows from an offset on; other lines, which a user's program may write, are left out."""
+    for position, line in _lines(storage, key, offset):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        step = values.get("step") if isinstance(values, dict) else None
+        if isinstance(step, int) and abs(step) < _STEPS:
+            yield _Row(position, values)
+
+
+def _lines(storage: Storage, key: str, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The complete lines of a file with their offsets, as far as it goes now."""
+    file = storage.stat(key)
+    position, rest = offset, b""
+    while file is not None and position < file.size:
+        block = storage.read(key, position, _BLOCK)
+        if not block:
+            return
+        start = position - len(rest)
         position += len(block)
         *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    """The row in a line; None for a line that is none, which a program of the user's may write."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+        for line in lines:
+            yield start, line
+            start += len(line) + 1

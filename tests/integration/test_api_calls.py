@@ -237,6 +237,7 @@ def test_a_body_is_refused_by_its_announced_length_before_it_is_read(http: Flask
         f"/v1/jobs/{UNKNOWN}/events?after=x",
         f"/v1/jobs/{UNKNOWN}/logs?offset=-1",
         f"/v1/jobs/{UNKNOWN}/metrics?after_step=1e3",
+        f"/v1/jobs/{UNKNOWN}/metrics?cursor=12",
     ],
 )
 def test_unknown_and_wrong_query_parameters_are_refused(http: FlaskClient, path: str) -> None:
@@ -523,7 +524,9 @@ def test_a_job_without_a_run_has_an_empty_log_no_rows_and_no_files(
     http: FlaskClient, job_id: str
 ) -> None:
     assert http.get(f"/v1/jobs/{job_id}/logs").data == b""
-    assert http.get(f"/v1/jobs/{job_id}/metrics").get_json() == {"rows": [], "after_step": None}
+    assert http.get(f"/v1/jobs/{job_id}/metrics").get_json() == {
+        "rows": [], "cursor": None, "after_step": None,
+    }  # fmt: skip
     assert http.get(f"/v1/jobs/{job_id}/artifacts").get_json() == {"artifacts": []}
 
 

@@ -20,7 +20,7 @@ from api.schemas import (
     MetricsQuery,
 )
 from api.server.context import context
-from api.server.metric_pages import rows_after
+from api.server.metric_pages import page_of
 from api.server.routes import Routes
 from api.server.stored_file import send_stored
 from monitoring.paths import RunPaths
@@ -66,11 +66,13 @@ def get_log(job_id: str, query: LogQuery) -> Response:
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/metrics", answer=MetricsPage)
 def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
-    """Read the metrics that were logged, by step."""
+    """Read the metrics of a run, in the order in which they were logged.
+
+    An attempt that resumes removes the rows after its checkpoint and logs those steps again. A
+    cursor from before then continues with the rows of later steps.
+    """
     context().store.get(job_id)
-    rows = rows_after(context().storage, job_id, query.after_step, query.limit)
-    asked = query.after_step if query.after_step >= 0 else None
-    return MetricsPage(rows=rows, after_step=rows[-1]["step"] if rows else asked)
+    return page_of(context().storage, job_id, query)
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
