@@ -38,7 +38,8 @@ seen = {
     "priority": os.getpriority(os.PRIO_PROCESS, 0), "umask": os.umask(0o22),
     "threads": len(os.listdir("/proc/self/task")), "recursion": sys.getrecursionlimit(),
     "warnoptions": sys.warnoptions, "traced": [sys.gettrace(), sys.getprofile()],
-    "rooms": [name for name in ("worker", "jobs", "monitoring") if name in sys.modules],
+    "rooms": [name for name in ("worker", "jobs", "machine", "monitoring", "workload")
+              if name in sys.modules],
 }
 print(json.dumps(seen, default=str, indent=1))
 """

@@ -16,9 +16,9 @@ from api.client.client import Client
 from api.local.redis_server import free_port
 
 NAMES = (
-    "api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "worker", "celery",
-    "celeryconfig", "click", "flask", "gunicorn", "httpx", "kombu", "psutil", "pydantic", "redis",
-    "torch", "numpy", "matplotlib", "yaml", "rich", "json", "logging", "random", "secrets",
+    "api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "worker", "workload",
+    "celery", "celeryconfig", "click", "flask", "gunicorn", "httpx", "kombu", "psutil", "pydantic",
+    "redis", "torch", "numpy", "matplotlib", "yaml", "rich", "json", "logging", "random", "secrets",
     "socket", "runpy", "typing", "gunicorn.conf", "sitecustomize",
 )  # fmt: skip
 TRAIN = {

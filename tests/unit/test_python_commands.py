@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "worker")
+ROOMS = (
+    "api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "tools", "worker", "workload",
+)  # fmt: skip
 CODE = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 OTHERS = sorted(
     [
