@@ -33,6 +33,7 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from machine.python import python_module
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
@@ -368,7 +369,7 @@ def test_a_worker_on_another_volume_takes_no_job_and_says_why(
     messenger.close()
     with (tmp_path / "log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "worker"],
+            python_module("worker"),
             env={
                 **os.environ,
                 "SPECTRAIN_REDIS_URL": settings.redis_url,

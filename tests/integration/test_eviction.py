@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from jobs.reaper.evictor import Evictor
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from machine.python import python_module
 from tests.integration.one_worker import worker_settings
 
 Wait = Callable[..., Any]
@@ -212,9 +212,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[byte
         "SPECTRAIN_WARM_START": "0",
     }
     with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker"], env=environment, stdout=log, stderr=log
-        )
+        process = subprocess.Popen(python_module("worker"), env=environment, stdout=log, stderr=log)
     yield process
     process.kill()
     process.wait()

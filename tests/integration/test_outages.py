@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 from jobs.store.keys import Keys
+from machine.python import python_module
 from tests.integration.one_worker import BEATS, Bench, OwnRedis, python, worker_settings
 from worker.attempt.lease import Lease
 
@@ -135,7 +135,7 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
     environment = {"PATH": "/usr/bin:/bin", **worker_settings(settings)}
     with log.open("wb") as file:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "worker"], env=environment, stderr=file, stdout=file
+            python_module("worker"), env=environment, stderr=file, stdout=file
         )
     try:
         where = f"cannot reach Redis at 127.0.0.1:{config.port}, retrying"
@@ -155,7 +155,7 @@ def test_a_worker_without_redis_waits_and_says_so_and_then_works(
         assert "Traceback" not in log.read_text()
         assert ":".join(config.url.split(":")[2:3]).split("@")[0] not in log.read_text()
         family = psutil.Process(worker.pid).children(recursive=True)
-        assert [p.cmdline()[2] for p in family] == ["worker.launch.fork_server"]
+        assert [p.cmdline()[3] for p in family] == ["worker.launch.fork_server"]
     finally:
         worker.terminate()
         worker.wait(30)
@@ -182,9 +182,7 @@ def test_a_redis_that_refuses_writes_ends_neither_worker_nor_job(
     log = tmp_path / "worker.log"
     with log.open("wb") as file:
         workers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "worker"], env=environment, stderr=file, stdout=file
-            )
+            subprocess.Popen(python_module("worker"), env=environment, stderr=file, stdout=file)
             for _ in range(2)
         ]
     try:

@@ -27,6 +27,7 @@ from jobs.model.states import Reason, Request, State
 from jobs.reaper.backup import Backup
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
+from machine.python import python_module
 from monitoring.storage.base import Fence, Storage
 from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
@@ -393,7 +394,7 @@ class Loses:
     def worker(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], env=self.environment, stdout=log, stderr=log
+                python_module("worker"), env=self.environment, stdout=log, stderr=log
             )
         self.started.append(process)
         return process

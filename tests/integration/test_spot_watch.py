@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -29,6 +28,7 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from machine.python import python_module
 from tests.integration.one_worker import worker_settings
 from worker.spot.notices import InvalidAnswerError, Notice
 from worker.spot.services import open_service
@@ -469,7 +469,7 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
         with (tmp_path / f"worker-{len(started)}.log").open("wb") as log:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "worker"],
+                    python_module("worker"),
                     env={**environment, **spot, **more},
                     stdout=log,
                     stderr=log,

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from machine.python import python_module
 from monitoring.paths import RunPaths
 from tests.integration.one_worker import OwnRedis, worker_settings
 from worker.healthcheck import running_workers, verdict
@@ -52,7 +52,7 @@ class Workers:
     def start(self, **settings: str) -> subprocess.Popen[bytes]:
         with self.log(len(self.started)).open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker"],
+                python_module("worker"),
                 env={**self._environment, **settings},
                 stdout=file,
                 stderr=file,
