@@ -146,8 +146,8 @@ class _Attempt:
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
-            absence=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
-            spoiled=lambda: guarded and restarted(self._scratch, restored, undecided=True),
+            max_pause=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
+            invalid=lambda: guarded and restarted(self._scratch, restored, undecided=True),
         )  # fmt: skip
         publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {_start(restored)}")
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)

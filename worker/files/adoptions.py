@@ -1,7 +1,7 @@
-"""Checkpoints that a program writes without commit records, as storage gets to know them.
+"""Makes commit records for checkpoints that a program writes without them.
 
-Storage has a record of each, the program's directory does not: it might take one for a checkpoint
-of its own.
+The records are kept in storage and not in the program's directory: a program might take a record
+for one of its own checkpoints.
 """
 
 from __future__ import annotations
@@ -41,40 +41,40 @@ class Adoptions:
             self._judged[path] = restored.files[path], newest
 
     def whole(self, paths: Iterable[Path], *, closing: bool) -> list[Path]:
-        """Those of these checkpoints that are whole; with `closing` nobody writes them any more."""
+        """The whole ones of these checkpoints; `closing`: the program has ended."""
         found = []
         seen: dict[Path, Version] = {}
         for path in sorted(paths, key=_changed_at):
             try:
                 seen[path] = version = Version.of(path)
                 if self._judged.get(path, (None, None))[0] != version:
-                    # What storage had before this attempt keeps its place: it may be an old one.
+                    # A file that storage had before this attempt keeps its place: it may be old.
                     if version == self._restored.get(path):
                         continue
                     if not closing and self._seen.get(path) != version:
                         continue
                     self._judged[path] = version, self._judge(path)
             except OSError:
-                continue  # removed in this moment; or it cannot be read, and publishing will say it
+                continue  # removed just now, or unreadable, which its publication reports
             if self._judged[path][1] is not None:
                 found.append(path)
         self._seen = seen
         return found
 
     def record(self, checkpoint: Path, published: Version | None) -> CommitRecord | None:
-        """The record that storage lacks of a version that was published; None if there is none."""
+        """The record of a published version that storage lacks; None if it lacks none."""
         version, record = self._judged.get(checkpoint, (None, None))
         return record if version == published and self.stored.get(checkpoint) != record else None
 
     def write(self, checkpoint: Path, record: CommitRecord) -> Path:
-        """A file, outside the program's directory, that holds a record. Raises OSError."""
-        place = self._scratch.adoptions / checkpoint.name
-        place.parent.mkdir(exist_ok=True)
-        commit.write(place, record)
-        return commit_record(place)
+        """Writes a record to a file outside the program's directory; raises `OSError`."""
+        target = self._scratch.adoptions / checkpoint.name
+        target.parent.mkdir(exist_ok=True)
+        commit.write(target, record)
+        return commit_record(target)
 
     def forget(self, checkpoint: Path) -> None:
-        """The checkpoint and its record are gone."""
+        """Forgets a checkpoint that was removed with its record."""
         self._judged.pop(checkpoint, None)
         self.stored.pop(checkpoint, None)
 
@@ -95,8 +95,7 @@ def judge(path: Path, known: CommitRecord | None, time: float, on_block: Callabl
 ):  # fmt: skip
     """The record of a restored checkpoint that another program wrote; None if it is not whole.
 
-    `known` is the record that storage has of it, which may be of an earlier version. Raises
-    OSError.
+    `known` is its record in storage, which may be of an earlier version. Raises `OSError`.
     """
     step = step_of(path)
     assert step is not None  # noqa: S101

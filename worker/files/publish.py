@@ -1,9 +1,9 @@
-"""Publishes what an attempt wrote: from its scratch directory to storage, only what is new.
+"""Publishes the new files of an attempt, from its scratch directory to storage.
 
-The order makes every instant a good one to die at. A pass first lists what there is, then
-sends logs and metrics as far as they reach by then, then the listed checkpoints (data before
-commit record before `latest`), and removes what the child retired last. So a checkpoint in
-storage always has its metrics rows beside it.
+The order makes it safe to stop at any time. A pass first lists the files, then sends logs and
+metrics up to their current ends, then the listed checkpoints (data before commit record before
+`latest`), and finally removes the checkpoints that the child removed. So storage always has the
+metrics rows of every checkpoint in it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _END_BYTES = 1024
 class Publisher:
     """Publishes one attempt; each write carries the attempt's fencing number.
 
-    Its methods raise `OvertakenError` when a newer attempt has the run, and other
-    `StorageError`s and `OSError`s when storage cannot be written; the next pass goes on where
-    this one stopped. Where the last pass began longer ago than `absence` seconds this process may
-    have stood still: `confirm` is called first, with the `time.monotonic` since when, and ends the
-    pass by raising; while it has no answer, False, nothing is published, for `absence` seconds at
-    most. Once the run is `spoiled` only its log and the receipts are published: what storage has is
-    what a later attempt goes on from.
+    Its methods raise `OvertakenError` when a newer attempt has the run, and other `StorageError`s
+    and `OSError`s when storage cannot be written; the next pass continues where this one stopped.
+    If the last pass began more than `max_pause` seconds ago, this process may have stood still:
+    the pass first calls `confirm` with the `time.monotonic` of that beginning, which raises to end
+    the pass, and publishes nothing while it returns False, for at most `max_pause` seconds. Once
+    the run is `invalid`, only its log and the receipts are published, so that a later attempt
+    resumes from what storage has.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Publisher:
         fence: Fence,
         restored: Restored,
         *,
-        absence: float = math.inf,
+        max_pause: float = math.inf,
         confirm: Callable[[float], bool] = lambda _: True,
-        spoiled: Callable[[], bool] = lambda: False,
+        invalid: Callable[[], bool] = lambda: False,
     ) -> None:
         self._storage = storage
         self._scratch = scratch
         self._fence = fence
         self._output = OutputLog(storage, scratch, fence)
-        # What the service writes in storage itself: a file of the job's would take its place.
+        # Files that the service writes to storage itself: a job's file would replace them.
         self._ours = {scratch.run.output_log, *(scratch.run.root / name for name in SERVICE_NAMES)}
         self._published = dict(restored.files)
         self._links = dict(restored.links)
@@ -69,38 +69,42 @@ class Publisher:
             if path.suffix in _GROWING and path.is_file()
         }
         self._closing = False
-        self._absence = absence
+        self._max_pause = max_pause
         self._confirm = confirm
         self._pass_begun = time.monotonic()
-        self._woke_at: float | None = None  # and whether the attempt still counts is not known
-        self._spoiled = spoiled
-        self.longest_seconds = 0.0  # of a pass that looked at checkpoints
+        self._woke_at: float | None = (
+            None  # since then it is unknown whether the attempt is still current
+        )
+        self._invalid = invalid
+        self.longest_seconds = 0.0  # of a pass with checkpoints
         self._uploaded_bytes = 0
-        self.refused: dict[Path, str] = {}  # files that storage did not take in the last pass
+        self.refused: dict[Path, str] = {}  # files that storage refused in the last pass
         self.checkpoint = restored.checkpoint  # the newest one in storage
 
     @property
     def uploaded_bytes(self) -> int:
-        """What was sent to storage so far."""
+        """The number of bytes sent to storage so far."""
         return self._uploaded_bytes + self._output.published_bytes
 
     def add_line(self, line: str) -> None:
-        """Adds a line of the supervisor's to the run's output log, with the next pass."""
+        """Adds a line of the supervisor to the run's output log with the next pass."""
         self._output.add_line(line)
 
     def close(self, line: str) -> None:
-        """Ends the run's output log with a line, after all that the child printed."""
+        """Ends the run's output log with a line, after all output of the child."""
         self._output.close(line)
         self._closing = True
 
     def publish(self) -> None:
         """One pass over the scratch directory."""
         now = time.monotonic()
-        if self._woke_at is None and now - self._pass_begun > self._absence:
+        if self._woke_at is None and now - self._pass_begun > self._max_pause:
             self._woke_at = now
         if self._woke_at is not None:
-            if not self._confirm(self._pass_begun) and now - self._woke_at < self._absence:
-                raise StorageError("it is not known yet whether this attempt is still the job's")
+            if not self._confirm(self._pass_begun) and now - self._woke_at < self._max_pause:
+                raise StorageError(
+                    "Redis has not confirmed yet that this attempt still has the job"
+                )
             self._woke_at = None
         self._pass_begun = time.monotonic()
         self._pass()
@@ -110,8 +114,8 @@ class Publisher:
         if self._closing:
             self._settle()
         listed = self._files()
-        # Asked afterwards: what is listed was written after its steps were counted.
-        if self._spoiled():
+        # Checked after listing: the listed files were written after their steps were counted.
+        if self._invalid():
             self._output.publish()
             for path in listed:
                 if path.parent == self._scratch.run.attempts:
@@ -127,7 +131,7 @@ class Publisher:
         # In the end also what only its program can read.
         whole = data if self._closing else whole + adopted
         run = self._scratch.run
-        # What is moved aside first: a row may be in both for a moment, and never in neither.
+        # Superseded rows first: a row may be in both files for a moment, but never in neither.
         curve = [path for path in (run.superseded_metrics, run.metrics) if path in others]
         self._output.publish()
         for path in (*curve, *whole, *records):
@@ -139,22 +143,24 @@ class Publisher:
         self._retire_left()
         self.refused = {}
         for path in others:
-            self._publish_or_note(path)
+            self._publish_or_refuse(path)
         for path in self._ours:
             if path.exists():
-                self.refused[path.relative_to(self._scratch.run.root)] = "the service's own name"
+                self.refused[path.relative_to(self._scratch.run.root)] = (
+                    "the service uses this name itself"
+                )
         seconds = time.monotonic() - start
         if whole and seconds > self.longest_seconds:
             self.longest_seconds = seconds
 
     def _settle(self) -> None:
-        """Commits the checkpoint that a killed child had written but for its record."""
+        """Commits a checkpoint that a killed child had written except for its record."""
         for path in self._scratch.run.checkpoints.glob("*.pt"):
             with contextlib.suppress(OSError):
                 settle(path)
 
-    def _publish_or_note(self, path: Path) -> None:
-        """Publishes a file; one that cannot be stored must not hold up the others."""
+    def _publish_or_refuse(self, path: Path) -> None:
+        """Publishes a file, or records that storage refused it, which must not stop the others."""
         try:
             self._publish_file(path)
         except OvertakenError:
@@ -178,9 +184,9 @@ class Publisher:
                 if path.suffix in _GROWING:
                     self._ends[path] = _end(path, version.size)
         except FileNotFoundError:
-            return  # retired or replaced by the child in this moment; the next pass sees it
+            return  # removed or replaced by the child just now; the next pass sees it
         self._published[path] = version
-        self._left.pop(path, None)  # written anew
+        self._left.pop(path, None)  # rewritten
         if path.suffix == ".json" and path.parent == self._scratch.run.checkpoints:
             with contextlib.suppress(CheckpointCorrupt, OSError):
                 self._note_checkpoint(commit.read(path.with_suffix("")))
@@ -190,7 +196,7 @@ class Publisher:
         self._uploaded_bytes += version.size
 
     def _publish_adoption(self, path: Path) -> None:
-        """Stores the record of a checkpoint that the child wrote without, once that is stored."""
+        """Stores the record of an adopted checkpoint once the checkpoint itself is stored."""
         record = self._adoptions.record(path, self._published.get(path))
         if record is not None:
             written = self._adoptions.write(path, record)
@@ -205,12 +211,12 @@ class Publisher:
     def _append(self, path: Path, offset: int, version: Version) -> None:
         key = self._key(path)
         if version.size < offset or _end(path, offset) != self._ends.get(path, b""):
-            # Written anew under the same name, as `open(path, "w")` does.
+            # Rewritten under the same name, as `open(path, "w")` does.
             self._put(path, version)
         else:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_ino != version.inode:
-                    raise FileNotFoundError(path)  # replaced in this moment
+                    raise FileNotFoundError(path)  # replaced just now
                 file.seek(offset)
                 while data := file.read(min(_READ_BYTES, version.size - offset)):
                     self._storage.append(key, offset, data, self._fence)
@@ -219,7 +225,7 @@ class Publisher:
         self._ends[path] = _end(path, version.size)
 
     def _publish_links(self) -> None:
-        """Sends the links among the checkpoints whose target is there already."""
+        """Sends the links among the checkpoints whose targets are stored."""
         for link in self._scratch.run.checkpoints.glob("[!.]*"):
             if not link.is_symlink():
                 continue
@@ -229,9 +235,9 @@ class Publisher:
                 self._links[link] = target
 
     def _retire(self, listed: list[Path]) -> None:
-        """Removes the checkpoints that the child removed; nothing else is thrown away.
+        """Removes the checkpoints that the child removed, and no other files.
 
-        The record goes first, so that no reader takes the file for a checkpoint meanwhile.
+        The record goes first, so that no reader takes the file for a checkpoint.
         """
         gone = set(self._published) - set(listed)
         for path in sorted(gone, key=lambda path: path.suffix != ".json"):
@@ -261,7 +267,7 @@ class Publisher:
     # -- names ------------------------------------------------------------------------------
 
     def _files(self) -> list[Path]:
-        """The files of the run directory, without links and what the library is about to rename."""
+        """The files of the run directory, without links and the library's temporary files."""
         return [
             path
             for path in sorted(self._scratch.run.root.rglob("*"))
@@ -277,9 +283,9 @@ class Publisher:
 
 
 def _is_committed(path: Path) -> bool:
-    """Whether this library committed a checkpoint: then it may be replaced, and never changes.
+    """Whether this library committed a checkpoint: then the file is replaced but never modified.
 
-    Another program may write its files anew in place, and through a hard link into storage.
+    Another program may rewrite its files in place, and a hard link would pass that to storage.
     """
     if path.suffix != ".pt" or step_of(path) is None:
         return False
@@ -290,7 +296,7 @@ def _is_committed(path: Path) -> bool:
 
 
 def _end(path: Path, size: int) -> bytes:
-    """The last bytes of a file that is `size` bytes long, by which it is known again."""
+    """The last of the first `size` bytes of a file, by which it is recognized."""
     with path.open("rb") as file:
         start = max(0, size - _END_BYTES)
         file.seek(start)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class _Unwanted(Exception):  # noqa: N818
-    """Nobody waits for this attempt any more."""
+    """The attempt has been asked to stop."""
 
 
 def restore(
@@ -33,14 +33,12 @@ def restore(
 ) -> Restored | None:
     """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
 
-    Every byte of the checkpoint to go on from is verified, as it comes where it comes over a
-    network. A damaged one is set aside as `.corrupt` and the one before it is taken. One that
-    another program wrote, without a record, is a checkpoint if it is whole, and never set aside.
-    Older
-    checkpoints are left in a store from which they would have to be downloaded, but for those
-    that a link leads to. The output log stays there too: it is only ever added to.
-    `keeps_records` says that the program is known to commit its checkpoints. Raises `OSError` and
-    `StorageError`.
+    Every byte of the checkpoint to resume from is verified, during the download if it comes over a
+    network. A damaged one is renamed to `.corrupt`, and the one before it is used. A file without a
+    record, written by another program, is a checkpoint if it is whole, and never renamed. Older
+    checkpoints stay in a store from which they would have to be downloaded, except the targets of
+    links. The output log stays there too, since it only grows. `keeps_records`: the program is
+    known to commit its checkpoints. Raises `OSError` and `StorageError`.
     """
 
     def check() -> None:
@@ -54,9 +52,9 @@ def restore(
 
 
 def rewind(run: RunPaths, restored: Restored, attempt: int) -> None:
-    """Moves the rows beyond the checkpoint aside: one curve, of programs too that do not do it.
+    """Moves the rows beyond the checkpoint aside, so that any program leaves a single curve.
 
-    A program whose checkpoints are of its own kind has to do so itself. Raises `OSError`.
+    A program with checkpoints in a format of its own must do so itself. Raises `OSError`.
     """
     if restored.checkpoint is None or restored.last_step is None:
         return
@@ -65,7 +63,7 @@ def rewind(run: RunPaths, restored: Restored, attempt: int) -> None:
 
 
 class _Restoring:
-    """The files of one run on their way; `check` ends it by raising."""
+    """The restore of one run; `check` ends it by raising."""
 
     def __init__(
         self, storage: Storage, job_id: str, run: RunPaths, check: Callable[[], None]
@@ -94,8 +92,8 @@ class _Restoring:
                     checkpoints.append(path)
             elif not (path.name.endswith(".pt.corrupt") and self._is_far(path)):
                 self._fetch(path)
-        for link, neighbour in self._links.items():
-            link.symlink_to(neighbour)
+        for link, target in self._links.items():
+            link.symlink_to(target)
         newest, left = self._fetch_checkpoints(checkpoints)
         last = latest_step(self._run.metrics) if self._run.metrics.is_file() else None
         return Restored(newest, self._files, self._links, left, last, self._adopted)
@@ -103,21 +101,21 @@ class _Restoring:
     def _fetch_checkpoints(
         self, paths: Iterable[Path]
     ) -> tuple[CommitRecord | None, dict[Path, CommitRecord]]:
-        """The newest whole checkpoint, and what was left in storage."""
+        """The newest whole checkpoint, and the checkpoints left in storage."""
         records = {path: self._record(path) for path in paths}
         ours = any(record and not record.adopted for record in records.values())
         if not ours:
             self._leave_adoptions(records)
         linked = {
-            link.parent / neighbour
-            for link, neighbour in self._links.items()
+            link.parent / target
+            for link, target in self._links.items()
             if link != self._run.latest_checkpoint
         }
         newest: CommitRecord | None = None
         left = {}
         for path in self._newest_first(records):
             record = records[path]
-            # Who knows how many are kept also knows which of those left are to go one day.
+            # `keep` in the newest record says which of the checkpoints left there to remove later.
             if newest and newest.keep and record and path not in linked and self._is_far(path):
                 left[path] = record
                 self._leave(path)
@@ -137,7 +135,7 @@ class _Restoring:
         return newest, left
 
     def _newest_first(self, records: Mapping[Path, CommitRecord | None]) -> list[Path]:
-        """The checkpoints in the order in which the library would load them."""
+        """The checkpoints in the order in which the library would try to load them."""
         target = link_target(self._run.latest_checkpoint)
 
         def age(path: Path) -> tuple[int, float]:
@@ -155,13 +153,13 @@ class _Restoring:
         return record.adopted if record is not None else commit_record(path) not in self._stored
 
     def _point_latest(self, path: Path, newest: CommitRecord | None) -> None:
-        """Lets `latest` be the checkpoint to go on from, if it is one."""
+        """Points `latest` to the checkpoint to resume from, if there is one."""
         if newest is not None and link_target(self._run.latest_checkpoint) != path.name:
             self._run.latest_checkpoint.unlink(missing_ok=True)
             self._run.latest_checkpoint.symlink_to(path.name)
 
     def _record(self, path: Path) -> CommitRecord | None:
-        """The record of a checkpoint that has the size it says; that of an adopted one as it is."""
+        """The record of a checkpoint if its size is right; an adopted one's in any case."""
         try:
             record = commit.read(path)
         except (CheckpointCorrupt, FileNotFoundError):
@@ -179,7 +177,7 @@ class _Restoring:
                 self._leave(path)
 
     def _is_whole(self, path: Path, record: CommitRecord, checksum: str | None) -> bool:
-        """Whether a fetched checkpoint is what its record says; set aside where it is not."""
+        """Whether a fetched checkpoint matches its record; renamed to `.corrupt` if not."""
         try:
             if checksum is None or not record.checksum.startswith("crc32:"):
                 commit.verify(path, self._check)
@@ -193,10 +191,10 @@ class _Restoring:
         return True
 
     def _fetch(self, path: Path, *, immutable: bool = False) -> str | None:
-        """Fetches a file; its CRC-32 where storage can tell.
+        """Fetches a file; returns its CRC-32 if storage knows it.
 
-        An `immutable` one may be a hard link to that in storage. Only what this library committed
-        is: another program may write its files anew in place.
+        An `immutable` file may be a hard link to the one in storage. Only what this library
+        committed is: another program may rewrite its files in place.
         """
         self._check()
         checksum = self._storage.get(
@@ -206,11 +204,11 @@ class _Restoring:
         return checksum
 
     def _drop(self, path: Path) -> None:
-        """Lets the first publication remove a file from storage: it is not here."""
+        """Makes the first publication remove a file, absent here, from storage."""
         self._files[path] = Version(0, self._stored[path].size, 0)
 
     def _leave(self, path: Path) -> None:
-        """Leaves a checkpoint in storage, its record too: a record alone would puzzle others."""
+        """Leaves a checkpoint and its record in storage: a record alone would mislead readers."""
         commit_record(path).unlink()
         del self._files[commit_record(path)]
 

@@ -1,4 +1,4 @@
-"""The directory of one attempt on a local disk: where the child writes, and what it starts from."""
+"""The scratch directory of an attempt on a local disk, where its child writes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jobs.model.record import is_job_id
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 
-# What lies in an attempt's directory beside its run.
+# The names in an attempt's directory besides its run.
 _NAMES = {"workspace", "output", "steps", "train.json", "adoptions"}
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """The places of an attempt's files below `base`."""
+    """The paths of an attempt's files below `base`."""
 
     base: Path
     job_id: str
@@ -29,12 +29,12 @@ class Scratch:
 
     @property
     def root(self) -> Path:
-        """All of them."""
+        """The directory of the attempt."""
         return self.base / self.job_id / str(self.attempt)
 
     @property
     def run(self) -> RunPaths:
-        """The run directory that the child sees, named as in storage: plots show its name."""
+        """The run directory of the child, named as in storage since plots show its name."""
         return RunPaths(self.root / self.job_id)
 
     @property
@@ -44,7 +44,7 @@ class Scratch:
 
     @property
     def output(self) -> Path:
-        """What the child prints, before its lines are marked."""
+        """The child's output, before its lines are marked."""
         return self.root / "output"
 
     @property
@@ -54,7 +54,7 @@ class Scratch:
 
     @property
     def adoptions(self) -> Path:
-        """Commit records of checkpoints that the child writes without."""
+        """Commit records of the checkpoints that the child writes without a record."""
         return self.root / "adoptions"
 
     @property
@@ -64,9 +64,9 @@ class Scratch:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """The empty directories, for as long as this process works in them; raises `OSError`.
+        """Empty directories, which are removed in the end; raises `OSError`.
 
-        They are locked meanwhile, so that nobody takes them for what a killed worker left.
+        They stay locked, so that no worker takes them for the leftovers of a killed one.
         """
         shutil.rmtree(self.root, ignore_errors=True)
         lock = _make_locked(self.root)
@@ -80,7 +80,7 @@ class Scratch:
             os.close(lock)
 
     def empty(self) -> None:
-        """Makes the directories anew; raises `OSError`."""
+        """Empties the directories; raises `OSError`."""
         for left in self.root.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         run = self.run
@@ -89,9 +89,9 @@ class Scratch:
 
 
 def _make_locked(root: Path) -> int:
-    """A descriptor that locks the directory `root`, made just now.
+    """Makes and locks the directory `root`; returns the descriptor of the lock.
 
-    Another worker that tidies up may remove it before it is locked; then it is made again.
+    Another worker's cleaner may remove it before it is locked; then it is made again.
     """
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -103,10 +103,10 @@ def _make_locked(root: Path) -> int:
             os.close(lock)
 
 
-def remove_left_behind(scratch_dir: Path) -> None:
+def remove_leftovers(scratch_dir: Path) -> None:
     """Removes the scratch directories of workers that were killed on this machine.
 
-    And nothing else that may lie there: the directory may be a whole disk with much on it.
+    It removes nothing else: the directory may be a whole disk with other files.
     """
     jobs = [path for path in scratch_dir.glob("*/") if is_job_id(path.name)]
     for root in (path for job in jobs for path in job.glob("*/")):
@@ -125,17 +125,17 @@ def remove_left_behind(scratch_dir: Path) -> None:
 
 
 def _is_ours(root: Path) -> bool:
-    """Whether a directory is that of an attempt, whole or as far as it was made or removed."""
+    """Whether a directory belongs to an attempt, even if it was only partly made or removed."""
     run = root.parent.name
     names = {path.name for path in root.iterdir()}
     return root.name.isdigit() and (run in names or names <= _NAMES)
 
 
 class ScratchCleaner:
-    """Removes what was left behind on this machine, again and again, in a thread of its own.
+    """Removes the leftovers of killed workers regularly, in a thread of its own.
 
-    Once at the start would not do: the training process of a killed worker may live for a moment
-    longer, while its guard or the machine stands still, and it makes its directories anew.
+    Once at the start is not enough: the training process of a killed worker may outlive it while
+    its guard or the machine is stopped, and makes its directories again.
     """
 
     def __init__(self, scratch_dir: Path, *, seconds: float) -> None:
@@ -144,22 +144,22 @@ class ScratchCleaner:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Removes at once what is there, and goes on."""
+        """Starts to remove leftovers, at once and then regularly."""
         threading.Thread(target=self._run, name="scratch-cleaner", daemon=True).start()
 
     def stop(self) -> None:
-        """Removes nothing more, but for what is being removed."""
+        """Ends the cleaning after the removal in progress."""
         self._stopping.set()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            remove_left_behind(self._scratch_dir)
+            remove_leftovers(self._scratch_dir)
             self._stopping.wait(self._seconds)
 
 
 @dataclass(frozen=True)
 class Version:
-    """What tells one content of a file from the next."""
+    """Distinguishes one content of a file from the next."""
 
     inode: int
     size: int
@@ -167,18 +167,18 @@ class Version:
 
     @classmethod
     def of(cls, path: Path) -> Version:
-        """The version that lies at `path` now; raises `FileNotFoundError`."""
+        """The version now at `path`; raises `FileNotFoundError`."""
         status = path.stat()
         return cls(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What an attempt starts from: its checkpoint's record, and all files as storage has them.
+    """The state that an attempt starts from: its checkpoint's record, and all files in storage.
 
-    Older checkpoints may have been left in storage: where they would lie here, and their records.
-    Checkpoints that were `adopted` are here without the records that storage has of them.
-    `last_step` is that of the last row of the metrics, which may be later than the checkpoint.
+    `left` has the checkpoints that stay in storage, by their path here, with their records. The
+    `adopted` checkpoints are here without the records that storage has of them. `last_step` is
+    that of the last metrics row, which may be later than the checkpoint.
     """
 
     checkpoint: commit.CommitRecord | None

@@ -20,7 +20,7 @@ from monitoring.storage.directory import FileStorage
 from worker.files.output import OutputLog, last_lines
 from worker.files.publish import Publisher
 from worker.files.restore import restore
-from worker.files.scratch import Scratch, ScratchCleaner, remove_left_behind
+from worker.files.scratch import Scratch, ScratchCleaner, remove_leftovers
 
 
 class Attempt:
@@ -444,12 +444,12 @@ def test_what_a_killed_worker_left_is_removed_and_what_a_live_one_holds_is_not(
     left, live = (Scratch(tmp_path / "scratch", "job-23456789", n) for n in (1, 2))
     left.run.checkpoints.mkdir(parents=True)
     with live.held():
-        remove_left_behind(tmp_path / "scratch")
+        remove_leftovers(tmp_path / "scratch")
         assert not left.root.exists()
         assert live.run.checkpoints.is_dir()
     assert not list((tmp_path / "scratch").iterdir())
     left.run.checkpoints.mkdir(parents=True)
-    remove_left_behind(tmp_path / "scratch")
+    remove_leftovers(tmp_path / "scratch")
     assert not list((tmp_path / "scratch").iterdir())
 
 
@@ -483,7 +483,7 @@ def test_nothing_else_is_removed_where_the_scratch_directory_is_a_whole_disk(
     left = Scratch(disk, "job-23456789", 1)
     left.run.checkpoints.mkdir(parents=True)
     left.output.write_text("hello")
-    remove_left_behind(disk)
+    remove_leftovers(disk)
     assert not left.root.parent.exists()
     assert all((disk / name).exists() for name in [*others, "empty"])
 
@@ -508,7 +508,7 @@ class Asleep:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         self._publisher = Publisher(
             attempt.storage, attempt.scratch, attempt.fence, attempt.restored,
-            absence=15.0, confirm=self._confirm, spoiled=self._take_time,
+            max_pause=15.0, confirm=self._confirm, invalid=self._take_time,
         )  # fmt: skip
 
     def _confirm(self, since: float) -> bool:
