@@ -88,11 +88,15 @@ def _corrupt(stored: Stored) -> list[StoredFile]:
 
 
 def _half(stored: Stored, job: Job) -> list[StoredFile]:
-    """Checkpoints without their record, in a run whose program keeps records."""
+    """Checkpoints of the built-in workload that have no commit record.
+
+    Those of another program stay: one without a record is a checkpoint if it is whole.
+    """
+    if job.spec.train is None:
+        return []
     keys = {file.key for file in stored.files}
     checkpoints = [file for file in stored.files if step_of(Path(file.key)) is not None]
-    half = [file for file in checkpoints if _record(file.key) not in keys]
-    return half if job.spec.train is not None or len(half) < len(checkpoints) else []
+    return [file for file in checkpoints if _record(file.key) not in keys]
 
 
 def _surplus(stored: Stored, job: Job) -> list[StoredFile]:

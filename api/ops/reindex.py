@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,16 +61,28 @@ def look(storage: Storage, run: str) -> Remains:
             record = decode(kept)
     numbers = [int(p.stem) for p in files if p.parent == paths.attempts and p.stem.isdigit()]
     receipts = {n: _read(storage, paths.attempt(n), Attempt) for n in numbers}
-    steps = [s for p in files if (s := step_of(p)) is not None and commit_record(p) in files]
+    accepted = _read(storage, paths.job, Accepted) if paths.job in files else None
     return Remains(
         run=run,
         changed_at=max((file.modified for file in files.values()), default=0.0),
         record=record,
-        accepted=_read(storage, paths.job, Accepted) if paths.job in files else None,
+        accepted=accepted,
         receipts={n: found for n, found in receipts.items() if found and found.number == n},
         fence=_fence(storage, run),
-        checkpoint_step=max(steps, default=None),
+        checkpoint_step=_checkpoint_step(files.keys(), accepted),
     )
+
+
+def _checkpoint_step(files: Set[Path], accepted: Accepted | None) -> int | None:
+    """The highest step of a run's checkpoints.
+
+    They have commit records, unless a program wrote them that is not the built-in workload.
+    """
+    steps = {path: step for path in files if (step := step_of(path)) is not None}
+    committed = [step for path, step in steps.items() if commit_record(path) in files]
+    if not committed and accepted is not None and accepted.spec.train is None:
+        committed = list(steps.values())
+    return max(committed, default=None)
 
 
 def _read(storage: Storage, path: Path, model: type[Model]) -> Model | None:
