@@ -251,11 +251,10 @@ def _noted_resumes(run: RunPaths) -> Iterator[Resume]:
 
 def _waves(model: Any) -> tuple[dict[str, Any], list[str]]:
     """Copies of a selection of the embedding's waves, still on their device; what is wrong."""
-    missing = "Model does not have an 'embedding' attribute with waves"
     while not hasattr(model, "embedding"):
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
         if inner is None:
-            return {}, [missing]
+            return {}, ["Model does not have 'embedding' attribute"]
         model = inner
     names = {"base": "base_freqs", "phi": "phases", "amplitudes": "harmonic_amps"}
     waves: dict[str, Any] = {}
@@ -266,7 +265,9 @@ def _waves(model: Any) -> tuple[dict[str, Any], list[str]]:
                 waves["stride"], waves[name] = _selection(attribute, table)
             except Exception as error:
                 problems.append(f"The model's {attribute} cannot be drawn: {error}")
-    return waves, problems if waves or problems else [missing]
+    if not waves and not problems:
+        problems = ["Model's 'embedding' does not have wave attributes"]
+    return waves, problems
 
 
 def _selection(attribute: str, table: Any) -> tuple[int, Any]:

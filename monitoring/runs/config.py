@@ -62,8 +62,15 @@ class ConfigTracker:
         return self._write(self.config_file, document)
 
     def load_config(self) -> dict[str, Any] | None:
-        """What `save_config` wrote; None where there is nothing. Raises ValueError if broken."""
-        return _read(self.config_file)
+        """Read `config.json`; None if there is none. Raises ValueError if it is broken.
+
+        `hardware` describes the GPU in any case, with None for what its writer left out.
+        """
+        config = _read(self.config_file)
+        if config is not None and isinstance(hardware := config.get("hardware"), dict):
+            for name in ("gpu_model", "gpu_count", "cuda_version"):
+                hardware.setdefault(name, None)
+        return config
 
     def save_results(
         self,

@@ -28,6 +28,8 @@ _COLUMNS = {
     "tokens_per_second": ("Speed (tok/s)", "{:,.0f}"),
 }
 _MISSING = "N/A"
+# As the specification's first implementation names them.
+_FIRST_NAMES = {"tokens_per_second": "speed_tokens_per_sec", "perplexity": "final_perplexity"}
 
 
 class ResultsParser:
@@ -84,6 +86,10 @@ class ResultsAggregator:
     def load_from_parser(self, parser: ResultsParser) -> None:
         """Add a parser's experiments."""
         self.experiments += parser.get_all_experiments()
+
+    def add_experiment(self, experiment: Mapping[str, Any]) -> None:
+        """Add one experiment, a dict as `ResultsParser` describes it."""
+        self.experiments.append(dict(experiment))
 
     def load_from_directory(self, directory: str | Path) -> None:
         """Add every finished run below a directory: one that has `results.json`."""
@@ -234,7 +240,7 @@ def _find(name: str, experiments: Sequence[Experiment]) -> Experiment | None:
 
 def _metric(experiment: Mapping[str, Any], metric: str) -> float | None:
     results = experiment["final_results"]
-    value = results.get(metric)
+    value = results.get(metric, results.get(_FIRST_NAMES.get(metric, metric)))
     if metric == "val_loss":  # the best one where it is known: last ones depend on when one stops
         value = results.get("best_val_loss", value)
     try:

@@ -90,7 +90,19 @@ def test_a_run_of_the_first_implementation_is_aggregated(tmp_path: Path) -> None
     (tmp_path / "results.json").write_text(json.dumps({"final_metrics": {"val_loss": 4.5}}))
     aggregator = ResultsAggregator()
     aggregator.load_from_directory(tmp_path)
-    assert "52.89M" in aggregator.generate_comparison_table()
+    results = {"val_loss": 4.25, "speed_tokens_per_sec": 3881.0}
+    aggregator.add_experiment({"name": "b", "config": {}, "final_results": results})
+    table = aggregator.generate_comparison_table()
+    assert "52.89M" in table
+    assert "3,881" in table
+    assert aggregator.generate_summary_statistics()["val_loss"]["mean"] == 4.375
+
+
+def test_a_configuration_of_the_first_implementation_has_a_gpu_or_none(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hardware": {"gpu_available": false}}')
+    config = ConfigTracker(str(tmp_path)).load_config()
+    assert config is not None
+    assert config["hardware"]["gpu_model"] is None
 
 
 def experiments(*names: str) -> ResultsAggregator:

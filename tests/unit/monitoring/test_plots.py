@@ -166,7 +166,8 @@ def test_a_model_without_waves_is_one_warning(
     assert viz.generate_model_plots(1, nn.Linear(2, 2)) == []
     assert viz.generate_model_plots(2, nn.Linear(2, 2)) == []
     [warning] = caplog.records
-    assert "does not have an 'embedding' attribute" in warning.getMessage()
+    said = "Model does not have 'embedding' attribute, skipping model plots"
+    assert warning.getMessage() == said, "as the specification has it"
 
 
 def test_a_wrapped_and_an_incomplete_model_give_the_plots_they_can(tmp_path: Path) -> None:
