@@ -26,7 +26,7 @@ class _Wire(BaseModel):
 class JobView(Job):
     """A job, with the fields that only the service can compute."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")
 
     queue_position: int | None = Field(
         None, description="Jobs of the pool ahead of this one; null unless it waits for a worker."
@@ -62,7 +62,8 @@ class MetricsPage(_Wire):
 
     rows: list[dict[str, Any]] = Field(
         description="Rows of metrics.jsonl: `step`, `timestamp` (seconds since the epoch) and "
-        "each metric by name."
+        "each metric by name. A number that is not finite is the text `NaN`, `Infinity` or "
+        "`-Infinity`."
     )
     cursor: str | None = Field(
         None, description="`cursor` of the next page; null before the first row."

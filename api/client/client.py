@@ -36,6 +36,7 @@ from jobs.model.record import Event, Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
+from monitoring.json_values import restored
 
 __all__ = ["ApiError", "Client", "Unreachable"]
 
@@ -173,7 +174,7 @@ class Client:
         query: dict[str, object] = {"after_step": after_step}
         while True:
             page = self._http.read(MetricsPage, "GET", path, query)
-            yield from page.rows
+            yield from map(restored, page.rows)
             if not page.rows or page.cursor is None:
                 return
             query = {"after_step": after_step, "cursor": page.cursor}

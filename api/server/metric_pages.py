@@ -6,7 +6,6 @@ begins with one read at that offset, however long the file is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from api.schemas import MetricsPage, MetricsQuery
+from monitoring.json_values import jsonable
+from monitoring.metrics.rows import decode
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
 
@@ -58,15 +59,18 @@ def page_of(storage: Storage, run: str, query: MetricsQuery) -> MetricsPage:
 
 
 def _rows(storage: Storage, key: str, offset: int) -> Iterator[_Row]:
-    """The rows from an offset on; other lines, which a user's program may write, are left out."""
+    """The rows from an offset on; other lines, which a user's program may write, are left out.
+
+    A number that is not finite becomes one of the texts "NaN", "Infinity" and "-Infinity", also
+    where the program wrote the bare word that JSON lacks.
+    """
     for position, line in _lines(storage, key, offset):
         try:
-            values = json.loads(line)
+            values = decode(line)
         except ValueError:
             continue
-        step = values.get("step") if isinstance(values, dict) else None
-        if isinstance(step, int) and abs(step) < _STEPS:
-            yield _Row(position, values)
+        if abs(values["step"]) < _STEPS:
+            yield _Row(position, jsonable(values))
 
 
 def _lines(storage: Storage, key: str, offset: int) -> Iterator[tuple[int, bytes]]:

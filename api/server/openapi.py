@@ -38,7 +38,8 @@ def describe_api(calls: Iterable[Call]) -> dict[str, Any]:
         "info": {
             "title": "Spectrain",
             "version": version("spectrain"),
-            "description": "Training jobs that come back finished.",
+            "description": "Training jobs that come back finished. JSON has no NaN and no "
+            "infinity: answers have the texts `NaN`, `Infinity` and `-Infinity` in their place.",
         },
         "paths": paths,
         "components": {

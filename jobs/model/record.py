@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
@@ -16,8 +17,19 @@ _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 _ID = re.compile(rf"[a-z0-9_-]{{1,63}}-[{_ALPHABET}]{{8}}")
 
 
+# JSON has no NaN and no infinity. Everywhere in the service they are the texts that the monitoring
+# library writes.
+NonFinite = Literal["NaN", "Infinity", "-Infinity"]
+Real = Annotated[
+    float,
+    WithJsonSchema(
+        {"anyOf": [{"type": "number"}, {"enum": [*get_args(NonFinite)]}]}, mode="serialization"
+    ),
+]
+
+
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class Measures(_Value):
@@ -97,8 +109,12 @@ class Progress(Measures):
 
     step: int | None = Field(None, description="Last completed step.")
     total_steps: int | None = Field(None, description="Steps of the whole run, if known.")
-    loss: float | None = Field(None, description="Loss of the newest row of metrics.")
-    tokens_per_second: float | None = Field(
+    loss: Real | None = Field(
+        None,
+        description="Loss of the newest row of metrics; the text `NaN`, `Infinity` or `-Infinity` "
+        "for a loss that is not finite.",
+    )
+    tokens_per_second: Real | None = Field(
         None, description="Throughput in the newest row of metrics, tokens per second."
     )
 
@@ -196,7 +212,7 @@ class Event(_Value):
     id: str = Field(description="Id of the event, in order: the id of its stream entry.")
     at: float = Field(description="Time of the event, seconds since the epoch.")
     type: str = Field(description="Kind of event: submitted, started, requested, requeued, …")
-    data: dict[str, str | int | float | None] = Field(
+    data: dict[str, str | int | Real | None] = Field(
         default_factory=dict, description="Details, by the kind of event."
     )
 

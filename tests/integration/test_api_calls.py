@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from redis import Redis
 from werkzeug.test import TestResponse
 
 from api.server.app import MAX_BODY_BYTES, create_app
-from jobs.model.record import Attempt
+from jobs.model.record import Attempt, Progress
 from jobs.model.states import Reason
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
@@ -541,6 +542,31 @@ def test_metrics_come_with_all_digits_and_without_the_half_written_row(
     assert [row["step"] for row in rest["rows"]] == [30]
 
 
+def test_a_loss_that_is_not_finite_has_one_form_in_every_answer(
+    http: FlaskClient, store: JobStore, job_id: str, run: Path
+) -> None:
+    words = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+    store.claim("default", "w1")
+    for word, value in words.items():
+        # As the monitoring library writes it, and as `json.dumps` does.
+        (run / "logs/metrics.jsonl").write_text(
+            f'{{"step": 1, "loss": "{word}"}}\n{{"step": 2, "loss": {word}, "deep": [{word}]}}\n'
+        )
+        store.renew(job_id, 1, Progress(loss=value, tokens_per_second=value))
+        answers = {
+            path: json.loads(http.get(path).data, parse_constant=pytest.fail)
+            for path in ("/v1/jobs", f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/metrics")
+        }
+        listed, shown, page = answers.values()
+        for progress in (listed["jobs"][0]["progress"], shown["progress"]):
+            assert (progress["loss"], progress["tokens_per_second"]) == (word, word)
+        assert [row["loss"] for row in page["rows"]] == [word, word]
+        assert page["rows"][1]["deep"] == [word]
+        job = store.get(job_id)
+        assert job.progress is not None
+        assert repr(job.progress.loss) == repr(value)
+
+
 def test_rows_that_are_none_and_values_that_json_lacks_do_no_harm(
     http: FlaskClient, job_id: str, run: Path
 ) -> None:
@@ -548,7 +574,7 @@ def test_rows_that_are_none_and_values_that_json_lacks_do_no_harm(
     (run / "logs/metrics.jsonl").write_text(text)
     answer = http.get(f"/v1/jobs/{job_id}/metrics")
     rows = json.loads(answer.data, parse_constant=pytest.fail)["rows"]
-    assert rows == [{"step": 1, "loss": None}, {"step": 2, "loss": "NaN"}]
+    assert rows == [{"step": 1, "loss": "NaN"}, {"step": 2, "loss": "NaN"}]
 
 
 def test_files_are_listed_and_fetched_whole_or_in_part(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import signal
 import subprocess
@@ -228,6 +229,19 @@ def test_metrics_are_read_to_the_end(client: Client, storage: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert list(client.metrics(job.id)) == rows
     assert list(client.metrics(job.id, after_step=2498)) == rows[2499:]
+
+
+def test_the_client_gives_numbers_that_are_not_finite_as_numbers(
+    client: Client, storage: Path
+) -> None:
+    job = client.submit(GOOD)
+    path = run_directory(storage, job.id) / "logs/metrics.jsonl"
+    path.write_text(
+        '{"step": 0, "loss": "NaN", "text": "\\\\NaN"}\n{"step": 1, "loss": -Infinity}\n'
+    )
+    first, second = client.metrics(job.id)
+    assert math.isnan(first["loss"])
+    assert (first["text"], second["loss"]) == ("NaN", -math.inf)
 
 
 def test_a_run_is_fetched_once_and_only_what_changed_again(

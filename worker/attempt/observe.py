@@ -86,7 +86,7 @@ class Observer:
         loss, speed = row.get("loss"), row.get("tokens_per_sec")
         if isinstance(loss, float | int):
             self._diverged = self._diverged or not math.isfinite(loss)
-            self._loss = float(loss) if math.isfinite(loss) else None
+            self._loss = float(loss)
         if isinstance(speed, float | int) and math.isfinite(speed):
             self._tokens_per_second = float(speed)
 
