@@ -12,6 +12,7 @@ from pathlib import Path
 from monitoring import create_experiment_directory, generate_experiment_id
 from spectral_gpt.config import TrainConfig
 from spectral_gpt.errors import ConfigError, WorkloadError
+from workload.json_text import repeated_keys
 
 REFUSED, INTERRUPTED = 2, 128 + 2
 
@@ -45,11 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_config(path: Path) -> TrainConfig:
     """The config in a JSON file. Raises ConfigError."""
     try:
-        return TrainConfig.from_dict(json.loads(path.read_bytes()))
+        text = path.read_bytes()
+        data, repeated = json.loads(text), repeated_keys(text)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no JSON: {error}") from error
+    if repeated:
+        raise ConfigError("\n  ".join(map(str, repeated)))
+    return TrainConfig.from_dict(data)
 
 
 def new_run_dir(config: TrainConfig) -> Path:

@@ -16,7 +16,8 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from api.schemas import Query
 from api.server.problems import InvalidInputError
-from api.validation import field_errors
+from api.validation import field_errors, wire_errors
+from workload.json_text import repeated_keys
 
 View = Callable[..., BaseModel | Response]
 
@@ -146,6 +147,8 @@ def parse_body(model: type[BaseModel]) -> BaseModel:
         from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from None
+    if repeated := repeated_keys(text):
+        raise InvalidInputError(wire_errors(repeated))
     try:
         return model.model_validate_json(text)
     except ValidationError as error:

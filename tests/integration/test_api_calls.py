@@ -168,6 +168,33 @@ def test_a_wrong_specification_is_refused_by_field_and_leaves_nothing(
     assert nothing_left(settings, redis_url)
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('{"name": "a", "name": "b", "train": {}}', ["name"]),
+        ('{"name": "a", "train": {"steps": 1, "steps": 1}}', ["train.steps"]),
+        ('{"name": "a", "command": ["x"], "env": {"A": "1", "A": "2", "A": "3"}}', ["env.A"]),
+        ('[{"a": 1, "a": 2}, {"b": [{"c": 1, "c": 1}], "d": 1, "d": 1}]',
+         ["[0].a", "[1].b[0].c", "[1].d"]),
+        (r'{"name": "a", "n\u0061me": "b", "train": {}}', ["name"]),
+    ],
+)  # fmt: skip
+def test_a_key_that_comes_twice_is_refused_at_any_depth(
+    http: FlaskClient, settings: Settings, redis_url: str, text: str, fields: list[str]
+) -> None:
+    answer = http.post("/v1/jobs", data=text, content_type="application/json")
+    errors = problem(answer, 422)["errors"]
+    assert sorted(error["field"] for error in errors) == sorted(fields)
+    assert all(error["allowed"] == "one value" for error in errors)
+    assert nothing_left(settings, redis_url)
+
+
+def test_a_change_that_names_a_limit_twice_is_refused(http: FlaskClient, job_id: str) -> None:
+    text = '{"limits": {"run_seconds": 5, "run_seconds": null}}'
+    answer = http.patch(f"/v1/jobs/{job_id}", data=text, content_type="application/json")
+    assert [e["field"] for e in problem(answer, 422)["errors"]] == ["limits.run_seconds"]
+
+
 def test_a_number_that_no_record_could_hold_is_refused(
     http: FlaskClient, settings: Settings, redis_url: str
 ) -> None:

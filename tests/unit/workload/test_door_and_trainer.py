@@ -144,3 +144,9 @@ def test_the_config_file_of_a_person_is_read_like_that_of_a_job(tmp_path: Path) 
     file.write_text('{"optimizer": {"betas": [0.9, 1.0]}}')
     with pytest.raises(ConfigError, match=r"^optimizer.betas\[1\]: given 1.0, allowed: less"):
         read_config(file)
+    file.write_text('{"model": {"tied": true, "tied": false}}')
+    with pytest.raises(ConfigError, match=r"^model.tied: given 2 values, allowed: one value$"):
+        read_config(file)
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="is no JSON"):
+        read_config(file)
