@@ -18,6 +18,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+# Beyond these a number has no sense, and sums of times and steps lose digits.
+MAX_SECONDS = 315_360_000.0  # ten years
+MAX_STEPS = 1_000_000_000
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+
+
 class ModelConfig(Strict):
     """The language model."""
 
@@ -65,7 +72,7 @@ class OptimizerConfig(Strict):
         1e-3, gt=0, le=100, description="Peak learning rate, reached when the warm-up ends."
     )
     weight_decay: float = Field(
-        0.1, ge=0, description="Decoupled weight decay; applies to matrices alone."
+        0.1, ge=0, le=100, description="Decoupled weight decay; applies to matrices alone."
     )
     betas: tuple[Beta, Beta] = Field(
         (0.9, 0.95),
@@ -73,10 +80,16 @@ class OptimizerConfig(Strict):
         description="Decay rates of the running means of the gradient and of its square.",
     )
     grad_clip: float = Field(
-        1.0, ge=0, description="Largest norm of the gradient; longer ones are scaled. 0: no limit."
+        1.0,
+        ge=0,
+        le=1e9,
+        description="Largest norm of the gradient; longer ones are scaled. 0: no limit.",
     )
     warmup_steps: int = Field(
-        100, ge=0, description="Steps over which the learning rate rises linearly to `lr`."
+        100,
+        ge=0,
+        le=MAX_STEPS,
+        description="Steps over which the learning rate rises linearly to `lr`.",
     )
     min_lr_ratio: float = Field(
         0.1, ge=0, le=1, description="Learning rate of the last step, as a share of `lr`."
@@ -87,6 +100,7 @@ class OptimizerConfig(Strict):
     resonance_warmup: int = Field(
         500,
         ge=0,
+        le=MAX_STEPS,
         description="Steps over which the filter reaches `strength`; read by `name: rgd` alone.",
     )
 
@@ -99,7 +113,7 @@ class LossConfig(Strict):
         description="`ce`: cross-entropy. `qfe`: cross-entropy plus the weighted coherence term.",
     )
     coherence_weight: float = Field(
-        0.05, ge=0, description="Weight of the coherence term; read by `name: qfe` alone."
+        0.05, ge=0, le=1e6, description="Weight of the coherence term; read by `name: qfe` alone."
     )
 
 
@@ -134,11 +148,11 @@ class DatasetConfig(Strict):
 class CheckpointConfig(Strict):
     """When the built-in workload saves a checkpoint, and how many a run keeps."""
 
-    every_steps: int | None = Field(
-        500, ge=1, description="Steps between two checkpoints; null: not by steps."
+    every_steps: Steps | None = Field(
+        500, description="Steps between two checkpoints; null: not by steps."
     )
-    every_seconds: float | None = Field(
-        300.0, gt=0, description="Time between two checkpoints, seconds; null: not by time."
+    every_seconds: Seconds | None = Field(
+        300.0, description="Time between two checkpoints, seconds; null: not by time."
     )
     keep_last: int = Field(
         3, ge=1, le=1000, description="Checkpoints that a run keeps; older ones are removed."
@@ -154,9 +168,7 @@ class TrainSpec(Strict):
     )
     loss: LossConfig = Field(LossConfig(), description="The loss.")
     dataset: DatasetConfig = Field(DatasetConfig(), description="The training text.")
-    steps: int = Field(
-        2000, ge=1, le=1_000_000_000, description="Optimizer steps of the whole run."
-    )
+    steps: Steps = Field(2000, description="Optimizer steps of the whole run.")
     batch_size: int = Field(
         16, ge=1, le=1_048_576, description="Sequences of `block_size` tokens per forward pass."
     )
@@ -169,12 +181,15 @@ class TrainSpec(Strict):
         lt=2**63,
         description="Seed of the weights, batches, dropout and samples.",
     )
-    log_every: int = Field(10, ge=1, description="Steps between two rows of metrics.")
-    eval_every: int = Field(250, ge=1, description="Steps between two evaluations.")
-    eval_batches: int = Field(8, ge=1, description="Batches of held-out text per evaluation.")
+    log_every: Steps = Field(10, description="Steps between two rows of metrics.")
+    eval_every: Steps = Field(250, description="Steps between two evaluations.")
+    eval_batches: int = Field(
+        8, ge=1, le=1_000_000, description="Batches of held-out text per evaluation."
+    )
     plot_every: int = Field(
         500,
         ge=0,
+        le=MAX_STEPS,
         description="Steps between two updates of the plots. 0: no plots, not even at the end.",
     )
     sample_tokens: int = Field(

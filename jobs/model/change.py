@@ -7,17 +7,17 @@ from typing import Any
 from pydantic import Field
 
 from jobs.model.spec import JobSpec, LabelValue, Limits, Name
-from workload.settings import Strict
+from workload.settings import Seconds, Strict
 
 
 class LimitsChange(Strict):
     """New limits; one that is left out stays, null removes one."""
 
-    run_seconds: float | None = Field(
-        None, gt=0, description="Longest run time of all attempts together, seconds."
+    run_seconds: Seconds | None = Field(
+        None, description="Longest run time of all attempts together, seconds."
     )
-    stall_seconds: float | None = Field(
-        None, gt=0, description="Longest time without a new step, seconds."
+    stall_seconds: Seconds | None = Field(
+        None, description="Longest time without a new step, seconds."
     )
     stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss fails the job.")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from workload.settings import CheckpointConfig, Strict, TrainSpec
+from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
@@ -28,14 +28,12 @@ class Resources(Strict):
 class Limits(Strict):
     """When the service ends an attempt by itself."""
 
-    run_seconds: float | None = Field(
+    run_seconds: Seconds | None = Field(
         None,
-        gt=0,
         description="Longest run time of all attempts together, seconds; null: no limit.",
     )
-    stall_seconds: float | None = Field(
+    stall_seconds: Seconds | None = Field(
         1800.0,
-        gt=0,
         description="Longest time without a new step, seconds, from the first step on; "
         "null: no limit.",
     )

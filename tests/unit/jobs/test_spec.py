@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-from pydantic import ValidationError
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from jobs.model.change import JobChange
 from jobs.model.record import new_job_id
 from jobs.model.spec import JobSpec
 
@@ -41,3 +45,37 @@ def test_ids_say_whose_they_are_and_differ() -> None:
     ids = {new_job_id("wave") for _ in range(1000)}
     assert len(ids) == 1000
     assert all(job_id.startswith("wave-") for job_id in ids)
+
+
+def numbers_in(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number of a JSON schema with its path."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from numbers_in(item, path)
+    elif isinstance(schema, dict):
+        if schema.get("type") in ("integer", "number"):
+            yield path, schema
+        for name, item in schema.items():
+            yield from numbers_in(item, f"{path}.{name}")
+
+
+@pytest.mark.parametrize("model", [JobSpec, JobChange])
+def test_every_number_has_a_floor_and_a_ceiling(model: type[BaseModel]) -> None:
+    found = dict(numbers_in(model.model_json_schema()))
+    assert len(found) > 2
+    floor, ceiling = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
+    assert [p for p, n in found.items() if not (floor & n.keys() and ceiling & n.keys())] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"limits": {"run_seconds": 1e308}},
+        {"limits": {"stall_seconds": 1e12}},
+        {"checkpoint": {"every_steps": 2**63}},
+        {"checkpoint": {"every_seconds": 1e300}},
+    ],
+)
+def test_numbers_without_a_sense_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to"):
+        JobSpec.model_validate({"name": "a", "command": ["true"], **change})
