@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 
@@ -66,6 +66,15 @@ class Retry(Strict):
 
 class JobSpec(Strict):
     """A training job: the built-in workload (`train`) or your own program (`command`)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["train"], "properties": {"train": {"type": "object"}}},
+                {"required": ["command"], "properties": {"command": {"type": "array"}}},
+            ]
+        }
+    )
 
     name: Name = Field(
         description="Name of the job and first part of its id: 1 to 63 of a-z, 0-9, - and _."

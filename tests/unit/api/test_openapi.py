@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import ValidationError
 
 from api.server.app import create_app
+from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 
 
@@ -82,6 +86,41 @@ def test_every_field_that_holds_a_time_or_a_size_names_its_unit(
         for name, field in schema.get("properties", {}).items():
             unit = next((unit for end, unit in units.items() if name.endswith(end)), "")
             assert unit in field.get("description", ""), f"{model}.{name}"
+
+
+def test_the_description_is_valid_openapi(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    _, description = app_and_description
+    assert description["openapi"] == "3.1.0"
+    OpenAPIV31SpecValidator(description).validate()
+
+
+@pytest.mark.parametrize(
+    ("work", "valid"),
+    [
+        ({"train": {}}, True),
+        ({"command": ["true"]}, True),
+        ({"train": None, "command": ["true"]}, True),
+        ({"train": {}, "command": ["true"]}, False),
+        ({"train": None, "command": None}, False),
+        ({}, False),
+    ],
+)
+def test_the_schema_of_a_job_wants_exactly_one_of_train_and_command(
+    app_and_description: tuple[Any, dict[str, Any]], work: dict[str, Any], valid: bool
+) -> None:
+    _, description = app_and_description
+    schema = {**description, "$ref": "#/components/schemas/JobSpec"}
+    job = {"name": "a", **work}
+    assert Draft202012Validator(schema).is_valid(job) == valid
+    try:
+        given = JobSpec.model_validate_json(json.dumps(job))
+    except ValidationError:
+        assert not valid
+    else:
+        answered = json.loads(given.model_dump_json())
+        assert Draft202012Validator(schema).is_valid(answered), "as answers have it"
 
 
 def test_errors_are_described_as_problems(
