@@ -1,7 +1,8 @@
-"""What several files share: an S3 server, and a fork server of training processes."""
+"""What several files share: an S3 server, a fork server of training processes, and the HTTP calls."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -18,11 +19,15 @@ import botocore.session
 import httpx
 import pytest
 from botocore.loaders import create_loader
+from flask import Flask
+from flask.testing import FlaskClient
 
 from api.local.redis_server import RedisConfig, find_redis_server, free_port
+from api.server.app import create_app
 from bench.system.store import BUCKET, KEYS, s3_store
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
+from tests.integration.http_calls import MakeApp, submitted
 from tests.integration.one_worker import Bench, OwnRedis
 from worker.launch.child import Child, Start
 from worker.launch.fork_client import ForkServerClient
@@ -183,3 +188,40 @@ def own_redis(tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[OwnRed
     for process in running:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def make_app() -> Iterator[MakeApp]:
+    """Makes applications whose connections are closed after the test."""
+    made: list[Flask] = []
+
+    def make(settings: Settings) -> Flask:
+        made.append(create_app(settings))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.extensions["spectrain"].close()
+
+
+@pytest.fixture
+def http(settings: Settings, make_app: MakeApp) -> FlaskClient:
+    return make_app(settings).test_client()
+
+
+@pytest.fixture
+def job_id(http: FlaskClient) -> str:
+    return str(submitted(http)["id"])
+
+
+@pytest.fixture
+def run(settings: Settings, job_id: str) -> Path:
+    """The job's run directory, as its worker left it."""
+    root = Path(settings.storage_url.removeprefix("file://")) / job_id
+    (root / "logs").mkdir(parents=True)
+    (root / "logs/output.log").write_bytes("one\ntwo ∿\nthree\n".encode())
+    rows = [{"step": step, "loss": 1 / 3 + step} for step in range(0, 50, 10)]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 50, "lo'
+    (root / "logs/metrics.jsonl").write_text(text)
+    (root / "results.json").write_text('{"loss": 1.0}')
+    return root
