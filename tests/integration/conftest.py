@@ -1,4 +1,4 @@
-"""What several files share: an S3 server, a fork server of training processes, and the HTTP calls."""
+"""What several files share: an S3 server, a fork server, and fixtures of the HTTP calls."""
 
 from __future__ import annotations
 
