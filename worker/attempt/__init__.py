@@ -1,1 +1,1 @@
-"""One attempt: from the claim to its end, with its lease, its limits and its receipt."""
+"""One attempt: from the claim to its end, with its lease, limits and receipt."""

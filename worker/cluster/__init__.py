@@ -1,1 +1,1 @@
-"""The worker in its cluster: registered, asked to leave, weighed for scale-down."""
+"""The worker in its cluster: its registration, its requests, and its pod's deletion cost."""
