@@ -1,6 +1,6 @@
-"""What must be right for a process of the service to work, and what to change where it is not.
+"""Checks of Redis, the clocks and storage; each problem says what to change.
 
-Asked at the start of a worker, by `/readyz` and by `spectrain doctor`.
+Workers run them at their start, the API for `/readyz`, and operators with `spectrain doctor`.
 """
 
 from __future__ import annotations
@@ -30,37 +30,38 @@ from jobs.store.keys import Keys
 
 log = logging.getLogger(__name__)
 
-# Processes that said so long ago (seconds) or less that they are there, and wrote a probe, are.
-_THERE_SECONDS = 300.0
-_LOOKED_AT = 3
+# A process counts as running for so long after its last report, seconds.
+_FRESH_SECONDS = 300.0
+# The number of other processes whose probes a check looks for.
+_OTHERS = 3
 
 
 class Probe(Protocol):
-    """A file in storage that each process writes: `monitoring.storage.probe.StorageProbe`.
+    """A file that each process writes to storage: `monitoring.storage.probe.StorageProbe`.
 
-    Its methods raise an exception whose text says what to change.
+    Its methods raise exceptions whose messages say what to change.
     """
 
     def write(self, name: str) -> float:
-        """Stores it; when that was by the store's clock."""
+        """Writes the probe of a process; returns the time by the clock of storage."""
 
     def sees(self, name: str) -> bool:
-        """Whether that of another process is there."""
+        """Whether storage has the probe of another process."""
 
     def remove(self, name: str) -> None:
-        """Removes one."""
+        """Removes the probe of a process."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look found: `problem` says what to change, '' where all is well."""
+    """The result of one check: `problem` says what to change, '' for none."""
 
     part: str
     problem: str = ""
 
 
 class Checks:
-    """Looks at Redis, the clocks and storage; `clock` is that of this machine."""
+    """Checks Redis, the clocks and storage; `clock` is the clock of this machine."""
 
     def __init__(
         self,
@@ -78,10 +79,10 @@ class Checks:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     def run(self) -> list[Finding]:
-        """One finding a part; those of storage also while Redis is away."""
+        """One finding per part; storage is checked also while Redis is unreachable."""
         ahead_of_storage, storage = self._of_storage()
-        # Only then is it told of: whoever reads that name looks for the file.
-        ahead, redis = self._of_redis(tell=not storage)
+        # Reported only with a probe in storage: other processes look for it there.
+        ahead, redis = self._of_redis(report=not storage)
         clock = self._of_clock(ahead, "that of Redis")
         found = [Finding("redis", redis), Finding("clock", clock), Finding("storage", storage)]
         if not storage:
@@ -91,21 +92,21 @@ class Checks:
             found.append(Finding("shared storage", self._of_others()))
         return found
 
-    def tell(self) -> None:
-        """Says again that this process is there; nothing happens while Redis is away."""
+    def report(self) -> None:
+        """Renews the report that this process is running; does nothing while Redis is away."""
         with contextlib.suppress(RedisError):
             self._redis.zadd(self._key, {self.name: redis_time(self._redis)}, xx=True)
 
     def leave(self) -> None:
-        """Takes this process's probe away; nothing happens where that cannot be done."""
-        with contextlib.suppress(Exception):  # others remove it, in time
+        """Removes the probe of this process, if possible."""
+        with contextlib.suppress(Exception):  # other processes remove an old probe
             self._redis.zrem(self._key, self.name)
             self._probe.remove(self.name)
 
     # -- one part each ------------------------------------------------------------------------
 
-    def _of_redis(self, *, tell: bool) -> tuple[float, str]:
-        """How far this clock is ahead of that of Redis, and what is wrong with Redis."""
+    def _of_redis(self, *, report: bool) -> tuple[float, str]:
+        """Seconds by which this clock is ahead of that of Redis, and the problem of Redis."""
         pool = self._redis.connection_pool.connection_kwargs
         where = pool.get("path") or f"{pool.get('host')}:{pool.get('port')}"
         try:
@@ -113,20 +114,20 @@ class Checks:
             now = redis_time(self._redis)
             ahead = _ahead(before, now, self._clock())
             memory = self._redis.info("memory")
-            # Also where there is nothing to tell: it must take writes.
-            self._redis.zadd(self._key, {self.name: now}, xx=not tell)
+            # Also without anything to report: Redis must accept writes.
+            self._redis.zadd(self._key, {self.name: now}, xx=not report)
         except RedisError as error:
-            return 0.0, redis_in_words(error, where)
+            return 0.0, explain_redis_error(error, where)
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and memory.get("maxmemory", 0):
             return ahead, (
-                f"Redis at {where} may throw records away (maxmemory-policy {policy}): "
+                f"Redis at {where} may evict records (maxmemory-policy {policy}): "
                 "set it to noeviction"
             )
         return ahead, ""
 
     def _of_clock(self, ahead: float, whose: str) -> str:
-        """What is wrong with a clock: leases and signs of life are compared between them."""
+        """The problem of a clock; leases and signs of life are compared across clocks."""
         if abs(ahead) <= max(5.0, self._settings.lease_seconds):
             return ""
         return (
@@ -135,7 +136,7 @@ class Checks:
         )
 
     def _of_storage(self) -> tuple[float, str]:
-        """How far this clock is ahead of that of storage, and what is wrong with storage."""
+        """Seconds by which this clock is ahead of that of storage, and the problem of storage."""
         before = self._clock()
         try:
             modified = self._probe.write(self.name)
@@ -144,32 +145,32 @@ class Checks:
         return _ahead(before, modified, self._clock()), ""
 
     def _of_others(self) -> str:
-        """What is wrong where processes write to different volumes under one name."""
+        """The problem of processes that write to different volumes under one URL."""
         try:
             now = redis_time(self._redis)
-            for gone in self._redis.zrangebyscore(self._key, "-inf", now - 5 * _THERE_SECONDS):
+            for gone in self._redis.zrangebyscore(self._key, "-inf", now - 5 * _FRESH_SECONDS):
                 self._probe.remove(gone)
                 self._redis.zrem(self._key, gone)
-            there = self._redis.zrevrangebyscore(self._key, "+inf", now - _THERE_SECONDS)
-            others = [name for name in there if name != self.name][:_LOOKED_AT]
+            there = self._redis.zrevrangebyscore(self._key, "+inf", now - _FRESH_SECONDS)
+            others = [name for name in there if name != self.name][:_OTHERS]
             hidden = [name for name in others if not self._probe.sees(name)]
         except Exception as error:
             return str(error) or repr(error)
         if not hidden:
             return ""
         return (
-            f"process {hidden[0]} writes to {self._settings.storage_url} as well, and what it "
-            "writes is not here: they have different volumes under that name. All must mount the "
-            "same one: on Kubernetes a claim with ReadWriteMany, else one machine, or S3"
+            f"process {hidden[0]} writes to {self._settings.storage_url} too, but its files are "
+            "not visible here: the two processes use different volumes. All must mount the same "
+            "one: on Kubernetes a claim with ReadWriteMany, else one machine, or S3"
         )
 
 
 def _ahead(before: float, other: float, after: float) -> float:
-    """How far a clock is ahead of another that was read between two of its own readings."""
+    """Seconds by which a clock is ahead of another one, read between `before` and `after`."""
     return before - other if other < before else min(0.0, after - other)
 
 
-def redis_in_words(error: RedisError, where: str) -> str:
+def explain_redis_error(error: RedisError, where: str) -> str:
     """What is wrong with a Redis, and what to change."""
     text = str(error)
     if isinstance(error, (AuthenticationError, NoPermissionError)) or "NOAUTH" in text:
@@ -187,45 +188,46 @@ def redis_in_words(error: RedisError, where: str) -> str:
 
 
 class StartupChecks:
-    """The checks at the start of a process, in a thread of its own until all is well.
+    """The checks at the start of a process, repeated in a thread until all pass.
 
-    `verdict` is what is wrong, and `on_change` is called with each new one. Once all was well, what
-    fails is away for a while, and each part waits for its own: nothing is looked at any more.
+    `verdict` holds the problems, and each change of it calls `on_change`. After all checks passed
+    once they are not repeated: a later failure is an outage, which each part of the process waits
+    out by itself.
     """
 
-    _SOON, _NOW_AND_THEN = 5.0, _THERE_SECONDS / 3
+    _RETRY_SECONDS, _REPORT_SECONDS = 5.0, _FRESH_SECONDS / 3
 
     def __init__(self, checks: Checks, on_change: Callable[[], None]) -> None:
         self._checks = checks
         self._on_change = on_change
         self._stop = threading.Event()
-        self._looked = threading.Event()
+        self._checked = threading.Event()
         self.verdict = "its storage has not answered yet"
 
     def start(self, patience: float = 2.0) -> None:
-        """Begins; returns with the first verdict, or after so many seconds without one."""
+        """Starts the checks; waits for the first verdict, at most `patience` seconds."""
         threading.Thread(target=self._run, name="checks", daemon=True).start()
-        self._looked.wait(patience)
+        self._checked.wait(patience)
 
     def stop(self) -> None:
-        """Ends it, and takes the probe away."""
+        """Stops the checks and removes the probe."""
         self._stop.set()
         self._checks.leave()
 
     def _run(self) -> None:
         while self.verdict and not self._stop.is_set():
-            before, self.verdict = self.verdict, self._look()
-            self._looked.set()
+            before, self.verdict = self.verdict, self._check()
+            self._checked.set()
             if self.verdict != before:
                 self._on_change()
             if self.verdict:
-                self._stop.wait(self._SOON)
-        while not self._stop.wait(self._NOW_AND_THEN):
-            self._checks.tell()
+                self._stop.wait(self._RETRY_SECONDS)
+        while not self._stop.wait(self._REPORT_SECONDS):
+            self._checks.report()
 
-    def _look(self) -> str:
+    def _check(self) -> str:
         try:
             return "; ".join(found.problem for found in self._checks.run() if found.problem)
-        except Exception as error:  # whatever it is, it is looked at again
-            log.exception("the checks of the start failed")
+        except Exception as error:  # the next round checks again
+            log.exception("the startup checks failed")
             return f"its checks failed: {error!r}"

@@ -1,12 +1,12 @@
-"""What can go wrong with a job, in sentences for the person who submitted it."""
+"""Errors of the service, with messages for the person who submitted the job."""
 
 from __future__ import annotations
 
 import redis.exceptions
 
-# What a call to the store raises while Redis is away, restarting or loading its file, and while it
-# refuses (MISCONF for a full disk, OOM, READONLY in a failover, BUSY). What a script raises has no
-# class of its own.
+# What a call to the store raises while Redis is unreachable, restarting or loading its file, and
+# while it refuses commands (MISCONF for a full disk, OOM, READONLY in a failover, BUSY). An error
+# within a script has no class of its own.
 STORE_AWAY = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
@@ -15,11 +15,11 @@ STORE_AWAY = (
 
 
 class SpectrainError(Exception):
-    """Base of everything that Spectrain raises on purpose."""
+    """Base class of the errors that Spectrain raises."""
 
 
 class JobNotFoundError(SpectrainError):
-    """There is no job of that id."""
+    """No job has that id."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"There is no job {job_id!r}.")
@@ -27,7 +27,7 @@ class JobNotFoundError(SpectrainError):
 
 
 class WorkerNotFoundError(SpectrainError):
-    """No worker of that name is in the register."""
+    """No worker of that name is registered."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no worker {name!r}.")
@@ -35,7 +35,7 @@ class WorkerNotFoundError(SpectrainError):
 
 
 class ClaimRefusedError(SpectrainError):
-    """The worker takes no further job, says the register."""
+    """The worker is draining or unhealthy, so it may not claim a job."""
 
     def __init__(self, worker: str, state: str) -> None:
         super().__init__(f"Worker {worker} takes no further job: it is {state}.")
@@ -43,7 +43,7 @@ class ClaimRefusedError(SpectrainError):
 
 
 class IllegalMoveError(SpectrainError):
-    """The job's state forbids what was asked."""
+    """The state of the job forbids the call."""
 
     def __init__(self, job_id: str, action: str, state: str, detail: str = "") -> None:
         verb = "has" if state in {"succeeded", "failed"} else "is"
@@ -54,7 +54,7 @@ class IllegalMoveError(SpectrainError):
 
 
 class StaleAttemptError(SpectrainError):
-    """The attempt that wrote is not the job's current one; nothing was written."""
+    """A newer attempt exists, so the write was refused."""
 
     def __init__(self, job_id: str, attempt: int) -> None:
         super().__init__(f"Attempt {attempt} of job {job_id} has been overtaken.")
@@ -63,10 +63,10 @@ class StaleAttemptError(SpectrainError):
 
 
 class RecordGoneError(StaleAttemptError):
-    """Redis has no record of the job: it was deleted, or Redis has lost its memory.
+    """Redis has no record of the job: the job was deleted, or Redis was reset.
 
-    `memory` names the one that Redis has now, '' for none: another than before, and all that it
-    held is gone.
+    `epoch` identifies the data that Redis has now, '' for none. Another epoch than before means
+    that Redis was reset.
     """
 
     def __init__(self, job_id: str, attempt: int, epoch: str) -> None:
@@ -75,16 +75,16 @@ class RecordGoneError(StaleAttemptError):
 
 
 class ForgottenError(SpectrainError):
-    """Redis has lost the record of a running job; storage has what brings it back."""
+    """Redis was reset and has no record of a running job; storage has a copy."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"it has lost its memory, with the record of job {job_id}: run `spectrain reindex`"
+            f"Redis has no record of job {job_id} (was it reset?): run `spectrain reindex`"
         )
 
 
 class IdempotencyConflictError(SpectrainError):
-    """The same Idempotency-Key came with another specification."""
+    """The Idempotency-Key was used before, with another specification."""
 
     def __init__(self, key: str, job_id: str) -> None:
         super().__init__(

@@ -1,7 +1,7 @@
-"""Celery messages: a message wakes a pool, and the claim decides which job runs.
+"""Celery messages: a message wakes a worker of a pool, and the claim decides which job runs.
 
-So a message that is lost, doubled or old does no harm: a claim that finds nothing drops it, and
-`jobs.reaper.reaper` sends again what waits without one.
+A lost, duplicate or late message does no harm. A claim that finds no job drops the message, and
+`jobs.reaper.reaper` sends messages again for jobs that wait without one.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from jobs.store.jobs import JobStore
 from jobs.store.keys import Keys
 
 TASK = "spectrain.run"
-_SWEPT = 200
+_SWEEP_LIMIT = 200
 
 
 def celery_app(settings: Settings) -> Celery:
-    """The Celery application, for those who send and for the worker."""
+    """The Celery application, for senders and for the worker."""
     app = Celery("spectrain", broker=settings.redis_address, set_as_current=False)
     app.conf.update(
-        # A late acknowledgement is restored, and so runs twice, after any reconnect.
+        # With late acknowledgement a message is restored, and runs twice, after any reconnect.
         task_acks_late=False,
-        # A busy worker leaves the next message where an idle one can take it.
+        # A busy worker must not hold a message that an idle one could take.
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
         worker_concurrency=1,
@@ -36,13 +36,13 @@ def celery_app(settings: Settings) -> Celery:
         task_default_queue=queue_name(settings, settings.pool),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Redis refuses in a failover, or while its disk is full: that passes, too.
+        # Redis refuses commands in a failover or while its disk is full, which passes.
         broker_channel_error_retry=True,
         broker_transport_options={
             "socket_connect_timeout": 5,
             "socket_timeout": 10,
             "socket_keepalive": True,
-            # A connection that is dead without a word is noticed in some ten seconds.
+            # Detects a dead connection in about ten seconds.
             "health_check_interval": 5,
         },
     )
@@ -55,7 +55,7 @@ def queue_name(settings: Settings, pool: str) -> str:
 
 
 class Messenger:
-    """Sends what the outbox holds."""
+    """Sends the messages in the outbox."""
 
     def __init__(self, settings: Settings, store: JobStore) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class Messenger:
         self._app = celery_app(settings)
 
     def announce(self, pool: str, job_id: str) -> None:
-        """Wakes a worker of the pool; what fails here is sent by the reaper a moment later."""
+        """Sends a message to the pool; the reaper repeats it soon if this call fails."""
         now = self._store.now()
         self._app.send_task(
             TASK, args=[job_id], queue=queue_name(self._settings, pool), ignore_result=True
@@ -76,22 +76,22 @@ class Messenger:
         self._app.close()
 
     def flush(self, now: float) -> int:
-        """Sends every message that is due by `now`; returns how many."""
+        """Sends every message that is due at `now`; returns how many."""
         due = self._store.queues.due_messages(now)
         for pool, job_id in due:
             self.announce(pool, job_id)
         return len(due)
 
     def sweep(self) -> int:
-        """Sends again for jobs that wait in a pool whose messages are gone.
+        """Sends messages for jobs that wait in a pool without any message; returns how many.
 
-        Each message wakes a worker, whichever job it names: some are enough, and the next sweep
+        A message wakes a worker, whichever job it names: a few are enough, and the next sweep
         sends more.
         """
         sent = 0
         for pool in self._store.queues.pools():
             if self._store.redis.llen(queue_name(self._settings, pool)) == 0:
-                for job_id in self._store.queues.some_waiting(pool, _SWEPT):
+                for job_id in self._store.queues.some_waiting(pool, _SWEEP_LIMIT):
                     self.announce(pool, job_id)
                     sent += 1
         return sent

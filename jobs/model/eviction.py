@@ -1,7 +1,8 @@
-"""Which running job makes room for which waiting one: decided here, purely.
+"""Decides which running job makes room for which waiting one, without I/O.
 
-By real priority: what a job counts after waiting says whose turn it is, and evicts nobody. But a
-job that has waited its turn keeps what it counted then, or an eviction would undo the aging.
+A waiting job evicts by its own priority: aging gives it an earlier turn, and evicts nobody. A
+running job is protected by the aged priority with which it was claimed, or an eviction would undo
+its aging.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from jobs.model.record import Job, Progress
 from jobs.model.states import Request
 
-# What a job that names no interval of its checkpoints counts as losing at most, seconds.
+# The largest loss assumed for a job without a checkpoint interval, seconds.
 _NO_INTERVAL = 300.0
 
 
@@ -27,9 +28,9 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Running:
-    """A job that has a slot; `evicted_for` is whom it makes room for already.
+    """A job that has a slot; `evicted_for` is the job that it already makes room for.
 
-    `priority` is what it counted when its turn came, its own priority or more.
+    `priority` is the aged priority with which it was claimed.
     """
 
     id: str
@@ -60,13 +61,13 @@ class Slot:
 
     @property
     def comes_free(self) -> bool:
-        """Whether somebody else will have the slot, now or in a moment."""
+        """Whether the slot is free or its job is about to leave."""
         return self.running is None or self.running.request is not None
 
 
 @dataclass(frozen=True)
 class Eviction:
-    """An attempt that is to make room for a waiting job."""
+    """A running attempt and the waiting job that it must make room for."""
 
     job_id: str
     attempt: int
@@ -76,12 +77,12 @@ class Eviction:
 def evictions(
     waiting: Sequence[Waiting], slots: Sequence[Slot], min_seconds: float
 ) -> list[Eviction]:
-    """The evictions that are due, for `waiting` in the order of turns.
+    """The evictions that are due, for `waiting` in the order of the queue.
 
-    A slot that is free, or that somebody leaves already, serves the job it is promised to, else
-    the next in turn that fits. Each job that is left may have the slot of one preemptible job of
-    lower priority that has run for `min_seconds`: the one of the lowest priority, and then the
-    one that loses least.
+    A slot that is free, or whose job is leaving, goes to the job that it is promised to, else to
+    the next job that fits. Each remaining job may evict one preemptible job of lower priority that
+    has run for `min_seconds`: the one with the lowest priority, and among those the one that loses
+    least.
     """
     promised = {slot.promised_to for slot in slots if slot.comes_free}
     names = {job.id for job in waiting}
@@ -112,10 +113,10 @@ def evictions(
 
 
 def loss_seconds(job: Job, now: float) -> float:
-    """What stopping a running job now costs, in seconds, if it saves nothing.
+    """The cost of stopping a running job now, in seconds, if it saves nothing.
 
-    The work since its last committed checkpoint, at most the interval of its checkpoints: one that
-    commits none is not protected by that. And the restore, as long as it took the last time.
+    It is the work since the last committed checkpoint plus the time of the last restore. The work
+    counts up to the checkpoint interval, so that a job does not gain protection by never saving.
     """
     if job.current is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""The record of a job: a frozen value without I/O."""
+"""The record of a job: frozen values without I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
 
-# No vowels and nothing that looks like something else: an id is read aloud and spells no word.
+# No vowels, so that an id spells no word, and no characters that look alike.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxz"
 _ID = re.compile(rf"[a-z0-9_-]{{1,63}}-[{_ALPHABET}]{{8}}")
 
@@ -93,14 +93,14 @@ class Attempt(Measures):
 
     @property
     def useful_seconds(self) -> float:
-        """Time spent on steps that no earlier attempt had done."""
+        """Time spent on steps that no earlier attempt had completed, seconds."""
         if self.first_step is None or self.last_step is None:
             return 0.0
         done = self.last_step - self.first_step + 1
         return self.step_seconds * max(0, done - self.steps_recomputed) / max(1, done)
 
     def receipt(self) -> bytes:
-        """As it lies in storage, in `attempts/N.json`."""
+        """The content of `attempts/N.json` in storage."""
         return self.model_dump_json(indent=2).encode()
 
 
@@ -160,14 +160,14 @@ class Job(_Value):
 
     @property
     def current(self) -> Attempt | None:
-        """The attempt under way, or the last one."""
+        """The running attempt, or the last one."""
         return self.attempts[-1] if self.attempts else None
 
     def goodput_at(self, now: float) -> float | None:
         """Useful step time as a share of the time since the first start; None without a step.
 
-        Steps of the attempt under way count as they were when its lease was last renewed. `now`
-        is in seconds since the epoch.
+        Steps of the running attempt count as of its last lease renewal. `now` is in seconds since
+        the epoch.
         """
         current = None if self.progress is None else self.progress.step
         if self.started_at is None or (self.last_step is None and current is None):
@@ -178,7 +178,7 @@ class Job(_Value):
         return useful / max((self.finished_at or now) - self.started_at, 1e-9)
 
     def so_far(self, attempt: Attempt, seen: Progress) -> Attempt:
-        """The receipt of the attempt, as far as `seen`."""
+        """The receipt of the attempt, with the progress `seen`."""
         measures = {name: getattr(seen, name) for name in Measures.model_fields}
         return attempt.model_copy(
             update={
@@ -189,10 +189,10 @@ class Job(_Value):
         )
 
     def _steps_recomputed(self, seen: Progress) -> int:
-        """How many of the current attempt's steps an earlier one is known to have done.
+        """The number of steps of the current attempt that an earlier one had completed.
 
-        The record has a lost attempt's steps as of its last renewal; the metrics that it has
-        published may tell of later ones.
+        The record has the steps of a lost attempt as of its last renewal; its published metrics
+        may show later ones.
         """
         known = [step for step in (self.last_step, seen.steps_before) if step is not None]
         if not known or seen.first_step is None or seen.step is None:
@@ -201,7 +201,7 @@ class Job(_Value):
 
     @property
     def last_step(self) -> int | None:
-        """The highest step that any ended attempt is known to have done."""
+        """The highest step that any ended attempt is known to have completed."""
         steps = [a.last_step for a in self.attempts if a.last_step is not None]
         return max(steps, default=None)
 
@@ -218,26 +218,26 @@ class Event(_Value):
 
 
 def new_job_id(name: str) -> str:
-    """A fresh id that says whose it is: the job's name and eight random characters."""
+    """A new id: the name of the job and eight random characters."""
     return f"{name}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a text looks like the id of a job."""
+    """Whether a text has the form of a job id."""
     return _ID.fullmatch(text) is not None
 
 
 def job_from_hash(fields: Mapping[str, str]) -> Job:
     """The job that a Redis hash holds.
 
-    Scalars are plain fields, so that scripts can read them; `spec`, `progress` and each
-    `attempt:N` are JSON; an empty string stands for none.
+    Scalars are plain fields, so that scripts can read them. `spec`, `progress` and each
+    `attempt:N` are JSON. An empty string means none.
     """
     attempts = sorted(
         (Attempt.model_validate_json(v) for k, v in fields.items() if k.startswith("attempt:")),
         key=lambda attempt: attempt.number,
     )
-    # `order` and `pool` are there for the scripts; the specification says both.
+    # `order` and `pool` are for the scripts; the specification has both.
     plain = {k: v for k, v in fields.items() if k in Job.model_fields and v != ""}
     spec = JobSpec.model_validate_json(plain.pop("spec"))
     progress = plain.pop("progress", None)

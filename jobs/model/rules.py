@@ -1,4 +1,4 @@
-"""What becomes of a job when an attempt ends: decided here, purely, and written elsewhere."""
+"""Decides what becomes of a job when an attempt ends, without I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_BACKOFF_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Decision:
-    """The job after an attempt."""
+    """The state of a job after an attempt."""
 
     state: State
     message: str
@@ -24,16 +24,16 @@ class Decision:
 
 
 def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = True) -> Decision:
-    """The decision for `job` whose current attempt ended as `ended` says.
+    """The decision for `job`, whose current attempt ended as the receipt `ended`.
 
-    `jitter` in [0, 1) stretches a back-off by up to a quarter, so that jobs which failed together
-    do not come back together. `retryable=False` marks an error that no further attempt can mend.
+    `jitter` in [0, 1) stretches a backoff by up to a quarter, so that jobs which failed together
+    do not return together. `retryable=False` marks an error that no retry can fix.
 
-    The progress rule: an attempt that moved the newest committed checkpoint forward gives both
-    budgets back, so that a healthy job may be interrupted for ever and a poisoned one may not.
+    The progress rule: an attempt that advanced the newest committed checkpoint resets both
+    budgets. So a healthy job may be interrupted without limit, and a poisoned one may not.
     """
     if ended.reason is None:
-        raise ValueError("an attempt that has ended has a reason")
+        raise ValueError("the receipt of an ended attempt needs a reason")
     rule = RULES[ended.reason]
     before = -1 if job.checkpoint_step is None else job.checkpoint_step
     after = before if ended.checkpoint_step is None else max(before, ended.checkpoint_step)
@@ -46,7 +46,7 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
     if rule.budget is Budget.FAILURES:
         failures += 1
         if not retryable:
-            state, message = State.FAILED, f"{ended.message} (not tried again)"
+            state, message = State.FAILED, f"{ended.message} (not retried)"
         elif failures > retry.max_failures:
             state = State.FAILED
             message = f"{ended.message} (failed {_times(failures)}, {retry.max_failures} retries)"
@@ -60,13 +60,13 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
         elif ended.reason is Reason.STORAGE:
             delay = _backoff(retry.backoff_seconds, no_progress, jitter)
 
-    # What came while the attempt was ending counts, unless that was the end of the job.
+    # A request that arrived while the attempt was ending counts, unless the job ended with it.
     if job.request is Request.CANCEL and state in {State.QUEUED, State.PAUSED}:
         state, delay, message = State.CANCELLED, 0.0, "cancelled on request"
     elif job.request is Request.PAUSE and state is State.QUEUED:
         state, delay = State.PAUSED, 0.0
     elif job.request is not Request.PAUSE and state is State.PAUSED:
-        state, message = State.QUEUED, "paused, and resumed before it had stopped"
+        state, message = State.QUEUED, "resumed before the pause took effect"
     elif job.request is not None and state in {State.SUCCEEDED, State.FAILED}:
         late = f"the request to {job.request} came too late"
         message = f"{message} ({late})" if message else late
@@ -82,8 +82,8 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
 
 
 def written(job: Job, ended: Attempt, decision: Decision) -> tuple[Attempt, dict[str, str]]:
-    """The receipt as it is kept, and what changes in the job's hash beside its state."""
-    # Until it was last heard of: nothing ran while nobody was there to notice a loss.
+    """The receipt to store, and the fields of the job's hash that change beside its state."""
+    # Up to the last sign of life: the time until the loss was detected is no run time.
     heard = (ended.ended_at or ended.started_at) - (ended.detect_seconds or 0.0)
     fields = {
         "reason": ended.reason,
@@ -98,16 +98,16 @@ def written(job: Job, ended: Attempt, decision: Decision) -> tuple[Attempt, dict
 
 
 def _by_rule(rule: Rule, ended: Attempt, retry: Retry) -> tuple[State, str]:
-    """What becomes of the job while its budgets last, and why."""
+    """The next state of the job while its budgets last, and the message."""
     if ended.reason is not Reason.OUT_OF_MEMORY:
         return rule.then, ended.message
     if retry.out_of_memory:
         return State.QUEUED, ended.message
-    return rule.then, f"{ended.message} (not tried again: retry.out_of_memory is off)"
+    return rule.then, f"{ended.message} (not retried: retry.out_of_memory is false)"
 
 
 def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
-    """The receipt of a running attempt whose worker fell silent."""
+    """The receipt of a running attempt whose worker no longer renews the lease."""
     current = job.current
     if current is None:
         raise ValueError(f"job {job.id} has no attempt that could be lost")
@@ -115,14 +115,14 @@ def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
         update={
             "ended_at": at,
             "reason": Reason.LOST,
-            "message": f"worker {current.worker} was not heard of for {silent_seconds:.0f} s",
+            "message": f"worker {current.worker} gave no sign of life for {silent_seconds:.0f} s",
             "detect_seconds": silent_seconds,
         }
     )
 
 
 def _backoff(first: float, times: int, jitter: float) -> float:
-    """Seconds that double each time up to a ceiling, which the first ones may be above."""
+    """A delay that doubles each time, up to the larger of the ceiling and `first`, seconds."""
     seconds = first * 2.0 ** min(times - 1, 32) * (1 + jitter / 4)
     return min(seconds, max(MAX_BACKOFF_SECONDS, first))
 

@@ -1,4 +1,4 @@
-"""What a job looks like: the one model behind the HTTP schema, the command line and the docs."""
+"""The specification of a job: one model for the HTTP schema, the command line and the docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_
 Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]
 LabelValue = Annotated[str, Field(max_length=128)]
 
-# Names that the worker sets or keeps from the child, so that a job cannot.
+# Names that the worker sets, or removes from the environment of the child.
 _RESERVED = re.compile(r"SPECTRAIN_(?!DETERMINISTIC$)|CUDA_VISIBLE_DEVICES$")
 
 
@@ -129,5 +129,5 @@ class JobSpec(Strict):
     def _no_reserved_names(self) -> Self:
         for name in (*self.env, *self.secrets):
             if _RESERVED.match(name):
-                raise ValueError(f"env and secrets may not set {name}: the worker does")
+                raise ValueError(f"env and secrets may not set {name}: the worker sets it")
         return self

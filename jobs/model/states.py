@@ -1,7 +1,7 @@
-"""The states of a job, the legal moves between them, and what each end of an attempt means.
+"""The states of a job, the legal moves between them, and the rules for each end of an attempt.
 
-Status and reason are two things: an attempt ends for one of twelve reasons, and one table says
-what becomes of the job. The Lua scripts receive `MOVES` and `FINAL` and refuse every other move.
+State and reason are two things: an attempt ends for one of twelve reasons, and the table `RULES`
+gives the next state of the job. The Lua scripts get `MOVES` and `FINAL` and refuse other moves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a job is."""
+    """State of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -23,7 +23,7 @@ class State(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens to the job any more, unless a person has it tried again."""
+        """Whether the job has ended; only a retry changes it."""
         return self in FINAL
 
 
@@ -41,7 +41,7 @@ FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
 class Request(StrEnum):
-    """What was asked of a running job, weakest first: the reaper evicts, a person asks the rest."""
+    """Request to a running job, weakest first; the reaper evicts, users make the others."""
 
     EVICT = "evict"
     PREEMPT = "preempt"
@@ -67,7 +67,7 @@ class Reason(StrEnum):
 
 
 class Budget(StrEnum):
-    """What an attempt's end counts against."""
+    """Budget that the end of an attempt counts against."""
 
     NOTHING = "nothing"
     FAILURES = "failures"
@@ -76,7 +76,7 @@ class Budget(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the job: `then`, unless the budget is used up; then it fails."""
+    """The next state of the job: `then`, or failed when the budget is used up."""
 
     then: State
     budget: Budget = Budget.NOTHING

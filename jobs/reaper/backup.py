@@ -1,9 +1,9 @@
-"""Keeps a copy of each job's record in storage, beside its run: what is left should Redis be lost.
+"""Backs up the record of each job to storage, beside its run, for the case that Redis is lost.
 
-A script that changes a record notes its id in `dirty`; whoever has the lock of the reaper copies
-what is noted there, the oldest change first. So a copy is a moment behind, and further where many
-change at once: copying takes no more than its share of a processor. `jobs.reaper.rebuild` makes
-records of the copies, and of what the runs hold beside them.
+A script that changes a record adds the job to `dirty`. The reaper at work copies those records,
+the oldest change first. So a copy is a moment old, or older when many records change at once:
+copying is limited to a share of a processor. `jobs.reaper.rebuild` restores records from the
+copies and from the other files of the runs.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _PAGE = 100
-# Of the time that the copying of a record takes, it rests so many times as long after it.
+# After each copy the backup rests for this many times the time that the copy took.
 _REST = 4
 
 
 class Records(Protocol):
-    """Where copies lie: `monitoring.storage.run_records.RunRecords`; raises what storage does."""
+    """Where copies are stored: `monitoring.storage.run_records.RunRecords`."""
 
     def put(self, run: str, data: bytes) -> None:
-        """Stores a run's record."""
+        """Stores the record of a run."""
 
     def put_receipt(self, run: str, number: int, data: bytes) -> None:
-        """Stores the receipt of an attempt, where it is another one or missing."""
+        """Stores the receipt of an attempt, unless storage has the same one."""
 
     def remove_alone(self, run: str) -> None:
-        """Removes a record that lies alone, but for receipts."""
+        """Removes a record beside which there is nothing but receipts."""
 
 
 @dataclass(frozen=True)
 class RecordCopy:
-    """The hash of a job and its events (id, time, type, JSON), as Redis had them."""
+    """The hash of a job and its events, as Redis had them."""
 
     fields: dict[str, str]
     events: list[RawEvent]
 
     def last_receipts(self) -> dict[int, bytes]:
-        """By number, the receipts of a job that has ended: no further attempt completes them.
+        """The receipts of a job that has ended, by number.
 
-        Who was killed could not write its own, and who never had a child wrote none.
+        They are written here because a killed worker could not write its own, and an attempt that
+        never had a child wrote none.
         """
         if not State(self.fields["state"]).is_final:
             return {}
@@ -60,26 +61,26 @@ class RecordCopy:
         return {int(n): Attempt.model_validate_json(v).receipt() for n, v in found.items()}
 
     def encode(self) -> bytes:
-        """As it lies in storage."""
+        """The content of the copy in storage."""
         value = {"format": FORMAT, "fields": self.fields, "events": self.events}
         return json.dumps(value, indent=1).encode()
 
 
 def decode(data: bytes) -> RecordCopy:
-    """The record in a copy; raises ValueError for anything else."""
+    """The record in a copy; raises ValueError for other data."""
     value = json.loads(data)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise ValueError("it is no record of this version")
+        raise ValueError("not a record of this version")
     try:
         fields = {str(k): str(v) for k, v in value["fields"].items()}
         events = [tuple(map(str, event)) for event in value["events"]]
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"it is no record: {error!r}") from None
+        raise ValueError(f"not a record: {error!r}") from None
     return RecordCopy(fields, [(a, b, c, d) for a, b, c, d in events])
 
 
 class Backup:
-    """Copies what changed; in one process at a time, and two at once would do no harm."""
+    """Copies changed records; the lock of the reaper keeps it to one process at a time."""
 
     def __init__(self, store: JobStore, records: Records) -> None:
         self._raw = store.records
@@ -87,7 +88,7 @@ class Backup:
         self._away = False
 
     def run_once(self, stop: threading.Event) -> int:
-        """How many records were copied until nothing was left, or storage did not take one.
+        """Copies until no record is left or storage refuses one; returns the number of copies.
 
         Raises one of `jobs.errors.STORE_AWAY` while Redis is away.
         """
@@ -105,7 +106,7 @@ class Backup:
         return copied
 
     def copy(self, job_id: str) -> None:
-        """Copies a record now; raises what storage does."""
+        """Copies one record now; raises the errors of storage."""
         if (record := self._read(job_id)) is not None:
             self._put(job_id, record)
 
@@ -122,14 +123,14 @@ class Backup:
                 self._records.remove_alone(job_id)
         except STORE_AWAY:
             raise
-        except Exception as error:  # whatever storage says, the others are to be copied too
+        except Exception as error:  # an error of storage must not stop the copies of other records
             if not self._away:
-                log.warning("cannot keep the record of job %s in storage: %s", job_id, error)
+                log.warning("cannot back up the record of job %s to storage: %s", job_id, error)
             self._away = True
             self._raw.postpone(job_id)
             return False
         if self._away:
-            log.info("storage takes the records of jobs again")
+            log.info("storage accepts the records of jobs again")
         self._away = False
         return True
 

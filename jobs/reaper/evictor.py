@@ -1,4 +1,4 @@
-"""Carries evictions out: looks at each pool, and asks those that must make room to leave."""
+"""Carries out evictions: checks each pool and requests jobs to make room."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Evictor:
-    """Asks running jobs to leave, those that have run for `min_seconds` at least."""
+    """Evicts running jobs that have run for at least `min_seconds`."""
 
     def __init__(self, store: JobStore, min_seconds: float) -> None:
         self._store = store
@@ -28,24 +28,24 @@ class Evictor:
         self._min_seconds = min_seconds
 
     def run_once(self, now: float) -> list[str]:
-        """The ids of the jobs that were asked to make room in this pass."""
-        asked: list[str] = []
+        """One pass; returns the ids of the jobs that were requested to make room."""
+        evicted: list[str] = []
         workers = self._registry.workers()
         taking = [worker for worker in workers if worker.state.takes_jobs]
         for pool in self._registry.pools(workers):
             if pool.queued and pool.running:
-                asked += self._evict(pool.name, [w for w in taking if w.pool == pool.name], now)
-        return asked
+                evicted += self._evict(pool.name, [w for w in taking if w.pool == pool.name], now)
+        return evicted
 
     def _evict(self, pool: str, workers: list[Worker], now: float) -> list[str]:
         if not workers:
             return []
-        # What each pass of a busy pool can afford, before the records of all that run are read.
-        self._queues.next_in_turn(pool, 1)  # lets those in whose back-off is over
+        # A cheap check first: reading the records of all running jobs would cost too much per pass.
+        self._queues.next_in_turn(pool, 1)  # admits jobs whose backoff is over
         first = [self._job(job_id) for job_id in self._queues.some_waiting(pool, 1)]
         if not first or first[0] is None or not self._queues.lower_runs(pool, first[0].priority):
             return []
-        # As many as there are slots: no more of them could have one.
+        # No more jobs than slots: no further one could get a slot.
         ids = self._queues.next_in_turn(pool, len(workers))
         ids += [i for i in self._queues.some_waiting(pool, len(workers)) if i not in ids]
         waiting = [
@@ -54,15 +54,15 @@ class Evictor:
             if job is not None
         ]
         slots = [slot for worker in workers if (slot := self._slot(worker, now)) is not None]
-        asked = []
+        evicted = []
         for eviction in evictions(waiting, slots, self._min_seconds):
             if self._store.evict(eviction.job_id, eviction.attempt, eviction.for_job):
                 log.info("job %s makes room for job %s", eviction.job_id, eviction.for_job)
-                asked.append(eviction.job_id)
-        return asked
+                evicted.append(eviction.job_id)
+        return evicted
 
     def _slot(self, worker: Worker, now: float) -> Slot | None:
-        """The slot of a worker; None of one whose job is just ending or cannot be read."""
+        """The slot of a worker; None if its job is ending or its record is unreadable."""
         gpus = len(worker.gpus)
         if worker.job is None:
             return Slot(worker.name, gpus, reserved_for=self._queues.reserved_for(worker.name))

@@ -1,4 +1,4 @@
-"""The reaper: finds what was lost, by the lease and by signs of life, and queues it again."""
+"""The reaper: finds lost attempts by lease and signs of life, and requeues their jobs."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from jobs.store.reaper_lock import ReaperLock
 
 log = logging.getLogger(__name__)
 
-# A silence of such a share of a lease is an absence: a lease that was renewed before it, five times
-# in its life at least, does not run out within it. Never less than so many seconds.
+# A gap between passes of this share of a lease counts as an absence. Workers renew a lease five
+# times in its life, so a shorter gap cannot let a healthy lease expire. At least so many seconds.
 _ABSENCE, _SHORTEST_ABSENCE_SECONDS = 3 / 5, 0.5
 
-# Of a lease, in which the others look five times: so long a reaper that cannot look at storage
-# leaves its work to one that may.
+# A reaper that cannot read storage pauses for this share of a lease. The others try the lock five
+# times per lease, so one of them takes over.
 _REST = 2 / 5
 
 # Share of a lease after which the lock expires.
 _LOCK_LIFE = 3 / 5
 
-# Seconds since the epoch of the newest sign of life that the job's run left in storage, or None;
-# raises whatever storage does where it cannot tell.
+# Time of the newest sign of life of a job in storage, seconds since the epoch, or None; raises the
+# errors of storage.
 SignOfLife = Callable[[Job], float | None]
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Since when those who judge have been watching, by the clock of Redis."""
+    """Since when Redis and the reaper have been running, by the clock of Redis."""
 
     redis_since: float
     reaper_since: float
@@ -52,23 +52,23 @@ class Observed:
 def is_lost(
     lease: ExpiredLease, sign: float | None, now: float, period: float, observed: Observed
 ) -> bool:
-    """Whether the attempt behind an expired lease is gone.
+    """Whether the attempt behind an expired lease is lost.
 
-    Two signs have to agree: the lease ran out, and storage has seen nothing new of the run for a
-    whole period either. And nobody is declared dead because the judge was away: Redis and the
-    reaper must have been there for a whole period themselves.
+    Two signs have to agree: the lease expired, and storage got nothing new of the run for a whole
+    lease period. An outage of Redis or of the reaper must not count against workers: both must
+    have been running for a whole period.
     """
     moved = sign is not None and now - sign < period
     return is_watched(now, period, observed) and not moved and lease.expired_at <= now
 
 
 def is_watched(now: float, period: float, observed: Observed) -> bool:
-    """Whether Redis and the reaper have been there for a whole period."""
+    """Whether Redis and the reaper have been running for a whole period."""
     return now - max(observed.redis_since, observed.reaper_since) >= period
 
 
 class Reaper:
-    """Works in any number of processes, in one at a time by a lock in Redis that expires."""
+    """May run in any number of processes; a lock in Redis that expires lets one work at a time."""
 
     def __init__(
         self,
@@ -83,22 +83,22 @@ class Reaper:
         self._messenger = messenger
         self._sign_of_life = sign_of_life
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        # The others look five times in a lease: after a holder dies, one of them takes the lock
-        # within that lease.
+        # The others try the lock five times per lease: after its holder dies, one of them takes
+        # over within a lease.
         life = store.lease_seconds * _LOCK_LIFE
         self._lock = ReaperLock(store.redis, store.prefix, self._name, life)
         self._since: float | None = None
         self._last_pass = 0.0
-        self._storage_seconds = 0.0  # that the pass waited for storage
+        self._storage_seconds = 0.0  # time that the pass waited for storage
         self.at_work = False  # holds the lock
-        # When signs of life from the future were first seen, in this pass and in the one before.
+        # When signs of life from the future were first seen, in this pass and in the previous one.
         self._from_the_future: dict[tuple[str, int, float], float] = {}
         self._from_the_future_before = self._from_the_future
-        self._blind = False  # storage could not be looked at in this pass
+        self._blind = False  # storage could not be read in this pass
         self._rests_until = 0.0
 
     def run_once(self) -> list[str]:
-        """The ids of the jobs found lost in one pass; nothing where another reaper is at work."""
+        """One pass; returns the ids of lost jobs, none while another reaper is at work."""
         now = self._store.now()
         period = self._store.lease_seconds
         self._note_absence(now, now - self._last_pass)
@@ -112,26 +112,26 @@ class Reaper:
                 self._rest(now, period)
             return lost
         except RedisError:
-            # It is away, or takes no writes (a full disk, no memory): nobody could renew a lease.
+            # Unreachable, or it refuses writes (full disk, no memory): no worker can renew a lease.
             self._since = None
             raise
         finally:
-            # A pass that took long because storage did was no absence.
+            # Time spent waiting for storage is no absence.
             self._last_pass = self._store.now()
             self._note_absence(self._last_pass, self._last_pass - now - self._storage_seconds)
 
     def _note_absence(self, now: float, seconds: float) -> None:
-        """Begins to watch anew after so many seconds in which nothing was heard of Redis.
+        """Restarts the period of observation after a long gap between two passes.
 
-        This process was stopped, or Redis was: then nobody could renew a lease either. Less than
-        none: the clock was set back, and no time before that can be compared with one after it.
+        Redis may have been stopped in that gap, and then no worker could renew its lease. A
+        negative gap means that the clock was set back: earlier times cannot be compared any more.
         """
         absence = max(self._store.lease_seconds * _ABSENCE, _SHORTEST_ABSENCE_SECONDS)
         if self._since is None or not 0 <= seconds <= absence:
             self._since = now
 
     def _rest(self, now: float, period: float) -> None:
-        """Leaves the work for a while to a reaper that may see what this one does not."""
+        """Pauses, so that another reaper, which may be able to read storage, takes over."""
         self.at_work = False
         self._rests_until = now + period * _REST
         self.release()
@@ -142,7 +142,7 @@ class Reaper:
         self._store.redis.set(self._store.keys.reaped, now)
         self._wake(now)
         uptime = self._store.uptime()
-        # Less than none: the clock was set back since Redis started.
+        # A negative uptime: the clock was set back since Redis started.
         observed = Observed(redis_since=now - uptime if uptime >= 0 else since, reaper_since=since)
         if not is_watched(now, period, observed):
             return []
@@ -153,12 +153,12 @@ class Reaper:
         ]
         if lost:
             self._wake(self._store.now())
-        # After an outage all workers are back in the register by now, or gone.
+        # After an outage, all workers have registered again by now, or are gone.
         self._evictor.run_once(self._store.now())
         return lost
 
     def _wake(self, now: float) -> None:
-        """Sends what is due, and again what waits without a message."""
+        """Sends messages that are due, and messages for jobs that wait without one."""
         self._messenger.flush(now)
         self._messenger.sweep()
 
@@ -180,14 +180,14 @@ class Reaper:
         return True
 
     def _sign(self, job: Job, now: float) -> float | None:
-        """The job's newest sign of life; one from the future counts from when it was first seen.
+        """The newest sign of life of a job; one from the future counts from when it was first seen.
 
-        Where storage cannot tell, it may have moved just now: the lease alone proves nothing.
+        An error of storage counts as a sign of life: the expired lease alone proves nothing.
         """
         start = time.monotonic()
         try:
             sign = self._sign_of_life(job)
-        except Exception as error:  # whatever storage says
+        except Exception as error:  # of any kind of storage
             log.warning("cannot tell whether job %s is lost: %s", job.id, error)
             self._blind = True
             return math.inf

@@ -1,4 +1,4 @@
-"""Makes the record of a job from what storage holds of its run: decided here, purely."""
+"""Rebuilds the record of a job from the files of its run, without I/O."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jobs.model.states import State
 from jobs.reaper.backup import RecordCopy
 from jobs.store.records import RawEvent
 
-# The worker of an attempt of which only its number is known.
+# The worker of an attempt of which only the number is known.
 UNKNOWN_WORKER = "unknown"
 
 
 class Accepted(BaseModel):
-    """What a run's `job.json` says: the job as it was accepted."""
+    """The job as it was accepted: the content of `job.json`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -30,7 +30,7 @@ class Accepted(BaseModel):
 
 @dataclass(frozen=True)
 class Remains:
-    """What storage holds of a run, as far as its record goes."""
+    """The files of a run from which its record can be rebuilt."""
 
     run: str
     changed_at: float  # seconds since the epoch
@@ -42,56 +42,56 @@ class Remains:
 
     @property
     def newest_attempt(self) -> int:
-        """The highest number of an attempt that storage knows of."""
+        """The highest number of an attempt in storage."""
         kept = int(self.record.fields.get("attempt", 0)) if self.record else 0
         return max(kept, self.fence)
 
 
 class CannotRebuildError(Exception):
-    """A run does not say what its job was; the message says what is missing."""
+    """The files of a run do not describe its job; the message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A job's record, made anew: its hash and its events."""
+    """A rebuilt record: its hash and its events."""
 
     job_id: str
     fields: dict[str, str]
     events: list[RawEvent]
     newest_attempt: int
-    source: str  # what it was made of, for a person
+    source: str  # from which files, as a sentence
 
     @property
     def sequence(self) -> int:
-        """Its place in the order of submission; 0 where that is not known."""
+        """Place in the order of submission; 0 if unknown."""
         return int(self.fields["sequence"])
 
     @property
     def submitted_at(self) -> float:
-        """When it was accepted, seconds since the epoch."""
+        """Time of the submission, seconds since the epoch."""
         return float(self.fields["submitted_at"])
 
     @property
     def state(self) -> State:
-        """Where the job is."""
+        """State of the job."""
         return State(self.fields["state"])
 
 
 def is_forgotten(remains: Remains) -> bool:
-    """Whether a person had the job deleted, and its files kept."""
+    """Whether the job was deleted without its files."""
     return remains.record is not None and remains.record.fields.get("deleting") == "1"
 
 
 def rebuild(remains: Remains) -> Rebuilt:
-    """The record of a run's job; raises `CannotRebuildError`.
+    """The record of the job of a run; raises `CannotRebuildError`.
 
-    The copy of the record is the base, and where the run knows more, the run wins: an attempt with
-    a receipt has ended as that says, and one without still runs for all that anybody knows. It is
-    `running` then, with a new lease: its worker keeps that, or the reaper finds the attempt lost.
+    The copy of the record is the base, and newer files of the run take precedence. An attempt with
+    a receipt has ended as the receipt says. One without may still run: the job is `running`, with a
+    new lease, which its worker renews, or the reaper finds the attempt lost.
     """
     fields, source = _base(remains)
     known = int(fields["attempt"])
-    # A receipt is written under the fence of its attempt; any other is a program's own file.
+    # A receipt is written under the fence of its attempt; a later number is a file of the program.
     for number in sorted(number for number in remains.receipts if number <= remains.fence):
         newer = number > known or (number == known and fields["state"] == State.RUNNING)
         receipt = remains.receipts[number]
@@ -119,7 +119,7 @@ def _base(remains: Remains) -> tuple[dict[str, str], str]:
         return dict(remains.record.fields), "its record"
     accepted = remains.accepted
     if accepted is None or accepted.id != remains.run:
-        raise CannotRebuildError("it holds neither .record.json nor job.json")
+        raise CannotRebuildError("it has neither .record.json nor job.json")
     at = f"{accepted.submitted_at:.6f}"
     fields = {
         "id": accepted.id,
@@ -137,7 +137,7 @@ def _base(remains: Remains) -> tuple[dict[str, str], str]:
 
 
 def _ended(fields: dict[str, str], receipt: Attempt) -> dict[str, str]:
-    """The fields after the attempt of that receipt, by the rule for whoever ends one."""
+    """The fields after the end of an attempt, by the same rules as in the service."""
     number = receipt.number
     running = {**fields, "state": State.RUNNING.value, "attempt": str(number)}
     running[f"attempt:{number}"] = receipt.model_dump_json()
@@ -162,7 +162,7 @@ def _ended(fields: dict[str, str], receipt: Attempt) -> dict[str, str]:
 
 
 def _begun(fields: dict[str, str], number: int, at: float) -> dict[str, str]:
-    """The fields with a further attempt under way, of which nothing but its number is known."""
+    """The fields with a later running attempt, of which only the number is known."""
     began = Attempt(number=number, worker=UNKNOWN_WORKER, started_at=at)
     return {
         "started_at": f"{at:.6f}",
@@ -177,7 +177,7 @@ def _begun(fields: dict[str, str], number: int, at: float) -> dict[str, str]:
 
 
 def _as_far_as_storage(fields: dict[str, str], checkpoint_step: int | None) -> dict[str, str]:
-    """The fields with a progress that reaches the newest checkpoint: that much is not lost."""
+    """The fields with progress up to the newest checkpoint in storage."""
     seen = Progress.model_validate_json(fields.get("progress") or "{}")
     before = seen.checkpoint_step if seen.checkpoint_step is not None else -1
     if checkpoint_step is None or checkpoint_step <= before:

@@ -1,4 +1,4 @@
-"""The clock that all processes of the service share: that of Redis."""
+"""The clock that all processes of the service share: the clock of Redis."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Sums over all attempts that ended, kept in one hash: what a scrape reads in place of all records.
+"""Sums over all ended attempts in one hash, so that a scrape need not read every record.
 
-The script that ends an attempt adds to them in the same step, so that they are exact.
+The script that ends an attempt updates them in the same step, so they are exact.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from jobs.model.record import Attempt
 from jobs.model.states import RULES, Budget, State
 
-# Upper ends of the classes of a histogram, in seconds; the last class has none.
+# Upper bounds of the buckets of a histogram, seconds; the last bucket has none.
 DETECTION = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0)
 QUEUE = (1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
 
-# Where a job may be after an attempt that ended for a reason; other ends are few.
+# The usual final state of a job by the reason of its last attempt.
 USUAL_ENDS = {
     **{reason: State.FAILED for reason, rule in RULES.items() if rule.budget is not Budget.NOTHING},
     **{reason: rule.then for reason, rule in RULES.items() if rule.then.is_final},
@@ -23,7 +23,7 @@ USUAL_ENDS = {
 
 
 def increments(ended: Attempt, state: State) -> dict[str, float]:
-    """What an attempt adds, whose job is in `state` after it."""
+    """What an ended attempt adds, when its job is in `state` after it."""
     found: dict[str, float] = {f"attempts:{ended.reason}": 1}
     if state.is_final:
         found[f"jobs:{state}:{ended.reason}"] = 1

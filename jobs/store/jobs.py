@@ -1,4 +1,4 @@
-"""The jobs in Redis: the one truth about what happens to them."""
+"""The jobs in Redis, the source of truth about their states."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PAGE = 200
 
 
 def _readable(fields: Mapping[str, str]) -> Job | None:
-    """The job, or None with a warning: one record that cannot be read hides no other."""
+    """The job; None with a warning for an unreadable record, which must not hide the others."""
     try:
         return job_from_hash(fields) if fields else None
     except ValidationError as error:
@@ -50,10 +50,10 @@ def _readable(fields: Mapping[str, str]) -> Job | None:
 
 
 class JobStore:
-    """Reads and changes jobs; every change is refused when state or fencing number forbid it.
+    """Reads and changes jobs; a change that state or fencing number forbid is refused.
 
-    All methods raise one of `jobs.errors.STORE_AWAY` while Redis cannot be reached, and may be
-    called again then: each gives the same answer twice.
+    All methods raise one of `jobs.errors.STORE_AWAY` while Redis is unreachable. They may then be
+    called again: each gives the same answer twice.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class JobStore:
     # -- submit and read ------------------------------------------------------------------
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
-        """The accepted job, `queued`; the first one again for the same `idempotency_key`.
+        """Queues a new job; returns the first one again for the same `idempotency_key`.
 
-        Raises `IdempotencyConflictError` when the key came with another specification.
+        Raises `IdempotencyConflictError` when the key was used with another specification.
         """
         text = spec.model_dump_json()
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -109,7 +109,7 @@ class JobStore:
         return job_from_hash(fields)
 
     def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
-        """Jobs by sequence, newest first, those submitted before sequence `before`."""
+        """The jobs submitted before sequence number `before`, newest first."""
         index = self.keys.jobs_in(state) if state else self.keys.jobs
         bound = "+inf" if before is None else f"({before}"
         while found := self.redis.zrevrangebyscore(
@@ -123,7 +123,7 @@ class JobStore:
             bound = f"({found[-1][1]:.0f}"
 
     def events(self, job_id: str, *, after: str = "-", limit: int = 1000) -> list[Event]:
-        """The job's events, oldest first, those after the event id `after`."""
+        """The events of a job after the event id `after`, oldest first."""
         start = after if after == "-" else f"({after}"
         entries = self.redis.xrange(self.keys.events(job_id), start, "+", count=limit)
         return [
@@ -136,32 +136,32 @@ class JobStore:
             for entry, fields in entries
         ]
 
-    # -- what a person asks ---------------------------------------------------------------
+    # -- calls of a user ---------------------------------------------------------------
 
     def request(self, job_id: str, request: Request) -> Job:
-        """The job, asked to stop; one that does not run is cancelled at once.
+        """Requests a running job to stop; a cancel of a job that does not run takes effect at once.
 
-        Raises `JobNotFoundError`, and `IllegalMoveError` when its state forbids it.
+        Raises `JobNotFoundError`, and `IllegalMoveError` when the state of the job forbids it.
         """
         requests, mark = json.dumps(list(Request)), secrets.token_hex(4)
         answer = self._run("jobs/request", job_id, request, requests, "", "", mark)
         return self._after(answer, job_id, request.value)
 
     def resume(self, job_id: str) -> Job:
-        """The paused job, queued again; one that is to pause goes on. Raises like `request`."""
+        """Queues a paused job again, or withdraws a pending pause. Raises like `request`."""
         return self._after(self._run("jobs/resume", job_id, secrets.token_hex(4)), job_id, "resume")
 
     def retry(self, job_id: str) -> Job:
-        """The job that failed or was cancelled, queued again with whole budgets; its run goes on.
+        """Queues a failed or cancelled job again with full budgets; its run continues.
 
         Raises like `request`.
         """
         return self._after(self._run("jobs/retry", job_id, secrets.token_hex(4)), job_id, "retry")
 
     def change(self, job_id: str, change: JobChange) -> Job:
-        """The job with a changed specification; a running attempt follows within seconds.
+        """Changes the specification of a job; a running attempt follows within seconds.
 
-        Raises like `request`, and pydantic.ValidationError when no job may look like that.
+        Raises like `request`, and pydantic.ValidationError for an invalid specification.
         """
         while True:
             text = self.redis.hget(self.keys.job(job_id), "spec")
@@ -176,22 +176,22 @@ class JobStore:
                 return self._after(answer, job_id, "change")
 
     def mark_deleted(self, job_id: str) -> None:
-        """Lets a job in a final state stay in it until it is deleted; raises like `request`."""
+        """Marks a job in a final state, so that no retry can revive it; raises like `request`."""
         status, detail = self._run("jobs/delete", job_id, "mark")
         self._refuse(status, detail, job_id, "delete")
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job in a final state, if it is still there; raises `IllegalMoveError`."""
+        """Removes the record of a job in a final state, if any; raises `IllegalMoveError`."""
         status, detail = self._run("jobs/delete", job_id, "remove")
         self._refuse(status, detail, job_id, "delete")
 
-    # -- what an attempt does -------------------------------------------------------------
+    # -- calls of an attempt -------------------------------------------------------------
 
     def claim(self, pool: str, worker: str) -> Job | None:
-        """The pool's next job, with a new attempt and its lease; None when nothing waits.
+        """Claims the next job of a pool, with a new attempt and its lease; None when none waits.
 
-        `worker` names one incarnation of a worker: it runs one job at a time. Raises
-        `ClaimRefusedError` when the register has it as draining or unhealthy.
+        `worker` names one process of a worker, which runs one job at a time. Raises
+        `ClaimRefusedError` when that worker is registered as draining or unhealthy.
         """
         status, job_id = self._run(
             "attempts/claim", pool, worker, self.lease_seconds, self.aging_seconds
@@ -205,16 +205,16 @@ class JobStore:
         except ValidationError as error:
             self._fail_unreadable(job_id, worker, error)
             return None
-        # Between the two calls the worker may have been away for longer than its lease.
+        # The lease may have expired between the two calls.
         return job if job.state is State.RUNNING and job.worker == worker else None
 
     def renew(
         self, job_id: str, attempt: int, progress: Progress | None = None, worker: str | None = None
     ) -> Request | None:
-        """What was asked of the attempt, whose lease now lasts another period.
+        """Renews the lease of an attempt for another period; returns the pending request to it.
 
-        Raises `StaleAttemptError` when it is no longer the job's attempt, or not that of `worker`,
-        and of that kind `RecordGoneError` when there is no record.
+        Raises `StaleAttemptError` when it is not the current attempt, or not that of `worker`, and
+        its subclass `RecordGoneError` when Redis has no record of the job.
         """
         text = progress.model_dump_json() if progress else ""
         status, detail = self._run(
@@ -227,7 +227,7 @@ class JobStore:
         return Request(detail) if detail else None
 
     def note(self, job_id: str, attempt: int, kind: str, data: Mapping[str, Any]) -> None:
-        """Adds an event to the running job; raises `StaleAttemptError`, `JobNotFoundError`."""
+        """Adds an event to a running job; raises `StaleAttemptError`, `JobNotFoundError`."""
         status, _ = self._run("attempts/note", job_id, attempt, kind, json.dumps(data))
         if status == "missing":
             raise JobNotFoundError(job_id)
@@ -235,7 +235,7 @@ class JobStore:
             raise StaleAttemptError(job_id, attempt)
 
     def limits(self, job_id: str) -> Limits:
-        """The limits that the job has now, which may be changed while it runs."""
+        """The current limits of a job, which may change while it runs."""
         text = self.redis.hget(self.keys.job(job_id), "spec")
         if text is None:
             raise JobNotFoundError(job_id)
@@ -250,12 +250,11 @@ class JobStore:
         progress: Progress | None = None,
         lease: ExpiredLease | None = None,
     ) -> Job | None:
-        """The job after the attempt `ended`, as `jobs.model.rules.decide` has it.
+        """Ends an attempt; returns the job as `jobs.model.rules.decide` has it.
 
-        `progress` is the last that was seen, by default the last that was told with a renewal.
-        With `lease` it is the reaper who ends it, and only while that lease is the last one: None
-        when it was renewed meanwhile. Raises `StaleAttemptError` when the attempt is not the job's
-        current one, and `JobNotFoundError`.
+        `progress` is the last progress, by default that of the last renewal. With `lease` the
+        reaper ends the attempt, unless the lease was renewed since: then None. Raises
+        `StaleAttemptError` when the attempt is not the current one, and `JobNotFoundError`.
         """
         while True:
             job = self.get(job_id)
@@ -285,10 +284,10 @@ class JobStore:
                 self._refuse(status, detail, job_id, "finish")
                 return self.get(job_id)
 
-    # -- what the reaper does -------------------------------------------------------------
+    # -- calls of the reaper -------------------------------------------------------------
 
     def evict(self, job_id: str, attempt: int, for_job: str) -> bool:
-        """Whether the attempt was asked to make room for a waiting job of higher priority."""
+        """Requests an attempt to make room for a waiting job; whether that was still possible."""
         requests = json.dumps(list(Request))
         mark = secrets.token_hex(4)
         status, _ = self._run(
@@ -301,16 +300,16 @@ class JobStore:
         return redis_time(self.redis)
 
     def epoch(self) -> str | None:
-        """What tells this memory of Redis from one that was lost; None before the first claim."""
+        """Identifies the data of this Redis: a reset changes it. None before the first claim."""
         return self.redis.get(self.keys.epoch) or None
 
     def reaped_at(self) -> float | None:
-        """When somebody last looked for lost jobs, since the epoch; None before the first time."""
+        """Time of the reaper's last pass, seconds since the epoch; None before the first."""
         found = self.redis.get(self.keys.reaped)
         return float(found) if found else None
 
     def snapshot(self) -> Snapshot:
-        """The service in numbers, for a scrape."""
+        """The numbers that a scrape reports."""
         return take_snapshot(self.redis, self.keys)
 
     def uptime(self) -> float:
@@ -320,7 +319,7 @@ class JobStore:
     # -- the rest -------------------------------------------------------------------------
 
     def _fail_unreadable(self, job_id: str, worker: str, error: ValidationError) -> None:
-        """Ends a claimed job whose record this version cannot read: it must hold up no other."""
+        """Fails a claimed job whose record this version cannot read, so that the queue moves on."""
         log.error("the record of job %s cannot be read: %s", job_id, error)
         attempt = int(self.redis.hget(self.keys.job(job_id), "attempt"))
         now = self.now()

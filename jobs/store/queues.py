@@ -1,4 +1,4 @@
-"""What waits and what has run out: what the reaper, the evictor and the messages look at."""
+"""Queues, leases and the outbox, as the reaper, the evictor and the messenger read them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from jobs.store.scripts import Scripts
 
 @dataclass(frozen=True)
 class ExpiredLease:
-    """A running job whose lease ran out at `expired_at` (seconds, the clock of Redis)."""
+    """A running job whose lease expired at `expired_at` (seconds, the clock of Redis)."""
 
     job_id: str
     expired_at: float
 
 
 class Queues:
-    """The lines of the pools, the outbox and the leases of one store."""
+    """The queues of the pools, the outbox and the leases of one store."""
 
     def __init__(self, redis: Redis, keys: Keys, aging_seconds: float, run: Scripts) -> None:
         self._redis: Any = redis  # answers in `str`
@@ -33,26 +33,26 @@ class Queues:
         self._run = run
 
     def position(self, job: Job) -> int | None:
-        """How many jobs of its pool go before it; None unless it waits for a worker now.
+        """The number of jobs of the pool ahead of a job; None unless it waits for a worker now.
 
-        By the rule of the claims, aging included (`jobs/store/lua/attempts/claim.lua`), as of now.
+        Follows the order of claims, aging included (`jobs/store/lua/attempts/claim.lua`).
         """
         status, number = self._run("jobs/position", job.id, self._aging_seconds)
         return int(number) if status == "ok" else None
 
     def expired_leases(self, now: float) -> list[ExpiredLease]:
-        """The running jobs whose lease had run out by `now`."""
+        """The running jobs whose lease had expired at `now`."""
         found = self._redis.zrangebyscore(self._keys.leases, "-inf", now, withscores=True)
         return [ExpiredLease(job_id, expired_at) for job_id, expired_at in found]
 
     def due_messages(self, now: float) -> list[tuple[str, str]]:
-        """(pool, job id) of the queued jobs for which a message is due and was not sent."""
+        """(pool, job id) of the queued jobs whose message is due at `now` and not sent yet."""
         ids = self._redis.zrangebyscore(self._keys.outbox, "-inf", now)
         pools = self._pools_of(ids)
         return [(pool, job_id) for pool, job_id in zip(pools, ids, strict=True) if pool]
 
     def message_sent(self, job_id: str, now: float) -> None:
-        """Notes that the message which the job was due by `now` is on its way."""
+        """Records that the message of the job which was due at `now` was sent."""
         self._run("reaper/sent", job_id, repr(now))
 
     def pools(self) -> list[str]:
@@ -60,7 +60,7 @@ class Queues:
         return sorted(self._redis.smembers(self._keys.pools))
 
     def counted(self, job: Job) -> int:
-        """What a running job counted when its turn came: its priority, and what its wait added."""
+        """The aged priority with which a running job was claimed."""
         since = self._redis.hget(self._keys.job(job.id), "waits_since")
         if job.current is None or not since or self._aging_seconds <= 0:
             return job.priority
@@ -68,11 +68,11 @@ class Queues:
         return min(9, job.priority + int(waited // self._aging_seconds))
 
     def evicted_for(self, job_id: str) -> str | None:
-        """The job that a running one makes room for."""
+        """The id of the job that a running one makes room for."""
         return self._redis.hget(self._keys.job(job_id), "evicted_for") or None
 
     def reserved_for(self, worker: str) -> str | None:
-        """The job that a worker's next claim will give it, whoever is first in turn."""
+        """The id of the job that the next claim of a worker gets, whatever the order."""
         return self._redis.get(self._keys.reserved(worker)) or None
 
     def lower_runs(self, pool: str, priority: int) -> bool:
@@ -83,20 +83,20 @@ class Queues:
             return any(int(found) < priority for found in pipe.execute() if found)
 
     def some_waiting(self, pool: str, most: int) -> list[str]:
-        """The ids of up to `most` (at least 1) jobs that could run now, high priorities first."""
+        """The ids of up to `most` (at least 1) jobs that could run now, by descending priority."""
         ids: list[str] = self._redis.zrange(self._keys.pool(pool, "queued"), 0, most - 1)
-        # Those whose back-off is over: the next claim puts them into the queue.
+        # Those whose backoff is over: the next claim moves them into the queue.
         delayed, now = self._keys.pool(pool, "delayed"), redis_time(self._redis)
         ids += self._redis.zrangebyscore(delayed, "-inf", now)
         return ids[:most]
 
     def next_in_turn(self, pool: str, most: int = -1) -> list[str]:
-        """The ids of the jobs that would be claimed next, up to `most`, all for -1."""
+        """The ids of the jobs that would be claimed next, at most `most`, -1 for all."""
         _, ids = self._run("reaper/turns", pool, self._aging_seconds, most)
         return list(json.loads(ids))
 
     def waiting(self) -> dict[str, list[str]]:
-        """The ids of the jobs that could run now, by pool, the next one first."""
+        """The ids of the jobs that could run now by pool, in the order of the queue."""
         found = {pool: self.next_in_turn(pool) for pool in self.pools()}
         return {pool: ids for pool, ids in found.items() if ids}
 

@@ -12,7 +12,7 @@ from redis import Redis
 from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
 
-# An event as the stream has it: id, time, type, data (JSON).
+# An event as the stream stores it: id, time, type, data (JSON).
 RawEvent = tuple[str, str, str, str]
 
 IDEMPOTENCY_SECONDS = 7 * 24 * 3600
@@ -44,7 +44,7 @@ class RawRecords:
         return [(job_id, at) for job_id, at in found]
 
     def backed_up(self, job_id: str, at: float) -> str:
-        """Notes that storage has the record as it was changed `at`.
+        """Records that storage has a copy of the record as changed at `at`.
 
         Returns 'ok', 'changed' when the record needs another backup, or 'missing' when the job
         is gone.

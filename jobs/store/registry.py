@@ -1,7 +1,7 @@
-"""The register of workers in Redis: who is there, what each does, and how full the pools are.
+"""The registry of workers in Redis: which are running, what each does, how full the pools are.
 
-An entry expires, by the clock of Redis, when its worker does not renew it. What a worker does
-is never told twice: the scripts that give it a job or take it away write its entry too.
+A registration expires, by the clock of Redis, unless its worker renews it. The state of a worker
+has one source: the scripts that give it a job or take the job away update its registration too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.store.scripts import Scripts
 
 
 class WorkerRegistry:
-    """Reads and changes the register; every method may raise one of `jobs.errors.STORE_AWAY`."""
+    """Reads and changes the registry; every method may raise one of `jobs.errors.STORE_AWAY`."""
 
     def __init__(self, redis: Redis, *, prefix: str, lease_seconds: float) -> None:
         # Any: the library's types cannot know that this client answers in `str`.
@@ -30,7 +30,7 @@ class WorkerRegistry:
         self._lease_seconds = lease_seconds
         self._run = Scripts(redis, prefix)
 
-    # -- what a worker says ---------------------------------------------------------------
+    # -- calls of a worker -----------------------------------------------------------------
 
     def renew(
         self,
@@ -43,10 +43,10 @@ class WorkerRegistry:
         leaving: str = "",
         drained: bool = False,
     ) -> WorkerState:
-        """The worker's state, whose entry now lasts another lease.
+        """Renews a registration for another lease; returns the state of the worker.
 
-        `leaving` is why it ends, '' while it stays; `drained` is what it knows of itself, which
-        holds where Redis has forgotten it.
+        `leaving` is why the worker ends, '' while it stays. `drained` is what the worker remembers;
+        it counts where Redis has no registration of it.
         """
         _, state = self._run(
             "workers/renew", name, pool, host, json.dumps(list(gpus)), self._lease_seconds,
@@ -55,30 +55,30 @@ class WorkerRegistry:
         return WorkerState(state)
 
     def leave(self, name: str) -> None:
-        """Takes a worker that ends out of the register."""
+        """Removes a worker that ends from the registry."""
         self._run("workers/remove", name)
 
-    # -- what a person asks ---------------------------------------------------------------
+    # -- calls of an operator --------------------------------------------------------------
 
     def drain(self, name: str) -> Worker:
-        """The worker, which claims no further job until `undrain` or its end.
+        """Drains a worker: it claims no further job until `undrain` or its end.
 
         Raises `WorkerNotFoundError`.
         """
         return self._drain(name, "yes")
 
     def undrain(self, name: str) -> Worker:
-        """The worker, which takes jobs again; raises like `drain`."""
+        """Lets a drained worker claim jobs again; raises like `drain`."""
         return self._drain(name, "")
 
     # -- read -----------------------------------------------------------------------------
 
     def get(self, name: str) -> Worker | None:
-        """The worker of that name, None for one that is not there."""
+        """The worker of that name; None for one that is not registered."""
         return next((worker for worker in self.workers() if worker.name == name), None)
 
     def workers(self) -> list[Worker]:
-        """The workers that are there, by pool and name."""
+        """The registered workers, by pool and name."""
         now = redis_time(self._redis)
         names = self._redis.zrangebyscore(self._keys.workers, f"({now}", "+inf")
         with self._redis.pipeline(transaction=False) as pipe:
@@ -94,7 +94,7 @@ class WorkerRegistry:
         return self._count(sorted(names), workers)
 
     def pool(self, name: str) -> Pool:
-        """The pool of that name; one that nobody has heard of is empty."""
+        """The pool of that name; an unknown one is empty."""
         return self._count([name], self.workers())[0]
 
     def _count(self, names: Sequence[str], workers: Sequence[Worker]) -> list[Pool]:
@@ -134,7 +134,7 @@ class WorkerRegistry:
 
 
 def _worker(fields: Mapping[str, str]) -> Worker:
-    """The worker that an entry tells of."""
+    """The worker of a registration."""
     state = WorkerState(fields["state"])
     return Worker(
         name=fields["name"],

@@ -1,4 +1,4 @@
-"""The Lua scripts: every change of several keys is one of them."""
+"""Loads and calls the Lua scripts: each change of several keys is one script."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scripts:
         self._loaded: dict[str, Script] = {}
 
     def __call__(self, name: str, *args: str | float) -> tuple[str, str]:
-        """The script's {status, detail}."""
+        """Runs a script; returns its {status, detail}."""
         status, detail = self._script(name)(args=[self._prefix, *args])
         return str(status), str(detail)
 
@@ -45,5 +45,5 @@ class Scripts:
 
 
 def _names(states: Iterable[State]) -> str:
-    """A Lua table of them."""
+    """A Lua table of the names."""
     return "{" + ", ".join(f"'{state}'" for state in states) + "}"

@@ -303,7 +303,7 @@ def test_a_resume_while_the_pause_is_still_saving_queues_the_job_when_it_has_sav
     assert attempt.store.resume(attempt.claimed.id).state is State.RUNNING
     job = attempt.end()
     assert (job.state, job.reason) == (State.QUEUED, Reason.PAUSED)
-    assert job.message == "paused, and resumed before it had stopped"
+    assert job.message == "resumed before the pause took effect"
     assert attempt.events()[2:] == ["requested pause", "resumed", "requeued"]
     queue = attempt.store.keys.queue("default")
     assert attempt.store.redis.llen(queue) == 1, "a worker is woken for it"

@@ -1,4 +1,4 @@
--- What every script below starts with. Python puts two lines before it, from jobs.model.states:
+-- The beginning of every script. Python puts two lines before it, from jobs.model.states:
 --   local MOVES = {queued = {'running', …}, …}
 --   local FINAL = {succeeded = true, …}
 --
@@ -8,17 +8,17 @@
 -- them from the prefix, since which indexes a change touches depends on the record it finds: this
 -- is one key space on one primary, never a Redis Cluster.
 --
--- A script answers {status, detail}; status is ok, missing, stale, illegal or changed. Everything
--- is checked before the first write, for Redis rolls nothing back.
+-- A script answers {status, detail}; status is ok, missing, stale, illegal or changed. A script
+-- checks everything before its first write, because Redis has no rollback.
 
 local PREFIX = ARGV[1]
 local TIME = redis.call('TIME')
 local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1000000
 local MAX_EVENTS = 1000
 
--- `order` is (9 - priority) * LINE + sequence: each priority is a line of its own, first in first
--- out. It stays with the job for as long as its priority does, which puts one that was preempted at
--- the head of its line.
+-- `order` is (9 - priority) * LINE + sequence: each priority is a line of its own, first in, first
+-- out. A job keeps its order until its priority changes, so a preempted job returns to the head of
+-- its line.
 local LINE = 2 ^ 40
 
 local function key(name) return PREFIX .. name end
@@ -38,7 +38,7 @@ local function legal(from, to)
   return false
 end
 
--- A state for a person who was refused: that of a running job with what it was asked for.
+-- The state for an error message: a running job with its pending request.
 local function doing(id, state)
   local pending = get(id, 'request') or ''
   return state == 'running' and pending ~= '' and 'running, asked to ' .. pending or state
@@ -50,7 +50,7 @@ local function event(id, kind, data)
   redis.call('ZADD', key('dirty'), stamp(NOW), id)
 end
 
--- What a worker does now, by what is known of it; '' for one that is not in the register.
+-- The state of a worker; '' for one that is not registered.
 local function worker_state(name)
   local found = redis.call('HMGET', key('worker:' .. name), 'name', 'unhealthy', 'drained', 'leaving')
   if not found[1] then return '' end
@@ -59,10 +59,10 @@ local function worker_state(name)
   return redis.call('HEXISTS', key('claims'), name) == 1 and 'busy' or 'idle'
 end
 
--- Tells a worker that there is something for it to look at.
-local function tell_worker(name, what) redis.call('PUBLISH', key('requests:' .. name), what) end
+-- Wakes a worker to check for requests.
+local function wake_worker(name, what) redis.call('PUBLISH', key('requests:' .. name), what) end
 
--- Brings a worker's entry up to date; `since` is when it began to do what it does now.
+-- Updates the registration of a worker; `since` is when it entered its present state.
 local function note_worker(name)
   local state = worker_state(name)
   if state == '' then return state end
@@ -74,10 +74,10 @@ local function note_worker(name)
   return state
 end
 
--- When a queued job began to wait, for its aging.
+-- When a queued job began to wait, for aging.
 local function waits_since(id) return tonumber(get(id, 'waits_since') or get(id, 'queued_at') or NOW) end
 
--- The first id and its order in the line of a priority, behind the order `after` where given.
+-- The first id in the line of a priority and its order; with `after` the first behind that order.
 local function first_in_line(pool, priority, after)
   local start = (9 - priority) * LINE
   local found = redis.call('ZRANGEBYSCORE', pool_key(pool, 'queued'),
@@ -86,8 +86,9 @@ local function first_in_line(pool, priority, after)
   return found[1], tonumber(found[2])
 end
 
--- Puts a job that waits from `at` on into its line. It has waited no longer than the one before it
--- and no shorter than the one behind it: so the head of a line is always the first of it to go.
+-- Inserts a job that waits since `at` into its line. Its wait is cut to be no longer than that of
+-- the job before it and no shorter than that of the job behind it. So the head of a line is always
+-- the first of that line to go.
 local function into_line(id, at)
   local pool, order = get(id, 'pool'), tonumber(get(id, 'order'))
   local priority = 9 - math.floor(order / LINE)
@@ -100,7 +101,7 @@ local function into_line(id, at)
   redis.call('ZADD', pool_key(pool, 'queued'), whole(order), id)
 end
 
--- Puts the jobs whose back-off is over into their lines.
+-- Inserts the jobs whose backoff is over into their lines.
 local function admit_delayed(pool)
   local due = redis.call('ZRANGEBYSCORE', pool_key(pool, 'delayed'), '-inf', stamp(NOW), 'WITHSCORES')
   for position = 1, #due, 2 do
@@ -109,13 +110,13 @@ local function admit_delayed(pool)
   end
 end
 
--- What a priority counts after waiting: one more for every `aging` seconds (0: never), up to 9.
+-- The aged priority: one more for every `aging` seconds of waiting (0: never), up to 9.
 local function aged(priority, since, aging)
   if aging <= 0 then return priority end
   return math.min(9, priority + math.max(0, math.floor((NOW - since) / aging)))
 end
 
--- A queued job as the order of turns has it: what it counts, then who was there first.
+-- A queued job in the order of claims: by aged priority, then by submission.
 local function turn_of(id, order, aging)
   return {
     id = id,
@@ -141,7 +142,7 @@ local function line_heads(pool, aging)
   return heads
 end
 
--- The head whose turn it is, nil when all lines are empty.
+-- The head that is claimed next, nil when all lines are empty.
 local function first_of(heads)
   local first
   for priority = 0, 9 do
@@ -151,7 +152,7 @@ local function first_of(heads)
   return first
 end
 
--- The job may be claimed from `due` on, and a worker of its pool is to be woken then.
+-- Lets the job be claimed from `due` on, when a message wakes a worker of its pool.
 local function enqueue(id, due)
   local pool = get(id, 'pool')
   if due > NOW then
@@ -163,7 +164,7 @@ local function enqueue(id, due)
   redis.call('HSET', job_key(id), 'queued_at', stamp(NOW), 'not_before', stamp(due))
 end
 
--- Performs a move that `legal` has allowed, in the record and in every index of states.
+-- Performs a move that `legal` allows, in the record and in every index.
 local function move(id, from, to)
   local pool, sequence = get(id, 'pool'), get(id, 'sequence')
   redis.call('HSET', job_key(id), 'state', to)

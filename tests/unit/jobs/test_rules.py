@@ -122,13 +122,13 @@ def test_back_off_doubles_up_to_a_ceiling() -> None:
 def test_an_error_that_no_further_attempt_can_mend_says_that_there_is_none() -> None:
     decision = decide(job(), ended(Reason.ERROR, message="no such file"), retryable=False)
     assert decision.state is State.FAILED
-    assert decision.message == "no such file (not tried again)"
+    assert decision.message == "no such file (not retried)"
 
 
 def test_running_out_of_memory_is_tried_again_only_where_that_is_asked_for() -> None:
     plain = decide(job(), ended(Reason.OUT_OF_MEMORY, message="CUDA out of memory"))
     assert plain.state is State.FAILED
-    assert plain.message == "CUDA out of memory (not tried again: retry.out_of_memory is off)"
+    assert plain.message == "CUDA out of memory (not retried: retry.out_of_memory is false)"
     spec = JobSpec(name="a", command=["true"], retry=Retry(out_of_memory=True, max_failures=1))
     states = [decide(job(spec=spec, failures=n), ended(Reason.OUT_OF_MEMORY)).state for n in (0, 1)]
     assert states == [State.QUEUED, State.FAILED]
@@ -179,7 +179,7 @@ def test_a_lost_attempt_keeps_what_was_last_heard_of_it() -> None:
     assert receipt.reason is Reason.LOST
     assert (receipt.first_step, receipt.last_step, receipt.checkpoint_step) == (301, 437, 400)
     assert receipt.steps_recomputed == 20
-    assert "worker w was not heard of for 16 s" in receipt.message
+    assert "worker w gave no sign of life for 16 s" in receipt.message
     assert receipt.detect_seconds == 16
 
 

@@ -26,7 +26,7 @@ from jobs.model.spec import JobSpec
         ({"resources": {"gpus": -1}}, ("resources", "gpus"), "greater than or equal to 0"),
         ({"resources": {"gpus": "1"}}, ("resources", "gpus"), "valid integer"),
         ({"priority": 10}, ("priority",), "less than or equal to 9"),
-        ({"env": {"SPECTRAIN_ATTEMPT": "7"}}, (), "the worker does"),
+        ({"env": {"SPECTRAIN_ATTEMPT": "7"}}, (), "the worker sets it"),
         ({"env": {"A=B": "7"}}, ("env", "A=B", "[key]"), "pattern"),
         ({"command": ["a\0b"]}, ("command", 0), "pattern"),
     ],

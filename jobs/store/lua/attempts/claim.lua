@@ -1,10 +1,10 @@
--- Gives a worker the next job of its pool: a new attempt, its fencing number and its lease.
+-- Claims the next job of a pool for a worker: a new attempt, its fencing number and its lease.
 -- ARGV[2] pool   ARGV[3] worker   ARGV[4] lease, seconds   ARGV[5] seconds of aging, 0 for none
--- Answers ok with the id, missing when nothing waits, or illegal with the worker's state when that
--- is draining or unhealthy. A worker that is not in the register may claim.
+-- Answers ok with the id, missing when no job waits, or illegal with the state of a worker that is
+-- draining or unhealthy. A worker that is not registered may claim.
 local pool, worker, lease, aging = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 
--- A worker runs one job. One that already has a job lost the answer to its last claim.
+-- A worker runs one job. If it already has one, the answer to its last claim was lost.
 local held = redis.call('HGET', key('claims'), worker)
 if held then return {'ok', held} end
 local doing = worker_state(worker)
@@ -12,7 +12,7 @@ if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} en
 
 admit_delayed(pool)
 local id, from
--- Once: should that job be gone, the place is anybody's.
+-- A reservation counts once: if its job is gone, any job may have the place.
 local reserved = redis.call('GETDEL', key('reserved:' .. worker))
 if reserved and not redis.call('ZSCORE', pool_key(pool, 'queued'), reserved) then reserved = nil end
 repeat
@@ -21,7 +21,7 @@ repeat
   if not first then return {'missing', ''} end
   id = first.id
   from = get(id, 'state')
-  -- An entry without a queued job behind it must not hold up those after it.
+  -- A stale entry must not block the jobs behind it.
   if not legal(from, 'running') then redis.call('ZREM', pool_key(pool, 'queued'), id) end
 until legal(from, 'running')
 move(id, from, 'running')
@@ -29,7 +29,7 @@ local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HSETNX', job_key(id), 'started_at', stamp(NOW))
 local due = math.max(tonumber(get(id, 'queued_at')), tonumber(get(id, 'not_before')))
 local waited = math.max(0, NOW - due)
--- Why the attempt before ended is in its receipt.
+-- The reason of the previous end is in the receipt of that attempt.
 redis.call('HSET', job_key(id), 'worker', worker, 'progress', '', 'reason', '', 'message', '',
   'attempt:' .. attempt,
   cjson.encode({number = attempt, worker = worker, started_at = NOW, queue_seconds = waited}))

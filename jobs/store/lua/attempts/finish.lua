@@ -1,12 +1,11 @@
--- Ends an attempt and moves the job on, if nothing changed since that was decided.
--- ARGV[2] id   ARGV[3] attempt   ARGV[4] state to go to   ARGV[5] request it was decided under
--- ARGV[6] expiry of the lease it was decided under, '' when the attempt's own worker ends it
+-- Ends an attempt and moves the job, unless something changed since the decision.
+-- ARGV[2] id   ARGV[3] attempt   ARGV[4] state to go to   ARGV[5] pending request at the decision
+-- ARGV[6] expiry of the lease at the decision, '' when the worker of the attempt ends it
 -- ARGV[7] delay before the job may run again, seconds   ARGV[8] fields of the record (JSON)
 -- ARGV[9] the attempt's receipt (JSON)   ARGV[10] event (JSON)
 -- ARGV[11] what it adds to the counters (JSON)
--- Answers ok (also for the same end twice: the answer was lost on the way, and its message may have
--- changed since), stale, illegal, or changed when a request came in or the lease was renewed
--- meanwhile: decide again.
+-- Answers ok (also for the same end twice: the answer was lost, and the message may differ), stale,
+-- illegal, or changed when a request arrived or the lease was renewed meanwhile: decide again.
 local id, attempt, to, request, expiry = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local found = redis.call('HMGET', job_key(id), 'state', 'attempt', 'request', 'attempt:' .. attempt)
 local from = found[1]

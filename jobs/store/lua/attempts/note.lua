@@ -1,4 +1,4 @@
--- Adds an event to a running job, told by its current attempt.
+-- Adds an event to a running job, on behalf of its current attempt.
 -- ARGV[2] id   ARGV[3] attempt   ARGV[4] type of the event   ARGV[5] its data (JSON)
 -- Answers ok, missing, or stale when the attempt is no longer the job's.
 local id, attempt = ARGV[2], ARGV[3]

@@ -1,7 +1,7 @@
--- Keeps the lease of an attempt and its worker's entry in the register, stores its progress, and
--- tells what was asked of it.
+-- Renews the lease of an attempt and the registration of its worker, stores its progress, and
+-- returns the pending request.
 -- ARGV[2] id   ARGV[3] attempt   ARGV[4] lease, seconds   ARGV[5] progress (JSON) or ''
--- ARGV[6] its worker, or '' for whoever has it
+-- ARGV[6] its worker, or '' for any
 -- Answers ok with the request ('' for none), stale when the attempt is no longer the job's, or
 -- missing with the epoch that Redis has ('' for none) when there is no such record.
 local id, attempt, lease, progress, worker = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
@@ -10,7 +10,7 @@ if not found[1] then return {'missing', redis.call('GET', key('epoch')) or ''} e
 if found[1] ~= 'running' or found[2] ~= attempt then return {'stale', found[2] or ''} end
 if worker ~= '' and found[4] ~= worker then
   if found[4] ~= '' then return {'stale', found[2]} end
-  -- The record was rebuilt by one who could not know the worker.
+  -- `reindex` rebuilt the record and could not know the worker.
   redis.call('HSET', job_key(id), 'worker', worker)
   redis.call('HSETNX', key('claims'), worker, id)
   note_worker(worker)

@@ -1,6 +1,5 @@
--- Forgets a job that is in a final state.
--- ARGV[2] id   ARGV[3] mark: it is to be forgotten, and can no longer be queued again;
--- remove: it is forgotten now
+-- Deletes the record of a job in a final state.
+-- ARGV[2] id   ARGV[3] mark: no retry can revive it any more; remove: deletes it now
 -- Answers ok (also for one that was removed before: the answer may have been lost), missing, or
 -- illegal with the state that forbids it.
 local id, step = ARGV[2], ARGV[3]

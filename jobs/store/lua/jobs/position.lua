@@ -1,6 +1,6 @@
--- Tells how many jobs of its pool would be claimed before a job, were all claimed now.
+-- Counts the jobs of the pool that would be claimed before a job.
 -- ARGV[2] id   ARGV[3] seconds of aging, 0 for none
--- Answers ok with the number, or missing when the job does not wait for a worker now.
+-- Answers ok with the number, or missing when the job does not wait for a worker.
 local id, aging = ARGV[2], tonumber(ARGV[3])
 local pool = get(id, 'pool')
 if not pool then return {'missing', ''} end
@@ -13,7 +13,7 @@ local mine, count = turn_of(id, order, aging), 0
 for priority = 0, 9 do
   local start = (9 - priority) * LINE
   local rank = redis.call('ZCOUNT', queue, '-inf', '(' .. whole(start))
-  -- Those of a line that go before it are the first ones of that line: their number is sought by halving.
+  -- The jobs of a line that go before it are the first of that line: a binary search counts them.
   local low, high = 0, redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE))
   while low < high do
     local middle = math.floor((low + high) / 2)

@@ -1,7 +1,7 @@
--- Asks a running job to stop, or cancels one that is not running.
+-- Requests a running job to stop, or cancels one that does not run.
 -- ARGV[2] id   ARGV[3] request   ARGV[4] the requests, weakest first (JSON)
 -- ARGV[5] attempt it was decided for, or ''   ARGV[6] the job that is to have its place, or ''
--- ARGV[7] mark of this call, which may be sent twice
+-- ARGV[7] mark of this call, which the client may send twice
 -- A stronger request replaces a weaker one, the same one again does nothing. A pause may be taken
 -- back (jobs/resume.lua): what a person had asked for before it is kept for that.
 -- Answers ok with the state, missing, illegal with the state that forbids it, or changed when the
@@ -23,7 +23,7 @@ if state == 'running' then
   if (rank[pending] or 0) > rank[request] then return {'illegal', doing(id, state)} end
   local before = request == 'pause' and pending == 'preempt' and pending or ''
   redis.call('HSET', job_key(id), 'request', request, 'evicted_for', other, 'request_before', before)
-  tell_worker(get(id, 'worker'), id)
+  wake_worker(get(id, 'worker'), id)
   event(id, 'requested', cjson.encode({request = request, ['for'] = other ~= '' and other or nil}))
 elseif (request == 'cancel' and state == 'cancelled') or (request == 'pause' and state == 'paused') then
   return {'ok', state}

@@ -1,6 +1,6 @@
--- Puts a paused job back into the queue, or takes back the pause of one that still runs.
--- ARGV[2] id   ARGV[3] mark of this call, which may be sent twice
--- An attempt that has left for the pause all the same is queued again at once (jobs.model.rules.decide).
+-- Queues a paused job again, or withdraws the pause of one that still runs.
+-- ARGV[2] id   ARGV[3] mark of this call, which the client may send twice
+-- An attempt that stops for the withdrawn pause is queued again at once (jobs.model.rules.decide).
 -- Answers ok with the state, missing, or illegal with the state that forbids it.
 local id = ARGV[2]
 local state = get(id, 'state')
@@ -8,7 +8,7 @@ if not state then return {'missing', ''} end
 if get(id, 'call') == ARGV[3] then return {'ok', state} end
 if state == 'running' and get(id, 'request') == 'pause' then
   redis.call('HSET', job_key(id), 'request', get(id, 'request_before') or '', 'request_before', '')
-  tell_worker(get(id, 'worker'), id)
+  wake_worker(get(id, 'worker'), id)
 elseif state == 'paused' then
   move(id, state, 'queued')
   enqueue(id, NOW)

@@ -1,6 +1,6 @@
--- Queues a job again that failed or was cancelled: its run goes on, all budgets are whole.
--- ARGV[2] id   ARGV[3] mark of this call, which may be sent twice
--- Answers ok, missing, or illegal with what forbids it.
+-- Queues a failed or cancelled job again: its run continues, with full budgets.
+-- ARGV[2] id   ARGV[3] mark of this call, which the client may send twice
+-- Answers ok, missing, or illegal with the state that forbids it.
 local id = ARGV[2]
 local state = get(id, 'state')
 if not state then return {'missing', ''} end

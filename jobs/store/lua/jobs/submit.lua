@@ -1,6 +1,6 @@
 -- Accepts a job: record, indexes, event and outbox in one step.
 -- ARGV[2] id   ARGV[3] pool   ARGV[4] priority   ARGV[5] specification (JSON)
--- ARGV[6] Idempotency-Key or ''   ARGV[7] digest of the specification   ARGV[8] its life, seconds
+-- ARGV[6] Idempotency-Key or ''   ARGV[7] digest of the specification   ARGV[8] its lifetime, seconds
 -- Answers ok with the id; the first job's id when the key was used before; changed with that
 -- job's id when the key came with another specification.
 local id, pool, priority, spec = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -13,7 +13,7 @@ if idempotency ~= '' then
   redis.call('HSET', key('idempotency:' .. idempotency), 'id', id, 'digest', digest)
   redis.call('EXPIRE', key('idempotency:' .. idempotency), life)
 end
--- The client library sends a call again when the answer was lost on the way.
+-- The client library sends a call again when its answer was lost.
 if redis.call('EXISTS', job_key(id)) == 1 then return {'ok', id} end
 
 local sequence = redis.call('INCR', key('sequence'))

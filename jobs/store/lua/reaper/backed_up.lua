@@ -1,7 +1,7 @@
--- Notes that storage has a copy of a job's record, if that has not changed since it was read.
+-- Records that storage has a copy of a job's record, unless the record changed since.
 -- ARGV[2] id   ARGV[3] the time of its change, as it was read from `dirty`
--- Answers ok, changed when it is to be copied again (by this process or, where another one copied
--- it meanwhile, because the older copy may lie there now), or missing when there is no such job.
+-- Answers ok, missing when there is no such job, or changed when the record needs another copy: it
+-- changed, or another process copied it meanwhile and storage may have the older copy now.
 local id = ARGV[2]
 if redis.call('EXISTS', job_key(id)) == 0 then
   redis.call('ZREM', key('dirty'), id)

@@ -1,9 +1,9 @@
--- Brings back the record of a job from what storage holds, in every index, if Redis has none.
+-- Restores the record of a job from storage, in every index, if Redis has none.
 -- ARGV[2] id   ARGV[3] number of the newest attempt that storage knows   ARGV[4] lease, seconds
 -- ARGV[5] fields of the record (JSON)   ARGV[6] its events: a list of {id, at, type, data} (JSON)
--- ARGV[7] life of an Idempotency-Key, seconds   ARGV[8] data of the event that says so (JSON)
--- A record that Redis has is left as it is. Only where storage knows of a newer attempt, so that
--- Redis is the older one of the two, attempts go on above that number.
+-- ARGV[7] lifetime of an Idempotency-Key, seconds   ARGV[8] data of the event `reindexed` (JSON)
+-- A record in Redis stays as it is. But where storage has a newer attempt, Redis is the older one of
+-- the two, and attempts continue above that number.
 -- Answers ok with 'rebuilt' or 'known', or changed with the attempt that Redis had.
 local id, newest, lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local has = get(id, 'attempt')

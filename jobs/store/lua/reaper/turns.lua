@@ -1,5 +1,5 @@
--- Tells which jobs of a pool would be claimed next, were all claimed now.
--- ARGV[2] pool   ARGV[3] seconds of aging, 0 for none   ARGV[4] how many at most, -1 for all
+-- Lists the jobs of a pool in the order in which they would be claimed now.
+-- ARGV[2] pool   ARGV[3] seconds of aging, 0 for none   ARGV[4] largest number of jobs, -1 for all
 -- Answers ok with their ids (JSON).
 local pool, aging, most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 admit_delayed(pool)

@@ -1,4 +1,4 @@
--- Takes a worker that ends out of the register.
+-- Removes a worker that ends from the registry.
 -- ARGV[2] worker
 redis.call('ZREM', key('workers'), ARGV[2])
 redis.call('DEL', key('worker:' .. ARGV[2]))

@@ -1,8 +1,8 @@
--- Renews a worker's entry in the register, with all that the worker knows of itself.
+-- Renews the registration of a worker, with what the worker knows of itself.
 -- ARGV[2] worker   ARGV[3] pool   ARGV[4] host   ARGV[5] names of its GPUs (JSON)
--- ARGV[6] life of the entry, seconds   ARGV[7] why it is unhealthy, or ''
+-- ARGV[6] lifetime of the registration, seconds   ARGV[7] why it is unhealthy, or ''
 -- ARGV[8] why it leaves, or ''
--- ARGV[9] 'yes' when it was drained as far as it knows, or '': counts only where the entry is gone
+-- ARGV[9] 'yes' if it was drained as far as it knows, or '': counts only for a new registration
 -- Answers ok with its state.
 local name, life = ARGV[2], tonumber(ARGV[6])
 local entry = key('worker:' .. name)
@@ -13,7 +13,7 @@ redis.call('HSET', entry, 'pool', ARGV[3], 'host', ARGV[4], 'gpus', ARGV[5],
   'unhealthy', ARGV[7], 'leaving', ARGV[8])
 redis.call('ZADD', key('workers'), stamp(NOW + life), name)
 
--- Those that never came back, a few at a time.
+-- Workers that never came back, a few at a time.
 local gone = redis.call('ZRANGEBYSCORE', key('workers'), '-inf', stamp(NOW - 3600), 'LIMIT', 0, 10)
 for _, other in ipairs(gone) do
   redis.call('ZREM', key('workers'), other)
