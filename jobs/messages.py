@@ -6,6 +6,8 @@ A lost, duplicate or late message does no harm. A claim that finds no job drops 
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
 from kombu import pools
 
@@ -17,9 +19,27 @@ TASK = "spectrain.run"
 _SWEEP_LIMIT = 200
 
 
+class _Application(Celery):  # type: ignore[misc]  # celery has no types
+    """Talks to the Redis of the settings only.
+
+    Celery prefers `CELERY_BROKER_URL` of the environment, which is meant for another application.
+    """
+
+    address: str
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """The connection of a consumer."""
+        return super().connection_for_read(url or self.address, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """The connection of a producer."""
+        return super().connection_for_write(url or self.address, **options)
+
+
 def celery_app(settings: Settings) -> Celery:
     """The Celery application, for senders and for the worker."""
-    app = Celery("spectrain", broker=settings.redis_address, set_as_current=False)
+    app = _Application("spectrain", broker=settings.redis_address, set_as_current=False)
+    app.address = settings.redis_address
     app.conf.update(
         # With late acknowledgement a message is restored, and runs twice, after any reconnect.
         task_acks_late=False,

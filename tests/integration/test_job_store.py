@@ -14,10 +14,12 @@ from jobs.errors import (
     IllegalMoveError,
     StaleAttemptError,
 )
+from jobs.messages import Messenger, celery_app, queue_name
 from jobs.model.record import Attempt, Job, Progress
 from jobs.model.rules import lost_attempt
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import Reason, Request, State
+from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.queues import ExpiredLease
 
@@ -271,3 +273,19 @@ def test_the_scripts_answer_clients_of_both_protocols(redis_url: str) -> None:
             assert store.queues.due_messages(store.now()) == []
             leases = store.queues.expired_leases(store.now() + 1)
             assert [lease.job_id for lease in leases] == [job.id]
+
+
+def test_no_broker_of_the_environment_gets_our_messages(
+    settings: Settings, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"):
+        monkeypatch.setenv(name, "redis://127.0.0.1:1/0")
+    messenger = Messenger(settings, store)
+    try:
+        store.submit(SPEC)
+        messenger.flush(store.now())
+        assert store.redis.llen(queue_name(settings, "default")) == 1
+        with celery_app(settings).connection_for_read() as connection:
+            assert connection.as_uri(include_password=True) == settings.redis_url
+    finally:
+        messenger.close()
