@@ -1,7 +1,7 @@
-"""What a training script imports: checkpoints, metrics, plots, configuration, results.
+"""The monitoring library: checkpoints, metrics, plots, configuration and results of a run.
 
-Each name is imported when it is first used, so that a process that only reads metrics or
-commit records needs neither torch nor matplotlib.
+Each name is imported on first use. A process that only reads metrics or commit records therefore
+needs neither torch nor matplotlib.
 """
 
 from __future__ import annotations

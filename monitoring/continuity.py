@@ -1,4 +1,4 @@
-"""Whether a resumed model goes on where it stopped."""
+"""Check that a resumed model continues where it stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LossContinuity:
-    """The loss before and after a resume; true where they agree."""
+    """The loss before and after a resume; true if they differ by at most `tolerance`."""
 
     expected: float
     current: float
@@ -23,7 +23,7 @@ class LossContinuity:
 
     @property
     def difference(self) -> float:
-        """How far the two losses are apart."""
+        """The absolute difference of the two losses."""
         return abs(self.current - self.expected)
 
     def __bool__(self) -> bool:
@@ -38,10 +38,18 @@ def verify_loss_continuity(
     expected_loss: float,
     tolerance: float = 0.1,
 ) -> LossContinuity:
-    """Whether one forward pass of the resumed model gives the loss that is expected.
+    """Run one forward pass of a resumed model and compare its loss with the expected one.
 
-    The pass runs without dropout and gradients; the model's mode and the random generators
-    are afterwards what they were. A discontinuity is logged as a warning.
+    The pass runs without dropout and gradients. Afterwards the model's mode and the random
+    generators are as they were. A difference above `tolerance` is logged as a warning.
+
+    Args:
+        model: called as `model(batch)`.
+        batch: the inputs.
+        targets: what `criterion(model(batch), targets)` takes; it returns a scalar tensor.
+        criterion: the loss function.
+        expected_loss: usually the last entry of the checkpoint's `loss_history`.
+        tolerance: the largest difference that counts as equal.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -1,7 +1,8 @@
-"""The CRC-32 of a file from those of its pieces, so that they may come in any order.
+"""The CRC-32 of a file from the CRC-32s of its pieces, which may arrive in any order.
 
-A CRC is the remainder of a polynomial over GF(2): appending n bytes multiplies what came before
-by x to the power of 8n. Bits are reflected, as `zlib.crc32` has them: the highest is the constant.
+A CRC is the remainder of a polynomial over GF(2): to append n bytes multiplies the preceding
+polynomial by x to the power of 8n. Bits are reflected, as in `zlib.crc32`: the highest bit is the
+constant.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ _ONE, _X = 1 << 31, 1 << 30
 
 
 def crc32_text(crc: int) -> str:
-    """A CRC-32 as records spell it."""
+    """A CRC-32 in the format of commit records."""
     return f"crc32:{crc:08x}"
 
 
 def combined(first: int, second: int, size: int) -> int:
-    """The CRC-32 of two pieces in a row from that of each; `size` bytes are in the second."""
+    """The CRC-32 of two adjacent pieces from the CRC-32 of each; the second has `size` bytes."""
     return _times(_power(8 * size), first) ^ second
 
 
 @lru_cache(maxsize=16)  # pieces are of few sizes
 def _power(exponent: int) -> int:
-    """That power of x."""
+    """x to the power of `exponent`."""
     result, square = _ONE, _X
     while exponent:
         if exponent & 1:

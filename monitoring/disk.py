@@ -1,4 +1,4 @@
-"""Whether there is room for what a run will write."""
+"""Free disk space."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ logger = logging.getLogger(__name__)
 
 
 def check_disk_space(path: str | Path, min_gb: float = 10) -> bool:
-    """Whether at least `min_gb` GiB are free where `path` is or will be; warns where not."""
+    """Return whether `min_gb` GiB are free on the file system of `path`; log a warning if not.
+
+    `path` need not exist yet. Raises OSError.
+    """
     place = Path(path).absolute()
     while not place.exists():
         place = place.parent
     free_gb = shutil.disk_usage(place).free / 2**30
     if free_gb < min_gb:
-        logger.warning("Only %.1f GiB free on %s, %g wanted", free_gb, path, min_gb)
+        logger.warning("Only %.1f GiB are free on %s; %g GiB are wanted", free_gb, path, min_gb)
         return False
     return True

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Atomic and durable writes: a file is complete or absent, also after a power failure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from pathlib import Path
 TEMPORARY = ".tmp"
 
 _NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}" + re.escape(TEMPORARY))
-_FORSAKEN = 3600.0  # seconds without a change after which a draft from elsewhere is nobody's
+_FORSAKEN = 3600.0  # seconds without a change after which the writer is assumed to be gone
 
 
 def temporary(path: Path) -> Path:
-    """A new name beside `path`, nobody else's, under which its next content is written."""
+    """A unique temporary name beside `path` for its next content."""
     writer = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{writer}{TEMPORARY}")
 
 
 def is_left(draft: Path) -> bool:
-    """Whether nobody is writing this temporary file any more.
+    """Whether the writer of a temporary file is gone.
 
-    Of a process of this host, for it has ended; of any other, for it has not changed for an hour.
+    A process of this host is gone if it has ended; a process of another host, if the file has not
+    changed for an hour.
     """
     name = _NAME.fullmatch(draft.name)
     if name is not None and name[1] == _host():
@@ -42,7 +43,7 @@ def is_left(draft: Path) -> bool:
 
 @cache
 def _host() -> str:
-    """What tells apart all places where the same process number is another process."""
+    """A hash that identifies this PID namespace: host, boot and namespace."""
     seen = [socket.gethostname()]
     with contextlib.suppress(OSError):  # a kernel that hides them
         seen.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -51,7 +52,7 @@ def _host() -> str:
 
 
 def is_quiet(path: Path) -> bool:
-    """Whether a file has not changed for an hour: whoever wrote it has finished or is gone.
+    """Whether a file has not changed for an hour, so that its writer has finished or is gone.
 
     Raises OSError.
     """
@@ -74,9 +75,9 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Give `path` this content in one step: a reader sees the old or the new, never a part.
+    """Replace the content of `path` atomically and sync it to disk.
 
-    Raises OSError, with the temporary file gone and `path` as it was.
+    Raises OSError; then `path` is unchanged and no temporary file is left.
     """
     draft = temporary(path)
     try:
@@ -92,7 +93,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def link_atomically(link: Path, target: str) -> None:
-    """Point the symbolic link at `target` in one step. Raises OSError."""
+    """Point the symbolic link `link` at `target` atomically. Raises OSError."""
     draft = temporary(link)
     draft.symlink_to(target)
     try:
@@ -103,7 +104,7 @@ def link_atomically(link: Path, target: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a directory, survive a power cut. Raises OSError."""
+    """Sync a file's content, or the names in a directory, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

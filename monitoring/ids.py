@@ -13,9 +13,9 @@ UNKNOWN = "unknown"
 
 
 def generate_experiment_id(name: str) -> str:
-    """`{name}_{YYYYmmdd_HHMMSS}_{git hash}_{random}`: sorts by time, never the same twice.
+    """Return a unique id, `{name}_{YYYYmmdd_HHMMSS}_{git hash}_{random}`, which sorts by time.
 
-    Raises ValueError for a name that is no single directory name.
+    Raises ValueError if `name` is not a single directory name.
     """
     _require_single_name(name)
     moment = time.strftime("%Y%m%d_%H%M%S")
@@ -44,12 +44,12 @@ def create_experiment_directory(base_dir: str | Path, experiment_id: str) -> dic
 
 
 def get_git_hash() -> str:
-    """The short hash of the commit checked out here, "unknown" outside a repository."""
+    """Return the short hash of the current commit; "unknown" outside a git repository."""
     return git("rev-parse", "--short=8", "HEAD", directory=str(Path.cwd())) or UNKNOWN
 
 
 def git(*arguments: str, directory: str) -> str | None:
-    """What git answers to a question about a directory; None where it cannot."""
+    """Run git in a directory and return its output; None if git fails or is not installed."""
     try:
         answer = subprocess.run(
             ["git", *arguments],

@@ -1,8 +1,8 @@
-"""Values in what JSON can hold, and back.
+"""Conversion of Python values to JSON and back.
 
-JSON knows no NaN and no infinity: they are written as the strings "NaN", "Infinity" and
-"-Infinity" and read back as numbers. A text that looks like one of them gets a backslash before
-it, which is taken away when it is read.
+JSON has no NaN and no infinity: they are written as the strings "NaN", "Infinity" and "-Infinity"
+and read back as numbers. A string that looks like one of them is written with a backslash before
+it, which is removed when it is read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _ESCAPE = "\\"
 
 
 def jsonable(value: Any) -> Any:  # noqa: PLR0911  one per kind
-    """The same tree in what JSON can hold; of which `restored` makes the same values again.
+    """Convert a tree to types that JSON has; `restored` converts it back.
 
     Tensors and arrays become numbers and lists, namespaces and dataclasses dicts, enumerations
-    their values, anything else its text.
+    their values, and anything else its text.
     """
     value = plain_number(value)
     kind = type(value)
@@ -45,7 +45,7 @@ def jsonable(value: Any) -> Any:  # noqa: PLR0911  one per kind
 
 
 def restored(value: Any) -> Any:
-    """What was made jsonable, with its NaN, its infinities and its texts."""
+    """Convert the result of `jsonable` back: NaN, infinities and escaped strings."""
     kind = type(value)
     if kind is str:
         if value in _NON_FINITE:
@@ -59,7 +59,7 @@ def restored(value: Any) -> Any:
 
 
 def plain_number(value: Any) -> Any:
-    """The Python value of a tensor or numpy scalar, any other value as it is."""
+    """Convert a tensor or a numpy value to a Python value; return any other value unchanged."""
     if type(value) in (float, int) or value is None or isinstance(value, str | bool):
         return value
     if hasattr(value, "tolist"):  # numpy and torch alike, scalars and arrays
@@ -68,7 +68,7 @@ def plain_number(value: Any) -> Any:
 
 
 def simpler(value: Any) -> Any:
-    """A value of a foreign type in a simpler one; the value itself where there is none."""
+    """Convert a value to a simpler type; return it unchanged if there is none."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, PurePath):

@@ -1,4 +1,4 @@
-"""Every file name of a run, spelled in one place."""
+"""The names of all files and directories of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _CHECKPOINT = re.compile(r"checkpoint_step_(\d+)\.pt")
 class RunPaths:
     """The layout of a run below its root directory.
 
-    The same names are keys below the run's prefix in an object store, so the methods return
-    paths that are joined, never created: making directories is the writer's business.
+    The paths are joined, not created. In an object store the same names are keys below the run's
+    prefix.
     """
 
     root: Path
@@ -36,7 +36,7 @@ class RunPaths:
 
     @property
     def attempts(self) -> Path:
-        """Directory of the attempts' receipts."""
+        """Directory of the receipts of attempts."""
         return self.root / "attempts"
 
     def checkpoint(self, step: int) -> Path:
@@ -65,27 +65,27 @@ class RunPaths:
 
     @property
     def resumes(self) -> Path:
-        """One JSON object per resume: the step it went on from, and when."""
+        """One JSON object per resume: the step of the checkpoint, the time and the attempt."""
         return self.logs / "resumes.jsonl"
 
     @property
     def training_log(self) -> Path:
-        """The metrics for human eyes."""
+        """The metrics as text for people."""
         return self.logs / "training.log"
 
     @property
     def output_log(self) -> Path:
-        """What the training process printed, each line marked with its attempt."""
+        """The output of the training process, each line marked with its attempt."""
         return self.logs / "output.log"
 
     @property
     def config(self) -> Path:
-        """What the run was started with."""
+        """The configuration that the run was started with."""
         return self.root / "config.json"
 
     @property
     def results(self) -> Path:
-        """What came out."""
+        """The results of the run."""
         return self.root / "results.json"
 
     @property
@@ -99,11 +99,11 @@ class RunPaths:
 
 
 def commit_record(checkpoint: Path) -> Path:
-    """The commit record that makes a checkpoint file count."""
+    """The commit record of a checkpoint."""
     return checkpoint.with_name(checkpoint.name + ".json")
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """The step in a checkpoint's file name, None for any other file."""
+    """The step in the file name of a checkpoint; None for any other file."""
     match = _CHECKPOINT.fullmatch(checkpoint.name)
     return int(match[1]) if match else None

@@ -1,11 +1,11 @@
-"""Whether this process was asked to stop: SIGTERM, noticed at the next step boundary.
+"""Stop requests: SIGTERM sets a flag that the training loop reads at each step boundary.
 
     if monitoring.preemption.stop_requested():
         checkpoint_mgr.save_checkpoint(step, model, optimizer, loss_history, config)
         sys.exit(143)
 
-The first SIGTERM asks. A second one ends the process at once, as if nobody had asked. Processes
-that are forked from this one, such as those of a DataLoader, end at the first.
+The first SIGTERM sets the flag. A second one ends the process at once. Processes that are forked
+from this one, such as those of a DataLoader, end at the first.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _before: Callable[[int, FrameType | None], object] | int | None = None  # what S
 
 
 def install() -> None:
-    """Let SIGTERM ask for a stop in place of ending the process.
+    """Install the handler: SIGTERM requests a stop and no longer ends the process.
 
-    Raises ValueError outside the main thread: Python delivers signals to that one only.
+    Raises ValueError outside the main thread, the only one to which Python delivers signals.
     """
     global _installed, _before  # noqa: PLW0603
     if threading.current_thread() is not threading.main_thread():
@@ -39,14 +39,17 @@ def install() -> None:
 
 
 def stop_requested() -> bool:
-    """Whether SIGTERM came. The first call in the main thread installs the handler."""
+    """Return whether SIGTERM was received.
+
+    The first call in the main thread installs the handler.
+    """
     if not _installed and threading.current_thread() is threading.main_thread():
         install()
     return _requested
 
 
 def was_requested() -> bool:
-    """Whether SIGTERM came to a handler that was installed; never installs it."""
+    """Return whether an installed handler has received SIGTERM; never installs it."""
     return _requested
 
 
@@ -57,7 +60,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 
 
 def _forget() -> None:
-    """Let a forked child be: whoever ends it, as `multiprocessing` does, means it."""
+    """Restore the former handler in a forked child, which `multiprocessing` ends by SIGTERM."""
     global _installed, _requested  # noqa: PLW0603
     if _installed and signal.getsignal(signal.SIGTERM) in (_on_sigterm, signal.SIG_DFL):
         signal.signal(signal.SIGTERM, signal.SIG_DFL if _before is None else _before)

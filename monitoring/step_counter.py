@@ -1,10 +1,10 @@
-"""The step counter: how far a training process is, readable from outside, also when it died.
+"""The step counter: the progress of a training process, readable by others even after its death.
 
 The file that `SPECTRAIN_STEP_FILE` names holds six little-endian 64-bit integers: the first
 step done, the last step done, the number of beats, the times of the first and of the last beat in
-nanoseconds of the machine's monotonic clock, which nobody sets, and the second step done. It is
-mapped into memory, so that a beat is a few stores: under a microsecond, and the kernel keeps them
-when the process is killed.
+nanoseconds of the machine's monotonic clock, which is never set, and the second step done. It is
+mapped into memory, so a beat is a few stores and takes less than a microsecond, and the kernel
+keeps them when the process is killed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ VARIABLE = "SPECTRAIN_STEP_FILE"
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps a process has done, both ends included, and when (`time.monotonic`).
+    """The steps that a process has done, and when (in seconds of `time.monotonic`).
 
-    `second` is the one after the first, None before it: a program may count a step 0 first that
-    is none, and go on from its checkpoint all the same.
+    `second` is the step after the first, None until then: a program may count a step 0 at its
+    start and then resume from its checkpoint.
     """
 
     first: int
@@ -40,14 +40,14 @@ class Steps:
 
 
 class NoCounter:
-    """Counts nothing: nobody asked."""
+    """Counts nothing: `SPECTRAIN_STEP_FILE` is not set."""
 
     def beat(self, step: int) -> None:
         """Do nothing."""
 
 
 class StepCounter:
-    """Writes the steps done into a memory-mapped file. Raises OSError where it cannot."""
+    """Writes the steps done to a memory-mapped file. Raises OSError if it cannot."""
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -66,7 +66,7 @@ class StepCounter:
         self._last: int | None = self._words[1] if self._words[2] else None
 
     def beat(self, step: int) -> None:
-        """Note that `step` is done. The same step again is no new beat."""
+        """Count a step as done. The same step again does not count."""
         if step == self._last:
             return
         step = int(step)
@@ -83,7 +83,7 @@ class StepCounter:
 
 
 def read_steps(path: Path) -> Steps | None:
-    """The steps done by the process that writes this file; None before its first."""
+    """Read the steps done by the process that writes this file; None before its first step."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def _open(path: Path) -> StepCounter | NoCounter:
     try:
         return StepCounter(path)
     except OSError as error:
-        logger.warning("Steps are not counted in %s: %s", path, error)
+        logger.warning("Cannot count steps in %s: %s", path, error)
         return NoCounter()
 
 
@@ -108,7 +108,7 @@ _counter: StepCounter | NoCounter | None = None
 
 
 def beat(step: int) -> None:
-    """Note that a step of this process is done; where it cannot be counted, warn once."""
+    """Count a step of this process as done; log one warning if the file cannot be written."""
     # Opened at the first beat, not at import: a warm-started child gets its environment later.
     global _counter  # noqa: PLW0603
     if _counter is None:

@@ -1,8 +1,7 @@
-"""Checkpoints that another program wrote: judged without torch, adopted by writing their record.
+"""Checkpoints of other programs: checked without torch, and adopted by writing a commit record.
 
-Such a file has no commit record. If it is whole it is a checkpoint as good as any. It may as well
-be half written at this moment, by a program that does not write under a temporary name: then it
-is left alone.
+Such a file has no record. If it is whole, it is a valid checkpoint. If it is not, a program that
+does not use temporary names may be writing it at this moment, so it is left alone.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Identity = tuple[int, int, int]  # inode, bytes, nanoseconds of the last change
 
 
 class UnknownFormat(Exception):  # noqa: N818
-    """The file is no zip archive: only torch can tell whether it is whole."""
+    """The file is not a zip archive: only torch can tell whether it is whole."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Judged:
         return self.identity[1]
 
     def record(self, step: int, *, time: float, attempt: int = 0) -> CommitRecord:
-        """The commit record of this file. `time` places it among the checkpoints of its run."""
+        """Return the commit record of this file; `time` gives its place in the order of its run."""
         return CommitRecord(step, self.size, self.checksum, attempt, time, adopted=True)
 
     def is_still(self, checkpoint: Path) -> bool:
@@ -50,10 +49,10 @@ class Judged:
 
 
 def judge(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> Judged:
-    """Read all of a file that has no record.
+    """Read all of a file that has no record. `on_block` is called between blocks.
 
-    Raises CheckpointCorrupt if it is not a whole checkpoint, UnknownFormat if that cannot be told
-    without torch, FileNotFoundError and other OSErrors if it cannot be read.
+    Raises CheckpointCorrupt if it is not a whole checkpoint, UnknownFormat if only torch can tell,
+    and OSError if it cannot be read.
     """
     identity = _identity(checkpoint)
     if not torch_file.begins_as_zip(checkpoint):
@@ -73,9 +72,9 @@ def judge(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> Judg
 def measure(
     checkpoint: Path, identity: Identity | None = None, on_block: Callable[[], None] = lambda: None
 ) -> Judged:
-    """The checksum of a file that is known to be whole, and since when (`identity`).
+    """Compute the checksum of a file that is whole; `identity` is its identity when it was checked.
 
-    Raises CheckpointCorrupt if it changes meanwhile, and OSError.
+    Raises CheckpointCorrupt if it has changed since, and OSError.
     """
     identity = identity or _identity(checkpoint)
     found = commit.checksum(checkpoint, "crc32", on_block)
@@ -85,7 +84,7 @@ def measure(
 
 
 def adopt(checkpoint: Path, judged: Judged, *, time: float) -> CommitRecord | None:
-    """Write the record of a file, unless it has changed or got one meanwhile. Raises OSError."""
+    """Write the record of a file, unless it has changed or has a record by now. Raises OSError."""
     step = step_of(checkpoint)
     assert step is not None  # noqa: S101
     with locked(checkpoint.parent):  # a program that uses this library may save this step now
@@ -104,9 +103,9 @@ def adopt(checkpoint: Path, judged: Judged, *, time: float) -> CommitRecord | No
 
 
 def link_target(link: Path) -> str | None:
-    """The name of the checkpoint that a link points at; None if it is no such link.
+    """The name of the checkpoint that a link points at; None if it is not such a link.
 
-    Where links became files of text, as git writes them on some systems, the text is read.
+    A link may have become a text file, as git writes it on some systems; then the text is read.
     """
     with contextlib.suppress(OSError):
         return str(link.readlink())

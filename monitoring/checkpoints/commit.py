@@ -1,10 +1,10 @@
-"""The commit record of a checkpoint: what its file must be for it to exist.
+"""Commit records: size, checksum, step and time of each checkpoint file.
 
-A checkpoint is written under a temporary name and counts once its record stands beside it.
-The order on disk is: the data (temporary name, synced), the intent (`….pt.json.next`), the
-data under its name, the record under its name. A process killed anywhere in between leaves
-either the checkpoint that was there before or the new one, also when both have the same step:
-data that differs from the record is compared with the intent.
+A checkpoint is written under a temporary name and counts once its record exists beside it. The
+order on disk is: the data (temporary name, synced), the intent (`….pt.json.next`), the data under
+its name, the record under its name. A process that is killed in between leaves either the previous
+checkpoint or the new one, even if both have the same step: data that differs from the record is
+compared with the intent.
 
 A file that another program wrote has no record until it is adopted (`adoption.py`).
 """
@@ -29,7 +29,7 @@ _BLOCK = 1 << 20
 
 
 class CheckpointCorrupt(Exception):  # noqa: N818
-    """A checkpoint whose file is not what its commit record promises."""
+    """The file of a checkpoint differs from its commit record; `path` and `cause` say how."""
 
     def __init__(self, path: Path, cause: str) -> None:
         super().__init__(f"{path}: {cause}")
@@ -38,33 +38,30 @@ class CheckpointCorrupt(Exception):  # noqa: N818
 
 
 class Uncommitted(CheckpointCorrupt):
-    """A checkpoint file that no commit record describes: another program may have written it."""
+    """A checkpoint file has no commit record: another program may have written it."""
 
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """What a committed checkpoint is: its step, bytes, checksum, attempt and times.
-
-    On the disk it carries a checksum of its own.
-    """
+    """The description of a committed checkpoint. The record file has a checksum of its own."""
 
     step: int
     size: int  # bytes
     checksum: str  # "crc32:0123abcd" or "sha256:…"
     attempt: int  # the fencing number, 0 outside the service
-    time: float  # seconds since the epoch, later than that of every checkpoint before it
-    seconds: float = 0.0  # that the save took, from the call until the data were on the disk
-    keep: int = 0  # how many of the newest its program keeps; 0 where that is not known
+    time: float  # seconds since the epoch; later than that of every earlier checkpoint
+    seconds: float = 0.0  # duration of the save, from the call until the data was synced
+    keep: int = 0  # how many of the newest checkpoints the program keeps; 0 if unknown
     adopted: bool = False  # another program wrote the file, and may write it again
 
 
 def write(checkpoint: Path, record: CommitRecord) -> None:
-    """Commit a checkpoint that is in place. Raises OSError."""
+    """Write the record of a checkpoint that is in place. Raises OSError."""
     write_atomically(commit_record(checkpoint), _encode(record))
 
 
 def publish(draft: Path, checkpoint: Path, record: CommitRecord) -> None:
-    """Move a synced draft to its name and commit it; safe at every instant. Raises OSError."""
+    """Move a synced draft to its name and commit it; safe at any instant. Raises OSError."""
     settle(checkpoint)
     write_atomically(_intent(checkpoint), _encode(record))
     draft.replace(checkpoint)
@@ -74,20 +71,20 @@ def publish(draft: Path, checkpoint: Path, record: CommitRecord) -> None:
 
 
 def read(checkpoint: Path) -> CommitRecord:
-    """The commit record of a checkpoint.
+    """Read the commit record of a checkpoint.
 
-    Raises FileNotFoundError where there is none and CheckpointCorrupt where it is unreadable.
+    Raises FileNotFoundError if there is none and CheckpointCorrupt if it is unreadable.
     """
     return _decode(commit_record(checkpoint))
 
 
 def has_record(checkpoint: Path) -> bool:
-    """Whether a record stands beside a checkpoint, readable or not, or is about to."""
+    """Whether a checkpoint has a record, readable or not, or an intent."""
     return commit_record(checkpoint).exists() or _intent(checkpoint).exists()
 
 
 def claimed(checkpoint: Path) -> CommitRecord:
-    """The commit record of a checkpoint, else the one that its writer is about to give it.
+    """Read the commit record of a checkpoint, or else its intent.
 
     Raises what `read` does.
     """
@@ -99,7 +96,7 @@ def claimed(checkpoint: Path) -> CommitRecord:
 
 
 def verify(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> CommitRecord:
-    """The record of a checkpoint whose every byte was compared with it.
+    """Compare every byte of a checkpoint with its record, and return the record.
 
     `on_block` is called between blocks and ends it all by raising. Raises CheckpointCorrupt with
     the cause, its subclass Uncommitted if there is no record or another program has written the
@@ -110,16 +107,16 @@ def verify(checkpoint: Path, on_block: Callable[[], None] = lambda: None) -> Com
         verdict = _verdict(checkpoint, on_block)
         if isinstance(verdict, CommitRecord):
             return verdict
-        # What was renamed while it was read, by a process that saves, is no damage.
+        # Another process that saves may have renamed a file meanwhile: that is no damage.
         if _names(checkpoint) == before:
             raise verdict
 
 
 def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
-    """The committed checkpoints of a run by step, lowest first; their bytes are not read.
+    """List the committed checkpoints of a run by step, without reading their bytes.
 
-    The newest is the one with the latest `record.time`: a run that was started again from an
-    early step commits lower steps after higher ones.
+    The newest is the one with the latest `record.time`: a run that restarted from an early step
+    commits lower steps after higher ones.
     """
     found = []
     for path in checkpoints_dir.glob("checkpoint_step_*.pt"):
@@ -138,10 +135,7 @@ def committed(checkpoints_dir: Path) -> list[tuple[CommitRecord, Path]]:
 
 
 def settle(checkpoint: Path) -> None:
-    """Finish what a killed process began: data that its intent describes are committed.
-
-    Raises OSError.
-    """
+    """Finish a commit of a killed process if the data agrees with the intent. Raises OSError."""
     intent = _intent(checkpoint)
     try:
         if _mismatch(checkpoint, _decode(intent)) is None:
@@ -152,14 +146,17 @@ def settle(checkpoint: Path) -> None:
 
 
 def discard(checkpoint: Path) -> None:
-    """Remove a checkpoint and what belongs to it. Raises OSError."""
+    """Remove a checkpoint, its record and its intent. Raises OSError."""
     checkpoint.unlink(missing_ok=True)
     commit_record(checkpoint).unlink(missing_ok=True)
     _intent(checkpoint).unlink(missing_ok=True)
 
 
 def set_aside(checkpoint: Path) -> Path:
-    """Rename a damaged checkpoint and its record to `….corrupt`; its new name. Raises OSError."""
+    """Rename a damaged checkpoint and its record to `….corrupt`; return the new path.
+
+    Raises OSError.
+    """
     aside = checkpoint.with_name(checkpoint.name + ".corrupt")
     record = commit_record(checkpoint)
     checkpoint.replace(aside)
@@ -170,7 +167,7 @@ def set_aside(checkpoint: Path) -> Path:
 
 
 def checksum(path: Path, algorithm: str, on_block: Callable[[], None] = lambda: None) -> str:
-    """A file's checksum as records spell it: "crc32:…" or "sha256:…". Raises OSError."""
+    """Return the checksum of a file as in its record: "crc32:…" or "sha256:…". Raises OSError."""
     update, digest = _hasher(algorithm)
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -196,8 +193,8 @@ def _hasher(algorithm: str) -> tuple[Callable[[memoryview], None], Callable[[], 
 
 
 def _verdict(checkpoint: Path, on_block: Callable[[], None]) -> CommitRecord | CheckpointCorrupt:
-    """The record that the file agrees with, or why there is none."""
-    # An intent alone says nothing of a file that was there before: it may be of another program.
+    """The record that agrees with the file, or the reason why there is none."""
+    # An intent alone does not describe a file that was there before: another program may own it.
     verdict: CheckpointCorrupt = Uncommitted(checkpoint, "it has no commit record")
     for candidate in (commit_record(checkpoint), _intent(checkpoint)):
         try:
@@ -218,7 +215,7 @@ def _verdict(checkpoint: Path, on_block: Callable[[], None]) -> CommitRecord | C
 
 
 def _names(checkpoint: Path) -> list[tuple[int, int] | None]:
-    """Which files stand for a checkpoint now. Raises FileNotFoundError where it was retired."""
+    """The identities of a checkpoint's files. Raises FileNotFoundError if it was removed."""
     checkpoint.stat()
     return [
         _identity(path) for path in (checkpoint, commit_record(checkpoint), _intent(checkpoint))
@@ -238,10 +235,10 @@ def _mismatch(
 ) -> str | None:
     size = checkpoint.stat().st_size
     if size != record.size:
-        return f"it has {size} bytes, its commit record says {record.size}"
+        return f"it has {size} bytes; its commit record says {record.size}"
     found = checksum(checkpoint, record.checksum.partition(":")[0], on_block)
     if found != record.checksum:
-        return f"its checksum is {found}, its commit record says {record.checksum}"
+        return f"its checksum is {found}; its commit record says {record.checksum}"
     return None
 
 
@@ -255,7 +252,7 @@ def _encode(record: CommitRecord) -> bytes:
 
 
 def _sum_of(record: CommitRecord) -> str:
-    """A checksum of the record itself: a flipped bit in it must not choose another checkpoint."""
+    """The checksum of the record itself: a flipped bit in it must not select another checkpoint."""
     return crc32_text(zlib.crc32(json.dumps(_values(record), sort_keys=True).encode()))
 
 
@@ -278,5 +275,5 @@ def _decode(path: Path) -> CommitRecord:
     if own_sum != _sum_of(record):
         raise CheckpointCorrupt(path, "its commit record is damaged")
     if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
-        raise CheckpointCorrupt(path, f"its checksum {record.checksum!r} is of no known kind")
+        raise CheckpointCorrupt(path, f"the kind of its checksum {record.checksum!r} is unknown")
     return record

@@ -1,4 +1,4 @@
-"""The directory of a run's checkpoints: what is committed there, what is kept, what is newest."""
+"""The checkpoint directory of a run: commits, retention and order."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ class Present:
 
 
 class CheckpointDirectory:
-    """Commits checkpoints, keeps the `keep` newest and the one marked best.
+    """Commits checkpoints, and keeps the `keep` newest ones and the one marked best.
 
-    Several threads and processes may use one directory; what is under way in one of them is left
-    alone by the others.
+    Several threads and processes may use one directory. None of them removes a file that another
+    is writing.
     """
 
     def __init__(self, paths: RunPaths, keep: int) -> None:
         self.paths = paths
         self._keep = keep
         self._attempt = int(os.environ.get("SPECTRAIN_ATTEMPT") or 0)
-        self._lock = threading.Lock()  # of the two below, never held while the disk works
+        self._lock = threading.Lock()  # of the two below; never held during disk operations
         self._doomed: set[Path] = set()  # being removed
-        self._best: Path | None = None  # to be marked as soon as it is committed
+        self._best: Path | None = None  # marked as soon as it is committed
         self._links_fail = False
 
     def commit(self, path: Path, draft: Path, file: ChecksummedFile, seconds: float) -> None:
-        """Publish a synced draft, point `latest` at it and retire old ones. Raises OSError.
+        """Publish a synced draft, point `latest` at it and remove old checkpoints.
 
-        `seconds` are those that the save took.
+        `seconds` is the duration of the save. Raises OSError.
         """
         step = step_of(path)
         assert step is not None  # noqa: S101
         with locked(path.parent):
             newest = max((record.time for record, _ in self.committed()), default=0.0)
-            # Later than all before it, whatever the clock of this machine says.
+            # Later than all earlier ones, even if the clock of this machine was set back.
             moment = max(time.time(), newest + 1e-3)
             commit.publish(
                 draft,
@@ -66,25 +66,25 @@ class CheckpointDirectory:
                     step, file.size, file.checksum, self._attempt, moment, seconds, self._keep
                 ),
             )
-            # It counts from here on: what fails below takes nothing away from it.
+            # The checkpoint is committed: a failure below does not undo that.
             self._point(self.paths.latest_checkpoint, path)
             self._mark_wanted()
             self._retire()
 
     def mark_best(self, step: int, *, saving: Path | None) -> None:
-        """Keep the checkpoint of a step until another is marked; `saving` is one under way."""
+        """Keep a step's checkpoint until another is marked; `saving` is the one in progress."""
         path = self.paths.checkpoint(step)
         with self._lock:
             there = path == saving or any(found.path == path for found in self.present())
             if not there or path in self._doomed:
-                logger.warning("%s is not there and cannot be marked best", path)
+                logger.warning("Cannot mark %s best: there is no such checkpoint", path)
                 return
             self._best = path
         if saving is None:
             self._mark_wanted()
 
     def committed(self) -> list[tuple[CommitRecord, Path]]:
-        """The committed checkpoints by step, lowest first."""
+        """The committed checkpoints by step."""
         return commit.committed(self.paths.checkpoints)
 
     def present(self) -> list[Present]:
@@ -150,11 +150,11 @@ class CheckpointDirectory:
         try:
             aside = commit.set_aside(path).name
         except OSError as error:
-            aside = f"where it is ({error})"
+            aside = f"{path.name} (cannot rename it: {error})"
         logger.warning("Failed to load checkpoint from %s: %s; kept as %s", path, cause, aside)
 
     def point_latest(self, path: Path, older: Collection[Path]) -> None:
-        """Let `latest` be this checkpoint, unless it is one that came after these `older` ones."""
+        """Point `latest` at this checkpoint, unless it points at one that is not among `older`."""
         link = self.paths.latest_checkpoint
         if link_target(link) == path.name:
             return
@@ -175,13 +175,13 @@ class CheckpointDirectory:
     def _point(self, link: Path, checkpoint: Path) -> None:
         try:
             link_atomically(link, checkpoint.name)
-        except OSError as error:  # a file system without links: the records tell as well
+        except OSError as error:  # a file system without links; the records give the order
             if not self._links_fail:
                 logger.warning("Cannot point %s at %s: %s", link, checkpoint.name, error)
             self._links_fail = True
 
     def _retire(self) -> None:
-        """Remove the oldest ones beyond those to keep, and what killed processes left."""
+        """Remove checkpoints beyond those to keep, and the drafts of killed processes."""
         by_age = sorted(self.committed(), key=lambda found: found[0].time, reverse=True)
         with self._lock:
             best = {link_target(self.paths.best_checkpoint), self._best and self._best.name}

@@ -1,9 +1,8 @@
-"""A new file that is written once, in order, with its checksum and at little cost to others.
+"""A file that is written once, sequentially, with its checksum.
 
-Written directly (O_DIRECT), the bytes go from our memory to the disk without a copy in the
-kernel's, which would take a processor from the training and crowd out its data there. The disk
-takes whole blocks only, from addresses that are multiples of a block: memory that lies so is
-written as it is, all else goes through a small buffer.
+With direct I/O (O_DIRECT) the bytes go to the disk without a copy in the page cache, which would
+take processor time from the training and evict its data. Direct I/O needs whole blocks at aligned
+addresses: aligned memory is written as it is, everything else goes through a small buffer.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import numpy as np
 
 from monitoring.crc import crc32_text
 
-BLOCK = 4096  # bytes: a multiple of what every disk and file system asks for
-_CHUNK = 4 << 20  # bytes of one call: still in the processor's cache when they are summed
+BLOCK = 4096  # bytes: a multiple of the alignment that disks and file systems need
+_CHUNK = 4 << 20  # bytes of one call: still in the processor's cache for the checksum
 _BUFFER = 1 << 20
 
 
 class ChecksummedFile:
-    """A file that knows its size and the CRC-32 of what was written into it.
+    """Writes a file and computes its size and CRC-32.
 
     Args:
-        path: the file, made or emptied.
-        direct: past the kernel's memory, where the file system can do that.
+        path: the file; created or truncated.
+        direct: bypass the page cache, if the file system supports that.
     """
 
     def __init__(self, path: Path, *, direct: bool = False) -> None:
@@ -38,9 +37,9 @@ class ChecksummedFile:
         self._descriptor = os.open(path, flags, 0o644)
         self._direct = direct and self._set_direct(True)
         self._buffer = mmap.mmap(-1, _BUFFER)
-        self._filled = 0  # bytes in the buffer, which come next in the file
+        self._filled = 0  # bytes in the buffer, the next ones of the file
         self._crc = 0
-        self.size = 0  # bytes that the file system took
+        self.size = 0  # bytes written
         self.error: OSError | None = None
 
     def __enter__(self) -> ChecksummedFile:
@@ -56,11 +55,11 @@ class ChecksummedFile:
 
     @property
     def checksum(self) -> str:
-        """The checksum of all that was written, as commit records spell it."""
+        """The checksum of all bytes written, in the format of commit records."""
         return crc32_text(self._crc)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of it. Raises OSError, which `error` keeps."""
+        """Write all of `data`. Raises OSError and keeps it in `error`."""
         view = memoryview(data)
         if self._direct:
             self._write_blocks(view)
@@ -72,10 +71,10 @@ class ChecksummedFile:
         return len(view)
 
     def flush(self) -> None:
-        """Nothing that has to be written at once."""
+        """Do nothing: `sync` writes the buffer."""
 
     def sync(self) -> None:
-        """Write what is left and wait until the disk has all. Raises OSError."""
+        """Write the buffer and wait for the disk. Raises OSError."""
         if self._direct and self._filled % BLOCK:
             self._direct = self._set_direct(False)
         self._write_buffer()
@@ -111,11 +110,12 @@ class ChecksummedFile:
     def _put(self, view: memoryview) -> None:
         start = 0
         while start < len(view):
-            # Both calls leave the interpreter to the training loop while they work.
+            # Both calls release the interpreter lock.
             try:
                 count = os.write(self._descriptor, view[start : start + _CHUNK])
             except OSError as error:
-                if self._direct and error.errno == errno.EINVAL:  # by a file system's own rules
+                # The file system may have stricter rules.
+                if self._direct and error.errno == errno.EINVAL:
                     self._direct = self._set_direct(False)
                     continue
                 self.error = self.error or error
@@ -125,7 +125,7 @@ class ChecksummedFile:
             self.size += count
 
     def _set_direct(self, direct: bool) -> bool:
-        """Switch; whether the file is written directly now."""
+        """Switch direct I/O on or off; return whether it is on."""
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
         try:
             fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | os.O_DIRECT * direct)

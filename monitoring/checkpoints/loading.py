@@ -1,4 +1,4 @@
-"""Loading checkpoints: every byte is verified, and nothing in a file can run code."""
+"""Loading checkpoints: every byte is verified, and no file can run code."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from monitoring.files import is_quiet
 logger = logging.getLogger(__name__)
 
 _multiarray: Any = np._core.multiarray  # type: ignore[attr-defined]
-# What may stand in a checkpoint beside tensors and plain values: numpy's arrays and numbers, under
-# the names of numpy 1 too, and containers that hold nothing but data. `CheckpointManager` writes
-# the latter as plain values; other programs do not. A safe load refuses every other foreign name.
+# Classes that a safe load accepts beside tensors and plain values: arrays and numbers of numpy,
+# also under their names in numpy 1, and classes that contain only data. `CheckpointManager` writes
+# the latter as plain values; other programs do not.
 _DATA: list[Any] = [
     *((function, f"numpy.{core}.multiarray.{function.__name__}")
       for function in (_multiarray._reconstruct, _multiarray.scalar) for core in ("core", "_core")),
@@ -41,7 +41,7 @@ _DATA: list[Any] = [
 
 
 class _Unfinished(Exception):  # noqa: N818
-    """A file without a record that is not whole and has changed within the hour."""
+    """A file without a record is not whole and has changed within the last hour."""
 
 
 class Loader:
@@ -57,7 +57,7 @@ class Loader:
     def load_newest(self, map_location: str | torch.device) -> dict[str, Any] | None:
         """The newest good checkpoint, which `latest` then points at. Raises UnpicklingError."""
         tried: list[Path] = []
-        # Another process that saves may retire all that was there when we looked.
+        # Another process that saves may remove all of them meanwhile.
         while untried := [path for path in self._directory.newest_first() if path not in tried]:
             tried += untried
             for path in untried:
@@ -67,7 +67,7 @@ class Loader:
         return None
 
     def load(self, path: Path, map_location: str | torch.device) -> dict[str, Any] | None:
-        """The checkpoint in a file; None, with a warning, if it is no good. Raises UnpicklingError.
+        """The checkpoint in a file; None, with a warning, if it is damaged. Raises UnpicklingError.
 
         A damaged file is set aside.
         """
@@ -109,13 +109,13 @@ class Loader:
     def _read_unknown(
         self, path: Path, map_location: str | torch.device
     ) -> tuple[Judged, dict[str, Any]]:
-        """What torch reads of a file that is no zip archive: one of its older formats."""
+        """Load a file that is not a zip archive: torch had other formats before."""
         judged, legacy = adoption.measure(path), torch_file.is_legacy(path)
         try:
             return judged, self._read(path, map_location)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # whatever a strange file may lead to
+        except Exception as error:  # a file of another kind may raise anything
             if not legacy:
                 raise CheckpointCorrupt(path, "torch.save did not write it") from error
             if isinstance(error, pickle.UnpicklingError):

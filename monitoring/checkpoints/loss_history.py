@@ -1,10 +1,10 @@
-"""The losses of a run as a checkpoint file holds them: a list, at the price of a copy of bytes.
+"""The loss history in a checkpoint file: a list for every reader, at the cost of copying bytes.
 
-`torch.load` gives every reader a list of floats. But `torch.save` calls back into Python for each
-number of a list, which takes the interpreter from the training for 0.6 s per million, and a safe
-load parses each in Python, which takes 7 s. So the numbers are written as the bytes that pickle
-would write (`G`, eight bytes) all at once, at the end of the pickle, and cut out before torch
-reads it here.
+`torch.load` returns a list of floats. But `torch.save` calls back into Python for each number of a
+list, which holds the interpreter lock for 0.6 s per million, and a safe load parses each number in
+Python, which takes 7 s. So the opcodes that pickle would write (`G` and eight bytes for each
+number) are computed in bulk and written at the end of the pickle, and they are replaced before
+torch reads the file here.
 """
 
 from __future__ import annotations
@@ -23,29 +23,26 @@ import numpy as np
 from monitoring.arrays import Array
 
 KEY = "loss_history"
-# Opcodes of pickle: a text, an empty list and a mark; a float; append them, set the item, stop.
+# Opcodes: a string, an empty list and a mark; a float; append them, set the item, stop.
 _BEGIN = b"X\x0c\x00\x00\x00loss_history]("
 _FLOAT = ord("G")
 _WIDTH = 9
 _END = b"es."
-_TEXT = b"X"  # a text with four bytes of length: what stands for the list while torch reads
-_AT_ONCE = 4096  # losses: their bytes stay in the processor's cache
-_MANY = 10_000  # losses from which it is worth while to cut them out
+_TEXT = b"X"  # a string with four bytes of length, which replaces the list
+_AT_ONCE = 4096  # losses converted at once, in the processor's cache
+_MANY = 10_000  # losses; fewer are left to torch
 _ROOT = "data.pkl"
 _HEADER = 30  # bytes of a zip record's header before its name; its last four are two lengths
 
 
 class Losses:
-    """The losses of a checkpoint: float64, in an array that nothing changes any more."""
+    """The losses of a checkpoint: a float64 array that does not change."""
 
     def __init__(self, values: Array) -> None:
         self.values = values
 
     def opcodes(self) -> Iterator[memoryview]:
-        """The bytes by which pickle writes these floats one after the other, in parts.
-
-        Between two of them the interpreter may go on with the training.
-        """
+        """Yield the opcodes of these floats in parts; in between, other threads may run."""
         for start in range(0, len(self.values), _AT_ONCE):
             values = self.values[start : start + _AT_ONCE]
             written = np.empty((len(values), _WIDTH), np.uint8)
@@ -55,17 +52,14 @@ class Losses:
 
 
 class LossHistory:
-    """Turns the losses of a run into `Losses`, at each save those that are new."""
+    """Converts the losses of a run to `Losses`; each save converts only the new ones."""
 
     def __init__(self) -> None:
         self._floats: list[float] = []
         self._packed = np.empty(0)
 
     def pack(self, losses: Sequence[Any]) -> Losses | list[Any]:
-        """All losses, as they are now; a list if some are no floats.
-
-        A float comes back from it as it was, in every bit.
-        """
+        """Return all losses, bit for bit; as a list if not all of them are floats."""
         losses = losses if type(losses) is list else list(losses)
         try:
             same = losses[: len(self._floats)] == self._floats
@@ -86,7 +80,7 @@ class LossHistory:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes a checkpoint with its `Losses` as the last item."""
+    """Pickles a checkpoint, with its `Losses` as the last item."""
 
     def __init__(self, file: IO[bytes], protocol: int) -> None:
         self._file = file
@@ -107,12 +101,12 @@ class _Pickler(pickle.Pickler):
         self._file.write(_END)
 
 
-# What torch.save takes as `pickle_module`.
+# The `pickle_module` of torch.save.
 PICKLE = SimpleNamespace(__name__="pickle", Pickler=_Pickler)
 
 
 class _WithoutLosses(io.RawIOBase):
-    """A checkpoint file as torch reads it fast: with other bytes in one place."""
+    """A checkpoint file in which a range of bytes is replaced."""
 
     def __init__(self, path: Path, place: int, instead: bytes) -> None:
         self._file = path.open("rb", buffering=0)
@@ -120,7 +114,7 @@ class _WithoutLosses(io.RawIOBase):
         self._instead = memoryview(instead)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes."""
+        """Read into the buffer, up to the end of the file."""
         view = memoryview(buffer).cast("B")
         start, count = self._file.tell(), 0
         while count < len(view) and (read := self._file.readinto(view[count:])):
@@ -134,15 +128,15 @@ class _WithoutLosses(io.RawIOBase):
         return count
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place of the file."""
+        """Move to an offset of the file."""
         return self._file.seek(offset, whence)
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def close(self) -> None:
@@ -152,9 +146,9 @@ class _WithoutLosses(io.RawIOBase):
 
 
 def cut_out(path: Path) -> tuple[IO[bytes], list[float] | None]:
-    """What `torch.load` reads in place of a file, and the losses that it would be slow to parse.
+    """Return a file for `torch.load` without the losses, which it parses slowly, and the losses.
 
-    Where there are few, or another program wrote the file, it is the file itself, and None.
+    If there are few losses, or another program wrote the file, return the file itself and None.
     Raises OSError.
     """
     with path.open("rb") as file:
@@ -178,7 +172,7 @@ def cut_out(path: Path) -> tuple[IO[bytes], list[float] | None]:
     if len(written) < _MANY or not (written[:, 0] == _FLOAT).all():
         return path.open("rb"), None
     losses: list[float] = written[:, 1:].copy().view(">f8")[:, 0].tolist()
-    # From the opcode of the list to the one that fills it: a text of as many bytes, all zero.
+    # Replaces the list, from its opcode to the one that fills it: a string of the same length.
     size = end + 1 - (first - 2)
     instead = (_TEXT + (size - 5).to_bytes(4, "little")).ljust(size, b"\0")
     return cast(IO[bytes], _WithoutLosses(path, start + first - 2, instead)), losses

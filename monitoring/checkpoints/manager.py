@@ -1,4 +1,4 @@
-"""Checkpoints: complete state, there whole or not at all, and no wait for the training loop."""
+"""Checkpoints: the complete state, saved atomically and without holding the training loop."""
 
 from __future__ import annotations
 
@@ -28,34 +28,37 @@ from monitoring.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 
-_LARGE = 32 << 20  # bytes from which a checkpoint is written directly
+_LARGE = 32 << 20  # bytes; larger checkpoints are written directly
 
 
 class Stateful(Protocol):
-    """An optimizer, a schedule or a scaler: whatever has a `state_dict`."""
+    """An optimizer, a scheduler or a scaler: an object with a `state_dict`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its whole state."""
+        """Return the whole state."""
         ...
 
 
 class CheckpointManager:
-    """Saves checkpoints of a run, keeps the newest ones and loads the latest good one.
+    """Saves the checkpoints of a run, keeps the newest ones and loads the latest good one.
 
-    A checkpoint is a dict with `step`, `model_state_dict`, `optimizer_state_dict`,
-    `loss_history`, `config`, `timestamp`, `git_hash` and `rng_state`, and where given
+    A checkpoint is a dict with `step`, `model_state_dict`, `optimizer_state_dict`, `loss_history`
+    (a list), `config`, `timestamp` (UTC, ISO 8601), `git_hash` and `rng_state`, and, if given,
     `scheduler_state_dict`, `scaler_state_dict` and `extra`. Plain `torch.load` reads it as well.
+    The state of a wrapped model (DataParallel, DistributedDataParallel, torch.compile) is that of
+    the plain model.
 
     Args:
         experiment_dir: root directory of the run.
-        save_interval: steps between checkpoints.
-        keep_last_n: how many of the newest checkpoints to keep; the one marked best stays too.
-        async_save: hand the loop on at once: large weights are copied beside the passes up to
-            the optimizer's next step, and everything is written in a thread.
-        when_busy: what an asynchronous save does while the one before it is still being
-            written: "wait" for it, or "skip" itself with a warning.
-        save_seconds: have `should_checkpoint` say yes also when the last save is so long ago.
-        stall_seconds: a storage that takes no byte for so long is given up on for this save.
+        save_interval: steps between checkpoints; at least 1, else ValueError.
+        keep_last_n: how many of the newest checkpoints to keep, at least 1; the one marked best
+            is kept in addition.
+        async_save: return from `save_checkpoint` before the file exists. Large weights are copied
+            while training goes on, until the optimizer's next step, and a thread writes the file.
+        when_busy: what an asynchronous save does while the previous one is being written: "wait"
+            for it, or "skip" itself with a warning.
+        save_seconds: a checkpoint is due too when the last one is this many seconds old.
+        stall_seconds: give up a save, with a warning, if the storage takes no byte for this long.
         allowed_types: classes of your own that checkpoints of this run may contain.
     """
 
@@ -94,18 +97,22 @@ class CheckpointManager:
         self._loader = Loader(self._directory, self._allowed)
         self._save: Save | None = None
         self._losses = LossHistory()
-        self._void = False  # whether the last save has to be done again
+        self._void = False  # whether the last save has to be repeated
         self._last_save = time.monotonic()
         self._git_hash = get_git_hash()
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            logger.warning("Cannot make %s: %s", self.checkpoint_dir, error)
+            logger.warning("Cannot create %s: %s", self.checkpoint_dir, error)
 
     # --- saving ---------------------------------------------------------------------------
 
     def should_checkpoint(self, step: int) -> bool:
-        """Whether a checkpoint is due after this step; never at step 0."""
+        """Count the step as done, and return whether a checkpoint is due after it.
+
+        One is due at multiples of `save_interval`, after `save_seconds`, and when the last save
+        has to be repeated; never at step 0.
+        """
         step_counter.beat(step)
         if step <= 0:
             return False
@@ -128,14 +135,14 @@ class CheckpointManager:
         scaler: Stateful | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> str | None:
-        """Save the state after `step`; the path, or None when the storage did not take it.
+        """Save the state after `step`; return the path, or None if nothing was saved.
 
-        The file exists when this returns, but for an asynchronous save, which is done when
-        `wait()` returns or the next save begins. A stop request (`monitoring.preemption`)
-        makes every save wait. A storage that fails is a warning, not an exception; an error of
-        another kind in the background is raised by the next call.
+        The file exists when this returns. With `async_save` it exists when `wait()` returns or the
+        next save begins; after a stop request (`monitoring.preemption`) every save waits. A storage
+        that fails is a warning, not an exception, and None is returned. Any other error in the
+        background is raised by the next call.
 
-        Raises TypeError for state that a safe load would refuse, ValueError for a step below 0.
+        Raises TypeError for state that a safe load would refuse, and ValueError for a step below 0.
         """
         step = int(step)
         if step < 0:
@@ -179,21 +186,24 @@ class CheckpointManager:
             if beside and not preemption.was_requested():
                 return str(path)
             return str(path) if self.wait() else None
-        except BaseException:  # Ctrl-C: what reads the live weights must not commit them later
+        except BaseException:  # Ctrl-C: a save that reads live weights must not commit them later
             save.abandoned = save.reads_live
             raise
 
     def wait(self) -> bool:
-        """Finish the save under way; whether it was committed (True also when there was none)."""
+        """Wait for the save in progress; return whether it was committed, True without a save.
+
+        Raises an error of the background save that is not the storage's.
+        """
         save = self._save
         if save is None:
             return True
-        if not save.is_ours:  # of the process that this one was forked from
+        if not save.is_ours:  # it belongs to the process that this one was forked from
             self._save, self._snapshot = None, Snapshot(self._allowed)
             return True
         if not save.wait(self._stall_seconds):
             save.abandoned = save.reads_live
-            self._warn_of(save, f"the storage took no byte for {self._stall_seconds:g} s")
+            self._warn_of(save, f"the storage accepted no byte for {self._stall_seconds:g} s")
             return False
         self._save = None
         if isinstance(save.error, WeightsChanged):
@@ -201,8 +211,8 @@ class CheckpointManager:
             self._void = True
             self._warn_of(
                 save,
-                "something other than an optimizer's step changed a weight before the next one; "
-                "it is saved again, and from now on the loop is held until the state is copied",
+                "something other than an optimizer step changed a weight during the copy; the "
+                "save is repeated, and later saves hold training until the state is copied",
             )
             return False
         if isinstance(save.error, OSError):
@@ -213,24 +223,24 @@ class CheckpointManager:
         return not save.abandoned
 
     def close(self) -> None:
-        """Finish the save under way and give the memory for copies back."""
+        """Wait for the save in progress and free the memory of the copies."""
         self.wait()
         if self._save is None:
             self._snapshot.release()
 
     def mark_best(self, step: int) -> None:
-        """Keep the checkpoint of this step until another is marked.
+        """Point `checkpoint_best.pt` at a step's checkpoint, and keep that until another is marked.
 
-        One that is neither there nor under way is a warning, and the one before stays marked.
+        It may still be being saved. If there is none, a warning is logged and nothing changes.
         """
         saving = self._save.path if self._save is not None and not self._save.done else None
         self._directory.mark_best(step, saving=saving)
 
     def _finish_previous(self) -> bool:
-        """Whether the next save may begin: at most one is under way."""
+        """Whether the next save may begin: only one is in progress at a time."""
         save = self._save
         if save is not None and not save.done:
-            if save.stalled:  # said once, when it was noticed
+            if save.stalled:  # the warning was logged when it was noticed
                 return False
             if self._when_busy == "skip" and not preemption.was_requested():
                 if not save.in_the_way:
@@ -241,7 +251,7 @@ class CheckpointManager:
         return self._save is None
 
     def _is_void(self) -> bool:
-        """Whether the last save came to nothing and has to be done again."""
+        """Whether the last save was void and has to be repeated."""
         save = self._save
         if save is not None and save.done and isinstance(save.error, WeightsChanged):
             self.wait()
@@ -254,16 +264,16 @@ class CheckpointManager:
         optimizer: Stateful,
         commit_it: Callable[[Path, ChecksummedFile], None],
     ) -> bool:
-        """Prepare a save of a copy of the state; False where there is no memory for one."""
+        """Prepare a save of a copy of the state; False if there is no memory for one."""
         stepped = _stepped(optimizer, state["optimizer_state_dict"])
         packed = _packed(state)
         try:
             copy = self._snapshot.take({**state, **dict.fromkeys(packed)}, stepped) | packed
         except (MemoryError, NoMemoryError) as error:
             self._snapshot.release()
-            logger.warning("The loop waits for %s: no memory for a copy (%s)", path, error)
+            logger.warning("Training waits for %s: there is no memory for a copy (%s)", path, error)
             return False
-        # Through the kernel's memory when the loop ends here: it is quicker to read again.
+        # Through the page cache if the loop ends here: the file is read again at once.
         direct = self._snapshot.nbytes >= _LARGE and not preemption.was_requested()
         self._save = Save(path, copy, self._snapshot.wait, commit_it, direct=direct)
         return True
@@ -315,18 +325,18 @@ class CheckpointManager:
 
 
 def _packed(state: Mapping[str, Any]) -> dict[str, Losses]:
-    """What of a state is a copy already."""
+    """The items of a state that are copies already."""
     return {name: value for name, value in state.items() if isinstance(value, Losses)}
 
 
 def _nothing() -> None:
-    """A state that was not copied is complete at once."""
+    """Wait for nothing: a state that was not copied is complete."""
 
 
 def _stepped(optimizer: Stateful, its_state: dict[str, Any]) -> list[torch.Tensor]:
-    """What only the optimizer's step changes: its weights and the moments that it keeps of them."""
+    """The tensors that only the optimizer's step changes: its weights and their moments."""
     if not isinstance(optimizer, torch.optim.Optimizer):
-        return []  # whose steps nobody hears of
+        return []  # its steps call no hook
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     moments = [
         value
@@ -335,5 +345,5 @@ def _stepped(optimizer: Stateful, its_state: dict[str, Any]) -> list[torch.Tenso
         for value in kept.values()
         if isinstance(value, torch.Tensor)
     ]
-    # Tensors of inference mode have no version by which a change could be noticed.
+    # Tensors of inference mode have no version counter, so a change would go unnoticed.
     return [tensor for tensor in (*weights, *moments) if not tensor.is_inference()]

@@ -1,4 +1,4 @@
-"""State in plain types: numbers, text, lists, dicts and tensors, which a safe load takes."""
+"""Conversion of state to plain types, which a safe load accepts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 _TENSORS = frozenset({Tensor, nn.Parameter})
 _SCALARS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _LEAVES = frozenset({torch.dtype, torch.device, torch.Size})
-# The kinds of numpy arrays that a safe load takes, where it is told of them.
+# The dtypes of numpy arrays that a safe load accepts once they are allowed.
 NUMPY_DTYPES = frozenset(type(np.dtype(code)) for code in np.typecodes["All"] if code != "O")
 
 Place = Callable[[Tensor], Tensor]
@@ -28,13 +28,13 @@ Place = Callable[[Tensor], Tensor]
 def plain(  # noqa: PLR0911  one per kind
     value: Any, place: Place, allowed: Collection[type] = (), where: tuple[Any, ...] = ()
 ) -> Any:
-    """The same tree in plain types, each tensor replaced by `place(tensor)`.
+    """Convert a tree to plain types, with each tensor replaced by `place(tensor)`.
 
-    Numpy scalars become numbers; paths text; enumerations their value; dataclasses and
-    namespaces dicts; arrays and tensors of a class of their own plain ones. Objects of the
-    `allowed` types are deep-copied.
+    Numpy scalars become numbers, paths strings, enumerations their value, dataclasses and
+    namespaces dicts, and subclasses of arrays and tensors plain ones. Objects of the `allowed`
+    types are deep-copied.
 
-    Raises TypeError for anything else, with the place in the tree where it was found.
+    Raises TypeError for anything else; the message says where in the tree it is.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -45,7 +45,7 @@ def plain(  # noqa: PLR0911  one per kind
         return _plain_dict(value, place, allowed, where)
     if isinstance(value, list | tuple | set) and kind is not torch.Size:
         family = next(family for family in (list, tuple, set) if isinstance(value, family))
-        # Histories are long lists of numbers: a look at their types is all they need.
+        # Histories are long lists of numbers: it is enough to check their types.
         if _SCALARS.issuperset(map(type, value)):
             return family(value)
         return family(
@@ -60,14 +60,14 @@ def plain(  # noqa: PLR0911  one per kind
         place_in_tree = "".join(f"[{key!r}]" for key in where)
         raise TypeError(
             f"state{place_in_tree} is a {kind.__module__}.{kind.__qualname__}, which a safe load "
-            "would refuse: store plain values, or name the type in "
+            "refuses; store plain values, or name the type in "
             "CheckpointManager(..., allowed_types=[...])"
         )
     return plain(simpler, place, allowed, where)
 
 
 def on_cpu(tensor: Tensor) -> Tensor:
-    """The tensor itself where it can be saved as it is, else a copy on the CPU."""
+    """Return the tensor itself if it can be saved as it is, else a copy on the CPU."""
     tensor = tensor.detach()
     if tensor.device.type != "cpu":
         return tensor.cpu()
@@ -97,7 +97,7 @@ def _plain_dict(
 
 
 def _loads(dtype: np.dtype[Any]) -> bool:
-    """Whether a safe load takes arrays of this kind."""
+    """Whether a safe load accepts arrays of this dtype."""
     if dtype.subdtype is not None:
         return _loads(dtype.subdtype[0])
     if dtype.fields is not None:  # numpy's records are a class of their own
@@ -107,7 +107,7 @@ def _loads(dtype: np.dtype[Any]) -> bool:
 
 @singledispatch
 def _simpler(value: Any) -> Any:
-    """A value of a foreign type in a simpler one; the value itself where there is none."""
+    """Convert a value to a simpler type; return it unchanged if there is none."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for scalar in (int, float, complex, str, bytes):
@@ -118,7 +118,7 @@ def _simpler(value: Any) -> Any:
 
 @_simpler.register
 def _(value: Tensor) -> Tensor:
-    # One with operations of its own has its numbers elsewhere, as a distributed one.
+    # A tensor with its own operations, such as a distributed one, keeps its numbers elsewhere.
     if type(value).__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return value
     return value.detach().as_subclass(Tensor)
@@ -135,7 +135,7 @@ def _(value: np.ndarray) -> np.ndarray[Any, Any]:
 @_simpler.register
 def _(value: np.generic) -> Any:
     number = value.item()
-    return value if isinstance(number, np.generic) else number  # wider than Python's own
+    return value if isinstance(number, np.generic) else number  # it is wider than Python's own type
 
 
 @_simpler.register

@@ -1,7 +1,6 @@
-"""The state of every random generator a training run draws from, to save and to put back.
+"""Capture and restore the state of every random generator that a training run uses.
 
-The state holds nothing but numbers, text and tensors, so that a safe load (`weights_only`)
-takes it.
+The state contains only numbers, strings and tensors, which a safe load (`weights_only`) accepts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import torch
 
 
 def capture_rng_state() -> dict[str, Any]:
-    """The states of Python's, numpy's, torch's CPU and every initialised CUDA generator."""
+    """Return the states of the generators of Python, numpy, torch and, if initialized, CUDA."""
     kind, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
@@ -38,10 +37,10 @@ def _cuda_states() -> list[torch.Tensor]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `capture_rng_state` found: `restore_rng_state(checkpoint['rng_state'])`.
+    """Restore every random generator: `restore_rng_state(checkpoint['rng_state'])`.
 
-    Call it after everything that draws random numbers and before the first batch. States of
-    CUDA devices that this machine lacks are left out.
+    Call it after everything that draws random numbers and before the first batch. States of CUDA
+    devices that this machine lacks are ignored.
     """
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))

@@ -1,8 +1,8 @@
 """The plain model inside DataParallel, DistributedDataParallel and torch.compile.
 
-Checkpoints hold the plain model's state, so that they load on one GPU as well as on eight.
-Once this module is imported, every wrapper around a model takes that plain state in
-`load_state_dict` too: `nn.DataParallel(model).load_state_dict(checkpoint['model_state_dict'])`.
+Checkpoints contain the state of the plain model, so they load on one GPU as well as on eight. Once
+this module is imported, every wrapper around a model accepts that plain state too:
+`nn.DataParallel(model).load_state_dict(checkpoint['model_state_dict'])`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _COMPILED = "_orig_mod"  # where torch.compile keeps the module it wraps
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model that every wrapper around it trains."""
+    """Return the model inside all wrappers."""
     while (name := _wrapped(model)) is not None:
         model = getattr(model, name)
     return model
 
 
 def plain_state(model: nn.Module) -> dict[str, Any]:
-    """`state_dict()` of the unwrapped model, free of the prefixes that compiled parts add."""
+    """Return `state_dict()` of the unwrapped model, without the prefixes of compiled parts."""
     state = unwrap(model).state_dict()
     for key in [key for key in state if f"{_COMPILED}." in key]:
         state[key.replace(f"{_COMPILED}.", "")] = state.pop(key)

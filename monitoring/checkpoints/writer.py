@@ -1,4 +1,4 @@
-"""Writing a checkpoint: serialise, checksum, sync and commit, in a thread beside the training."""
+"""Writing a checkpoint in a thread: serialize, checksum, sync and commit."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from monitoring.files import temporary
 
 logger = logging.getLogger(__name__)
 
-_AT_EXIT = 60.0  # seconds without a byte moving after which a program ends all the same
+_AT_EXIT = 60.0  # seconds without progress after which the program exits anyway
 
 
 class Save:
-    """One checkpoint on its way to the disk; one that `reads_live` weights holds the loop.
+    """The save of one checkpoint.
 
-    A `direct` one leaves the kernel's memory and the processors to the training. `error` is what
-    stopped it, if anything did. An abandoned save commits nothing, however late its storage
-    wakes up.
+    A save that `reads_live` weights holds the loop. A `direct` one bypasses the page cache.
+    `error` is the exception that ended it, if any. An abandoned save never commits, even if its
+    storage responds later.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Save:
         self._process = os.getpid()
 
     def start(self) -> None:
-        """Carry it out in a thread of its own, or here where there can be no further thread."""
+        """Run in a new thread, or in this one if no thread can be started."""
         _under_way.add(self)
         try:
             threading.Thread(target=self.run, name="checkpoint", daemon=True).start()
@@ -64,18 +64,18 @@ class Save:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this process carries it out, and not the one that it was forked from."""
+        """Whether it belongs to this process, and not to the one that this was forked from."""
         return self._process == os.getpid()
 
     @property
     def done(self) -> bool:
-        """Whether it came to its end, a good or a bad one."""
+        """Whether it has ended, with or without an error."""
         return self._done.is_set()
 
     def wait(self, stall_seconds: float) -> bool:
-        """Wait for the end; False (and `stalled`) when for that long not a byte moved.
+        """Wait for the end; False, and `stalled` set, if no byte was written for that long.
 
-        Who was told the end need not be told again when the program ends.
+        After True, nothing more is logged when the program exits.
         """
         before = -1
         while not self._done.wait(0 if before < 0 else stall_seconds):
@@ -88,7 +88,7 @@ class Save:
         return True
 
     def run(self) -> None:
-        """Write, sync and commit; leave no temporary file behind."""
+        """Write, sync and commit; remove the temporary file."""
         draft = temporary(self.path)
         try:
             self._ready()
@@ -104,18 +104,18 @@ class Save:
 
     def _write(self, draft: Path) -> None:
         settings: dict[str, Any] = {
-            # torch's own checksums would only repeat ours: it ignores them when it loads.
+            # torch ignores its own checksums when it loads, and the record has ours.
             "save.compute_crc32": False,
             **({"save.storage_alignment": BLOCK} if self._direct else {}),
         }
-        # The storage may have been away, or emptied, since the run began.
+        # The storage may have been unmounted or emptied since the run began.
         draft.parent.mkdir(parents=True, exist_ok=True)
         with ChecksummedFile(draft, direct=self._direct) as self._file:
             try:
                 with serialization.patch(settings):  # type: ignore[attr-defined]
                     torch.save(self._state, self._file, pickle_module=PICKLE)  # type: ignore[arg-type]
             except RuntimeError as failure:
-                # torch reports its own bookkeeping in place of what the disk said.
+                # torch reports an error of its own in place of the error of the disk.
                 raise self._file.error or failure from None
             self._file.sync()
         if not self.abandoned:
@@ -127,9 +127,9 @@ _under_way: set[Save] = set()
 
 @atexit.register
 def _finish() -> None:
-    """Let a program that ends wait for its last checkpoints, and say which were not made."""
+    """Wait at exit for the last checkpoints, and log a warning for each that failed."""
     for save in [save for save in _under_way if save.is_ours]:
         if not save.wait(_AT_EXIT):
-            logger.warning("Checkpoint %s was not finished at the end", save.path)
+            logger.warning("Checkpoint %s was not finished when the program exited", save.path)
         elif save.error is not None:
             logger.warning("Checkpoint %s skipped: %r", save.path, save.error)

@@ -1,4 +1,4 @@
-"""A log that only grows: each line is one write, and no line is lost."""
+"""An append-only log: each line is one write, and no line is lost."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_HOLD = 1 << 16  # bytes that wait in memory at most while nobody asks for a flush
-_BATCH = 1 << 20  # bytes of waiting lines that are written at a time
-_MOST = 64 << 20  # bytes that wait at most while the disk takes nothing
-_PAUSE = 1.0  # seconds between two tries to write to such a disk
-# So often in a row, so many seconds apart, a last line without an end is the same before it is
-# given one; and however busy others are with it, it is not looked at more often than that.
-_LOOKS, _LOOK_SECONDS, _MOST_LOOKS = 10, 0.01, 100
+_HOLD = 1 << 16  # bytes that may wait in memory without a flush
+_BATCH = 1 << 20  # bytes of waiting lines in one write
+_MOST = 64 << 20  # bytes that may wait while the disk takes nothing
+_PAUSE = 1.0  # seconds between two attempts to write to such a disk
+# A last line without an end is ended once it was unchanged in this many checks, this many seconds
+# apart. There are at most _MOST_CHECKS, even if other processes keep writing.
+_CHECKS, _CHECK_SECONDS, _MOST_CHECKS = 10, 0.01, 100
 
 
 class AppendLog:
     """Appends lines to a file that several processes may append to at the same time.
 
-    A line is one `write` to a file opened for appending: what the kernel took survives the death
-    of the process, and lines of several writers do not mix. Within about a second it survives a
-    power cut too. When the disk takes nothing (it is full, say) there is one warning, and the
-    lines wait in memory for a later call. When somebody moves or removes the file, lines go to
-    a new one at the path within about a second.
+    A line is one `write` to a file opened for appending. So it survives the death of the process,
+    and lines of several writers do not mix. Within about a second it survives a power failure too.
+    If the disk takes nothing, because it is full for example, one warning is logged and lines wait
+    in memory for a later call. If the file is moved or removed, lines go to a new file at the path
+    within about a second.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class AppendLog:
         self._clock = clock
         self._descriptor: int | None = None
         self._direct: int | None = None  # the descriptor, while no lines wait
-        self._number: int | None = None  # of the descriptor, which is kept while it is closed
+        self._number: int | None = None  # its number, which stays reserved while it is closed
         self._close: Callable[[], object] = _nothing
         self._seen = 0  # size of the file when it was last found at its path
         self._waiting: deque[bytes] = deque()
@@ -47,17 +47,17 @@ class AppendLog:
         self._dropped = 0  # lines
         self._failing = False
         self._next_try = 0.0
-        self._synced = 0  # size of the file that the disk has for certain
+        self._synced = 0  # size of the file that is known to be synced
         self._renew_locks()
         _logs[id(self)] = self
 
     def _renew_locks(self) -> None:
-        # Re-entrant: a signal handler may log while the loop does.
+        # Re-entrant: a signal handler may log while the loop logs.
         self._lock = threading.RLock()
         self._syncing = threading.RLock()
 
     def append(self, data: bytes) -> None:
-        """Write whole lines now, after those that wait."""
+        """Write whole lines now, after waiting ones."""
         descriptor = self._direct
         if descriptor is None:
             self._wait(data)
@@ -77,18 +77,18 @@ class AppendLog:
             self._keep(data, written, "the disk took only a part")
 
     def hold(self, data: bytes) -> None:
-        """Keep whole lines in memory for a while: until `append`, `flush`, `close` or the exit."""
+        """Keep whole lines in memory until `append`, `flush`, `close` or the exit."""
         self._wait(data)
         if self._waiting_size > _HOLD and self._may_try():
             self._catch_up()
 
     def flush(self) -> None:
-        """Write what waits in memory; from here on lines go to the file at the path."""
+        """Write waiting lines; later lines go to the file that is at the path now."""
         self._follow()
         self._catch_up()
 
     def sync(self) -> None:
-        """Wait until the disk has what was written."""
+        """Sync the file to disk."""
         with self._syncing:
             with self._lock:
                 if self._descriptor is None:
@@ -98,7 +98,7 @@ class AppendLog:
                     return
                 self._synced = size
                 descriptor = os.dup(self._descriptor)
-            # Without the lock: whoever appends need not wait for a slow disk.
+            # Without the lock, so that appending does not wait for a slow disk.
             try:
                 os.fdatasync(descriptor)
             except OSError as error:
@@ -107,13 +107,13 @@ class AppendLog:
                 os.close(descriptor)
 
     def finish(self) -> None:
-        """Write what waits and wait for the disk."""
+        """Write waiting lines and sync."""
         self._catch_up()
         self._follow(in_background=True)
         self.sync()
 
     def close(self) -> None:
-        """Write what waits, sync and close. The next line opens the file again."""
+        """Write waiting lines, sync and close. The next line opens the file again."""
         self.finish()
         with self._lock:
             if self._descriptor is not None:
@@ -122,18 +122,18 @@ class AppendLog:
                 self._descriptor = None
 
     def watch(self) -> None:
-        """What is due each second: sync, and leave a file that was moved away."""
+        """Run each second: sync, and switch to a new file if the open one was moved."""
         self.sync()
         self._follow(in_background=True)
 
     def forked(self) -> None:
-        """Begin anew in a child process: what was logged before the fork is its parent's."""
+        """Reset in a forked child: lines logged before the fork belong to the parent."""
         self._renew_locks()
         self._waiting = deque()
         self._waiting_size = self._dropped = 0
         self._failing = False
         self._direct = None
-        # Opened again by the next line, which also starts a thread that syncs.
+        # The next line opens the file again and starts a syncing thread.
         self._descriptor = self._number = None
         self._close()
 
@@ -191,9 +191,9 @@ class AppendLog:
         return b"".join(chunks)
 
     def _keep(self, data: bytes, written: int, cause: str) -> None:
-        """Hold on to the lines that were not written whole."""
+        """Keep the lines that were not written completely."""
         whole = data.rfind(b"\n", 0, written) + 1
-        # A part of a line gets an end of its own, so that it spoils no other.
+        # A partial line gets a line end, so that it does not spoil the next one.
         mend = b"\n" if whole < written else b""
         rest = mend + data[whole:]
         with self._lock:
@@ -204,17 +204,19 @@ class AppendLog:
             self._fail(cause)
 
     def give_up(self) -> None:
-        """Say how many lines are lost for good."""
+        """Log how many lines are lost."""
         lost = self._dropped + sum(chunk.count(b"\n") for chunk in self._waiting)
         if lost:
-            logger.warning("%s lacks %d lines that could not be written", self._path, lost)
+            logger.warning("%s lacks %d lines, which could not be written", self._path, lost)
 
     def _fail(self, cause: str) -> None:
         self._next_try = self._clock() + _PAUSE
         if not self._failing:
             self._failing = True
             logger.warning(
-                "Cannot write %s: %s; lines wait in memory, training goes on", self._path, cause
+                "Cannot write %s: %s; lines wait in memory, training continues",
+                self._path,
+                cause,
             )
 
     def _open(self) -> None:
@@ -230,7 +232,7 @@ class AppendLog:
         _sync_every_second()
 
     def _follow(self, *, in_background: bool = False) -> None:
-        """Go on in a new file at the path if the one that is open was moved or removed."""
+        """Switch to a new file at the path if the open one was moved or removed."""
         with self._lock:
             if self._descriptor is None:
                 return
@@ -238,23 +240,23 @@ class AppendLog:
                 now = os.fstat(self._descriptor)
                 if _is_at(self._path, now):
                     self._seen = now.st_size
-                # What nobody writes to any more is not made again behind its owner's back.
+                # A file that nothing writes to is not created again after its owner removed it.
                 elif not in_background or now.st_size != self._seen:
                     self._go_on(self._descriptor, removed=now.st_nlink == 0)
             except OSError:
-                # Lines still go into the file that is open, and the next look tries again.
+                # Lines still go to the open file, and the next check tries again.
                 return
 
     def _go_on(self, descriptor: int, *, removed: bool) -> None:
-        """Turn the descriptor to a new file at the path.
+        """Redirect the descriptor to a new file at the path.
 
-        Another thread may be writing to it and takes no lock for that. So it is never closed
-        (its number could be given to another file) but turned in one step.
+        Another thread may be writing to it without a lock. So it is never closed, because its
+        number could be reused for another file, but redirected in one step.
         """
         new, size = _open(self._path)
         old = os.dup(descriptor)
         try:
-            # Lines written to a removed file since the last look may be nowhere else.
+            # Lines written to a removed file since the last check may exist nowhere else.
             carried = _carry(old, self._seen, new) if removed else 0
             os.dup2(new, descriptor, inheritable=False)
             self._seen, self._synced = size, -1
@@ -268,12 +270,12 @@ class AppendLog:
 
 
 def _open(path: Path) -> tuple[int, int]:
-    """A descriptor for appending to whole lines, and the size of the file."""
+    """Open a file for appending after a whole line; return the descriptor and the size."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         size = _size_at_rest(descriptor)
         if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
-            size += os.write(descriptor, b"\n")  # the end that a torn last line lacks
+            size += os.write(descriptor, b"\n")  # end a partial last line
     except OSError:
         os.close(descriptor)
         raise
@@ -281,22 +283,22 @@ def _open(path: Path) -> tuple[int, int]:
 
 
 def _size_at_rest(descriptor: int) -> int:
-    """The size of the file at a moment at which nobody is in the middle of a line.
+    """The size of the file while no other process is in the middle of a line.
 
-    A write that crosses a page is seen by other processes as far as it has come.
+    A write that crosses a page is visible to other processes in part.
     """
     size, seen = os.fstat(descriptor).st_size, 0
-    for _ in range(_MOST_LOOKS):
-        if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n" or seen == _LOOKS:
+    for _ in range(_MOST_CHECKS):
+        if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n" or seen == _CHECKS:
             break
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_CHECK_SECONDS)
         before, size = size, os.fstat(descriptor).st_size
         seen = seen + 1 if size == before else 0
     return size
 
 
 def _turn(descriptor: int, new: int) -> None:
-    """Have a descriptor stand for what `new` does, and close `new`."""
+    """Redirect a descriptor to the file of `new`, and close `new`."""
     try:
         os.dup2(new, descriptor, inheritable=False)
     finally:
@@ -304,9 +306,9 @@ def _turn(descriptor: int, new: int) -> None:
 
 
 def _let_go(descriptor: int) -> None:
-    """Close a file but keep its number: a write that another thread is about to do fails.
+    """Close a file but keep its number, so that a concurrent write of another thread fails.
 
-    If the number were free, another file might be opened with it, and get that line.
+    If the number were free, another file could be opened with it and receive that line.
     """
     _turn(descriptor, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
@@ -319,17 +321,17 @@ def _is_at(path: Path, status: os.stat_result) -> bool:
 
 
 def _carry(old: int, start: int, new: int) -> int:
-    """Append what `old` holds beyond `start` to `new`; where that ended."""
+    """Append the bytes of `old` from `start` to `new`; return the end."""
     while chunk := os.pread(old, _BATCH, start):
         start += os.write(new, chunk)
     return start
 
 
 def _nothing() -> None:
-    """A log that was not opened needs no closing."""
+    """Do nothing: the log was not opened."""
 
 
-# The values are listed in one step, whatever other threads add or drop meanwhile.
+# Listed in one step, because other threads add and drop logs.
 _logs: weakref.WeakValueDictionary[int, AppendLog] = weakref.WeakValueDictionary()
 _unwritten: set[AppendLog] = set()  # kept alive until their lines are written
 _syncing_process: int | None = None
@@ -341,7 +343,7 @@ def _living() -> list[AppendLog]:
 
 def _sync_every_second() -> None:
     global _syncing_process  # noqa: PLW0603
-    if _syncing_process != os.getpid():  # a forked child has no threads but its own
+    if _syncing_process != os.getpid():  # a forked child does not inherit threads
         _syncing_process = os.getpid()
         threading.Thread(target=_sync_forever, name="sync logs", daemon=True).start()
 
@@ -364,7 +366,7 @@ os.register_at_fork(after_in_child=_forked)
 
 @atexit.register
 def _finish_logs() -> None:
-    # Not closed: a thread in the background may still log, and the exit closes them.
+    # Not closed: a background thread may still log, and the exit closes them.
     for log in _living():
         log.finish()
         log.give_up()

@@ -1,10 +1,10 @@
-"""Decimal numbers in a text as float64: all of them nearly, and those that matter exactly.
+"""Decimal numbers in a text as float64: all of them approximately, and selected ones exactly.
 
 Exact conversion of 17 digits needs integers of more than 64 bits and costs most of the time that
 reading takes. As an integer and a power of ten a number comes out in a third of it: exact while
 the integer has at most 53 bits and the power is one of the 23 that float64 holds (W. D. Clinger,
-How to read floating point numbers accurately, 1990), else within `ERROR`. Who looks for the
-smallest of many numbers has to convert exactly only those few that are as close together.
+How to read floating point numbers accurately, 1990), else within `ERROR`. To find the smallest of
+many numbers, only the few that are this close together have to be converted exactly.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from monitoring.arrays import Array
 
-ERROR = 2.0**-51  # relative: of three roundings, of the integer, of the power and of the result
+ERROR = 2.0**-51  # relative, from three roundings: of the integer, of the power and of the result
 _COMMA, _DOT, _MINUS, _PLUS, _ZERO = b",.-+0"
 _POWERS = np.array([float(f"1e{exponent}") for exponent in range(281)])
 _EXACT_POWERS = 22
 _EXACT_INTEGERS = 2**53
-_OVERFLOW = np.iinfo(np.int64).max  # what a longer integer is read as
+_OVERFLOW = np.iinfo(np.int64).max  # the result for a longer integer
 
 
 class Numbers:
@@ -45,8 +45,8 @@ class Decimals(Numbers):
         rows: how many rows there are.
         exponents: for each column whether its numbers have an exponent.
 
-    Raises ValueError for a text that is no such table, and for numbers of more than 18 digits
-    or beyond 1e±280, which are left to slower ways.
+    Raises ValueError for a text that is not such a table, and for numbers of more than 18 digits
+    or beyond 1e±280.
     """
 
     def __init__(self, text: bytes, rows: int, exponents: Sequence[bool]) -> None:

@@ -1,10 +1,9 @@
-"""Curves of a long run, brought down to what a screen can show, without losing a spike.
+"""Downsampled curves of a long run, without losing a spike.
 
-`metrics.jsonl` may have millions of rows, and `json` needs microseconds for each. But nearly all
-rows of a run look alike: the same names in the same order, with other numbers between them. So
-a block of lines is stripped of its numbers and compared with one such line, repeated; where
-they agree, everything but the numbers is deleted and numpy reads them in one go. Lines that
-look otherwise go through `json`.
+`metrics.jsonl` may have millions of rows, and `json` takes microseconds for each. But nearly all
+rows of a run have the same form: the same names in the same order. So a block of lines is stripped
+of its numbers and compared with a repetition of one such line. If they agree, everything but the
+numbers is deleted and numpy parses them at once. Other lines are parsed by `json`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ from monitoring.metrics.logger import latest_step
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 17  # bytes read at a time: the arrays of one stay in the processor's cache
+_BLOCK = 1 << 17  # bytes read at once, so that their arrays fit into the processor's cache
 _NUMERIC = b"0123456789.+-"
 # Exponents are marked by E before names lose their letters, e among them.
 _NUMBERS = bytes.maketrans(b"\nE", b",,")
 _NOT_NUMBERS = bytes(set(range(256)) - set(_NUMERIC + b"E,\n"))
-_PLAIN_KEY = frozenset(_NOT_NUMBERS)  # a key of these characters leaves nothing behind
+_PLAIN_KEY = frozenset(_NOT_NUMBERS)  # nothing remains of a key of these characters
 _EXPONENT = re.compile(rb"\de")
 _NON_FINITE = re.compile(rb'"-?(NaN|Infinity)"')
 
@@ -45,11 +44,11 @@ class Series:
 
 
 def read_curves(metrics_file: str | Path, points: int = 2000) -> dict[str, Series]:
-    """Every numeric metric of a run in at most so many points.
+    """Read every numeric metric of a run, each with at most `points` points.
 
-    The steps are divided into `points / 2` buckets of equal width; of each, the smallest and
-    the largest finite value are kept at their steps. Invalid lines are skipped with one warning
-    that gives the first of them. Memory does not grow with the file. An absent file gives {}.
+    The steps are divided into `points / 2` buckets of equal width. Of each bucket the smallest and
+    the largest finite value are kept, at their steps. Invalid lines are skipped; a warning names
+    the first one. Memory does not grow with the file. A missing file gives {}.
     """
     path = Path(metrics_file)
     first, last = _first_step(path), latest_step(path)
@@ -80,7 +79,7 @@ class _Table:
             while block := file.read(_BLOCK) + file.readline():
                 yield from self._parse(block if block.endswith(b"\n") else block + b"\n")
         if self._invalid > 1:
-            logger.warning("%s: %d lines are invalid in all", self._path, self._invalid)
+            logger.warning("%s: %d lines are invalid in total", self._path, self._invalid)
 
     def _parse(self, block: bytes) -> Iterator[tuple[tuple[str, ...], Numbers]]:
         skeleton = block.translate(None, _NUMERIC)
@@ -126,24 +125,24 @@ class _Table:
 
 
 def _read_alike(block: bytes, count: int) -> tuple[tuple[str, ...], Numbers]:
-    """So many lines of one shape. Raises ValueError where that is not as safe as reading each."""
+    """Parse `count` lines of the same form. Raises ValueError if only `json` can parse them."""
     line = block[: block.find(b"\n") + 1]
     row = rows.decode(line)
     if {type(value) for value in row.values()} - {int, float} or _NON_FINITE.search(line):
         raise ValueError("not only numbers")
     keys = [json.dumps(name).encode() for name in row]
     if len({key.translate(None, _NUMERIC) for key in keys}) < len(keys):
-        raise ValueError("names that differ in numbers only: their order would not show")
+        raise ValueError("names differ only in digits, so their order is ambiguous")
     for key in keys:
         if key not in line:
-            raise ValueError("a name is spelt in another way")
+            raise ValueError("a name is spelled differently")
         if not _PLAIN_KEY.issuperset(key):
             block, line = block.replace(key, b""), line.replace(key, b"")
-    if _EXPONENT.search(line):  # so in every line: they are alike
+    if _EXPONENT.search(line):  # in every line, because all have the same form
         block, line = _mark_exponents(block), _mark_exponents(line)
     exponents = [b"E" in number for number in line.translate(None, _NOT_NUMBERS).split(b",")]
     if len(exponents) != len(row) or _EXPONENT.search(line):
-        raise ValueError("a name is there twice, or an exponent has no sign")
+        raise ValueError("a name occurs twice, or an exponent has no sign")
     return tuple(row), Decimals(block.translate(_NUMBERS, _NOT_NUMBERS), count, exponents)
 
 

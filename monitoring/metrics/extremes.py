@@ -11,12 +11,12 @@ from monitoring.metrics.decimals import ERROR, Numbers
 
 
 class Extremes:
-    """Finite extremes of any number of metrics, gathered from one table of rows after the other.
+    """Collects the finite extremes of any number of metrics from a sequence of tables.
 
     Args:
         first: the first step.
-        last: the last step; what lies outside counts for the bucket at that end.
-        buckets: into how many parts of equal width the steps are divided.
+        last: the last step; steps outside count for the bucket at that end.
+        buckets: the number of parts of equal width into which the steps are divided.
     """
 
     def __init__(self, first: int, last: int, buckets: int) -> None:
@@ -24,12 +24,12 @@ class Extremes:
         self._width = (last - first + 1) / buckets
         self._buckets = buckets
         self._metrics: dict[str, int] = {}
-        # [0] has the smallest values; [1] the largest with the sign changed, also smallest.
+        # [0] has the smallest values, [1] the smallest negated values.
         self._values = np.empty((2, buckets, 0))
         self._steps = np.empty((2, buckets, 0))
 
     def add(self, steps: Array, names: Sequence[str], columns: list[int], table: Numbers) -> None:
-        """Take in rows, given by their steps and their metrics' names and columns in a table."""
+        """Add rows, given by their steps and the names and columns of their metrics in a table."""
         bucket = ((steps - self._first) / self._width).astype(np.int64)
         bucket = np.clip(bucket, 0, self._buckets - 1)
         order = np.argsort(bucket, kind="stable")
@@ -42,7 +42,7 @@ class Extremes:
         finite = np.isfinite(signed)
         signed[~finite] = np.inf
         least = np.minimum.reduceat(signed, starts, axis=1)  # (2, runs, metrics)
-        # What is as close as this to the smallest may be smaller: that takes all digits.
+        # A value this close to the smallest may be smaller: compare all digits.
         close = finite & (signed <= (least + np.abs(least) * (2 * ERROR))[:, run])
         sign, row, metric = np.nonzero(close)
         exact = table.exactly(order[row], np.take(columns, metric))
@@ -52,14 +52,14 @@ class Extremes:
         hits = signed[sign, row, metric] == least[sign, run[row], metric]
         sign, row, metric = sign[hits][::-1], row[hits][::-1], metric[hits][::-1]
         place = np.zeros(least.shape, dtype=np.int64)
-        place[sign, run[row], metric] = row  # backwards, so that the first such row stays
+        place[sign, run[row], metric] = row  # backwards, so that the first such row is kept
         here = np.s_[:, bucket[starts, np.newaxis], self._places(names)]
         better = least < self._values[here]
         self._values[here] = np.where(better, least, self._values[here])
         self._steps[here] = np.where(better, steps[order][place], self._steps[here])
 
     def points(self) -> Iterator[tuple[str, list[tuple[int, float]]]]:
-        """For each metric (step, value) by step, one where smallest and largest are one row."""
+        """Yield (step, value) pairs of each metric by step; equal extremes of a bucket once."""
         for name, place in self._metrics.items():
             steps, values = self._steps[:, :, place], self._values[:, :, place] * [[1.0], [-1.0]]
             found = np.isfinite(values)
@@ -67,7 +67,7 @@ class Extremes:
             yield name, sorted({(int(step), value) for step, value in pairs})
 
     def _places(self, names: Sequence[str]) -> list[int]:
-        """Where the metrics are kept, new ones included."""
+        """The indices of metrics, with new ones added."""
         for name in names:
             self._metrics.setdefault(name, len(self._metrics))
         if missing := len(self._metrics) - self._values.shape[2]:

@@ -1,4 +1,4 @@
-"""Metrics of a run, one row per logged step, on the disk before `log_metrics` returns."""
+"""Metrics of a run, one row per logged step, written before `log_metrics` returns."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from monitoring.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 
-_TAIL = 1 << 16  # bytes from the end in which the last row is looked for first
+_TAIL = 1 << 16  # bytes from the end that are searched for the last row first
 
 
 class MetricsLogger:
     """Logs metrics as JSON lines (`metrics_file`) and as text for people (`training_log`).
 
     Args:
-        log_dir: directory of both files, made with the first row.
-        log_interval: steps between rows.
+        log_dir: directory of both files; created with the first row.
+        log_interval: steps between rows; at least 1, else ValueError.
     """
 
     def __init__(self, log_dir: str | Path, log_interval: int = 10) -> None:
@@ -49,18 +49,25 @@ class MetricsLogger:
         self._clock = b""
 
     def should_log(self, step: int) -> bool:
-        """Whether this step's metrics are to be logged."""
+        """Count the step as done, and return whether it is a multiple of `log_interval`.
+
+        Step 0 is one. Raises ValueError for a step that is not a whole number.
+        """
         if type(step) is not int:
             step = rows.whole(step)
         step_counter.beat(step)
         return step % self.log_interval == 0
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any], flush: bool = True) -> None:
-        """Append a row. With `flush` it survives whatever happens to this process from now on.
+        """Count the step as done, and append a row to both files.
 
-        Values may be numbers, tensors, numpy scalars, NaN or infinite. Without `flush` rows
-        are written some kilobytes at a time. Raises ValueError for a metric named `step` or
-        `timestamp`, and for a step that is no whole number.
+        Values may be numbers, tensors, numpy scalars, NaN or infinite. With `flush` the row
+        survives the death of this process from now on, and a power failure after about a second.
+        Without `flush` rows are written some kilobytes at a time. If the disk takes nothing, one
+        warning is logged and rows wait in memory.
+
+        Raises ValueError for a metric named `step` or `timestamp`, and for a step that is not a
+        whole number.
         """
         if type(step) is not int:
             step = rows.whole(step)
@@ -88,25 +95,29 @@ class MetricsLogger:
     def flush(self) -> None:
         """Write the rows that were logged with `flush=False`.
 
-        From here on rows go to new files where somebody moved or removed these; without this
-        call that takes about a second.
+        If the files were moved or removed, later rows go to new files at once; without this call
+        that takes about a second.
         """
         self._rows.flush()
         self._text.flush()
 
     def sync(self) -> None:
-        """Wait until the disk has every row; without it that takes about a second."""
+        """Write every row and wait for the disk; without a call, rows are synced every second."""
         self.flush()
         self._rows.sync()
         self._text.sync()
 
     def close(self) -> None:
-        """Write everything, wait for the disk and close both files."""
+        """Write every row, sync and close both files; the next row opens them again."""
         self._rows.close()
         self._text.close()
 
     def load_metrics(self) -> list[dict[str, Any]]:
-        """Every row, in the order of the file; invalid lines are skipped with a warning."""
+        """Read every row, in the order of the file. Each invalid line is skipped with a warning.
+
+        A row is a dict with `step`, `timestamp` (seconds since the epoch; text if another program
+        wrote it so) and the metrics. Raises OSError.
+        """
         self.flush()
         if not self.metrics_file.exists():
             return []
@@ -121,13 +132,16 @@ class MetricsLogger:
         return found
 
     def get_latest_step(self) -> int:
-        """The step of the last row, read from the end of the file; 0 if there is no row."""
+        """Return the step of the last row, read from the end of the file; 0 if there is no row."""
         self.flush()
         return latest_step(self.metrics_file) or 0
 
     def get_metrics_summary(self) -> dict[str, Any]:
-        """`total_steps` (rows), `first_step`, `last_step`, and for each numeric metric its
-        `_min`, `_max`, `_mean` (all over the finite values) and `_final`.
+        """Summarize the log in a dict.
+
+        It has `total_steps` (the number of rows), `first_step` and `last_step` (None without a
+        row), and for each numeric metric `{name}_min`, `{name}_max`, `{name}_mean` (over its finite
+        values; NaN if it has none) and `{name}_final`.
         """
         table = self.load_metrics()
         summary: dict[str, Any] = {
@@ -149,12 +163,15 @@ class MetricsLogger:
         return summary
 
     def rewind(self, step: int, *, attempt: int | None = None) -> int:
-        """Move the rows beyond `step` to `metrics.superseded.jsonl`; how many there were.
+        """Move the rows after `step` to `metrics.superseded.jsonl`; return how many there were.
 
-        Call it after loading the checkpoint of `step`, with -1 to start afresh: the steps that
-        are computed again then give one curve. Whenever this process is killed, each row is in
-        one of the files, and after the next call in one only. Invalid lines go along. The resume
-        is noted with the number of the `attempt`, by default that of this process. Raises OSError.
+        Call it after loading the checkpoint of `step`, or with -1 to start from the beginning: the
+        steps that are computed again then give one curve. Invalid lines are moved too. If this
+        process is killed, each row is in one of the files, and after the next call in only one.
+        The resume is noted in `resumes.jsonl` with the number of the `attempt`, by default that of
+        this process (`SPECTRAIN_ATTEMPT`).
+
+        Raises OSError, and ValueError for a step that is not a whole number.
         """
         step = rows.whole(step)
         self.close()
@@ -177,9 +194,9 @@ class MetricsLogger:
         return len(superseded)
 
     def _moved_before(self, here: list[bytes]) -> tuple[list[bytes], bool]:
-        """The rows that earlier calls moved for good, and whether each of them was finished.
+        """The rows that earlier calls moved, and whether each of those calls finished.
 
-        One that was killed between the two files moved rows that are still here.
+        A call that was killed between the two files moved rows that are still here.
         """
         if not self._superseded.exists():
             return [], True
@@ -205,7 +222,7 @@ class MetricsLogger:
         )
 
     def _last_resume(self) -> tuple[int, int] | None:
-        """Step and attempt of the resume noted last."""
+        """Step and attempt of the last resume."""
         try:
             note = json.loads(self._resumes.read_bytes().splitlines()[-1])
             return note["step"], note["attempt"]
@@ -214,7 +231,7 @@ class MetricsLogger:
 
 
 def latest_step(metrics_file: Path) -> int | None:
-    """The step of the last valid row of a file; None where there is none."""
+    """The step of the last valid row of a file; None if there is none."""
     try:
         file = metrics_file.open("rb")
     except FileNotFoundError:
@@ -237,12 +254,12 @@ def latest_step(metrics_file: Path) -> int | None:
 
 
 def _clock(moment: float) -> bytes:
-    """Local time to the second, for people."""
+    """Local time to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment)).encode()
 
 
 def _ended(line: bytes) -> bytes:
-    """The same line, with the end that a torn one lacks."""
+    """The line, with a line end if it has none."""
     return line if line.endswith(b"\n") else line + b"\n"
 
 

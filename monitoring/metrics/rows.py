@@ -1,4 +1,4 @@
-"""Rows of metrics.jsonl: how one is written, and how it is read back.
+"""Rows of metrics.jsonl: writing and reading them.
 
 A row is one line of JSON: `step`, `timestamp` (seconds since the epoch), then the metrics as
 `json_values` writes them.
@@ -19,16 +19,16 @@ _PLAIN = frozenset({float, int})
 
 
 class RowFormat:
-    """Turns metrics of the same names into lines: JSON for machines and text for people.
+    """Formats metrics of the same names as lines: JSON for programs and text for people.
 
-    Numbers are set into a template of bytes by one `%` operation: a quarter of the time that
-    `json.dumps` takes, with the same digits (`repr`, which reads back as the same float).
+    Numbers are formatted into a template of bytes by one `%` operation. That takes a quarter of
+    the time of `json.dumps` and gives the same digits (`repr`, which reads back as the same float).
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
         for name in names:
             if name in RESERVED:
-                raise ValueError(f"{name!r} is a column that every row has; name the metric else")
+                raise ValueError(f"{name!r} is reserved; rename the metric")
         self.names = list(names)
         keys = [json.dumps(str(name)).encode().replace(b"%", b"%%") for name in names]
         row = b"".join(b", %b: %%r" % key for key in keys)
@@ -41,7 +41,7 @@ class RowFormat:
     def lines(
         self, step: int, moment: float, clock: bytes, values: tuple[Any, ...]
     ) -> tuple[bytes, bytes]:
-        """The JSON line and the text line of one row."""
+        """Return the JSON line and the text line of one row."""
         # A sum is finite only if every number is (and where it overflows, the long way is right).
         try:
             if _PLAIN.issuperset(map(type, values)) and math.isfinite(sum(values)):
@@ -57,15 +57,15 @@ class RowFormat:
 
 
 def whole(step: Any) -> int:
-    """A step as an int: of a numpy integer, a tensor or a float. Raises ValueError."""
+    """Convert a step (a numpy integer, a tensor or a float) to an int. Raises ValueError."""
     plain = plain_number(step)
     if isinstance(plain, int) or (isinstance(plain, float) and plain.is_integer()):
         return int(plain)
-    raise ValueError(f"a step is a whole number, not {step!r}")
+    raise ValueError(f"a step must be a whole number, not {step!r}")
 
 
 def real(number: float) -> float:
-    """The float next to a number: infinite for an integer beyond every float."""
+    """Convert a number to a float; an integer too large for one becomes infinite."""
     try:
         return float(number)
     except OverflowError:
@@ -73,21 +73,21 @@ def real(number: float) -> float:
 
 
 def decode(line: str | bytes) -> dict[str, Any]:
-    """The row in a line. Raises ValueError for a line that is none."""
+    """Parse a line. Raises ValueError if it is not a row."""
     try:
         row = json.loads(line)
         if not isinstance(row, dict) or type(row.get("step")) is not int:
-            raise ValueError("not a row of metrics: an object with a step")
+            raise ValueError("not a row of metrics, which is an object with a step")
         for name, value in row.items():
             if type(value) not in _PLAIN:
                 row[name] = restored(value)
     except RecursionError:
-        raise ValueError("not a row of metrics: nested too deeply") from None
+        raise ValueError("not a row of metrics: it is nested too deeply") from None
     return row
 
 
 def read(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    """Every line of a file with its number: the row, or the error that made it invalid."""
+    """Yield every line of a file with its number: the row, or the error of an invalid line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -102,4 +102,4 @@ def _encode(value: Any) -> bytes:
 
 def _readable(value: Any) -> bytes:
     text = f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", "\\n")
-    return text.encode(errors="backslashreplace")  # half of a pair of surrogates is no UTF-8
+    return text.encode(errors="backslashreplace")  # a lone surrogate has no UTF-8 encoding

@@ -1,4 +1,4 @@
-"""The other process that draws, as the training process sees it."""
+"""The client of the drawing process, in the training process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from monitoring.plots import server
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 3  # times in a row that the drawing process may die before plots are given up
-_CLOSING = 60.0  # seconds that plots may take when nobody says how many
-_AT_EXIT = 20.0  # seconds that the last plots may take when the program ends
-_ENDING = 10.0  # seconds that the drawing process may take to end when it has nothing to do
+_PATIENCE = 3  # consecutive deaths of the drawing process before plots are given up
+_CLOSING = 60.0  # default limit of `close`, in seconds
+_AT_EXIT = 20.0  # seconds that the last plots may take at exit
+_ENDING = 10.0  # seconds that the idle drawing process may take to end
 
-_at_work: set[PlotClient] = set()  # which have a thread, whether or not anybody still holds them
+_at_work: set[PlotClient] = set()  # clients with a running thread
 _exiting = False
 _shared: PlotClient | None = None
 _sharing = threading.Lock()
@@ -36,15 +36,15 @@ class Picture:
 
     function: str
     path: Path
-    arguments: Callable[[], dict[str, Any]]  # what takes time is done beside the training
+    arguments: Callable[[], dict[str, Any]]  # called outside the training loop
 
 
 class PlotClient:
-    """Has pictures drawn by a process of its own, one after the other, until it is closed.
+    """Sends pictures to a drawing process, one after the other, until it is closed.
 
-    With `newest_only` a picture replaces one of the same kind that nobody began to draw: when
-    drawing falls behind, the newest wins and nothing piles up. What is wanted when the program
-    ends is still drawn. After a fork the pictures, and the process, stay the parent's.
+    With `newest_only` a picture replaces a waiting one of the same kind, so no queue builds up when
+    drawing falls behind. Pictures that wait when the program exits are still drawn. After a fork
+    the pictures and the process belong to the parent.
     """
 
     def __init__(self, *, newest_only: bool = True) -> None:
@@ -52,7 +52,7 @@ class PlotClient:
         self._wanted: dict[str | Path, Picture] = {}
         self._changed = threading.Condition()
         self._begun: Picture | None = None
-        self._retired = False  # when nothing is wanted any more, end
+        self._retired = False  # end once nothing is wanted
         self._closed = False  # end
         self._deaths = 0
         self._thread: threading.Thread | None = None
@@ -60,11 +60,11 @@ class PlotClient:
 
     @property
     def usable(self) -> bool:
-        """Whether it takes pictures: neither closed nor another process's."""
+        """Whether it accepts pictures: it is not closed and belongs to this process."""
         return not (self._closed or self._retired)
 
     def submit(self, picture: Picture) -> None:
-        """Have a picture drawn soon; at once when the program is at its very end."""
+        """Queue a picture; while the program exits, draw it before returning."""
         with self._changed:
             self._wanted[picture.function if self._newest_only else picture.path] = picture
             if self._thread is None:
@@ -79,7 +79,7 @@ class PlotClient:
     def wait(
         self, seconds: float | None = None, pictures: Collection[Picture] | None = None
     ) -> bool:
-        """Whether these pictures (None: all) are drawn, after at most so many seconds."""
+        """Wait until these pictures (None: all) are drawn; return whether they are."""
 
         def drawn() -> bool:
             left = [picture for picture in (self._begun, *self._wanted.values()) if picture]
@@ -89,16 +89,15 @@ class PlotClient:
             return self._changed.wait_for(drawn, seconds)
 
     def retire(self) -> None:
-        """Draw what is wanted and end, without anybody waiting for it."""
+        """End once everything queued is drawn; return at once."""
         with self._changed:
             self._retired = True
             self._changed.notify_all()
 
     def close(self, seconds: float = _CLOSING) -> bool:
-        """Whether everything wanted is drawn, after at most so many seconds; then end.
+        """Wait at most `seconds` for everything queued, then end; return whether all is drawn.
 
-        What is not drawn by then is given up with a warning: a drawing process that hangs is
-        killed.
+        What is not drawn by then is dropped with a warning, and the drawing process is killed.
         """
         drawn = self.wait(seconds)
         with self._changed:
@@ -109,7 +108,7 @@ class PlotClient:
             thread, process = self._thread, self._process
         if lost:
             names = ", ".join(str(picture.path) for picture in lost)
-            logger.warning("Not drawn within %g s and given up: %s", seconds, names)
+            logger.warning("Dropped plots that were not drawn within %g s: %s", seconds, names)
             if process is not None:
                 process.kill()
         if thread is not None and thread is not threading.current_thread():
@@ -117,14 +116,14 @@ class PlotClient:
         return drawn
 
     def forget(self) -> None:
-        """In a forked child: leave thread, process and pictures to the parent."""
+        """In a forked child, leave thread, process and pictures to the parent."""
         self._changed = threading.Condition()
         self._wanted, self._begun, self._thread = {}, None, None
         self._closed = True
         process, self._process = self._process, None
         if process is not None:
-            _close(process)  # or the process would outlive the parent
-            process.returncode = 0  # nothing to wait for
+            _close(process)  # else the process would outlive the parent
+            process.returncode = 0  # it is not a child of this process
 
     def _work(self) -> None:
         try:
@@ -133,7 +132,7 @@ class PlotClient:
                     error = self._draw(picture)
                 except Exception as problem:
                     error = f"{type(problem).__name__}: {problem}"
-                # When closed, the warning about all that is given up says it.
+                # After `close`, its warning names the dropped plots.
                 if error is not None and not self._closed:
                     logger.warning("Failed to generate %s: %s", picture.path.name, error)
                 del picture, error  # an idle thread keeps nothing alive
@@ -145,7 +144,7 @@ class PlotClient:
             _at_work.discard(self)
 
     def _next(self) -> Picture | None:
-        """The next picture to draw, once there is one; None to end."""
+        """Wait for the next picture to draw; None to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._wanted or self._closed or self._retired)
             if self._closed or not self._wanted:
@@ -181,13 +180,14 @@ class PlotClient:
             return process.wait(_ENDING)
         except subprocess.TimeoutExpired:
             process.kill()
-            with suppress(subprocess.TimeoutExpired):  # the kernel may hold it, on a dead disk
+            # A dead disk may block it in the kernel.
+            with suppress(subprocess.TimeoutExpired):
                 return process.wait(_ENDING)
             return None
 
 
 def shared_client() -> PlotClient:
-    """The one client of all managers of this process that wait for their plots."""
+    """The client that all managers without `background` share in this process."""
     global _shared  # noqa: PLW0603
     with _sharing:
         if _shared is None or not _shared.usable:
@@ -210,7 +210,7 @@ def _start_process() -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "monitoring.plots.server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        bufsize=0,  # a buffer would be copied by a fork, and with it half a message
+        bufsize=0,  # a fork would copy a buffer with half a message
         env=environment,
     )
 
@@ -223,7 +223,7 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 def _finish_at_exit() -> None:
-    """Draw what is still wanted. What handlers that run after this one want is drawn at once."""
+    """Draw everything queued. What later exit handlers request is drawn at once."""
     global _exiting  # noqa: PLW0603
     _exiting = True
     end = time.monotonic() + _AT_EXIT
@@ -239,7 +239,6 @@ def _forget_all() -> None:
     _at_work.clear()
 
 
-# Not one handler for each manager: a handler holds what it finishes, and a dropped manager has
-# to go while its last plots are still drawn.
+# Not one handler for each manager: it would keep a dropped manager alive.
 atexit.register(_finish_at_exit)
 os.register_at_fork(after_in_child=_forget_all)

@@ -1,4 +1,4 @@
-"""Panels of curves: a metric of one run with its resumes, or of several runs with their key."""
+"""Panels with curves: a metric of one run with its resumes, or of several runs with a key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from monitoring.plots.panels import (
     whole_numbers,
 )
 
-_RESUME = TEXT  # no curve has it
+_RESUME = TEXT  # a color that no curve has
 Style = Any  # as Line2D takes it
 _STYLES: Sequence[Style] = (
     "-",
@@ -41,13 +41,13 @@ _STYLES: Sequence[Style] = (
     (0, (1.5, 1.2)),
     (0, (6, 1.5, 1.5, 1.5)),
 )  # when colours run out
-_DRAWN_POINTS = 4000  # per curve: more than pixels across
-_MARKED = 16  # values; each of fewer is a dot
+_DRAWN_POINTS = 4000  # per curve; more than the pixels of a panel's width
+_MARKED = 16  # values; in a shorter curve each is marked with a dot
 _TINY = 1e-150  # likewise on a log axis
-_LOG_SPAN = 8.0  # a positive curve that spans more than this factor gets a log axis
-_SCHEDULES = {"learning_rate", "lr"}  # but a schedule is known by its shape on a linear one
-_OVER_ITS_EQUAL = (0, (4, 4))  # dashes that show the same curve below them
-_FEW_RESUMES = 12  # whose lines do not bury a curve
+_LOG_SPAN = 8.0  # a positive curve with a larger ratio of maximum to minimum gets a log axis
+_SCHEDULES = {"learning_rate", "lr"}  # schedules keep a linear axis, which shows their shape
+_OVER_ITS_EQUAL = (0, (4, 4))  # dashes, so that an equal curve below is visible
+_FEW_RESUMES = 12  # more lines would hide the curve
 
 # Inches, where a name is written, and points.
 _NAME_GAP, _MANY_GAP = 0.22, 1.0
@@ -60,7 +60,7 @@ def draw_curve(
     axes: Axes, step: int, curve: Curve, color: str, resumes: Sequence[Resume], *,
     name_resumes: bool,
 ) -> None:  # fmt: skip
-    """A metric from step 0 to `step` with its last value, the resumes and what is not finite."""
+    """Draw a metric from step 0 to `step`, its last value, the resumes and non-finite values."""
     known = curve.values[np.isfinite(curve.values)]
     last = short(float(known[-1])) if known.size else ""
     _dress(axes, curve.name, [curve.values], step, panel_width(axes) - text_width(last, 10) - 0.15)
@@ -83,7 +83,7 @@ def draw_curve(
 
 
 def draw_comparison(axes: Axes, name: str, runs: Sequence[Sequence[Curve]]) -> None:
-    """One metric of every run that has it."""
+    """Draw one metric of every run that has it."""
     found = [(n, curve) for n, curves in enumerate(runs) for curve in curves if curve.name == name]
     last = max((float(curve.steps[-1]) for _, curve in found if curve.steps.size), default=0.0)
     _dress(axes, name, [curve.values for _, curve in found], last, panel_width(axes))
@@ -97,7 +97,7 @@ def draw_comparison(axes: Axes, name: str, runs: Sequence[Sequence[Curve]]) -> N
 
 
 def key(figure: Figure, experiments: Sequence[tuple[str, Sequence[Curve]]]) -> None:
-    """The runs' names and last losses, in columns in the band below the title."""
+    """Draw the names and last losses of the runs, in columns below the title."""
     columns = _key_columns(experiments)
     named = experiments[: columns * _KEY_ROWS]
     width = (WIDTH - LEFT - RIGHT) / columns - _KEY_HANDLE
@@ -126,7 +126,7 @@ def key(figure: Figure, experiments: Sequence[tuple[str, Sequence[Curve]]]) -> N
 
 
 def key_height(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> float:
-    """The height of the band that the names need, in inches."""
+    """The height of the key, in inches."""
     rows = min(_KEY_ROWS, -(-len(experiments) // _key_columns(experiments)))
     return rows * _KEY_ROW + 0.05 if rows else 0.0
 
@@ -134,7 +134,7 @@ def key_height(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> float:
 def name_resumes(
     resumes: Sequence[Resume], until: int, apart: float
 ) -> list[tuple[int, str]]:  # fmt: skip
-    """The steps at which names stand and what they say: those of resumes that are closer in one.
+    """The labels of resumes and their steps; resumes that are close together share a label.
 
     An attempt is named by its number, any other resume by its place in the order of time.
     Resumes beyond the step `until` are left out.
@@ -157,7 +157,7 @@ def name_resumes(
 
 
 def _numbered(noun: str, numbers: Iterable[int]) -> list[str]:
-    """`attempt 2`, `attempts 2, 4`, `attempts 2 to 4, 7` with a dash; nothing for no numbers."""
+    """`attempt 2`, `attempts 2, 4` or `attempts 2–4, 7`; empty without numbers."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][-1] + 1:
@@ -203,9 +203,9 @@ def _is_same(curve: Curve, other: Curve) -> bool:
 
 
 def _plot_smoothed(axes: Axes, curve: Curve, color: str, style: Style) -> None:
-    """The curve's range in a pale tone, its average as a line over it."""
+    """Draw the range of a curve in a pale color and its moving mean as a line."""
     values = clipped(curve.values)
-    if axes.get_yscale() == "log":  # where the mean of 1e30 and 3 would be no curve's middle
+    if axes.get_yscale() == "log":  # the mean of 1e30 and 3 is not the middle of a log axis
         values = np.maximum(values, _TINY)
         logs = np.log(values)
         average = smooth(logs)
@@ -224,7 +224,7 @@ def _plot_smoothed(axes: Axes, curve: Curve, color: str, style: Style) -> None:
 
 
 def _mark_lonely(axes: Axes, steps: Array, values: Array, color: str) -> None:
-    """Dots for values between two holes, which no line shows."""
+    """Draw dots for values between two gaps, where no line is visible."""
     known = np.isfinite(values)
     if known.all():
         return
@@ -237,7 +237,7 @@ def _mark_lonely(axes: Axes, steps: Array, values: Array, color: str) -> None:
 
 
 def _dress(axes: Axes, name: str, drawn: Sequence[Array], last: float, room: float) -> None:
-    """Title and axes of a panel for these values until the last step."""
+    """Set title and axes of a panel for these values up to the last step."""
     is_schedule = name in _SCHEDULES
     name = name.replace("_", " ")
     size = 12.0 if text_width(name[:400], 12) <= room else 9.0
@@ -268,12 +268,12 @@ def _dress(axes: Axes, name: str, drawn: Sequence[Array], last: float, room: flo
 
 
 def _look(number: int) -> tuple[str, Style]:
-    """Colour and line of a run, which no other of 32 has."""
+    """Color and line style of a run, different for 32 runs."""
     return COLORS[number % len(COLORS)], _STYLES[number // len(COLORS) % len(_STYLES)]
 
 
 def _key_columns(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> int:
-    """As many as the longest name allows; of more than a few runs it may be shortened."""
+    """The number of columns that the longest name allows; with many runs it is shortened."""
     longest = max(
         (text_width(f"{name[:200]}  {_final(curves)}", _KEY_SIZE, "normal")
          for name, curves in experiments),
@@ -284,7 +284,7 @@ def _key_columns(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> int:
 
 
 def _final(curves: Sequence[Curve]) -> str:
-    """The last loss of a run, in words where there is none."""
+    """The last loss of a run as text, also if there is none."""
     for curve in curves:
         known = curve.values[np.isfinite(curve.values)]
         if curve.name == "loss" and known.size:

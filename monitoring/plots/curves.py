@@ -1,4 +1,4 @@
-"""Curves of a run as arrays, made from the lists that training loops keep."""
+"""Curves of a run as arrays, converted from the lists of a training loop."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from monitoring.arrays import Array
 
-_PIECE = 10_000  # values that are converted at once: a quarter of a millisecond
-_SMOOTHED = 16  # values; a shorter curve is drawn as it is
-_NOISE = 1e-3  # of the curve's span; less is no noise
-_SPIKE = 12.0  # times the curve's usual distance from the values beside it
+_PIECE = 10_000  # values converted at once; takes a quarter of a millisecond
+_SMOOTHED = 16  # values; a shorter curve is not smoothed
+_NOISE = 1e-3  # of the curve's range; smaller variation is not noise
+_SPIKE = 12.0  # times the median distance from neighboring values
 _ROUNDING = 2.0**-22  # of the values: two of float32's steps
 
 
@@ -30,56 +30,53 @@ class Curve:
 
     @classmethod
     def until(cls, step: int, name: str, values: Array) -> Curve:
-        """A curve whose values were taken at equal distances from step 0 to `step`.
-
-        A single value belongs to `step`.
-        """
+        """A curve with values at equal distances from step 0 to `step`; a single one at `step`."""
         return cls(name, np.linspace(0 if len(values) > 1 else step, step, len(values)), values)
 
 
 @dataclass(frozen=True)
 class Resume:
-    """The step after which a run went on, and the number of the attempt that did; 0: unknown."""
+    """The step after which a run was resumed, and the number of the attempt; 0 if unknown."""
 
     step: int
     attempt: int = 0
 
 
 class History:
-    """A growing list, of which each plot looks only at what is new.
+    """A growing list, of which each plot converts only the new part.
 
-    The training loop copies that part; somebody else makes numbers of it, piece by piece, so that
-    even the first plot of a resumed run keeps the interpreter from the loop for no millisecond.
+    The training loop copies that part. The plot thread converts it piece by piece, so even the
+    first plot of a resumed run holds the interpreter lock for less than a millisecond.
     """
 
     def __init__(self) -> None:
         self._seen = _Seen()
 
     def update(self, values: Sequence[Any]) -> Callable[[], Array]:
-        """What makes an array of the list as it is now, with NaN for what is no number."""
+        """Return a function that converts the list as it is now; non-numbers become NaN."""
         if not isinstance(values, list | tuple):
-            array = numbers(values).copy()  # it may lose values at its other end, as a deque
+            array = numbers(values).copy()  # a deque may lose values at its other end
             return lambda: array
         if not _is_prefix_of(values, self._seen.values):
             self._seen = _Seen()
         new = values[len(self._seen.values) :]
         if self._seen.values:
             self._seen.values += new
-        else:  # all of it is new, and was copied once
+        else:  # everything is new and already a copy
             self._seen.values = list(new) if isinstance(new, tuple) else new
         return partial(self._seen.until, len(self._seen.values))
 
 
 class _Seen:
-    """What was seen of one list, and the array of its first values."""
+    """The known part of a list, and an array of its first values."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self._array: Array = np.empty(0)
 
     def until(self, length: int) -> Array:
-        """The first values as an array, which stays as it is."""
-        known = self._array  # once: a client that was given up may be here too
+        """The first values as an array that does not change."""
+        known = self._array  # read once: the thread of a closed client may run here too
         if length <= len(known):
             return known[:length]
         starts = range(len(known), length, _PIECE)
@@ -89,7 +86,7 @@ class _Seen:
 
 
 def _is_prefix_of(values: Sequence[Any], seen: Sequence[Any]) -> bool:
-    """Whether the list still begins with what was seen of it, as far as three places tell."""
+    """Whether the list still begins with the known part; compares three values."""
     if len(seen) > len(values):
         return False
     probes = {0, len(seen) // 2, len(seen) - 1} if seen else ()
@@ -98,7 +95,7 @@ def _is_prefix_of(values: Sequence[Any], seen: Sequence[Any]) -> bool:
 
 
 def numbers(values: Sequence[Any]) -> Array:
-    """A sequence as an array, NaN for what is no number. Raises TypeError for no sequence."""
+    """Convert a sequence to an array; what is not a number becomes NaN. Raises TypeError."""
     length = len(values)
     if hasattr(values, "detach"):
         values = values.detach().double().cpu().numpy()
@@ -109,7 +106,7 @@ def numbers(values: Sequence[Any]) -> Array:
 
 
 def number(value: Any) -> float:
-    """A value as a float, NaN for what is no number."""
+    """Convert a value to a float; NaN if it is not a number."""
     try:
         return float(value.detach() if hasattr(value, "detach") else value)
     except OverflowError:
@@ -119,15 +116,15 @@ def number(value: Any) -> float:
 
 
 def flat(low: float, high: float) -> bool:
-    """Whether values between these are one and the same but for rounding."""
+    """Whether all values between these are equal up to rounding."""
     return high / 2 - low / 2 <= _ROUNDING * (max(abs(low), abs(high)) / 2)
 
 
 def smooth(values: Array) -> Array:
-    """The mean around each value, over a window that grows with the curve and narrows at its ends.
+    """The moving mean, over a window that grows with the curve and narrows at its ends.
 
-    Holes (NaN and infinities) and spikes are left out. A curve without noise stays as it is, and
-    so does one that differs in rounding only.
+    NaN, infinities and spikes are left out. A curve without noise, or constant up to rounding, is
+    returned unchanged.
     """
     finite = np.isfinite(values)
     known = values[finite]
@@ -150,7 +147,7 @@ def smooth(values: Array) -> Array:
 
 
 def _spikes(known: Array) -> NDArray[np.bool_]:
-    """Which values stand out from the median of the five around them as hardly another does."""
+    """Which values differ far more than usual from the median of the five around them."""
     around = np.lib.stride_tricks.sliding_window_view(np.pad(known, 2, mode="reflect"), 5)
     distance = np.abs(known - np.median(around, axis=1))
     usual = distance[distance > 0]

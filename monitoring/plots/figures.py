@@ -1,4 +1,4 @@
-"""The figures of a run, drawn in a dark theme without touching matplotlib's settings.
+"""The figures of a run, in a dark theme. They do not change matplotlib's settings.
 
 Every function takes numpy arrays and gives a figure; nothing here needs a display, torch or
 pyplot. The figures of a model show every `stride`-th token. Values that are not finite, as a run
@@ -40,16 +40,16 @@ from monitoring.plots.panels import (
     whole_numbers,
 )
 
-_FAST = 3  # of 9, in compression: half the time for a tenth more bytes
-_WITH_CAPS = 16  # harmonics; error bars of more have no room for caps
+_FAST = 3  # compression level, of 9: half the time for a tenth more bytes
+_WITH_CAPS = 16  # harmonics; with more there is no room for the caps of error bars
 
 
 def training_dynamics(
     step: int, curves: Sequence[Curve], resumes: Sequence[Resume], title: str
 ) -> Figure:
-    """Every curve in a panel of its own, the loss first and large, resumes marked.
+    """One panel for each curve, the loss first and large, with resumes marked.
 
-    Resumes come in the order of time, in which those without an attempt's number are numbered.
+    `resumes` are in the order of time; those without an attempt's number are numbered in it.
     """
     figure, panels = overview(len(curves), title, f"step {step:,}")
     for index, (axes, curve) in enumerate(zip(panels, curves, strict=True)):
@@ -59,7 +59,7 @@ def training_dynamics(
 
 
 def comparison(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
-    """The same metric of several runs in one panel each, the loss first and large."""
+    """One panel for each metric, with the curves of all runs; the loss first and large."""
     names = ["loss"]
     for _, curves in experiments:
         names += [curve.name for curve in curves if curve.name not in names]
@@ -73,7 +73,7 @@ def comparison(experiments: Sequence[tuple[str, Sequence[Curve]]]) -> Figure:
 
 
 def frequencies(step: int, stride: int, base: Array) -> Figure:
-    """Where the base frequencies lie, and those of single tokens. `base`: (tokens, waves)."""
+    """The distribution of base frequencies, and those of each token. `base`: (tokens, waves)."""
     figure, left, right = pair("Base frequencies", step)
     known = finite(base)
     if known.size:
@@ -97,7 +97,7 @@ def frequencies(step: int, stride: int, base: Array) -> Figure:
 
 
 def phases(step: int, stride: int, phi: Array) -> Figure:
-    """The phases on their circle, and those of single tokens. `phi`: (tokens, waves), radians."""
+    """The distribution of phases, and those of each token. `phi`: (tokens, waves), radians."""
     turned = np.mod(np.where(np.isfinite(phi), phi, np.nan), 2 * np.pi)
     known = finite(turned)
     figure, circle, right = pair("Phases", step, projection="polar")
@@ -122,7 +122,7 @@ def phases(step: int, stride: int, phi: Array) -> Figure:
 
 
 def harmonics(step: int, stride: int, amplitudes: Array) -> Figure:
-    """How strong each harmonic is. `amplitudes`: (tokens, waves, harmonics)."""
+    """The amplitude of each harmonic. `amplitudes`: (tokens, waves, harmonics)."""
     strength = np.abs(clipped(amplitudes))
     known = np.isfinite(strength)
     count = strength.shape[2]
@@ -201,7 +201,7 @@ def wave_packets(step: int, stride: int, base: Array, phi: Array, amplitudes: Ar
 
 
 def save(draw: Callable[..., Figure], path: Path, arguments: Mapping[str, Any]) -> None:
-    """Draw a figure in the theme and put its PNG in place in one step. Raises OSError."""
+    """Draw a figure in the theme and write its PNG atomically. Raises OSError."""
     with rc_context(THEME):
         canvas = FigureCanvasAgg(draw(**arguments))
         draft = temporary(path)

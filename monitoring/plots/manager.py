@@ -1,4 +1,4 @@
-"""Plots of a run, drawn by another process, which matplotlib and its settings never leave."""
+"""Plots of a run. Another process draws them, so matplotlib is never imported in this one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from monitoring.plots.curves import Curve, History, Resume, numbers
 
 logger = logging.getLogger(__name__)
 
-_TOKENS = 256  # whose waves are shown: a vocabulary of 50,000 fits no picture
-_CLOSING = 60.0  # seconds that plots may take at the end
+_TOKENS = 256  # tokens shown: a vocabulary of 50,000 does not fit into a figure
+_CLOSING = 60.0  # seconds that a call, or `close`, waits for plots
 _SHAPES = {
     "base_freqs": ("tokens", "waves"),
     "phases": ("tokens", "waves"),
@@ -30,7 +30,7 @@ _SHAPES = {
 
 
 class VisualizationManager:
-    """Draws plots of training, of a wave model's embedding and of several runs side by side.
+    """Plots the training curves, the embedding of a wave model, and comparisons of runs.
 
     A plot is written whole or not at all. An error is logged as a warning: a plot never ends a
     training run.
@@ -55,7 +55,10 @@ class VisualizationManager:
         self._client = self._new_client() if background else None
 
     def should_visualize(self, step: int) -> bool:
-        """Whether plots are due after this step; never at step 0."""
+        """Return whether plots are due after this step: at multiples of `viz_interval`, but not 0.
+
+        Unlike `should_log` and `should_checkpoint` it does not count the step.
+        """
         return step > 0 and step % self.viz_interval == 0
 
     def generate_training_plots(
@@ -66,11 +69,11 @@ class VisualizationManager:
         *,
         resumes: Sequence[int] | None = None,
     ) -> Path:
-        """Plot the loss and every metric that has a history: `training_dynamics_step_N.png`.
+        """Plot the loss and every metric with a history: `training_dynamics_step_N.png`.
 
-        Values are taken to lie at equal distances from step 0 to `step`. Metrics that are
-        single numbers are left out. `resumes` are steps after which the run was resumed; without
-        it, those that `MetricsLogger.rewind` noted.
+        The values of a history (any sequence of numbers) are plotted at equal distances from step 0
+        to `step`. Metrics that are single numbers are ignored. `resumes` are the steps after which
+        the run was resumed; by default those that `MetricsLogger.rewind` noted.
         """
         path = self.viz_dir / f"training_dynamics_step_{step}.png"
         with _warning_of(path.name):
@@ -86,11 +89,12 @@ class VisualizationManager:
         return path
 
     def generate_model_plots(self, step: int, model: Any) -> list[Path]:
-        """Plot `model.embedding`'s waves, those that it has of: frequencies, phases, harmonics.
+        """Plot the frequencies, phases, harmonics and wave packets of `model.embedding`.
 
-        Reads `base_freqs` (tokens, waves), `phases` (tokens, waves) and `harmonic_amps` (tokens,
-        waves, harmonics), of a selection of tokens where there are many. A model without them,
-        such as a standard transformer, gives no plots and one warning.
+        Reads its attributes `base_freqs` (tokens, waves), `phases` (tokens, waves; radians) and
+        `harmonic_amps` (tokens, waves, harmonics), at most 256 tokens at equal distances. The
+        plots that need a missing attribute are left out; a model without any, such as a standard
+        transformer, gives no plots and one warning.
         """
         waves, problems = _waves(model)
         for problem in problems:
@@ -116,9 +120,10 @@ class VisualizationManager:
         return paths
 
     def generate_comparison_plots(self, experiments: Sequence[Mapping[str, Any]]) -> Path:
-        """Plot several runs side by side: `experiment_comparison.png`.
+        """Plot several runs in the same panels: `experiment_comparison.png`.
 
-        Each experiment has a `name`, a `loss_history` and may have `metrics` with histories.
+        Each experiment is a dict with `name`, `loss_history` and optionally `metrics`, a dict of
+        histories.
         """
         path = self.viz_dir / "experiment_comparison.png"
         with _warning_of(path.name):
@@ -130,21 +135,24 @@ class VisualizationManager:
         return path
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether all plots are drawn, after at most so many seconds."""
+        """Wait for plots that are drawn in the background; return whether all are drawn.
+
+        `seconds` limits the wait.
+        """
         return self._client is None or self._client.wait(seconds)
 
     def close(self, seconds: float = _CLOSING) -> bool:
-        """Finish the plots and end the drawing process; whether all are drawn.
+        """Finish background plots and end their drawing process; return whether all are drawn.
 
-        What is not drawn after so many seconds is given up with a warning. A plot that is asked
-        for later is drawn by another process.
+        Plots that are not drawn after `seconds` are dropped with a warning. A later plot starts a
+        new drawing process.
         """
         return self._client is None or self._client.close(seconds)
 
     def _new_client(self) -> PlotClient:
         client = PlotClient()
-        # A manager that is dropped lets its plots be finished. At exit the client sees to that,
-        # after handlers that may still ask for plots.
+        # The plots of a manager that is dropped are finished. At exit the client does that, after
+        # handlers that may still request plots.
         weakref.finalize(self, client.retire).atexit = False
         return client
 
@@ -165,7 +173,7 @@ class VisualizationManager:
 
 @contextmanager
 def _warning_of(what: str) -> Iterator[None]:
-    """Turn what goes wrong within into a warning: no plot is worth a training run."""
+    """Log exceptions as warnings: a failed plot must not end a training run."""
     try:
         yield
     except Exception as error:
@@ -173,19 +181,19 @@ def _warning_of(what: str) -> Iterator[None]:
 
 
 def _history(name: str, values: Any) -> Sequence[Any]:
-    """The values of a metric. Raises TypeError for what is no sequence of numbers."""
+    """The values of a metric. Raises TypeError if they are not a sequence of numbers."""
     if (
         isinstance(values, Mapping | str | bytes)
         or not (hasattr(values, "__getitem__") and hasattr(values, "__len__"))
         or getattr(values, "ndim", 1) != 1
     ):
-        raise TypeError(f"{name} is no sequence of numbers but {type(values).__name__}")
+        raise TypeError(f"{name} must be a sequence of numbers, not {type(values).__name__}")
     sequence: Sequence[Any] = values
     return sequence
 
 
 def _histories(metrics: Mapping[str, Any] | None) -> dict[str, Sequence[Any]]:
-    """The metrics that have a history to draw, with a warning for each that may have meant one."""
+    """The metrics with a history; logs a warning for each that looks like one and is not."""
     found = {}
     for name, values in (metrics or {}).items():
         if name == "loss" or values is None or isinstance(values, str | bytes | int | float):
@@ -205,7 +213,7 @@ def _dynamics(
     resumes: Sequence[int] | None,
     run: RunPaths,
 ) -> dict[str, Any]:
-    """What `figures.training_dynamics` takes."""
+    """The arguments of `figures.training_dynamics`."""
     return {
         "step": step,
         "curves": [Curve.until(step, name, values()) for name, values in arrays.items()],
@@ -215,10 +223,10 @@ def _dynamics(
 
 
 def _run(place: int, experiment: Mapping[str, Any]) -> tuple[str, list[Curve]]:
-    """A run's name and curves, with one warning for what it ought to have."""
+    """The name and the curves of a run; logs one warning for missing entries."""
     missing = [name for name in ("name", "loss_history") if experiment.get(name) is None]
     if missing:
-        logger.warning("Experiment %d to compare has no %s", place, " and no ".join(missing))
+        logger.warning("Experiment %d of the comparison has no %s", place, " and no ".join(missing))
     losses = experiment.get("loss_history")
     histories = {
         "loss": numbers(_history("loss_history", [] if losses is None else losses)),
@@ -234,7 +242,7 @@ def _run(place: int, experiment: Mapping[str, Any]) -> tuple[str, list[Curve]]:
 
 
 def _noted_resumes(run: RunPaths) -> Iterator[Resume]:
-    """What `MetricsLogger.rewind` noted, in the order of time."""
+    """The resumes that `MetricsLogger.rewind` noted, in the order of time."""
     try:
         lines = run.resumes.read_text(errors="replace").splitlines()
     except OSError:
@@ -250,7 +258,7 @@ def _noted_resumes(run: RunPaths) -> Iterator[Resume]:
 
 
 def _waves(model: Any) -> tuple[dict[str, Any], list[str]]:
-    """Copies of a selection of the embedding's waves, still on their device; what is wrong."""
+    """Copies of some of the embedding's waves, still on their device; and what is wrong."""
     while not hasattr(model, "embedding"):
         inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
         if inner is None:
@@ -264,14 +272,14 @@ def _waves(model: Any) -> tuple[dict[str, Any], list[str]]:
             try:
                 waves["stride"], waves[name] = _selection(attribute, table)
             except Exception as error:
-                problems.append(f"The model's {attribute} cannot be drawn: {error}")
+                problems.append(f"Cannot plot the model's {attribute}: {error}")
     if not waves and not problems:
         problems = ["Model's 'embedding' does not have wave attributes"]
     return waves, problems
 
 
 def _selection(attribute: str, table: Any) -> tuple[int, Any]:
-    """Every how many-th token is taken, and a copy of their rows. Raises for what is no table."""
+    """The stride between selected tokens, and a copy of their rows. Raises ValueError."""
     if not hasattr(table, "detach"):
         table = np.asarray(table, dtype=np.float64)
     shape = tuple(table.shape)
@@ -280,13 +288,13 @@ def _selection(attribute: str, table: Any) -> tuple[int, Any]:
     stride = -(-shape[0] // _TOKENS)
     if isinstance(table, np.ndarray):
         return stride, table[::stride].copy()
-    # A copy that the next step does not change, of a few kilobytes; on CUDA it is only queued,
-    # and fetched by the thread that waits for it.
+    # A copy of a few kilobytes, which the next step does not change. On CUDA it is only queued;
+    # the thread that needs it fetches it.
     return stride, table.detach()[::stride].clone()
 
 
 def _arrays(step: int, waves: Mapping[str, Any]) -> dict[str, Any]:
-    """What the figures of a model take."""
+    """The arguments of the figures of a model."""
     return {
         "step": step,
         **{

@@ -1,4 +1,4 @@
-"""What figures are made of: the dark theme, sheets with panels, texts that fit, ticks, heatmaps."""
+"""Parts of figures: the dark theme, sheets with panels, fitted text, ticks and heatmaps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THEME: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
-    "axes.titley": 1.0,  # no search for a place where nothing is
+    "axes.titley": 1.0,  # do not search for a free place
     "axes.labelsize": 10,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -44,7 +44,7 @@ THEME: Any = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "text.color": TEXT,
-    "text.parse_math": False,  # a dollar sign in somebody's name of a metric is one
+    "text.parse_math": False,  # a dollar sign in the name of a metric is literal
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
@@ -52,11 +52,11 @@ THEME: Any = {
     "font.size": 10,
     "font.family": _FONT,
 }
-_HUGE = 1e150  # what is larger is drawn there: margins and ticks of an axis overflow beyond
+_HUGE = 1e150  # larger values are drawn there: margins and ticks of an axis would overflow
 _STEPS = [1, 2, 2.5, 5, 10]  # between ticks, times a power of ten
 _PREFIXES = ("", "k", "M", "G", "T")
 
-# Inches. A layout that matplotlib computes from what it has drawn takes as long as the drawing.
+# Inches. A layout that matplotlib computes takes as long as the drawing itself.
 WIDTH = 12.0
 LEFT, RIGHT = 0.8, 0.3
 _TOP, _BOTTOM = 0.85, 0.6
@@ -64,16 +64,16 @@ _ACROSS, _DOWN = 0.75, 0.8  # between panels
 
 
 class Ticks(Formatter):
-    """Short labels of an axis, `152k` or `3e−5`, with as many digits as tell them apart."""
+    """Short labels of an axis, such as `152k` or `3e−5`, with enough digits to be different."""
 
     def __call__(self, value: float, _position: int | None = None) -> str:
-        """The label of one place."""
+        """The label of one tick."""
         return short(value)
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
-        """One label for each place, all different."""
+        """A label for each tick, all different."""
         places = np.asarray(values, dtype=np.float64)
-        if places.size > 1:  # what is left of a subtraction is zero
+        if places.size > 1:  # a rounding error of a subtraction is zero
             apart = np.abs(np.diff(places)).min()
             places = np.where(np.abs(places) < 1e-6 * apart, 0.0, places)
         labels: list[str] = []
@@ -85,7 +85,7 @@ class Ticks(Formatter):
 
 
 def short(value: float, digits: int = 4) -> str:
-    """A number for people in so many digits: `0.0003`, `152.3k`, `1e30`."""
+    """A number with this many digits, as text for people: `0.0003`, `152.3k`, `1e30`."""
     size = 0
     mantissa = value
     while abs(mantissa) >= 999.95 and size < len(_PREFIXES):
@@ -101,9 +101,9 @@ def short(value: float, digits: int = 4) -> str:
 
 
 def fit(text: str, inches: float, size: float, weight: str = "bold") -> str:
-    """The text on one line that is no longer than this, with an ellipsis where it was.
+    """Shorten a text to one line of this width, with an ellipsis in the middle.
 
-    Both ends stay: names of runs and of metrics differ at either.
+    Both ends are kept: names of runs and metrics may differ at either.
     """
     text = " ".join(text.split())
     if len(text) > 400:
@@ -122,13 +122,13 @@ def fit(text: str, inches: float, size: float, weight: str = "bold") -> str:
 
 
 def text_width(text: str, size: float, weight: str = "bold") -> float:
-    """How long a text is, in inches."""
+    """The width of a text, in inches."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, _font(size, weight), False)
     return float(width) / 72
 
 
 def overview(count: int, title: str, note: str, band: float = 0) -> tuple[Figure, list[Axes]]:
-    """A sheet with so many panels, the first of them large, and a band of this height above."""
+    """A sheet with this many panels, the first one large, below a band of this height."""
     columns = min(3, max(1, count - 1))
     rows = -(-max(0, count - 1) // columns)
     figure = sheet(4.9 + 2.7 * rows + band, title, note)
@@ -138,7 +138,7 @@ def overview(count: int, title: str, note: str, band: float = 0) -> tuple[Figure
 
 
 def pair(title: str, step: int, projection: str | None = None) -> tuple[Figure, Axes, Axes]:
-    """A sheet with two panels side by side."""
+    """A sheet with two panels, left and right."""
     figure = sheet(5.0, title, f"step {step:,}")
     places = grid(figure, (1.0,), (1.0, 1.25))
     left = figure.add_subplot(places[0], projection=projection)
@@ -146,7 +146,7 @@ def pair(title: str, step: int, projection: str | None = None) -> tuple[Figure, 
 
 
 def sheet(height: float, title: str, note: str) -> Figure:
-    """A figure of this height in inches; a long title gives way to the note."""
+    """A figure of this height in inches; a long title is shortened to leave room for the note."""
     figure = Figure(figsize=(WIDTH, height))
     note = f"   ·   {note}"
     title = fit(title, WIDTH - 0.6 - text_width(note, 14), 14)
@@ -159,7 +159,7 @@ def sheet(height: float, title: str, note: str) -> Figure:
 def grid(
     figure: Figure, heights: Sequence[float], widths: Sequence[float], band: float = 0.0
 ) -> GridSpec:
-    """Places for panels of these proportions, with the same gaps whatever the sheet's size."""
+    """A grid of panels with these proportions and constant gaps."""
     width, height = figure.get_size_inches()
     rows, columns = len(heights), len(widths)
     panel_width = (width - LEFT - RIGHT - (columns - 1) * _ACROSS) / columns
@@ -172,7 +172,7 @@ def grid(
 
 
 def panel_width(axes: Axes) -> float:
-    """How wide a panel is, in inches."""
+    """The width of a panel, in inches."""
     return float(axes.get_position().width) * WIDTH
 
 
@@ -181,7 +181,7 @@ def heatmap(
     limits: tuple[float, float] | None = None, every: float | None = None, stride: int = 1,
     first: int = 0,
 ) -> None:  # fmt: skip
-    """A table in colours, named at `every` so much; what is not finite shows the panel.
+    """Draw a table in colors, with ticks at multiples of `every`; non-finite cells stay empty.
 
     The first column has the number `first`.
     """
@@ -204,18 +204,18 @@ def heatmap(
 
 
 def whole_numbers(axis: Any) -> None:
-    """Ticks at whole numbers only: no half of a step, a token or a wave."""
+    """Set ticks at whole numbers only: steps, tokens and waves have no fractions."""
     axis.set_major_locator(MaxNLocator("auto", steps=_STEPS, integer=True, min_n_ticks=1))
     axis.set_major_formatter(Ticks())
 
 
 def few_ticks() -> MaxNLocator:
-    """Ticks of an axis whose labels may be long."""
+    """A few ticks, for an axis whose labels may be long."""
     return MaxNLocator(6, steps=_STEPS)
 
 
 def say(axes: Axes, text: str) -> None:
-    """A few words in place of what would have been drawn."""
+    """Write a few words into an empty panel."""
     axes.set(xticks=[], yticks=[])
     axes.text(
         0.5, 0.5, text, ha="center", va="center", color=MUTED, fontsize=12, transform=axes.transAxes
@@ -223,23 +223,23 @@ def say(axes: Axes, text: str) -> None:
 
 
 def not_finite(*tables: Array) -> str:
-    """`3 not finite`: how many values could not be drawn; empty where all could."""
+    """`3 not finite`: the number of values that are not drawn; empty if all are."""
     count = sum(int(table.size - np.isfinite(table).sum()) for table in tables)
     return f"{count:,} not finite" if count else ""
 
 
 def finite(table: Array) -> Array:
-    """The values that can be drawn, in one row."""
+    """The finite values, as a flat array."""
     return clipped(table[np.isfinite(table)])
 
 
 def clipped(table: Array) -> Array:
-    """The values, none beyond what an axis can show, and NaN for what is not finite."""
+    """The values, limited to what an axis can show; NaN for what is not finite."""
     return np.where(np.isfinite(table), np.clip(table, -_HUGE, _HUGE), np.nan)
 
 
 def opened(low: float, high: float) -> tuple[float, float]:
-    """Limits for values between these: some space around values that are all one."""
+    """Axis limits for values in this range; equal values get some space around them."""
     if not flat(low, high):
         return low, high
     reach = 0.1 * max(abs(low), abs(high)) or 1.0

@@ -1,1 +1,1 @@
-"""Runs: what one was started with, on which machine, and what came out."""
+"""Configuration, environment and results of runs."""

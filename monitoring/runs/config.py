@@ -1,4 +1,4 @@
-"""What a run was started with and what came out, as JSON that can be compared."""
+"""Configuration and results of a run, as JSON files that can be compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monitoring.runs.redaction import redact
 
 
 class ConfigTracker:
-    """Keeps `config.json` and `results.json` of a run.
+    """Writes and reads `config.json` and `results.json` of a run.
 
     Args:
         experiment_dir: root directory of the run; its name is the experiment's id.
@@ -37,13 +37,18 @@ class ConfigTracker:
         model: Any = None,
         dataset_info: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write `config.json`; its path.
+        """Write `config.json`; return its path.
 
-        Beside `config`, the model's shape and `dataset`, it holds what repeating the run needs:
-        `git_hash` and `git_dirty`, `hardware`, `software` with the installed packages, `seeds`
-        and the command line. Secrets are replaced by "***": values of environment variables
-        that look like secrets wherever they occur, what an entry or an option like `api_key`
-        holds, passwords in URLs. Raises OSError.
+        The file has `experiment_id`, `timestamp` (UTC, ISO 8601), `config`, `model` (`type`,
+        `num_parameters`, `num_trainable_parameters`, `architecture`), `dataset`, and what is needed
+        to repeat the run: `git_hash`, `git_commit` and `git_dirty`, `hardware` (`platform`,
+        `python_version`, `cpu_count`, `gpu_available`, `gpu_count`, `gpu_model`, `cuda_version`
+        and more), `software` with the installed packages, `seeds` and `command`.
+
+        Secrets are replaced by "***": values of environment variables whose names look like
+        secrets, values of entries and options such as `api_key`, and passwords in URLs.
+
+        Raises OSError.
         """
         here = str(Path.cwd())
         status = git("status", "--porcelain", directory=here)
@@ -78,7 +83,11 @@ class ConfigTracker:
         best_checkpoint: str | Path | None = None,
         generation_samples: Sequence[str] | None = None,
     ) -> Path:
-        """Write `results.json`; its path. Raises OSError."""
+        """Write `results.json`; return its path. Raises OSError.
+
+        The file has `experiment_id`, `timestamp`, `git_hash`, `final_metrics`, `best_checkpoint`
+        and `generation_samples` (a list).
+        """
         document = {
             **self._identity(),
             "final_metrics": final_metrics,
@@ -88,7 +97,7 @@ class ConfigTracker:
         return self._write(self.results_file, document)
 
     def load_results(self) -> dict[str, Any] | None:
-        """What `save_results` wrote; None where there is nothing. Raises ValueError if broken."""
+        """Read `results.json`; None if there is none. Raises ValueError if it is broken."""
         return _read(self.results_file)
 
     def _get_hardware_info(self) -> dict[str, Any]:
@@ -115,7 +124,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     document = restored(json.loads(path.read_bytes()))
     if not isinstance(document, dict):
-        raise ValueError(f"{path} holds no JSON object")
+        raise ValueError(f"{path} does not contain a JSON object")
     return document
 
 
@@ -144,7 +153,7 @@ def _seeds() -> dict[str, Any]:
     import numpy as np  # noqa: PLC0415  after the model's module, which is slower to import
 
     seeds: dict[str, Any] = {"python_hash": os.environ.get("PYTHONHASHSEED")}
-    # A generator that was seeded with a number and has drawn none begins with that number.
+    # The state of a generator that was seeded and has drawn nothing begins with its seed.
     _kind, key, *_ = np.random.get_state(legacy=True)
     _kind, seeded, *_ = np.random.RandomState(int(key[0])).get_state(legacy=True)
     seeds["numpy"] = int(key[0]) if np.array_equal(seeded, key) else None

@@ -1,4 +1,4 @@
-"""The machine and the software that a run ran on."""
+"""The hardware and the software of a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def describe_hardware() -> dict[str, Any]:
 
 
 def describe_software() -> dict[str, Any]:
-    """Versions of Python, torch and every installed package."""
+    """Return the versions of Python, torch and every installed package."""
     packages = dict(filter(None, map(_package, importlib.metadata.distributions())))
     return {
         "python": platform.python_version(),
@@ -46,9 +46,9 @@ def describe_software() -> dict[str, Any]:
 
 
 def _package(distribution: importlib.metadata.Distribution) -> tuple[str, str] | None:
-    """Name and version; None for what is left of a package that is gone.
+    """Name and version of a package; None for the remains of an uninstalled one.
 
-    From the head of its metadata alone: the library's own properties parse all of it, each time,
+    Parses only the head of its metadata: the properties of the library parse all of it each time,
     which takes half a second for a hundred packages.
     """
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""

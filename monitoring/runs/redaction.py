@@ -1,4 +1,4 @@
-"""Keeps secrets out of files: those of the environment, and those that a name or a URL betrays."""
+"""Redaction of secrets: values of environment variables, named entries, and URLs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from monitoring.runs.secret_names import is_secret_name, is_secret_variable
 
-_SHORTEST = 6  # characters; a shorter value would also hide harmless text
+_SHORTEST = 6  # characters; a shorter value would match harmless text
 HIDDEN = "***"
 
-# What a secret's name may stand for without being one: a switch, a small number, <pad>.
+# Values that are not secrets even under such a name: a switch, a small number, <pad>.
 _HARMLESS = re.compile(r"(?i)true|false|none|null|yes|no|on|off|[-+.\d]{0,5}|<.*>|\[.*\]|\*+")
 _IN_URL = re.compile(
     r"""(?P<scheme>\b[a-z][a-z0-9+.-]{0,20}://)"""
     r"""(?:(?P<user>[^\s/?#"'<>:@]{0,200}):(?P<password>[^\s/?#"'<>]{1,200})|[\w.-]{20,200})@""",
     re.I,
 )
-# The name is looked for where a word begins only, so that long texts take no longer than that.
+# A name matches only at the beginning of a word, so the time stays linear in long texts.
 _ASSIGNED = re.compile(
     r"""(?<![\w.-])(?P<name>[\w.-]{2,80})(?P<between>=["']?|["']\s?[:=]\s?["'])"""
     r"""(?P<value>[^\s"'&;,)]+)"""
@@ -30,11 +30,11 @@ _BARE_OPTION = re.compile(r"--?[A-Za-z][\w.-]*")
 
 
 def redact(tree: Any, environment: Mapping[str, str]) -> Any:
-    """The same JSON tree with secrets replaced by "***".
+    """Replace the secrets in a JSON tree by "***".
 
-    Hidden are values of environment variables that look like secrets, strings below a key that
-    names a secret, the same in options (`--api-key=…`, `--api-key …`) and in assignments within a
-    text, and passwords in URLs. Numbers and booleans stay.
+    Secrets are values of environment variables whose names look like secrets, strings below a key
+    that names a secret, values of such options (`--api-key=…`, `--api-key …`) and assignments in a
+    text, and passwords in URLs. Numbers and booleans are kept.
     """
     secrets = {
         value
@@ -52,7 +52,7 @@ class _Redaction:
         self._known = known
 
     def tree(self, tree: Any, *, secret: bool = False) -> Any:
-        """The same tree; with `secret` every string in it is hidden that may be one."""
+        """Redact a tree; with `secret`, every string in it that may be a secret."""
         if isinstance(tree, str):
             return HIDDEN if secret and not _HARMLESS.fullmatch(tree) else self._text(tree)
         if isinstance(tree, dict):
@@ -80,7 +80,7 @@ def _secrets_of(name: str, value: str) -> Sequence[str]:
 
 
 def _is_secret_entry(name: str, item: Any) -> bool:
-    # `token: {embedding: learned}` is a part of a model, `credentials: {…}` is none.
+    # `token: {embedding: learned}` is part of a model; `credentials: {…}` is not.
     ordinary = isinstance(item, dict) and name.lower().endswith("token")
     return is_secret_name(name) and not ordinary
 

@@ -1,4 +1,4 @@
-"""Results of experiments: read from a suite's printed log or from finished runs, and compared."""
+"""Results of experiments, from the log of a suite or from finished runs, and comparisons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 Experiment = dict[str, Any]
 
-# What is compared, with its heading in the table and its format.
+# The metrics that are compared, with their headings in the table and their formats.
 _COLUMNS = {
     "val_loss": ("Val Loss", "{:.4f}"),
     "perplexity": ("Perplexity", "{:.2f}"),
@@ -33,7 +33,7 @@ _FIRST_NAMES = {"tokens_per_second": "speed_tokens_per_sec", "perplexity": "fina
 
 
 class ResultsParser:
-    """Reads the experiments of an ablation suite from the log that it printed.
+    """Reads experiments from the printed log of an ablation suite.
 
     Each has `name`, `config` (`parameters`, `steps`, `optimizer`, `loss`, `learning_rate`),
     `training_metrics` (rows of `step`, `train_loss`, `val_loss`, `avg_train_loss`,
@@ -46,12 +46,12 @@ class ResultsParser:
         self._experiments: list[Experiment] | None = None
 
     def parse(self) -> list[Experiment]:
-        """The experiments in the order of the file. Raises FileNotFoundError."""
+        """Read the experiments, in the order of the file. Raises OSError."""
         self._experiments = parse_suite_log(self.path.read_text(encoding="utf-8"))
         return self._experiments
 
     def get_all_experiments(self) -> list[Experiment]:
-        """The experiments, read now if they were not yet."""
+        """Return the experiments; read the file if that was not done yet. Raises OSError."""
         return self.parse() if self._experiments is None else self._experiments
 
     def get_experiment_by_name(self, name: str) -> Experiment | None:
@@ -63,7 +63,7 @@ class ResultsParser:
         return _find(name, self.get_all_experiments())
 
     def save_to_json(self, path: str | Path) -> Path:
-        """Write `experiments`, `parsed_at` and `source_file`; the path. Raises OSError."""
+        """Write `experiments`, `parsed_at` and `source_file`; return the path. Raises OSError."""
         document = {
             "experiments": self.get_all_experiments(),
             "parsed_at": datetime.now(UTC).isoformat(),
@@ -73,18 +73,18 @@ class ResultsParser:
 
 
 class ResultsAggregator:
-    """Collects experiments from anywhere and compares them."""
+    """Collects experiments from logs, JSON files and runs, and compares them."""
 
     def __init__(self) -> None:
         self.experiments: list[Experiment] = []
 
     def load_from_json(self, path: str | Path) -> None:
-        """Add what `ResultsParser.save_to_json` wrote. Raises OSError and ValueError."""
+        """Add the experiments of `ResultsParser.save_to_json`. Raises OSError and ValueError."""
         document = json.loads(Path(path).read_text(encoding="utf-8"))
         self.experiments += restored(document["experiments"])
 
     def load_from_parser(self, parser: ResultsParser) -> None:
-        """Add a parser's experiments."""
+        """Add the experiments of a parser. Raises OSError."""
         self.experiments += parser.get_all_experiments()
 
     def add_experiment(self, experiment: Mapping[str, Any]) -> None:
@@ -92,15 +92,15 @@ class ResultsAggregator:
         self.experiments.append(dict(experiment))
 
     def load_from_directory(self, directory: str | Path) -> None:
-        """Add every finished run below a directory: one that has `results.json`."""
+        """Add every finished run below a directory; such a run has `results.json`."""
         for results_file in sorted(Path(directory).rglob(RunPaths(Path()).results.name)):
             try:
                 self.experiments.append(_read_run(RunPaths(results_file.parent)))
             except (OSError, ValueError) as error:
-                logger.warning("Skipping the run of %s: %s", results_file, error)
+                logger.warning("Skipped the run of %s: %s", results_file, error)
 
     def generate_comparison_table(self) -> str:
-        """A Markdown table: Experiment, Parameters, Val Loss, Perplexity, Speed."""
+        """Return a Markdown table: Experiment, Parameters, Val Loss, Perplexity, Speed (tok/s)."""
         heads = ["Experiment", "Parameters", *(head for head, _ in _COLUMNS.values())]
         table = [heads]
         for experiment in self.experiments:
@@ -121,10 +121,11 @@ class ResultsAggregator:
         return "\n".join(lines)
 
     def generate_summary_statistics(self) -> dict[str, Any]:
-        """`num_experiments`, and for each metric `mean`, `median`, `min`, `max` and `stdev`.
+        """Return `num_experiments`, and for each metric `mean`, `median`, `min`, `max`, `stdev`.
 
-        A metric that no experiment has is left out, and so is a value that is not finite, as a run
-        that diverged has it; the deviation of one value is 0.
+        The metrics are `val_loss`, `perplexity` and `tokens_per_second`. A metric that no
+        experiment has is left out. So is a value that is not finite, as in a run that diverged. The
+        deviation of a single value is 0.
         """
         summary: dict[str, Any] = {"num_experiments": len(self.experiments)}
         for metric in _COLUMNS:
@@ -168,14 +169,16 @@ class ResultsAggregator:
         }
 
     def generate_ablation_analysis(self, baseline: str | None = None) -> dict[str, Any]:
-        """What each experiment gains over the baseline in validation loss.
+        """Return how much each experiment lowers the validation loss of the baseline.
 
-        `baseline` is the one named, whole or in part, else the first whose name speaks of a
-        standard model or a baseline, else the first. `components` maps each other experiment to
-        its `val_loss`, `improvement` (how much lower) and `percent`; `best_component` and
-        `best_improvement` are the best of them, None where there is nothing to compare. One that
-        diverged improves nothing, and is no baseline unless it is named. Raises KeyError for a
-        baseline that is not there.
+        `baseline` is the named experiment (a part of the name is enough), else the first one whose
+        name contains "standard" or "baseline", else the first one. `components` maps each other
+        experiment to its `val_loss`, its `improvement` (baseline less experiment) and that as
+        `percent`. `best_component` and `best_improvement` are the best of them, None if there is
+        nothing to compare. An experiment that diverged has no improvement, and is the baseline only
+        if it is named.
+
+        Raises KeyError if the named baseline does not exist.
         """
         measured = [e for e in self.experiments if _metric(e, "val_loss") is not None]
         sound = [e for e in measured if _is_finite(_metric(e, "val_loss"))]
@@ -207,7 +210,10 @@ class ResultsAggregator:
         }
 
     def save_summary(self, path: str | Path) -> Path:
-        """Write experiments, table, statistics and ablation as JSON; the path. Raises OSError."""
+        """Write experiments, table, statistics and ablation as JSON; return the path.
+
+        Raises OSError.
+        """
         document = {
             "generated_at": datetime.now(UTC).isoformat(),
             "experiments": self.experiments,
@@ -241,11 +247,11 @@ def _find(name: str, experiments: Sequence[Experiment]) -> Experiment | None:
 def _metric(experiment: Mapping[str, Any], metric: str) -> float | None:
     results = experiment["final_results"]
     value = results.get(metric, results.get(_FIRST_NAMES.get(metric, metric)))
-    if metric == "val_loss":  # the best one where it is known: last ones depend on when one stops
+    if metric == "val_loss":  # the best if known: the last depends on when a run stops
         value = results.get("best_val_loss", value)
     try:
         return None if value is None else float(value)
-    except (TypeError, ValueError):  # a word in its place
+    except (TypeError, ValueError):  # it is not a number
         return None
 
 
@@ -263,15 +269,15 @@ def _is_baseline(name: str) -> bool:
 
 
 def _read_run(paths: RunPaths) -> Experiment:
-    """A finished run of this library in the form that the parser gives.
+    """Read a finished run in the form of `ResultsParser`.
 
-    Raises OSError, and ValueError for files that are none of this library's.
+    Raises OSError, and ValueError if a file has another format.
     """
     results = json.loads(paths.results.read_bytes())
     config = json.loads(paths.config.read_bytes()) if paths.config.exists() else {}
     for path, document in ((paths.results, results), (paths.config, config)):
         if not isinstance(document, dict):
-            raise ValueError(f"{path.name} holds no object")
+            raise ValueError(f"{path.name} does not contain a JSON object")
     chosen = _object(config.get("config"))
     model = _object(config.get("model"))
     training = _object(chosen.get("training")) or chosen
@@ -309,7 +315,7 @@ def _read_run(paths: RunPaths) -> Experiment:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """A JSON object; an empty one in place of anything else."""
+    """The value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 

@@ -1,4 +1,4 @@
-"""Which names stand for secrets: of environment variables, and of keys in a configuration."""
+"""Names of environment variables and configuration keys that hold secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSES = re.compile(
     r"db|database|user|smtp|mail|email|ftp|ssh|redis|mongo|postgres|mysql|admin|root|proxy"
 )
 _ACCESS_TOKENS = re.compile(r"gh|github|gitlab|azure|git")
-# What a tokenizer calls its tokens, and what is counted by the token.
+# Names of a tokenizer's tokens, and quantities per token.
 _WORDS_OF_TEXT = re.compile(
     r"bos|eos|sos|eot|pad|unk|sep|cls|mask|start|end|stop|begin|special|image|audio|video|text|"
     r"prefix|suffix|middle|fim|first|last|next|per|each|new|prompt|boundary|separator|"
@@ -31,15 +31,15 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether an environment variable of this name holds a secret."""
+    """Whether an environment variable with this name holds a secret."""
     return bool(_ANYWHERE.search(name) or _AT_THE_END.search(name))
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a key or an option of this name holds a secret.
+    """Whether a key or an option with this name holds a secret.
 
-    More careful than for the environment: `sort_key`, `key_dim`, `pad_token`, `max_tokens` and
-    `forward_pass` are ordinary in a configuration; `WANDB_KEY`, in capitals, is not.
+    Stricter than for the environment: `sort_key`, `key_dim`, `pad_token`, `max_tokens` and
+    `forward_pass` are ordinary names in a configuration; `WANDB_KEY`, in capitals, is not.
     """
     words = _HUMP.sub("_", re.split(r"[./]", name)[-1].strip("-")).replace("-", "_").split("_")
     *_, before, last = ["", "", *filter(None, words)]

@@ -1,4 +1,4 @@
-"""The printed log of an ablation suite: boxes, progress lines and a last table, as numbers.
+"""Parser for the printed log of an ablation suite: boxes, progress lines and a final table.
 
 📊 Parameters: 67,473,706 (67.47M)              belongs to the experiment below it
 │ Full Physics (RGD + QFE)   │                  a box with one line names an experiment
@@ -32,7 +32,7 @@ _INTEGERS = ("steps", "parameters")
 
 
 def parse_suite_log(text: str) -> list[dict[str, Any]]:
-    """The experiments in the order in which they ran; a name that ran twice is there twice."""
+    """Parse the experiments, in the order of the log; a name that ran twice occurs twice."""
     experiments: list[dict[str, Any]] = []
     lines = text.splitlines()
     index = 0
@@ -65,7 +65,7 @@ def _empty(name: str) -> dict[str, Any]:
 
 
 def _box(lines: list[str], start: int) -> list[str] | None:
-    """The text inside the box whose top is the line at `start`; None where it does not end."""
+    """The text inside the box whose top is the line at `start`; None if it does not end."""
     inside: list[str] = []
     for line in lines[start + 1 :]:
         if line.startswith("╰"):
@@ -77,7 +77,7 @@ def _box(lines: list[str], start: int) -> list[str] | None:
 
 
 def _announces(lines: list[str], below: int) -> bool:
-    """Whether what follows a box describes an experiment."""
+    """Whether the lines below a box describe an experiment."""
     return any(_PARAMETERS.search(line) for line in lines[below : below + 2])
 
 
@@ -111,10 +111,10 @@ def _field(name: str, text: str) -> Any:
 
 
 def _read_tables(lines: list[str], experiments: list[dict[str, Any]]) -> None:
-    """Add what the last table says about the experiments that it lists."""
+    """Add the results in the final table to the experiments that it lists."""
     for head, cells in _table_rows(lines):
         row = dict(zip(head, cells, strict=False))
-        # The table speaks of the latest run of that name.
+        # The table has the results of the latest run of that name.
         for experiment in reversed(experiments):
             if experiment["name"] == row.get("Experiment"):
                 results = experiment["final_results"]

@@ -208,7 +208,7 @@ def test_a_storage_that_hangs_skips_the_checkpoint_and_is_tried_again(
     said = facts["said"]
     assert isinstance(said, list)
     assert len(said) == 1
-    assert "took no byte for 0.2 s" in said[0]
+    assert "accepted no byte for 0.2 s" in said[0]
     assert facts["latest"] == 4
     assert facts["steps"] == [1, 4]
 

@@ -182,7 +182,7 @@ class _Restoring:
             if checksum is None or not record.checksum.startswith("crc32:"):
                 commit.verify(path, self._check)
             elif checksum != record.checksum:
-                cause = f"its checksum is {checksum}, its commit record says {record.checksum}"
+                cause = f"its checksum is {checksum}; its commit record says {record.checksum}"
                 raise CheckpointCorrupt(path, cause)
         except CheckpointCorrupt as corrupt:
             aside = commit.set_aside(path).name

@@ -1,4 +1,4 @@
-"""Copies from memory to memory by a thread that leaves the interpreter to the training."""
+"""Copies in memory by a thread that releases the interpreter lock."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from monitoring.checkpoints.copies.overlap import Overlap, can_overlap
 from monitoring.checkpoints.copies.samples import Pair
 
-_WORTH_IT = 64 << 10  # bytes: a smaller copy costs less than a change of threads
+_WORTH_IT = 64 << 10  # bytes: a smaller copy costs less than a thread switch
 
 
 class CpuCopy(Overlap):
-    """A copy by a thread of its own, which ends with the copy."""
+    """A copy by a new thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,20 +23,20 @@ class CpuCopy(Overlap):
         self._error: BaseException | None = None
 
     def start(self, pairs: Sequence[Pair]) -> None:
-        """Begin to copy each second tensor of a pair, which `can_copy`, to the first."""
+        """Begin to copy the second tensor of each pair, which `can_copy`, to the first."""
         self._watch(pairs)
         self._error = None
         self._thread = None
         thread = threading.Thread(target=self._run, args=(pairs,), name="snapshot")
         try:
             thread.start()
-        except RuntimeError:  # there can be no further thread
+        except RuntimeError:  # no thread can be started
             self._run(pairs)
         else:
             self._thread = thread
 
     def wait(self) -> None:
-        """Return when the copy is complete. Raises WeightsChanged when it is void."""
+        """Wait until the copy is complete. Raises WeightsChanged if it is void."""
         self._finish()
         if self._error is not None:
             raise self._error
@@ -60,12 +60,12 @@ class CpuCopy(Overlap):
 
 
 def can_copy(pair: Pair) -> bool:
-    """Whether it is in this memory and worth a thread."""
+    """Whether the source is in main memory and large enough for a thread."""
     _, source = pair
     return source.nbytes >= _WORTH_IT and source.device.type == "cpu" and can_overlap(pair)
 
 
 def _copy(pairs: Sequence[Pair]) -> None:
     for target, source in pairs:
-        # By one thread: torch's own copy would start a second team of them beside the loop's.
+        # torch's own copy would start a second pool of threads beside that of the loop.
         ctypes.memmove(target.data_ptr(), source.data_ptr(), source.nbytes)

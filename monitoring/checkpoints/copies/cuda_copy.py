@@ -1,4 +1,4 @@
-"""Copies from a CUDA device to pinned memory beside the training, on a stream of their own."""
+"""Copies from a CUDA device to pinned memory on a separate stream."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from monitoring.checkpoints.copies.samples import Pair, copy_all
 
 
 class CudaCopy(Overlap):
-    """Starts copies into a block of memory that it keeps pinned.
+    """Starts copies into a pinned block of memory.
 
-    The GPU waits for them, never the processor, which goes on launching kernels.
+    Only the GPU waits for them; the processor goes on launching kernels.
 
-    Raises RuntimeError where the memory cannot be pinned.
+    Raises RuntimeError if the memory cannot be pinned.
     """
 
     def __init__(self, block: Tensor, device: torch.device) -> None:
@@ -30,19 +30,19 @@ class CudaCopy(Overlap):
             _drain_error(device)
         torch.cuda.check_error(int(status))
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # Waiting for a blocking event leaves the processor to others.
+        # Waiting for a blocking event does not use the processor.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        # Also of a manager that is dropped without `close()`: pinned memory is never swapped out.
+        # Also for a manager that is dropped without `close()`: pinned memory is never swapped out.
         self._unpin = weakref.finalize(self, _unpin, block, self._done, os.getpid())
-        self._unpin.atexit = False  # the end of the process does it, and CUDA may be gone by then
+        self._unpin.atexit = False  # the process exit does it, and CUDA may be unloaded by then
         self._sources: list[Tensor] = []
-        self._pinned: Tensor | None = None  # what the samples were
+        self._pinned: Tensor | None = None  # the samples, in pinned memory
 
     def start(self, changing: Sequence[Pair], weights: Sequence[Pair]) -> None:
-        """Begin to copy each second tensor of a pair to the first.
+        """Begin to copy the second tensor of each pair to the first.
 
-        The `changing` ones may be changed by the next forward pass, as the running statistics
-        of BatchNorm are: they come first, and the training's next kernels wait for them.
+        The next forward pass may change the `changing` ones, such as the running statistics of
+        BatchNorm. They are copied first, and the next kernels of the training wait for them.
         """
         current = torch.cuda.current_stream(self.device)
         self._watch(weights)
@@ -57,11 +57,11 @@ class CudaCopy(Overlap):
                     self._pinned = torch.empty_like(kept, device="cpu", pin_memory=True)
                 self._pinned.copy_(kept, non_blocking=True)
             self._done.record(self._stream)
-        # Memory that is still being copied must not be handed out again.
+        # Memory that is still being copied must not be reused.
         self._sources = [source for _, source in (*changing, *weights)]
 
     def close(self) -> None:
-        """Finish the copy, stop watching the optimizers and unpin the memory."""
+        """Finish the copy, remove the optimizer hook and unpin the memory."""
         super().close()
         self._unpin()
 
@@ -78,7 +78,7 @@ class CudaCopy(Overlap):
 
 
 def _unpin(block: Tensor, done: torch.cuda.Event, process: int) -> None:
-    if process != os.getpid():  # a forked child can use neither CUDA nor what is pinned
+    if process != os.getpid():  # a forked child can use neither CUDA nor pinned memory
         return
     done.synchronize()
     torch.cuda.check_error(
@@ -87,11 +87,10 @@ def _unpin(block: Tensor, done: torch.cuda.Event, process: int) -> None:
 
 
 def _drain_error(device: torch.device) -> None:
-    """Let a kernel of ours report a call of CUDA's runtime that failed.
+    """Clear the error of a failed call of the CUDA runtime by launching a kernel.
 
-    The runtime keeps the error of a failed call for whoever asks next, which torch does after
-    every kernel that it launches: the training's next one would fail for a call that was ours.
-    torch has no call that only asks.
+    The runtime keeps the error until it is queried, which torch does after each kernel launch: the
+    next kernel of the training would fail. torch has no call that only queries.
     """
     with contextlib.suppress(RuntimeError):
         torch.ones(1, device=device)

@@ -1,12 +1,12 @@
-"""Copies of weights that go on beside the training until a step is about to change the weights.
+"""Copies of weights that run while training goes on, until a step is about to change the weights.
 
-The loop is not held by them: between two steps of an optimizer the weights and the moments that
-it keeps are only read. So a copy may take as long as a forward and a backward pass, and whatever
-is left of it is waited for before the next step of any torch optimizer.
+Between two optimizer steps the weights and the optimizer's moments are only read. So a copy may
+take as long as a forward and a backward pass without holding the loop. A hook before the next step
+of any torch optimizer waits for the rest.
 
-What else changes a weight meanwhile voids the copy. Changes in place are counted by autograd; of
-those through `.data`, as of an average that is swapped in for evaluation, some numbers of each
-tensor tell, taken before the copy begins.
+Any other change of a weight during the copy makes it void. Autograd counts changes in place.
+Changes through `.data`, such as swapping in averaged weights for evaluation, are detected by sample
+values of each tensor, which are taken before the copy begins.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from monitoring.checkpoints.copies.samples import Pair, Samples
 
 
 class WeightsChanged(Exception):  # noqa: N818
-    """Something other than an optimizer's step changed a weight that was being copied."""
+    """Something other than an optimizer step changed a weight during its copy."""
 
 
 class Overlap(ABC):
-    """One copy at a time, of tensors that only an optimizer's step changes."""
+    """A copy of tensors that only an optimizer step changes; one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._versions: list[tuple[Tensor, int]] = []  # as autograd counts changes in place
+        self._versions: list[tuple[Tensor, int]] = []  # the version counters of autograd
         self._changed = False
         self._samples: Samples | None = None
-        self._watched: Samples | None = None  # those of a copy that nobody waited for yet
-        # The hook must not keep alive what nobody else knows any more.
+        self._watched: Samples | None = None  # those of a copy that has not been waited for
+        # The hook must not keep this object alive.
         known = weakref.ref(self)
         hook = register_optimizer_step_pre_hook(lambda *_: _before_step(known))
         self._unhook = weakref.finalize(self, hook.remove)
 
     def wait(self) -> None:
-        """Return when the copy is complete. Raises WeightsChanged when it is void."""
+        """Wait until the copy is complete. Raises WeightsChanged if it is void."""
         self._finish()
         self._compare()
         watched, self._watched = self._watched, None
@@ -50,18 +50,18 @@ class Overlap(ABC):
             raise WeightsChanged
 
     def close(self) -> None:
-        """Finish the copy and stop watching the optimizers."""
+        """Finish the copy and remove the optimizer hook."""
         self._finish()
         self._unhook()
 
     def before_step(self) -> None:
-        """Let the step that comes now change nothing that is still to be copied."""
+        """Wait for what the coming step would change before it is copied."""
         if self._versions:
             self._hold()
             self._compare()
 
     def _watch(self, pairs: Sequence[Pair]) -> None:
-        """Note what the sources are now, before their copy begins."""
+        """Record the state of the sources before their copy begins."""
         self._versions = [(source, source._version) for _, source in pairs]
         self._watched = None
         if pairs:
@@ -72,7 +72,7 @@ class Overlap(ABC):
 
     @abstractmethod
     def _finish(self) -> None:
-        """Return when the copy is complete."""
+        """Wait until the copy is complete."""
 
     @abstractmethod
     def _hold(self) -> None:
@@ -80,18 +80,18 @@ class Overlap(ABC):
 
     @abstractmethod
     def _kept(self) -> Tensor:
-        """The samples that were taken, on the CPU, once the copy is complete."""
+        """The samples taken before the copy, on the CPU; valid once the copy is complete."""
 
     def _compare(self) -> None:
-        """See whether the sources are still what they were, for the last time."""
-        with self._lock:  # the step, and the thread that writes, whichever comes first
+        """Compare the sources with their recorded versions, and stop watching them."""
+        with self._lock:  # the step or the writing thread, whichever is first
             if any(source._version != version for source, version in self._versions):
                 self._changed = True
             self._versions = []
 
 
 def can_overlap(pair: Pair) -> bool:
-    """Whether the bytes of the source, copied to the target, are all that there is to it."""
+    """Whether a copy of the bytes is a copy of the tensor."""
     target, source = pair
     return source.stride() == target.stride() and not (source.is_conj() or source.is_neg())
 

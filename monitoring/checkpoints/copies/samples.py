@@ -1,4 +1,4 @@
-"""A few numbers of each tensor, by which a change is noticed that left no other trace."""
+"""Sample values of tensors, to detect changes that no version counter shows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Pair = tuple[Tensor, Tensor]  # where to, and from where
+Pair = tuple[Tensor, Tensor]  # target and source
 
-_COUNT = 16  # of each tensor, evenly spread
-_SLOT = 16 * _COUNT  # bytes: room for the widest numbers
+_COUNT = 16  # of each tensor, evenly spaced
+_SLOT = 16 * _COUNT  # bytes: enough for the widest type
 
 
 class Samples:
-    """Taken of the sources of a copy before it begins, compared with the finished copy."""
+    """Samples of the sources of a copy, taken before it begins and compared with the result."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         sources = [source for _, source in pairs]
@@ -26,21 +26,21 @@ class Samples:
         self._of_copy = list(zip(_slots(self._found, targets), map(_spread, targets), strict=True))
 
     def are_of(self, pairs: Sequence[Pair]) -> bool:
-        """Whether they can be taken of these pairs too: their memory is the same."""
+        """Whether these pairs have the same memory, so that the samples can be taken again."""
         return self._pointers == _pointers(pairs)
 
     def take(self) -> None:
-        """Note what the sources are now, in `kept`."""
+        """Sample the sources into `kept`."""
         copy_all(self._of_sources)
 
     def agree(self, kept: Tensor) -> bool:
-        """Whether the copy is of what was noted; `kept` is on the CPU."""
+        """Whether the copy agrees with the samples; `kept` is on the CPU."""
         copy_all(self._of_copy)
         return torch.equal(self._found, kept)
 
 
 def copy_all(pairs: Sequence[Pair], *, non_blocking: bool = False) -> None:
-    """Copy each second tensor of a pair to the first, in one call for all."""
+    """Copy the second tensor of each pair to the first, all in one call."""
     if pairs:
         targets, sources = zip(*pairs, strict=True)
         torch._foreach_copy_(targets, sources, non_blocking)
@@ -51,7 +51,7 @@ def _pointers(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 
 
 def _slots(block: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Places in a block of bytes for the samples of each tensor."""
+    """Slices of a block of bytes for the samples of each tensor."""
     slots = []
     for number, tensor in enumerate(tensors):
         count = min(_COUNT, tensor.numel())
@@ -61,6 +61,6 @@ def _slots(block: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _spread(tensor: Tensor) -> Tensor:
-    """A view of some numbers of a tensor that is dense in memory."""
+    """A view of evenly spaced values of a tensor that is dense in memory."""
     count = min(_COUNT, tensor.numel())
     return tensor.as_strided((count,), (tensor.numel() // max(1, count),), tensor.storage_offset())

@@ -1,9 +1,8 @@
-"""A copy of a training state in memory that is used again for the next one.
+"""Copies of a training state, in memory that is reused for every save.
 
-Fresh memory costs ten times as much as the copy itself, because the kernel hands it out page
-by page. So all copies lie in one block that is kept from save to save: of huge pages where the
-kernel has them, and pinned where the state comes from CUDA. A tensor that changes its size lies
-beside it.
+New memory costs ten times as much as the copy itself, because the kernel provides it page by page.
+So all copies are in one block that is kept from save to save: of huge pages if the kernel has them,
+and pinned if the state comes from CUDA. A tensor whose size changes gets memory of its own.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ Kind = tuple[torch.dtype, torch.Size]
 _NONE: Iterator[Tensor] = iter(())
 
 _CACHE_LINE = 64  # bytes
-_LARGE = 64 << 10  # bytes from which a tensor is worth blocks of its own, to be written directly
+_LARGE = 64 << 10  # bytes; larger tensors are aligned to blocks, for direct I/O
 
 
 class NoMemoryError(Exception):
-    """There is no memory for copies of the state."""
+    """There is not enough memory for copies of the state."""
 
 
 class Snapshot:
-    """Copies of state trees, one at a time, always into the same memory.
+    """Copies state trees, one at a time, always into the same memory.
 
-    `overlap` says whether weights may be copied beside the training that follows.
+    `overlap` says whether weights may be copied while training goes on.
     """
 
     def __init__(self, allowed: Collection[type] = ()) -> None:
@@ -45,20 +44,20 @@ class Snapshot:
         self._allowed = allowed
         self._buffers: list[Tensor] = []  # of the last copy
         self._pool: dict[Kind, list[Tensor]] = {}  # the same
-        self._loose: set[int] = set()  # which of them, by address, lie outside the block
+        self._loose: set[int] = set()  # addresses of those outside the block
         self._cpu: CpuCopy | None = None
         self._cuda: CudaCopy | None = None
 
     def take(self, state: dict[str, Any], weights: Collection[Tensor] = ()) -> dict[str, Any]:
-        """A copy of the tree that stays what it is until the next call.
+        """Return a copy of the tree, which is valid until the next call.
 
-        It is complete when `wait()` returns. What may change in the next forward pass is copied
-        first: on the CPU before this returns, on CUDA before that pass. Large `weights`, which
-        only an optimizer's step changes, are copied beside the passes until then.
+        It is complete when `wait()` returns. Tensors that the next forward pass may change are
+        copied first: on the CPU before this returns, on CUDA before that pass. Large `weights`,
+        which only an optimizer step changes, are copied while training goes on until that step.
 
-        Raises NoMemoryError where there is none for the copies.
+        Raises NoMemoryError.
         """
-        # The buffers outlive whatever mode the loop is in now.
+        # The buffers are used after the loop has left its inference or no-grad mode.
         with torch.inference_mode(False), torch.no_grad():
             return self._take(state, weights)
 
@@ -69,7 +68,7 @@ class Snapshot:
             self.release()
             try:
                 self._allocate(match.sources)
-            except (OSError, RuntimeError) as error:  # the latter of memory that cannot be pinned
+            except (OSError, RuntimeError) as error:  # RuntimeError: the memory cannot be pinned
                 self.release()
                 raise NoMemoryError(str(error)) from error
             match = _Matcher(self._pool, self._loose)
@@ -94,23 +93,23 @@ class Snapshot:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors of the last copy."""
+        """Bytes of all tensors in the last copy."""
         return sum(buffer.nbytes for buffer in self._buffers)
 
     def wait(self) -> None:
-        """Return when the copies are complete. Raises WeightsChanged when they are void."""
+        """Wait until the copies are complete. Raises WeightsChanged if they are void."""
         for copy in self._copies():
             copy.wait()
 
     def release(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         for copy in self._copies():
             copy.close()
         self._cpu = self._cuda = None
         self._keep([], set())
 
     def _keep(self, buffers: list[Tensor], loose: set[int]) -> None:
-        """Use these again for the next copy."""
+        """Keep these buffers for the next copy."""
         self._buffers, self._loose, self._pool = buffers, loose, {}
         for buffer in buffers:
             self._pool.setdefault((buffer.dtype, buffer.shape), []).append(buffer)
@@ -119,7 +118,7 @@ class Snapshot:
         yield from filter(None, (self._cpu, self._cuda))
 
     def _allocate(self, sources: list[Tensor]) -> None:
-        """Make a buffer for each source, side by side in one block."""
+        """Allocate one block with a buffer for each source."""
         offsets, end = [], 0
         for source in sources:
             alignment = BLOCK if source.nbytes >= _LARGE else _CACHE_LINE
@@ -136,35 +135,35 @@ class Snapshot:
 
 
 class _Matcher:
-    """Hands out the buffers of the last copy again, each to a tensor of its type and shape.
+    """Assigns the buffers of the last copy to tensors of the same type and shape.
 
-    A tensor that none of them fits, as one that grows from save to save, gets memory of its own
-    beside the block: a new block would cost ten times what the copy does.
+    A tensor without such a buffer, such as one that grows, gets memory of its own outside the
+    block: a new block would cost ten times as much as the copy.
     """
 
     def __init__(self, pool: dict[Kind, list[Tensor]], loose: set[int]) -> None:
         self._free = {kind: iter(buffers) for kind, buffers in pool.items()}
         self._were_loose = loose
         self._placed: dict[int, list[Pair]] = {}  # by the address of the source
-        self._new = 0  # bytes for which there was no buffer
+        self._new = 0  # bytes without a buffer
         self._stays = False
         self.sources: list[Tensor] = []
         self.buffers: list[Tensor] = []
-        self.loose: set[int] = set()  # addresses of the buffers that are new
+        self.loose: set[int] = set()  # addresses of new buffers
 
     @property
     def wants_block(self) -> bool:
-        """Whether a new block is worth its price.
+        """Whether a new block is worth its cost.
 
-        It is for the first tensors, for many new ones, and for those that were new the last time
-        and came again as they were: they are here to stay.
+        It is for the first copy, for many new tensors, and for tensors that were new in the last
+        copy and have the same size again.
         """
         return self._stays or 4 * self._new > sum(source.nbytes for source in self.sources)
 
     def __call__(self, source: Tensor) -> Tensor:
         if source.layout != torch.strided:
             return source.clone().cpu()
-        # Tied weights are one tensor under two names, and stay so.
+        # Tied weights are one tensor under two names, in the copy too.
         here = self._placed.setdefault(source.data_ptr(), [])
         for buffer, other in here:
             if _alike(source, other):
@@ -181,7 +180,7 @@ class _Matcher:
 
     def _own(self, source: Tensor) -> Tensor:
         self._new += source.nbytes
-        if not self._free:  # of the first copy, whose tensors get a block
+        if not self._free:  # the first copy: a block is allocated
             return source
         try:
             buffer = torch.empty_like(source, device="cpu")
@@ -204,7 +203,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def _divide(pairs: Sequence[Pair], holds: Callable[[Pair], bool]) -> tuple[list[Pair], list[Pair]]:
-    """The pairs of which this is not true, and those of which it is."""
+    """The pairs for which `holds` is false, and those for which it is true."""
     divided: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
         divided[holds(pair)].append(pair)
@@ -212,7 +211,7 @@ def _divide(pairs: Sequence[Pair], holds: Callable[[Pair], bool]) -> tuple[list[
 
 
 def _carve(block: mmap.mmap, offset: int, source: Tensor) -> Tensor:
-    """A tensor like `source` with a storage of its own inside the block."""
+    """A tensor like `source`, with its own storage inside the block."""
     if source.numel() == 0:
         return torch.empty_like(source, device="cpu")
     raw = torch.frombuffer(block, dtype=torch.uint8, count=source.nbytes, offset=offset)

@@ -334,4 +334,4 @@ def test_of_too_many_waiting_lines_the_oldest_are_dropped_with_one_warning(
 
 def test_lines_that_never_found_room_are_counted_at_the_exit(full: Path) -> None:
     said = run("for _ in range(3): log.append(b'line\\n')", full)
-    assert "lacks 3 lines that could not be written" in said
+    assert "lacks 3 lines, which could not be written" in said

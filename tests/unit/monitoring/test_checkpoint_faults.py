@@ -305,7 +305,7 @@ def test_marking_what_is_not_there_keeps_the_one_marked_before(
     save(manager, 1)
     manager.mark_best(1)
     manager.mark_best(2)
-    assert "checkpoint_step_2.pt is not there" in caplog.text
+    assert "checkpoint_step_2.pt best: there is no such checkpoint" in caplog.text
     save(manager, 3)
     assert steps(manager) == [1, 3]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from monitoring import CheckpointManager
-from monitoring.checkpoints import cpu_copy
+from monitoring.checkpoints.copies import cpu_copy
 
 WIDTH = 512  # a weight of 1 MiB
 
@@ -138,7 +138,7 @@ def test_a_change_by_hand_voids_the_copy_and_later_saves_hold_the_loop(
     gate.opened.set()
     with caplog.at_level(logging.WARNING):
         assert not manager.wait()
-    assert "something other than an optimizer's step changed a weight" in caplog.text
+    assert "something other than an optimizer step changed a weight" in caplog.text
     assert manager.load_checkpoint(1) is None
     gate.begun.clear()
 
