@@ -1,4 +1,4 @@
-"""`python -m spectral_gpt [--config FILE.json] [--run-dir DIR]`: train, or go on training."""
+"""`python -m spectral_gpt [--config FILE.json] [--run-dir DIR]`: start or resume a training run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ REFUSED, INTERRUPTED = 2, 128 + 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status: 0 finished, 143 stopped on SIGTERM, 2 refused."""
+    """Run the command line; return 0 if finished, 143 if stopped by SIGTERM, 2 if refused."""
     parser = argparse.ArgumentParser(prog="python -m spectral_gpt", description=__doc__)
     parser.add_argument("--config", type=Path, help="JSON file with the `train` section of a job")
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=os.environ.get("SPECTRAIN_RUN_DIR"),
-        help="directory of the run, which goes on where it stopped; default: $SPECTRAIN_RUN_DIR, "
-        "else a new one below experiments/",
+        help="directory of the run, which is resumed if it has a checkpoint; default: "
+        "$SPECTRAIN_RUN_DIR, else a new directory below experiments/",
     )
     arguments = parser.parse_args(argv)
     try:
@@ -58,7 +58,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def new_run_dir(config: TrainConfig) -> Path:
-    """A new run directory, named after what is special about the run."""
+    """Create a run directory, named after model, optimiser and loss."""
     name = f"{config.model.type}_{config.optimizer.name}_{config.loss.name}"
     return Path(create_experiment_directory("experiments", generate_experiment_id(name))["root"])
 

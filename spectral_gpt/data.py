@@ -27,7 +27,7 @@ TINYSHAKESPEARE = (
 )
 TINYSHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TRAIN_SHARE = 0.9
-# Tests, other people's packages, compiled files.
+# Tests, third-party packages and compiled files.
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 DOWNLOAD_SECONDS = 60
 
@@ -58,12 +58,12 @@ class ByteTokenizer:
         return tokens
 
     def decode(self, tokens: Tokens) -> str:
-        """The text, with a replacement character where the bytes are no UTF-8."""
+        """The text, with replacement characters for bytes that are not UTF-8."""
         return tokens.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
 
 class CharTokenizer:
-    """Every character that the corpus has is a token; others are left out of a prompt."""
+    """Every character of the corpus is a token; other characters of a prompt are ignored."""
 
     def __init__(self, corpus: bytes) -> None:
         self.characters = np.flatnonzero(np.bincount(_code_points(corpus)))
@@ -73,13 +73,13 @@ class CharTokenizer:
         self._places[self.characters] = np.arange(self.vocab_size)
 
     def encode(self, text: bytes) -> Tokens:
-        """Each character's place among the corpus's, by code point."""
+        """The index of each character among those of the corpus, by code point."""
         places = self._places[_code_points(text)]
         known: Tokens = places[places != self._absent]
         return known
 
     def decode(self, tokens: Tokens) -> str:
-        """The characters at these places."""
+        """The characters with these indices."""
         return "".join(map(chr, self.characters[tokens]))
 
 
@@ -128,7 +128,7 @@ class Corpus:
     ) -> tuple[Tensor, Tensor]:
         """Inputs and next-token targets, int64 (size, length), of random windows.
 
-        A pure function of its arguments: nothing has to be saved to go on from a step.
+        A pure function of its arguments: to resume from a step, no state is needed.
         """
         tokens = self.train if split == "train" else self.val
         rng = np.random.default_rng((seed, step, int(split == "val")))
@@ -138,7 +138,7 @@ class Corpus:
         return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
     def info(self) -> dict[str, Any]:
-        """What config.json says about the data."""
+        """The description of the data for config.json."""
         return {
             "name": self.name,
             "num_tokens": len(self.train) + len(self.val),
@@ -200,9 +200,9 @@ def _read_text(config: DatasetConfig) -> bytes:
 
 
 def stdlib_sources() -> Iterator[Path]:
-    """The Python files of this interpreter's standard library, sorted, without its tests.
+    """The source files of this interpreter's standard library, sorted, without its tests.
 
-    Left out is `_sysconfigdata…`, which describes the machine that Python was built on.
+    `_sysconfigdata…` is left out too: it describes the machine that Python was built on.
     """
     root = sysconfig.get_path("stdlib")
     found = []
@@ -214,17 +214,17 @@ def stdlib_sources() -> Iterator[Path]:
             if name.endswith(".py") and not name.startswith("_sysconfigdata")
         ]
     if not found:
-        raise CorpusError(f"dataset: this Python keeps no source of its library in {root}")
+        raise CorpusError(f"dataset: there are no sources of the standard library in {root}")
     return iter(sorted(found))
 
 
 def download(url: str, sha256: str | None = None) -> bytes:
-    """The content of an http(s) address, from the user's cache after the first time.
+    """Return the content of an http(s) URL; it is downloaded once and cached for the user.
 
-    Raises CorpusError when it cannot be fetched or its SHA-256 is another.
+    Raises CorpusError if the download fails or the SHA-256 is wrong.
     """
     if not url.startswith(("http://", "https://")):
-        raise CorpusError(f"dataset.location: {url} is no http or https address")
+        raise CorpusError(f"dataset.location: {url} is not an http or https URL")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spectrain"
     cached = cache / hashlib.sha256(url.encode()).hexdigest()
     if cached.exists():
@@ -235,9 +235,9 @@ def download(url: str, sha256: str | None = None) -> bytes:
     except OSError as error:
         raise CorpusError(f"dataset: cannot download {url}: {error}") from error
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-        raise CorpusError(f"dataset: {url} no longer is the text it was (its SHA-256 differs)")
+        raise CorpusError(f"dataset: the text at {url} has changed (its SHA-256 differs)")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=cache, delete=False) as temporary:
         temporary.write(content)
-    Path(temporary.name).replace(cached)  # never half a file under the name
+    Path(temporary.name).replace(cached)  # atomic: the name never has a partial file
     return content

@@ -1,4 +1,4 @@
-"""Text from a trained model."""
+"""Text generation with a trained model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def generate(
     temperature: float = 0.8,
     top_k: int = 40,
 ) -> str:
-    """The prompt and `count` tokens more, each drawn from the `top_k` likeliest.
+    """Return the prompt and `count` more tokens, each sampled from the `top_k` most likely ones.
 
-    Draws from a generator of its own: the run's random state is as it was.
+    Uses its own random generator, so the random state of the run does not change.
     """
     device = next(model.parameters()).device
     source = torch.Generator().manual_seed(seed)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from spectral_gpt.config import LossConfig
 
 PROJECTION = 256  # columns of the random matrix; larger vocabularies are projected onto them
-AUDIBLE = 0.01  # magnitudes at or below this are silence, whose phase means nothing
+AUDIBLE = 0.01  # smaller magnitudes are silence: their phase has no meaning
 
 
 class Loss(NamedTuple):
-    """What a loss gives: the total to minimise, and its parts (scalars)."""
+    """The result of a loss: the total to minimise, and its parts (scalars)."""
 
     total: Tensor
     cross_entropy: Tensor

@@ -22,8 +22,8 @@ class GPT(nn.Module):
     """Token ids (B, T) to logits (B, T, V); `config.type` chooses embedding and attention.
 
     With `config.tied` the head shares its weight with the token table. In the wave variant that
-    is the `Embedding[v]` half of the mixture: the wave half changes with the position, so it has
-    no one vector per token that a head could share.
+    is the `Embedding[v]` half of the mixture: the wave half depends on the position, so it has no
+    single vector per token that a head could share.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
@@ -88,9 +88,9 @@ class PositionEmbedding(nn.Module):
 class WavePacketEmbedding(nn.Module):
     """Tokens as packets of harmonics that travel with the position: (B, T) to (B, T, C).
 
-    By definition θ(t, v, w, h) = 2π·h·f[v, w] + φ[v, w] + t·p[w]. Here the part that knows the
-    token only is computed once per vocabulary entry and the part that knows the position only
-    once per position; sin(α + β) = sin α cos β + cos α sin β joins them. So a batch costs
+    By definition θ(t, v, w, h) = 2π·h·f[v, w] + φ[v, w] + t·p[w]. The part that depends on the
+    token is computed once per vocabulary entry and the part that depends on the position once per
+    position; sin(α + β) = sin α cos β + cos α sin β combines them. So a batch costs
     V·W·H + T·W sines rather than B·T·W·H, with the same gradients.
     """
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
-import torch._dynamo  # takes a second, and the first optimiser imports it: better with the rest
+import torch._dynamo  # takes a second; else the first optimiser imports it
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from spectral_gpt.config import OptimizerConfig
 
-# Means and angles rather than maps: pulling these towards zero has no sense as regularisation.
+# Frequencies and angles, not maps: decay towards zero does not regularise them.
 UNDECAYED = ("base_freqs", "phases", "harmonic_amps", "phase")
 
 
@@ -29,7 +29,7 @@ class RGD(Optimizer):
     with decoupled weight decay. Tensors of more than two dimensions are matrices (first, rest);
     vectors and scalars get the plain AdamW update. `step` counts from 1, so that warmup ≤ 1 is
     full strength at once. Equal shapes are filtered together. W and U are real, so half of each
-    spectrum (rfft2) says it all, and the maxima are those of the whole.
+    spectrum (rfft2) is enough, and its maxima are those of the whole.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RGD(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient; return the loss of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -77,7 +77,7 @@ class RGD(Optimizer):
         return loss
 
     def _adam_updates(self, params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Adam's direction m̂ / (√v̂ + ε) of each parameter, its moments brought up to date."""
+        """Update the moments and return Adam's direction m̂ / (√v̂ + ε) of each parameter."""
         for p in params:
             if not self.state[p]:
                 self.state[p] = {
@@ -117,7 +117,7 @@ def resonate(params: list[Tensor], updates: list[Tensor], alpha: float) -> list[
 
 
 def resonant_updates(both: Tensor, alpha: float) -> Tensor:
-    """IFFT2(Û·ρ) for k matrices, after whose weights come their updates: (2k, rows, columns)."""
+    """IFFT2(Û·ρ) for k matrices. `both`: their weights, then their updates, (2k, rows, columns)."""
     spectra = torch.fft.rfft2(both)  # (2k, rows, columns//2 + 1)
     power = torch.addcmul(spectra.real.square(), spectra.imag, spectra.imag)
     peak = power.amax(dim=(-2, -1), keepdim=True)

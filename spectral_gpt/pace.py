@@ -1,4 +1,4 @@
-"""How fast a run goes, across its interruptions."""
+"""The speed of a run, across its interruptions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 class Pace:
     """Useful seconds, tokens per second and time left.
 
-    Useful is what led to where the run is now: the time before the checkpoint it goes on from
-    (`seconds_before`) and the time since; not what was computed after it and lost.
+    Useful is the time until the checkpoint that the run resumed from (`seconds_before`) and the
+    time since the resume, without the steps after the checkpoint that were lost.
     """
 
     def __init__(
@@ -28,17 +28,17 @@ class Pace:
         self._lap = (first_step - 1, self._start)
 
     def seconds(self) -> float:
-        """Useful seconds until now."""
+        """Return the useful seconds until now."""
         return self._seconds_before + self._clock() - self._start
 
     def tokens_per_second(self, step: int) -> float:
-        """Mean over the steps since the last call, `step` included."""
+        """Return the mean over the steps since the last call, including `step`."""
         (last, then), now = self._lap, self._clock()
         self._lap = (step, now)
         return (step - last) * self._tokens_per_step / max(now - then, 1e-9)
 
     def time_left(self, step: int, steps: int) -> str:
-        """m:ss until the last step, at this attempt's mean pace."""
+        """Return the time until the last step as m:ss, at the mean speed of this attempt."""
         per_step = (self._clock() - self._start) / (step - self._first_step + 1)
         minutes, seconds = divmod(round(per_step * (steps - 1 - step)), 60)
         return f"{minutes}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""What a run carries from one attempt to the next, beside weights and optimiser."""
+"""The progress of a run: what a checkpoint contains beside weights and optimiser."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spectral_gpt.config import TrainConfig
 from spectral_gpt.data import Corpus
 from spectral_gpt.errors import ResumeError
 
-# Settings without which the saved weights or the optimiser's state have no meaning.
+# Settings on which the meaning of the saved weights and optimiser state depends.
 FIXED = ("model.", "optimizer.name", "dataset.tokens")
 
 
 @dataclass
 class Progress:
-    """How far a run is: a checkpoint's `extra`. Losses are in nats per token.
+    """The progress of a run, `extra` in a checkpoint. Losses are in nats per token.
 
     `best_step` had the lowest validation loss. `best_saved_step` is the best of those that have
     a checkpoint, saved right after their validation.
@@ -37,20 +37,20 @@ class Progress:
     best_saved_step: int | None = None
 
     def validate(self, step: int, val_loss: float) -> None:
-        """Take note of a validation loss."""
+        """Record a validation loss."""
         self.val_loss = val_loss
         if val_loss < self.best_val_loss:
             self.best_val_loss, self.best_step = val_loss, step
 
     def save(self, step: int) -> bool:
-        """Take note of a checkpoint that was just validated; whether it is the best one yet."""
+        """Record a checkpoint that was just validated; return whether it is the best so far."""
         if self.val_loss >= self.best_saved_loss or math.isnan(self.val_loss):
             return False
         self.best_saved_loss, self.best_saved_step = self.val_loss, step
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Return plain values for a checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -82,7 +82,7 @@ class Progress:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """`path: old → new` of every setting that differs."""
+    """Yield `path: old → new` for every setting that differs."""
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):

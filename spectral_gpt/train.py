@@ -1,8 +1,8 @@
-"""The training loop: from a config and a run directory to a trained model, in any number of tries.
+"""The training loop: trains a model in a run directory, in any number of attempts.
 
-A run that was interrupted goes on from its latest checkpoint and ends with the same weights and
-the same losses, bit for bit on one device, as a run that never was: weights, optimiser and random
-states come from the checkpoint; learning rate and batches are functions of the step.
+An interrupted run resumes from its latest checkpoint and ends with the same weights and losses, bit
+for bit on one device, as an uninterrupted one: weights, optimiser and random states come from the
+checkpoint, and learning rate and batches are functions of the step.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def train(
     *,
     stop_requested: Callable[[], bool] = preemption.stop_requested,
 ) -> int:
-    """Train until the last step (0) or until asked to stop at a step boundary (143).
+    """Train and return the exit status: 0 after the last step, 143 after a stop request.
 
-    Goes on from the latest checkpoint in `run_dir` where there is one. Raises WorkloadError when
-    the run cannot start.
+    Resumes from the latest checkpoint in `run_dir`, if there is one. Raises WorkloadError if the
+    run cannot start.
     """
     trainer = Trainer(config, run_dir)
     with ExitStack() as closing:
@@ -61,7 +61,7 @@ def train(
 
 
 class Update(NamedTuple):
-    """What one optimiser step did, as scalars on the device; losses are means over the batch."""
+    """The result of one optimiser step: scalars on the device; losses are means over the batch."""
 
     loss: Tensor
     cross_entropy: Tensor
@@ -85,7 +85,7 @@ class Trainer:
         self.paths, every = RunPaths(run_dir), config.checkpoint
         self.checkpoints = CheckpointManager(
             run_dir,
-            save_interval=every.every_steps or config.steps,  # a step that is never reached
+            save_interval=every.every_steps or config.steps,  # a step that the loop never reaches
             save_seconds=every.every_seconds,
             keep_last_n=every.keep_last,
             async_save=True,
@@ -108,7 +108,7 @@ class Trainer:
         self.spoken = -math.inf
 
     def resume(self) -> None:
-        """Go on from the latest checkpoint, or start afresh. Raises ResumeError."""
+        """Resume from the latest checkpoint, or start from the beginning. Raises ResumeError."""
         config, checkpoint = self.config, self.checkpoints.load_latest_checkpoint()
         if checkpoint:
             self.progress = Progress.from_checkpoint(checkpoint, config, self.corpus)
@@ -135,12 +135,12 @@ class Trainer:
             restore_rng_state(checkpoint["rng_state"])  # last: nothing may draw in between
 
     def run(self, stop_requested: Callable[[], bool]) -> int:
-        """The loop; the exit status."""
+        """Run the loop; return the exit status."""
         config = self.config
         self.model.train()
         for step in range(self.start, config.steps):
             if stop_requested():
-                # The save under way may come to nothing, and then there is time for another.
+                # The save in progress may be void; then there is time for another.
                 if self.saved < step - 1 or not self.checkpoints.wait():
                     self.save(step - 1)
                 self.checkpoints.wait()
@@ -163,7 +163,7 @@ class Trainer:
         return FINISHED
 
     def update(self, step: int, rate: float) -> Update:
-        """One optimiser step on one batch, taken in gradient_accumulation parts."""
+        """Do one optimiser step on one batch, in `gradient_accumulation` parts."""
         config, parts = self.config, self.config.gradient_accumulation
         x, y = self.corpus.batch(
             "train", config.seed, step, config.batch_size * parts, config.model.block_size
@@ -188,7 +188,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, step: int) -> None:
-        """Mean cross-entropy in nats per token over the same eval_batches batches each time."""
+        """Compute the mean cross-entropy in nats per token, always over the same batches."""
         config, cross_entropy, total = self.config, CrossEntropy(), 0.0
         self.model.eval()
         for i in range(config.eval_batches):
@@ -203,7 +203,7 @@ class Trainer:
         self.validated = step
 
     def log(self, step: int, rate: float, update: Update) -> None:
-        """A row of metrics, and now and then a line on the console."""
+        """Log a row of metrics, and every few seconds a line on the console."""
         row = {
             "loss": update.loss.item(),
             "learning_rate": rate,
@@ -229,7 +229,7 @@ class Trainer:
             )
 
     def save(self, step: int) -> None:
-        """A checkpoint, written while training goes on; marked when it is the best one yet."""
+        """Save a checkpoint while training continues, and mark it if it is the best so far."""
         self.fetch()
         self.progress.seconds = self.pace.seconds()
         best = self.validated == step and self.progress.save(step)
@@ -248,14 +248,14 @@ class Trainer:
         say(f"checkpoint of step {step}" + ("" if path else " could not be saved"))
 
     def plot(self, step: int) -> None:
-        """Plots of the curves and, in the wave variant, of the wave packets."""
+        """Plot the curves and, in the wave variant, the embedding."""
         self.fetch()
         self.plots.generate_training_plots(step, self.loss_history, self.columns)
         if self.config.model.type == "wave":
             self.plots.generate_model_plots(step, self.model)
 
     def finish(self) -> None:
-        """results.json, with a generated sample if one is wanted."""
+        """Write results.json, with a generated sample if the config asks for one."""
         self.checkpoints.wait()
         config, progress, sample = self.config, self.progress, None
         if config.sample_tokens:
@@ -291,7 +291,7 @@ class Trainer:
             say(f"sample:\n{sample}")
 
     def fetch(self) -> None:
-        """Move pending losses from the device into the history, in one transfer."""
+        """Move pending losses from the device to the history, in one transfer."""
         if self.pending:
             self.loss_history += torch.stack(self.pending).tolist()
             self.pending.clear()
@@ -304,10 +304,10 @@ class Trainer:
 
 
 def perplexity(nats: float) -> float:
-    """e to the cross-entropy; infinite rather than an error when training diverges."""
+    """e to the power of the cross-entropy; infinite if that overflows."""
     return math.exp(nats) if nats < 700 else math.inf
 
 
 def say(text: str) -> None:
-    """Print a line of the run's log, at once."""
+    """Print a line and flush it."""
     print(text, flush=True)

@@ -1,4 +1,4 @@
-"""Where runs are kept: one small interface for a shared volume and an object store.
+"""Storage of runs: one interface for a shared volume and an object store.
 
 Keys are relative paths with `/`; the first part is the run's id. Writers of one run carry a
 `Fence`: a write is refused when a newer attempt has taken the run over.
@@ -14,7 +14,7 @@ from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-# The service's own files of a run, which no list shows: its fencing number, and a copy of the job's
+# Files of the service in a run, which `list` omits: the fencing number and a copy of the job's
 # record.
 FENCE_NAME = ".fence"
 RECORD_NAME = ".record.json"
@@ -22,11 +22,11 @@ SERVICE_NAMES = frozenset({FENCE_NAME, RECORD_NAME})
 
 
 class StorageError(Exception):
-    """The storage cannot do what was asked; the message says what to change."""
+    """An operation of the storage failed; the message says what to change."""
 
 
 class OvertakenError(StorageError):
-    """A newer attempt has taken the run over, or the run was deleted; nothing was written."""
+    """A newer attempt has taken over the run, or the run was deleted; nothing was written."""
 
     def __init__(self, run: str, attempt: int, newer: int | None) -> None:
         by = "a deletion" if newer is None else f"attempt {newer}"
@@ -35,7 +35,7 @@ class OvertakenError(StorageError):
 
 @dataclass(frozen=True)
 class Fence:
-    """In whose name a write is made: a run and the number of one of its attempts."""
+    """The run and the number of the attempt that a write belongs to."""
 
     run: str
     attempt: int
@@ -51,24 +51,24 @@ class StoredFile:
 
 
 class Storage(Protocol):
-    """What a store of runs can do. Every method may raise `OSError` or `StorageError`."""
+    """The operations of a store of runs. Every method may raise `OSError` or `StorageError`."""
 
     def seize(self, fence: Fence) -> None:
-        """Takes the run over: from now on writes of older attempts are refused."""
+        """Takes over the run: from now on writes of older attempts are refused."""
 
     def put(
         self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
     ) -> None:
-        """Stores a file, whole or not at all; `immutable` promises that nobody changes it."""
+        """Stores a file atomically; `immutable` means that it is never written again in place."""
 
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
-        """Puts bytes at `offset`, which must not lie beyond the file's end; cuts what follows."""
+        """Writes bytes at `offset`, at most the end of the file, and truncates what follows."""
 
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
-        """Makes `key` a link to the file `target` beside it, in one step."""
+        """Makes `key` a link to its neighbor `target`, atomically."""
 
     def delete(self, key: str, fence: Fence | None = None) -> None:
-        """Removes a file; one that does not exist is no error."""
+        """Removes a file, if it exists."""
 
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
@@ -81,52 +81,53 @@ class Storage(Protocol):
         immutable: bool = False,
         on_block: Callable[[], None] = lambda: None,
     ) -> str | None:
-        """Fetches a file, which nobody will change if `immutable`; raises `FileNotFoundError`.
+        """Fetches a file; `immutable` means that it is never written again in place.
 
-        Gives its CRC-32 as commit records spell it, None where the bytes did not come through
-        here. `on_block` is called all the while, by any thread, and ends it all by raising.
+        Returns its CRC-32 in the format of commit records, None if the bytes were not read here.
+        `on_block` is called between blocks, by any thread, and ends the fetch by raising. Raises
+        `FileNotFoundError`.
         """
 
     def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
-        """Bytes of a file from `start`, to its end for -1; raises `FileNotFoundError`."""
+        """Reads `size` bytes of a file from `start`, for -1 all; raises `FileNotFoundError`."""
 
     def stat(self, key: str) -> StoredFile | None:
-        """What is stored under `key`, None for nothing."""
+        """The file stored under `key`; None if there is none."""
 
     def runs(self) -> Sequence[str]:
-        """The names of the folders at the top, by name: one a run, and whatever else lies there."""
+        """The names of the top-level folders, sorted: the runs, and any other folders."""
 
     def list(self, prefix: str) -> list[StoredFile]:
-        """The files below a folder by key, links left out."""
+        """The files below a folder by key, without links."""
 
     def leftovers(self, run: str) -> Sequence[StoredFile]:
-        """Temporary files of a run, of writers at work or killed; none where there are no such."""
+        """Temporary files of a run, of running or killed writers; empty if the store has none."""
 
     def links(self, prefix: str) -> dict[str, str]:
-        """The links below a folder: key and the neighbour that each points to."""
+        """The links below a folder: key and target, which is a neighbor."""
 
     def local_path(self, key: str) -> Path | None:
-        """The file itself where this process can open it, else None."""
+        """The path of the file if this process can open it, else None."""
 
     def presign(self, key: str, seconds: float) -> str | None:
-        """A URL that gives the file to whoever has it, for so long; None where there are none.
+        """A URL with which anyone can download the file for `seconds`; None if unsupported.
 
         Raises `FileNotFoundError`.
         """
 
 
 def key_parts(key: str) -> tuple[str, ...]:
-    """The names that a key is made of; raises `StorageError` for one that leads elsewhere."""
+    """The names in a key; raises `StorageError` for a key that leaves the storage."""
     parts = PurePosixPath(key).parts
     if not parts or key.startswith("/") or ".." in parts or "\0" in key:
-        raise StorageError(f"{key!r} is not a key")
+        raise StorageError(f"{key!r} is not a valid key")
     if not is_text(key):
         raise StorageError(f"{key!r} is not UTF-8")
     return parts
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8: a file system takes others, a key is text."""
+    """Whether a name can be encoded as UTF-8; file systems accept other names too."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -135,8 +136,8 @@ def is_text(name: str) -> bool:
 
 
 def newest_change(storage: Storage, run: str) -> float | None:
-    """When storage last saw something new of a run, seconds since the epoch.
+    """The time of the last change in a run, in seconds since the epoch; None if it has no files.
 
-    None when there is nothing. Raises `OSError` and `StorageError` when storage cannot tell now.
+    Raises `OSError` and `StorageError`.
     """
     return max((file.modified for file in storage.list(run)), default=None)

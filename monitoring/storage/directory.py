@@ -1,4 +1,4 @@
-"""Runs below a directory that all machines share."""
+"""Storage in a directory that all machines share."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _BLOCK = 1 << 20
 class FileStorage:
     """A directory as storage.
 
-    The fencing number of a run lies in a file of its own and is compared under a lock that is
-    held for the last step of a write only: data is copied beside its place first.
+    The fencing number of a run is in a file of its own. It is compared under a lock that is held
+    only for the last step of a write: data is copied to a temporary file first.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # The fence that this process last found in place, and the file system that it was on.
+        # The last valid fence of this process, and the file system that it was on.
         self._known: Fence | None = None
         self._device = 0
 
     def seize(self, fence: Fence) -> None:
-        """Takes the run over; see `Storage`. What a killed writer was about to rename goes."""
+        """Takes over the run; see `Storage`. Removes temporary files of killed writers."""
         with self._guarded(fence):
             for left in self._path(fence.run).rglob(f"{_TEMPORARY}*"):
                 left.unlink(missing_ok=True)
@@ -53,7 +53,7 @@ class FileStorage:
     def put(
         self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
     ) -> None:
-        """Stores a file; an immutable one on the same file system by a hard link."""
+        """Stores a file; an immutable one by a hard link if it is on the same file system."""
 
         def write(temporary: Path) -> None:
             if not (immutable and _link(source, temporary)):
@@ -63,7 +63,7 @@ class FileStorage:
         self._replace(key, write, fence)
 
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
-        """Puts bytes at `offset`; see `Storage`."""
+        """Writes bytes at `offset`; see `Storage`."""
         path = self._path(key)
         with self._guarded(fence):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class FileStorage:
                 os.fsync(file.fileno())
 
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
-        """Makes `key` a symbolic link to its neighbour `target`."""
+        """Makes `key` a symbolic link to its neighbor `target`."""
         self._replace(key, lambda temporary: temporary.symlink_to(target), fence)
 
     def delete(self, key: str, fence: Fence | None = None) -> None:
@@ -101,7 +101,7 @@ class FileStorage:
         immutable: bool = False,
         on_block: Callable[[], None] = lambda: None,
     ) -> str | None:
-        """Fetches a file; an immutable one on the same file system by a hard link."""
+        """Fetches a file; an immutable one by a hard link if it is on the same file system."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source = self._path(key)
         return None if immutable and _link(source, target) else _copy(source, target, on_block)
@@ -113,7 +113,7 @@ class FileStorage:
             return file.read(size)
 
     def stat(self, key: str) -> StoredFile | None:
-        """What is stored under `key`."""
+        """The file stored under `key`."""
         try:
             status = self._path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -121,7 +121,7 @@ class FileStorage:
         return StoredFile(key, status.st_size, status.st_mtime)
 
     def runs(self) -> Sequence[str]:
-        """The names of the directories at the top."""
+        """The names of the top-level directories."""
         names = [path.name for path in self.root.iterdir() if path.is_dir()]
         return sorted(name for name in names if is_text(name))
 
@@ -139,7 +139,7 @@ class FileStorage:
         return sorted(found, key=lambda file: file.key)
 
     def leftovers(self, run: str) -> Sequence[StoredFile]:
-        """The files that a writer was about to rename."""
+        """The temporary files of writers."""
         found = []
         for path in self._path(run).rglob(f"{_TEMPORARY}*"):
             with contextlib.suppress(FileNotFoundError):
@@ -169,7 +169,7 @@ class FileStorage:
 
     def _replace(self, key: str, write: Callable[[Path], None], fence: Fence | None) -> None:
         path = self._path(key)
-        with self._guarded(fence):  # who was overtaken leaves nothing, not even for a moment
+        with self._guarded(fence):  # an overtaken attempt must not even write a temporary file
             path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
         try:
@@ -200,7 +200,7 @@ class FileStorage:
             _lock(descriptor, path)
             text = os.pread(descriptor, 32, 0)
             if not text.isdigit() and text:
-                raise StorageError(f"{path} holds no number: {text!r}; remove it to go on")
+                raise StorageError(f"{path} contains no number but {text!r}; remove the file")
             newest = int(text or b"0")
             if newest > fence.attempt:
                 raise OvertakenError(fence.run, fence.attempt, newest)
@@ -213,7 +213,7 @@ class FileStorage:
             os.close(descriptor)
 
     def _is_mounted(self) -> bool:
-        """Whether the volume is there, as far as its root tells: else nothing was deleted."""
+        """Whether the volume is still mounted; if not, a missing run was not deleted."""
         try:
             return self.root.stat().st_dev == self._device
         except OSError:
@@ -221,7 +221,7 @@ class FileStorage:
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    """Takes the lock; a holder that was stopped must not stop everybody else for ever."""
+    """Takes the lock, with a time limit: a stopped holder must not block others forever."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -235,7 +235,7 @@ def _lock(descriptor: int, path: Path) -> None:
 
 
 def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
-    """The CRC-32 of a file that is copied whole or not at all."""
+    """Copies a file, or removes the partial copy; returns the CRC-32."""
     crc, block = 0, memoryview(bytearray(_BLOCK))
     try:
         with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:

@@ -9,12 +9,12 @@ from monitoring.storage.base import Storage, StorageError
 
 
 def open_storage(url: str, s3_endpoint_url: str = "") -> Storage:
-    """The storage behind `file:///directory` or `s3://bucket/prefix`.
+    """Opens `file:///directory` or `s3://bucket/prefix`.
 
-    `s3_endpoint_url` is the address of an S3 store other than Amazon's; by default
-    SPECTRAIN_S3_ENDPOINT_URL, and then what boto3 finds itself. Raises `StorageError`.
+    `s3_endpoint_url` is the address of an S3 store other than Amazon's. The default is
+    SPECTRAIN_S3_ENDPOINT_URL, then the configuration of boto3. Raises `StorageError`.
     """
-    # Each kind is loaded where it is used: boto3 takes long to import and need not be there.
+    # Backends are imported on demand: boto3 is slow to import and may not be installed.
     parts = urlsplit(url)
     path = unquote(parts.path)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and path:

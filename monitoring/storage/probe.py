@@ -1,4 +1,4 @@
-"""Whether storage takes and gives files, tried with a small one: what a start-up looks at."""
+"""A probe of storage at startup: writes and reads a small file."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import errno
 from monitoring.storage.base import Storage, StorageError
 
 _FOLDER = ".spectrain"
-# What a disk that is full does not take.
+# Bytes that a full disk refuses.
 _PAD = 4096
 
 
 class StorageProbe:
-    """Writes, reads and finds probe files; raises `StorageError` with what to change."""
+    """Writes, reads and finds probe files; raises `StorageError`, which says what to change."""
 
     def __init__(self, storage: Storage, url: str) -> None:
         self._storage = storage
         self._url = url
 
     def write(self, name: str) -> float:
-        """Stores the probe of that name; when that was by the store's clock, since the epoch."""
+        """Stores a probe; returns its time by the store's clock, in seconds since the epoch."""
         key, data = f"{_FOLDER}/{name}", name.encode().ljust(_PAD)
         try:
             self._storage.append(key, 0, data)
             found = self._storage.stat(key)
             if found is None or self._storage.read(key) != data:
-                raise StorageError(f"storage {self._url} does not give back what it was given")
+                raise StorageError(f"storage {self._url} returned other bytes than were written")
         except OSError as error:
             raise StorageError(_in_words(error, self._url)) from error
         return found.modified
 
     def sees(self, name: str) -> bool:
-        """Whether the probe that another process wrote is there."""
+        """Whether a probe, which another process wrote, exists."""
         try:
             return self._storage.stat(f"{_FOLDER}/{name}") is not None
         except OSError as error:
@@ -49,7 +49,7 @@ def _in_words(error: OSError, url: str) -> str:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return f"the volume of {url} is full: make it larger, or make room (`spectrain gc`)"
     if error.errno in {errno.EACCES, errno.EPERM}:
-        return f"this user may not write to {url}: let it belong to the user that this runs as"
+        return f"no permission to write to {url}: change its owner to the user of this process"
     if error.errno == errno.EROFS:
         return f"the volume of {url} is mounted read-only: mount it for writing"
     if error.errno in {errno.ESTALE, errno.ENOTCONN, errno.EIO, errno.ETIMEDOUT}:

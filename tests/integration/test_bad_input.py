@@ -243,7 +243,7 @@ def test_a_bucket_that_does_not_exist_is_told(settings: Settings, s3_url: str) -
         ("InvalidAccessKeyId", "does not accept the credentials"),
         ("SignatureDoesNotMatch", "check AWS_ACCESS_KEY_ID"),
         ("AccessDenied", "they need s3:ListBucket"),
-        ("RequestTimeTooSkewed", "the clock of this machine is off"),
+        ("RequestTimeTooSkewed", "the clock of this machine is wrong"),
     ],
 )
 def test_credentials_that_are_refused_are_told(

@@ -252,5 +252,7 @@ def test_a_bundle_that_is_not_there_is_named(
     s3_url: str, tls_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
-    with pytest.raises(StorageError, match=r"AWS_CA_BUNDLE names .*none\.pem, which is not there"):
+    with pytest.raises(
+        StorageError, match=r"AWS_CA_BUNDLE names .*none\.pem, which does not exist"
+    ):
         opened(s3_url, tls_server).stat("run/a")

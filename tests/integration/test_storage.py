@@ -259,5 +259,5 @@ def test_a_list_has_all_files_of_a_folder_by_key_and_none_of_its_neighbours(
 
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "run/../../x", "run/\0"])
 def test_keys_stay_below_the_root(storage: Storage, key: str) -> None:
-    with pytest.raises(StorageError, match="is not a key"):
+    with pytest.raises(StorageError, match="is not a valid key"):
         storage.stat(key)

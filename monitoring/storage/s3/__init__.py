@@ -1,1 +1,1 @@
-"""The S3 backend: requests, ranged downloads, and errors as sentences."""
+"""The S3 backend: requests, parallel downloads and error messages."""

@@ -1,7 +1,7 @@
-"""The requests to one bucket of an S3 object store that storage is made of.
+"""Requests to one bucket of an S3 object store.
 
-boto3 finds credentials, region and certificates itself, and its transfer manager sends large
-objects. Everything here raises boto3's errors.
+boto3 finds credentials, region and certificates, and its transfer manager sends large objects.
+All methods raise the errors of boto3.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadErro
 from monitoring.storage.s3.download import Download, Options
 from monitoring.storage.s3.errors import S3_ERRORS, error_code, is_passing
 
-WHOLE = 8 << 20  # bytes; a smaller file is sent in one request, a larger one in parts of so many
+WHOLE = 8 << 20  # bytes; a smaller file is sent in one request, a larger one in parts of this size
 _MAX_COPIED_PART = 5 << 30
 _READ_TRIES = 3
-# Short: a worker that has to stop waits for the call that is under way.
+# Short, because a worker that stops waits for the current call.
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
-_TRIES_OF_A_PART = 5  # one of a thousand must not cost the others; all else is tried three times
+_TRIES_OF_A_PART = 5  # one failed part must not fail the upload; other requests have three
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a write left: ETag and size in bytes, and the bytes where they are worth keeping."""
+    """The result of a write: ETag, size in bytes, and the bytes if they are worth keeping."""
 
     etag: str
     size: int
@@ -39,18 +39,18 @@ class Written:
 
 
 class Bucket:
-    """A bucket; `name` is that of an object, prefix included, all through."""
+    """A bucket. In all methods `name` is the name of an object, with its prefix."""
 
     def __init__(self, bucket: str, endpoint_url: str | None) -> None:
         self.bucket = bucket
-        # boto3 itself reads AWS_DEFAULT_REGION only.
+        # boto3 itself reads only AWS_DEFAULT_REGION.
         session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
         self._client = _client(session, endpoint_url)
         self._parts_client = _client(session, endpoint_url, total_max_attempts=_TRIES_OF_A_PART)
         self._transfers = TransferConfig(
             multipart_threshold=WHOLE, multipart_chunksize=WHOLE, max_concurrency=8
         )
-        # By object, what is to happen before its multipart upload is completed.
+        # By object, a function to call before its multipart upload is completed.
         self._before_completion: dict[str, Callable[[], Options]] = {}
         for client in (self._client, self._parts_client):
             events = client.meta.events
@@ -58,7 +58,7 @@ class Bucket:
                 "before-parameter-build.s3.CompleteMultipartUpload", self._add_condition
             )
             events.register("after-call.s3.CreateMultipartUpload", self._note_begun)
-        self._begun: dict[str, str] = {}  # uploads that have not ended, by id, and their objects
+        self._begun: dict[str, str] = {}  # unfinished uploads by id, and their objects
 
     @property
     def endpoint(self) -> str:
@@ -80,7 +80,7 @@ class Bucket:
         return dict(self._client.head_object(**target))
 
     def get(self, name: str, start: int = 0, size: int = -1) -> tuple[bytes, str]:
-        """Bytes of an object, none beyond its end, and its ETag, empty where there are none."""
+        """Bytes of an object and its ETag; empty if the range is beyond its end."""
         options = {}
         if start or size >= 0:
             options["Range"] = f"bytes={start}-{start + size - 1 if size >= 0 else ''}"
@@ -94,31 +94,31 @@ class Bucket:
                     return b"", ""
                 raise
             except (HTTPClientError, IncompleteReadError):
-                # boto3 tries a request again, but not one that breaks off in the middle.
+                # boto3 retries requests, but not answers that break off in the middle.
                 tries_left -= 1
                 if not tries_left:
                     raise
 
     def download(self, name: str, head: Options, target: Path, on_block: Callable[[], None]) -> str:
-        """Fetches the object of that head; see `Download`."""
+        """Fetches the object that `head` describes; see `Download`."""
         source = {"Bucket": self.bucket, "Key": name}
         return Download(self._parts_client, source, head, on_block).to(target)
 
     def pages(self, prefix: str) -> Iterator[list[Options]]:
-        """Key, Size, ETag and LastModified of all objects by name, up to a thousand at once."""
+        """Key, Size, ETag and LastModified of all objects by name, in pages of up to 1000."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
             if found := page.get("Contents"):
                 yield found
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """The names below a prefix, each as far as its next `/`."""
+        """The names of the folders below a prefix."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
             yield from (found["Prefix"] for found in page.get("CommonPrefixes", []))
 
     def presign(self, name: str, seconds: float) -> str:
-        """A URL that gives the object to whoever has it, for so long."""
+        """A URL with which anyone can download the object for `seconds`."""
         target = {"Bucket": self.bucket, "Key": name}
         return str(self._client.generate_presigned_url("get_object", target, int(seconds)))
 
@@ -134,9 +134,9 @@ class Bucket:
         return Written(answer["ETag"], len(body))
 
     def upload(self, name: str, source: Path, before_completion: Callable[[], Options]) -> None:
-        """Writes an object in parts; one that cannot be completed leaves nothing.
+        """Writes an object in parts; an upload that fails leaves nothing.
 
-        `before_completion` gives the condition of the last request, or ends it all by raising.
+        `before_completion` returns the condition of the last request, or aborts by raising.
         """
         with (
             self._finishing(name),
@@ -153,7 +153,7 @@ class Bucket:
         condition: Options,
         before_completion: Callable[[], Options],
     ) -> Written:
-        """Replaces an object by its first `offset` bytes, which the store copies, and `data`."""
+        """Replaces an object by its first `offset` bytes, copied by the store, and `data`."""
         target = {"Bucket": self.bucket, "Key": name}
         unchanged = {f"CopySource{k}": v for k, v in condition.items() if k == "IfMatch"}
         with self._finishing(name):
@@ -179,18 +179,18 @@ class Bucket:
         return Written(answer["ETag"], offset + len(data))
 
     def delete(self, name: str, condition: Options) -> None:
-        """Removes an object; one that does not exist is no error."""
+        """Removes an object, if it exists."""
         self._client.delete_object(Bucket=self.bucket, Key=name, **condition)
 
     def delete_all(self, names: list[str]) -> list[str]:
-        """Removes up to a thousand objects; what could not be removed, and why."""
+        """Removes up to 1000 objects; returns those that could not be removed, and why."""
         answer = self._client.delete_objects(
             Bucket=self.bucket, Delete={"Objects": [{"Key": n} for n in names], "Quiet": True}
         )
         return [f"{failed['Key']}: {failed.get('Message')}" for failed in answer.get("Errors", [])]
 
     def abort_uploads(self, prefix: str) -> None:
-        """Ends the multipart uploads under way; a store that has no list of them keeps them."""
+        """Aborts unfinished multipart uploads, if the store can list them."""
         pages = self._client.get_paginator("list_multipart_uploads")
         try:
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix):
@@ -202,7 +202,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _finishing(self, name: str) -> Iterator[None]:
-        """Sees to it that a failed upload leaves no parts, if need be later: they cost money."""
+        """Aborts a failed upload, if necessary later, because its parts cost money."""
         self._abort_begun()
         try:
             yield
@@ -230,7 +230,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def _asking(self, name: str, before_completion: Callable[[], Options]) -> Iterator[None]:
-        """The transfer manager completes uploads itself and knows no conditions."""
+        """Adds the condition: the transfer manager completes uploads itself and has none."""
         self._before_completion[name] = before_completion
         try:
             yield
@@ -259,7 +259,7 @@ def _client(session: boto3.session.Session, endpoint_url: str | None, **retries:
 
 
 def _parts(size: int) -> Iterator[tuple[int, int]]:
-    """Ranges of equal size that cover `size` bytes, each small enough to be copied at once."""
+    """Ranges of equal size that cover `size` bytes, each small enough for one copy request."""
     count = -(-size // _MAX_COPIED_PART)
     for number in range(count):
         yield size * number // count, size * (number + 1) // count

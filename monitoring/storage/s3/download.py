@@ -1,7 +1,7 @@
-"""Fetches an object by ranges in parallel, its checksum taken from the bytes as they come.
+"""Downloads of objects in parallel ranges, with the checksum computed as the bytes arrive.
 
-boto3's transfer manager fetches as fast, but gives no look at the bytes, so that a checkpoint
-would be read a second time to be verified, and it cannot be left in the middle.
+boto3's transfer manager is as fast, but gives no access to the bytes, so a checkpoint would have to
+be read again to verify it. Nor can it be stopped in the middle.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from monitoring.files import TEMPORARY
 from monitoring.storage.base import StorageError
 
 _RANGE = 16 << 20  # bytes of one request
-_BLOCK = 1 << 20  # bytes of one read: times the threads, what a download takes of memory
+_BLOCK = 1 << 20  # bytes of one read; times the threads, the memory of a download
 _THREADS = 8
-_TRIES = 5  # in a row that bring no byte
+_TRIES = 5  # in a row without a byte
 _LONGEST_PAUSE = 8.0  # seconds
 
 Options = dict[str, Any]
 
 
-class _Ended(Exception):  # noqa: N818 - it is the consequence of another one
-    """Another range failed: this one is not needed either."""
+class _Ended(Exception):  # noqa: N818 - a consequence of another error
+    """Another range failed, so this one is not needed."""
 
 
 class Download:
-    """The download of the object that `head` describes; one that is replaced meanwhile fails.
+    """The download of the object that `head` describes; it fails if the object is replaced.
 
-    `on_block` is called for each piece, in several threads, and ends the download by raising.
+    `on_block` is called for each block, in several threads, and ends the download by raising.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Download:
         self._error: BaseException | None = None  # the first one
 
     def to(self, target: Path) -> str:
-        """Puts the object at `target`, whole or not at all; its CRC-32 as records spell it.
+        """Writes the object to `target` atomically; returns its CRC-32 as in commit records.
 
-        Raises what a request, the disk or `on_block` raises.
+        Raises the errors of requests, of the disk and of `on_block`.
         """
         draft = target.with_name(f".{target.name}{TEMPORARY}")
         try:
@@ -82,7 +82,7 @@ class Download:
         return crc
 
     def _fetch(self, descriptor: int, start: int, end: int) -> int:
-        """The CRC-32 of a range; where an answer breaks off, the next one goes on."""
+        """Fetches a range and returns its CRC-32; an answer that breaks off is continued."""
         crc, failures = 0, 0
         try:
             while start < end:

@@ -1,4 +1,4 @@
-"""What an object store and the way to it can answer, as sentences that say what to change."""
+"""Errors of an object store and the network, as messages that say what to change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BY_CODE = {
     "NoSuchBucket": (
         "there is no bucket {bucket!r} at {endpoint}: create it or change the storage URL"
     ),
-    "RequestTimeTooSkewed": "the clock of this machine is off, {endpoint} says: set it",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong, says {endpoint}: set it",
     **dict.fromkeys(["AccessDenied", "AllAccessDisabled", "403"], _FORBIDDEN),
     **dict.fromkeys(["PermanentRedirect", "AuthorizationHeaderMalformed", "301"], _ELSEWHERE),
     **dict.fromkeys(
@@ -63,28 +63,28 @@ _OTHER = "the object store at {endpoint} failed: {error}"
 
 
 def error_code(error: Exception) -> str:
-    """The store's code for what went wrong, or the status of an answer without a body."""
+    """The error code of the store, or the status of an answer without a body."""
     return str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether there is no such object."""
+    """Whether the object does not exist."""
     return error_code(error) in _MISSING
 
 
 def is_passing(error: ClientError) -> bool:
-    """Whether the store failed, rather than refused: the same may come through later."""
+    """Whether the store failed rather than refused, so that a retry may succeed."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return bool(status >= 500 and status != 501)  # 501: not implemented
 
 
 def is_conflict(error: ClientError, *, conditional: bool) -> bool:
-    """Whether somebody else changed the object, or ended the upload, in the meantime."""
+    """Whether another process changed the object, or aborted the upload, meanwhile."""
     return error_code(error) in _CONFLICTS or (conditional and is_missing(error))
 
 
 def in_words(error: Exception, *, endpoint: str, bucket: str, key: str) -> Exception:
-    """What to raise for an error of boto3's: `FileNotFoundError` or `StorageError`."""
+    """The exception for an error of boto3: `FileNotFoundError` or `StorageError`."""
     if isinstance(error, RetriesExceededError):
         error = error.last_exception
     code = error_code(error)

@@ -1,21 +1,20 @@
-"""Runs in a bucket of an S3 object store, as the same files that a directory would hold.
+"""Storage in a bucket of an S3 object store, with the same files as in a directory.
 
-A growing file stays one object, so that any S3 tool and any presigned URL sees what a reader
-here sees; hidden segments that only this class could put together were the alternative. S3
-cannot append. Up to 5 MiB, the least that a store takes as a part, the file is put again as a
-whole from a copy in memory. A larger one is composed by the store itself of what it holds
-(UploadPartCopy) and the new bytes: four requests more, and the store copies the file, but no
-byte is sent twice.
+A growing file is one object, so that every S3 tool and presigned URL sees the whole file; the
+alternative was hidden segments that only this class could combine. S3 cannot append. Up to 5 MiB,
+the minimal size of a part, the whole file is put again from a copy in memory. A larger file is
+composed by the store of its present bytes (UploadPartCopy) and the new ones: that takes four more
+requests, and the store copies the file, but no byte is sent twice.
 
-Fencing: an object per run holds the number of its newest attempt and is only ever changed by
-compare-and-set. A fenced write first learns the ETag of what it is to replace, then looks at
-the fence, and then writes on the condition that the ETag still holds; an upload in parts looks
-again before its last request; a deletion has the same condition. An attempt that is overtaken
-between the last two steps can land this one write, and never over anything that the newer
-attempt wrote. Such a late write does no harm: a checkpoint without its record does not exist,
-and with it is a whole one, its metrics beside it; late rows are cut off by the newer attempt's
-next append; links are not trusted on restore; a checkpoint is removed only after a newer one was
-stored. A store without conditional writes is left with the look at the fence.
+Fencing: one object per run has the number of its newest attempt and is changed only by
+compare-and-set. A fenced write reads the ETag of the object to replace, checks the fence, and then
+writes on the condition that the ETag is the same. An upload in parts checks again before its last
+request; a deletion has the same condition. An attempt that is overtaken between the last two steps
+can complete this one write, but never over an object that the newer attempt wrote. Such a late
+write does no harm: a checkpoint without its record does not count, and with its record it is whole
+and has its metrics; late rows are truncated by the next append of the newer attempt;
+restore does not trust links before records; a checkpoint is removed only after a newer one is
+stored. In a store without conditional writes only the check of the fence remains.
 """
 
 from __future__ import annotations
@@ -55,13 +54,13 @@ from monitoring.storage.s3.errors import (
 _TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 _MIN_PART = 5 << 20
 _TRIES = 5
-_LINK = "spectrain-link"  # user metadata: the name of the neighbour that an empty object stands for
+_LINK = "spectrain-link"  # user metadata of an empty object: the neighbor that it is a link to
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _explained(method: Method) -> Method:
-    """The method of a key, raising what `Storage` promises in place of boto3's errors."""
+    """Wraps a method: it raises the exceptions of `Storage` in place of those of boto3."""
 
     @functools.wraps(method)
     def call(self: S3Storage, key: str, *args: Any, **options: Any) -> Any:
@@ -79,22 +78,22 @@ class S3Storage:
         self._endpoint = endpoint_url or os.environ.get("SPECTRAIN_S3_ENDPOINT_URL", "")
         bundle = os.environ.get("AWS_CA_BUNDLE")
         if bundle and not Path(bundle).exists():
-            raise StorageError(f"AWS_CA_BUNDLE names {bundle}, which is not there")
+            raise StorageError(f"AWS_CA_BUNDLE names {bundle}, which does not exist")
         try:
             self._bucket = Bucket(bucket, self._endpoint or None)
         except (*S3_ERRORS, ValueError) as error:
             raise StorageError(f"cannot use the object store: {error}") from error
-        # What this process last knew of the run that it writes; only ever a guess.
+        # The last known state of the run that this process writes; it may be outdated.
         self._seized = ""
         self._known: dict[str, Written] = {}
-        self._fence: Fence | None = None  # that it last found in place
+        self._fence: Fence | None = None  # the last valid one
         self._conditional = True
         self._deletes_conditionally = True
 
     # -- writing ----------------------------------------------------------------------------
 
     def seize(self, fence: Fence) -> None:
-        """Takes the run over, and ends the uploads that older attempts have under way."""
+        """Takes over the run, and aborts unfinished uploads of older attempts."""
         with self._explaining(fence.run):
             self._check(fence)
             self._bucket.abort_uploads(f"{self._name(fence.run)}/")
@@ -116,17 +115,17 @@ class S3Storage:
             self._bucket.upload(name, source, lambda: self._checked(fence, condition))
 
         if name not in self._known:
-            # The condition is looked at after the last part: a wrong guess would cost them all.
+            # The condition is checked after the last part: a wrong guess would waste the upload.
             self._remember(name, self._look(name))
         self._write(name, fence, send)
 
     @_explained
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
-        """Puts bytes at `offset`; how is said at the top of this file."""
+        """Writes bytes at `offset`; the module's docstring says how."""
         name = self._name(key)
 
         def send(condition: Options) -> Written:
-            # What is remembered is what is stored, if the write depends on it.
+            # The remembered state is that of the store, if the write has it as a condition.
             known = self._known.get(name) if "IfMatch" in condition else None
             if offset >= _MIN_PART:
                 known = known or self._look(name)
@@ -145,7 +144,7 @@ class S3Storage:
 
     @_explained
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
-        """Makes `key` an empty object whose metadata names its neighbour `target`."""
+        """Makes `key` an empty object whose metadata names its neighbor `target`."""
         name = self._name(key)
         _neighbour(key, target)
         metadata = {_LINK: quote(target)}
@@ -153,7 +152,7 @@ class S3Storage:
 
     @_explained
     def delete(self, key: str, fence: Fence | None = None) -> None:
-        """Removes a file, and none that a newer attempt put in its place."""
+        """Removes a file, unless a newer attempt has replaced it."""
         name = self._name(key)
         for _ in range(_TRIES):
             known = self._known.pop(name, None)
@@ -168,21 +167,23 @@ class S3Storage:
                     return
                 if not condition or is_passing(error):
                     raise
-                # Else the store has conditions for writes only, or none.
+                # Otherwise the store supports conditions for writes only, or none.
                 self._deletes_conditionally = is_conflict(error, conditional=True)
             else:
                 return
-        raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
+        raise StorageError(
+            f"another writer keeps changing {name} in bucket {self._bucket.bucket!r}"
+        )
 
     @_explained
     def delete_run(self, run: str) -> None:
-        """Removes all files of a run, a thousand in a request."""
+        """Removes all files of a run, 1000 per request."""
         folder = f"{self._name(run)}/"
         self._fence = None
         self._bucket.abort_uploads(folder)
         for page in self._bucket.pages(folder):
             if failed := self._bucket.delete_all([found["Key"] for found in page]):
-                raise StorageError(f"cannot delete {failed[0]} ({len(failed)} in all)")
+                raise StorageError(f"cannot delete {failed[0]} ({len(failed)} in total)")
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -195,7 +196,7 @@ class S3Storage:
         immutable: bool = False,
         on_block: Callable[[], None] = lambda: None,
     ) -> str | None:
-        """Fetches a file, a large one by ranges in parallel; it is there whole or not at all."""
+        """Fetches a file atomically, a large one in parallel ranges."""
         name, head = self._find(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         return self._bucket.download(name, head, target, on_block)
@@ -205,14 +206,14 @@ class S3Storage:
         """Bytes of a file."""
         name = self._name(key)
         data = self._bucket.get(name, start, size)[0] if size else b""
-        if not data:  # what there is of it, or a link
+        if not data:  # the file is that short, or a link
             found, _ = self._find(key)
             data = self._bucket.get(found, start, size)[0] if size and found != name else b""
         return data
 
     @_explained
     def stat(self, key: str) -> StoredFile | None:
-        """What is stored under `key`."""
+        """The file stored under `key`."""
         try:
             _, head = self._find(key)
         except ClientError as error:
@@ -222,7 +223,7 @@ class S3Storage:
         return StoredFile(key, head["ContentLength"], head["LastModified"].timestamp())
 
     def runs(self) -> Sequence[str]:
-        """The names of the folders at the top."""
+        """The names of the top-level folders."""
         with self._explaining(self._prefix):
             found = self._bucket.folders(self._prefix)
             return sorted(name.removeprefix(self._prefix).rstrip("/") for name in found)
@@ -233,7 +234,7 @@ class S3Storage:
         return [file for file, link in self._scan(prefix) if link is None]
 
     def leftovers(self, run: str) -> Sequence[StoredFile]:
-        """None: an object is there whole or not at all."""
+        """Nothing: objects are written atomically."""
         return ()
 
     @_explained
@@ -242,11 +243,11 @@ class S3Storage:
         return {file.key: link for file, link in self._scan(prefix) if link is not None}
 
     def local_path(self, key: str) -> Path | None:
-        """None: it lies elsewhere."""
+        """None: the file is not on this machine."""
 
     @_explained
     def presign(self, key: str, seconds: float) -> str | None:
-        """A URL of the store's that gives the file to whoever has it, for so long."""
+        """A presigned URL of the store."""
         return self._bucket.presign(self._find(key)[0], seconds)
 
     # -- fencing ----------------------------------------------------------------------------
@@ -254,7 +255,7 @@ class S3Storage:
     def _write(
         self, name: str, fence: Fence | None, send: Callable[[Options], Written | None]
     ) -> None:
-        """Writes an object with `send`, on the condition that no newer attempt has the run."""
+        """Writes an object with `send`, unless a newer attempt has the run."""
         for _ in range(_TRIES):
             known = self._known.get(name)
             condition = {"IfMatch": known.etag} if known else {"IfNoneMatch": "*"}
@@ -262,7 +263,7 @@ class S3Storage:
             try:
                 written = send(condition)
             except ClientError as error:
-                # A newer attempt ends our uploads: then whatever the store says means that.
+                # A newer attempt aborts our uploads; then any error may mean that.
                 self._checked(fence, condition)
                 if not self._may_try_again(error, condition):
                     raise
@@ -271,16 +272,18 @@ class S3Storage:
                 if fence is not None:
                     self._remember(name, written)
                 return
-        raise StorageError(f"somebody else keeps writing {name} in bucket {self._bucket.bucket!r}")
+        raise StorageError(
+            f"another writer keeps changing {name} in bucket {self._bucket.bucket!r}"
+        )
 
     def _checked(self, fence: Fence | None, condition: Options) -> Options:
-        """The condition, if no newer attempt has the run."""
+        """Checks the fence and returns the condition."""
         if fence is not None:
             self._check(fence)
         return condition
 
     def _check(self, fence: Fence) -> None:
-        """Raises `OvertakenError` if a newer attempt has the run; else it is this one's."""
+        """Raises `OvertakenError` if a newer attempt has the run; else takes it over."""
         name = self._name(f"{fence.run}/{FENCE_NAME}")
         for _ in range(_TRIES):
             newest, condition = 0, {"IfNoneMatch": "*"}
@@ -303,17 +306,17 @@ class S3Storage:
             except ClientError as error:
                 if not self._may_try_again(error, condition):
                     raise
-        raise StorageError(f"too many attempts at once want {fence.run}")
+        raise StorageError(f"too many attempts compete for {fence.run}")
 
     def _may_try_again(self, error: ClientError, condition: Options) -> bool:
-        """Whether a refused write may come through with what is stored by now."""
+        """Whether a refused write may succeed with the present state of the store."""
         if condition and error_code(error) == "NotImplemented":
             self._conditional = False
             return True
         return is_conflict(error, conditional="IfMatch" in condition)
 
     def _look(self, name: str) -> Written | None:
-        """What is stored under a name by now."""
+        """The present object of a name."""
         try:
             head = self._bucket.head(name)
         except ClientError as error:
@@ -330,7 +333,7 @@ class S3Storage:
     # -- objects ----------------------------------------------------------------------------
 
     def _beginning(self, name: str, size: int) -> bytes:
-        """The first bytes of an object, none if there is no such."""
+        """The first bytes of an object; empty if it does not exist."""
         try:
             return self._bucket.get(name, 0, size)[0] if size else b""
         except ClientError as error:
@@ -339,7 +342,7 @@ class S3Storage:
             raise
 
     def _find(self, key: str) -> tuple[str, Options]:
-        """Name and head of the object that `key` is, or points to."""
+        """Name and head of the object at `key`, or of the target of that link."""
         for _ in range(_TRIES):
             head = self._bucket.head(self._name(key))
             target = head["Metadata"].get(_LINK)
@@ -349,7 +352,7 @@ class S3Storage:
         raise StorageError(f"{key} is a link that leads nowhere")
 
     def _scan(self, prefix: str) -> Iterator[tuple[StoredFile, str | None]]:
-        """The objects below a folder, by key, with what they point to if they are links."""
+        """The objects below a folder by key, with their targets if they are links."""
         for page in self._bucket.pages(f"{self._name(prefix)}/"):
             for found in page:
                 name, size = found["Key"], found["Size"]
@@ -375,7 +378,7 @@ class S3Storage:
         try:
             yield
         except FileNotFoundError as error:
-            # It must not pass for an object that is not there.
+            # It must not be reported as a missing object.
             if error.filename and error.filename in map(os.environ.get, _TOKEN_FILES):
                 raise StorageError(
                     f"there are no credentials for {self._bucket.endpoint}: {error}"

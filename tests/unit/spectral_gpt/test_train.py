@@ -170,7 +170,8 @@ def test_pace_counts_useful_seconds_and_the_steps_of_this_attempt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [("tpu", "'tpu' is none of auto, cpu, cuda"), ("cuda", "no CUDA device")]
+    ("value", "message"),
+    [("tpu", "must be auto, cpu or cuda, not 'tpu'"), ("cuda", "no CUDA device")],
 )
 def test_a_device_that_is_not_there_is_refused(
     monkeypatch: pytest.MonkeyPatch, value: str, message: str
