@@ -19,70 +19,38 @@ stored. In a store without conditional writes only the check of the fence remain
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
 from monitoring.storage.base import (
     FENCE_NAME,
-    SERVICE_NAMES,
     Fence,
     OvertakenError,
     StorageError,
-    StoredFile,
-    key_parts,
 )
-from monitoring.storage.s3.bucket import WHOLE, Bucket, Written
+from monitoring.storage.s3.bucket import WHOLE, Written
 from monitoring.storage.s3.download import Options
 from monitoring.storage.s3.errors import (
-    S3_ERRORS,
     error_code,
-    in_words,
     is_conflict,
     is_missing,
     is_passing,
 )
+from monitoring.storage.s3.reader import LINK, S3Reader, explained, neighbor
 
-# The files that boto3 reads a token from, again and again.
-_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 _MIN_PART = 5 << 20
 _TRIES = 5
-_LINK = "spectrain-link"  # user metadata of an empty object: the neighbor that it is a link to
-
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def _explained(method: Method) -> Method:
-    """Wraps a method: it raises the exceptions of `Storage` in place of those of boto3."""
-
-    @functools.wraps(method)
-    def call(self: S3Storage, key: str, *args: Any, **options: Any) -> Any:
-        with self._explaining(key):
-            return method(self, key, *args, **options)
-
-    return cast(Method, call)
-
-
-class S3Storage:
+class S3Storage(S3Reader):
     """A prefix of a bucket as storage."""
 
     def __init__(self, bucket: str, prefix: str = "", endpoint_url: str = "") -> None:
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._endpoint = endpoint_url or os.environ.get("SPECTRAIN_S3_ENDPOINT_URL", "")
-        bundle = os.environ.get("AWS_CA_BUNDLE")
-        if bundle and not Path(bundle).exists():
-            raise StorageError(f"AWS_CA_BUNDLE names {bundle}, which does not exist")
-        try:
-            self._bucket = Bucket(bucket, self._endpoint or None)
-        except (*S3_ERRORS, ValueError) as error:
-            raise StorageError(f"cannot use the object store: {error}") from error
+        super().__init__(bucket, prefix, endpoint_url)
         # The last known state of the run that this process writes; it may be outdated.
         self._seized = ""
         self._known: dict[str, Written] = {}
@@ -100,7 +68,7 @@ class S3Storage:
         self._seized = fence.run
         self._known.clear()
 
-    @_explained
+    @explained
     def put(
         self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
     ) -> None:
@@ -119,7 +87,7 @@ class S3Storage:
             self._remember(name, self._look(name))
         self._write(name, fence, send)
 
-    @_explained
+    @explained
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; the module's docstring says how."""
         name = self._name(key)
@@ -142,15 +110,15 @@ class S3Storage:
 
         self._write(name, fence, send)
 
-    @_explained
+    @explained
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
         """Makes `key` an empty object whose metadata names its neighbor `target`."""
         name = self._name(key)
-        _neighbour(key, target)
-        metadata = {_LINK: quote(target)}
+        neighbor(key, target)
+        metadata = {LINK: quote(target)}
         self._write(name, fence, lambda condition: self._bucket.put(name, b"", condition, metadata))
 
-    @_explained
+    @explained
     def delete(self, key: str, fence: Fence | None = None) -> None:
         """Removes a file, unless a newer attempt has replaced it."""
         name = self._name(key)
@@ -175,7 +143,7 @@ class S3Storage:
             f"another writer keeps changing {name} in bucket {self._bucket.bucket!r}"
         )
 
-    @_explained
+    @explained
     def delete_run(self, run: str) -> None:
         """Removes all files of a run, 1000 per request."""
         folder = f"{self._name(run)}/"
@@ -184,71 +152,6 @@ class S3Storage:
         for page in self._bucket.pages(folder):
             if failed := self._bucket.delete_all([found["Key"] for found in page]):
                 raise StorageError(f"cannot delete {failed[0]} ({len(failed)} in total)")
-
-    # -- reading ----------------------------------------------------------------------------
-
-    @_explained
-    def get(
-        self,
-        key: str,
-        target: Path,
-        *,
-        immutable: bool = False,
-        on_block: Callable[[], None] = lambda: None,
-    ) -> str | None:
-        """Fetches a file atomically, a large one in parallel ranges."""
-        name, head = self._find(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return self._bucket.download(name, head, target, on_block)
-
-    @_explained
-    def read(self, key: str, start: int = 0, size: int = -1) -> bytes:
-        """Bytes of a file."""
-        name = self._name(key)
-        data = self._bucket.get(name, start, size)[0] if size else b""
-        if not data:  # the file is that short, or a link
-            found, _ = self._find(key)
-            data = self._bucket.get(found, start, size)[0] if size and found != name else b""
-        return data
-
-    @_explained
-    def stat(self, key: str) -> StoredFile | None:
-        """The file stored under `key`."""
-        try:
-            _, head = self._find(key)
-        except ClientError as error:
-            if is_missing(error):
-                return None
-            raise
-        return StoredFile(key, head["ContentLength"], head["LastModified"].timestamp())
-
-    def runs(self) -> Sequence[str]:
-        """The names of the top-level folders."""
-        with self._explaining(self._prefix):
-            found = self._bucket.folders(self._prefix)
-            return sorted(name.removeprefix(self._prefix).rstrip("/") for name in found)
-
-    @_explained
-    def list(self, prefix: str) -> list[StoredFile]:
-        """The files below a folder."""
-        return [file for file, link in self._scan(prefix) if link is None]
-
-    def leftovers(self, run: str) -> Sequence[StoredFile]:
-        """Nothing: objects are written atomically."""
-        return ()
-
-    @_explained
-    def links(self, prefix: str) -> dict[str, str]:
-        """The links below a folder."""
-        return {file.key: link for file, link in self._scan(prefix) if link is not None}
-
-    def local_path(self, key: str) -> Path | None:
-        """None: the file is not on this machine."""
-
-    @_explained
-    def presign(self, key: str, seconds: float) -> str | None:
-        """A presigned URL of the store."""
-        return self._bucket.presign(self._find(key)[0], seconds)
 
     # -- fencing ----------------------------------------------------------------------------
 
@@ -325,6 +228,10 @@ class S3Storage:
             raise
         return Written(head["ETag"], head["ContentLength"])
 
+    def _saw(self, run: str, name: str, written: Written) -> None:
+        if run == self._seized:
+            self._known.setdefault(name, written)
+
     def _remember(self, name: str, written: Written | None) -> None:
         self._known.pop(name, None)
         if written is not None:
@@ -340,61 +247,6 @@ class S3Storage:
             if is_missing(error):
                 return b""
             raise
-
-    def _find(self, key: str) -> tuple[str, Options]:
-        """Name and head of the object at `key`, or of the target of that link."""
-        for _ in range(_TRIES):
-            head = self._bucket.head(self._name(key))
-            target = head["Metadata"].get(_LINK)
-            if target is None:
-                return self._name(key), head
-            key = _neighbour(key, unquote(target))
-        raise StorageError(f"{key} is a link that leads nowhere")
-
-    def _scan(self, prefix: str) -> Iterator[tuple[StoredFile, str | None]]:
-        """The objects below a folder by key, with their targets if they are links."""
-        for page in self._bucket.pages(f"{self._name(prefix)}/"):
-            for found in page:
-                name, size = found["Key"], found["Size"]
-                if name.rpartition("/")[2] in {"", *SERVICE_NAMES}:
-                    continue
-                if key_parts(prefix)[0] == self._seized:
-                    self._known.setdefault(name, Written(found["ETag"], size))
-                try:
-                    link = None if size else self._bucket.head(name)["Metadata"].get(_LINK)
-                except ClientError as error:
-                    if is_missing(error):  # by now
-                        continue
-                    raise
-                key = name.removeprefix(self._prefix)
-                file = StoredFile(key, size, found["LastModified"].timestamp())
-                yield file, None if link is None else unquote(link)
-
-    def _name(self, key: str) -> str:
-        return self._prefix + "/".join(key_parts(key))
-
-    @contextlib.contextmanager
-    def _explaining(self, key: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            # It must not be reported as a missing object.
-            if error.filename and error.filename in map(os.environ.get, _TOKEN_FILES):
-                raise StorageError(
-                    f"there are no credentials for {self._bucket.endpoint}: {error}"
-                ) from error
-            raise
-        except S3_ERRORS as error:
-            bucket = self._bucket
-            words = in_words(error, endpoint=bucket.endpoint, bucket=bucket.bucket, key=key)
-            raise words from error
-
-
-def _neighbour(key: str, target: str) -> str:
-    """The key of the file `target` beside `key`."""
-    if "/" in target or target in {"", ".", ".."}:
-        raise StorageError(f"a link leads to a file beside it, not to {target!r}")
-    return "/".join((*key_parts(key)[:-1], target))
 
 
 def _refuse_gap(key: str, size: int, offset: int) -> None:
