@@ -12,7 +12,7 @@ from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
 
 
-def complaint(store: JobStore) -> str:
+def failure(store: JobStore) -> str:
     """Why the check fails; empty if the last scan was recent. Raises one of `STORE_AWAY`."""
     reaped_at = store.reaped_at()
     if reaped_at is None:
@@ -27,7 +27,7 @@ def main() -> str:
     """Why the check fails; empty if it passes."""
     settings = Settings()
     try:
-        return complaint(open_store(connect(settings), settings))
+        return failure(open_store(connect(settings), settings))
     except STORE_AWAY as error:
         print(f"Redis cannot be reached: {error}")
         return ""

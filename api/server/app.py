@@ -1,4 +1,4 @@
-"""The Flask application: the one place where the rooms are wired together."""
+"""The Flask application: the one place that wires store, storage and views together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from api.server.auth import require_token
 from api.server.context import EXTENSION, AppContext
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
-from api.server.prometheus import SEEN, Seen
+from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
 from api.server.views import health, jobs, runs, workers
 from jobs.checks import Checks
@@ -27,12 +27,12 @@ from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
 MAX_BODY_BYTES = 1 << 20
-# Somebody waits for the answer: a Redis that does not come back in this time (seconds) is away.
+# Timeout of Redis, seconds: a caller waits for the answer.
 _REDIS_TIMEOUT = 2.0
 
 
 class JobIdConverter(BaseConverter):
-    """A part of a path that has the form of a job's id; anything else is no such page."""
+    """Matches a job id in a path; any other text is a 404."""
 
     regex = JOB_ID
 
@@ -65,15 +65,15 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]
     app.config[health.OPENAPI] = json.dumps(describe_api(calls))
-    seen = app.extensions[SEEN] = Seen(app.extensions[EXTENSION])
-    seen.watch(app)
+    exporter = app.extensions[EXPORTER] = Exporter(app.extensions[EXTENSION])
+    exporter.time_requests(app)
     require_token(app, settings, public={call.rule for call in calls if call.public})
     handle_problems(app)
     return app
 
 
 def _connect(settings: Settings) -> Redis:
-    """A client that fails sooner than a worker's; one retry mends a connection that went stale."""
+    """A client that fails sooner than that of a worker; one retry replaces a stale connection."""
     return Redis.from_url(
         settings.redis_address,
         decode_responses=True,

@@ -1,4 +1,4 @@
-"""Who may call: bearers of a token, or, where none is set, this machine only."""
+"""Access control: bearer tokens, or localhost only when none is configured."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from jobs.settings import Settings
 
 
 def tokens_of(settings: Settings) -> list[str]:
-    """The tokens that the settings name."""
+    """The configured tokens."""
     return [token for part in settings.api_tokens.split(",") if (token := part.strip())]
 
 
 def require_token(app: Flask, settings: Settings, public: Set[str]) -> None:
-    """Refuses whoever may not call; the paths in `public` are everybody's."""
+    """Refuses calls without access; the paths in `public` need none."""
     tokens = [token.encode() for token in tokens_of(settings)]
 
     @app.before_request
     def check() -> Response | None:
         if request.path in public:
             return None
-        return _bearer(tokens) if tokens else _this_machine()
+        return _bearer(tokens) if tokens else _localhost()
 
 
 def _bearer(tokens: list[bytes]) -> Response | None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # Every token is compared, in constant time, so that no answer tells by its time how near it is.
+    # Compare with every token, in constant time: the response time must not reveal a partial match.
     matches = [hmac.compare_digest(given.strip().encode(), token) for token in tokens]
     if scheme.lower() == "bearer" and any(matches):
         return None
     headers = {"WWW-Authenticate": 'Bearer realm="spectrain"'}
-    return problem(401, "Send a token of this service: Authorization: Bearer …", headers=headers)
+    return problem(401, "A token is required: send Authorization: Bearer TOKEN.", headers=headers)
 
 
-def _this_machine() -> Response | None:
-    """Keeps out web pages that make the browser of a person on this machine call the service.
+def _localhost() -> Response | None:
+    """Refuses web pages that call the service through a browser on this machine.
 
-    A page whose name was rebound to 127.0.0.1 calls with its own name as Host; any other page
-    that posts without asking first (a simple request, of CORS) says where it comes from.
+    A page whose name was rebound to 127.0.0.1 sends its own name as Host. Any other page that posts
+    without a preflight (a simple request of CORS) sends its Origin.
     """
     name = urlsplit(f"//{request.host}").hostname or ""
     origin = request.headers.get("Origin")
     if is_loopback(name) and (origin is None or urlsplit(origin).netloc == request.host):
         return None
-    return problem(403, "Without tokens the service answers this machine only; set one to call it.")
+    detail = "No API token is configured, so only localhost is accepted: set SPECTRAIN_API_TOKENS."
+    return problem(403, detail)

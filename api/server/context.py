@@ -1,4 +1,4 @@
-"""What the views work with, made once in `api.server.app.create_app`."""
+"""The objects that the views work with, made once in `api.server.app.create_app`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """The rooms behind the HTTP calls."""
+    """Settings, store, registry, messenger, storage and readiness of one application."""
 
     settings: Settings
     store: JobStore
@@ -39,28 +39,28 @@ class AppContext:
         self.messenger.close()
         self.store.redis.close()
 
-    def leave_word(self, job_id: str) -> None:
-        """Has the run that stays say that its job was deleted: nobody will take it for lost.
+    def record_deletion(self, job_id: str) -> None:
+        """Records in the run, whose files stay, that its job was deleted.
 
-        Without that word `spectrain gc` lets it lie, and `spectrain reindex` brings the job back.
+        Otherwise `spectrain gc` would keep the files, and `spectrain reindex` restore the job.
         """
         try:
             Backup(self.store, RunRecords(self.storage)).copy(job_id)
         except (OSError, StorageError) as error:
-            log.warning("the files of job %s do not say that it was deleted: %s", job_id, error)
+            log.warning("cannot record in storage that job %s was deleted: %s", job_id, error)
 
     def announce(self, job: Job) -> None:
         """Wakes a worker for a queued job.
 
-        The job is accepted already and the outbox holds its message, so that whatever goes wrong
-        here costs the time until the reaper's next pass and must not fail the request.
+        The job is already accepted and its message is in the outbox. So an error here delays the
+        job until the reaper's next pass, and must not fail the request.
         """
         try:
             self.messenger.announce(job.spec.resources.pool, job.id)
         except Exception as error:
-            log.warning("job %s waits for the reaper to announce it: %s", job.id, error)
+            log.warning("cannot send the message of job %s, the reaper will: %s", job.id, error)
 
 
 def context() -> AppContext:
-    """The service of the application that handles this request."""
+    """The context of the application that handles this request."""
     return cast(AppContext, current_app.extensions[EXTENSION])

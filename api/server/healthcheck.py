@@ -1,4 +1,4 @@
-"""`python -m api.server.healthcheck`: whether this container's API answers, for Docker."""
+"""`python -m api.server.healthcheck`: checks for Docker that the API of this container answers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jobs.settings import Settings
 _SECONDS = 4.0
 
 
-def complaint(settings: Settings) -> str:
-    """Why the API does not count as alive, '' where it does; it is not asked for more."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - is asked, not listened on
+def failure(settings: Settings) -> str:
+    """Why the API counts as dead, '' if it answers; readiness does not matter here."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - called, not listened on
     host = everywhere.get(settings.api_host, settings.api_host)
     connection = http.client.HTTPConnection(host, settings.api_port, timeout=_SECONDS)
     try:
@@ -26,4 +26,4 @@ def complaint(settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda: complaint(Settings()))
+    run(lambda: failure(Settings()))

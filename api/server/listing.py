@@ -8,15 +8,16 @@ from api.schemas import JobPage, JobQuery
 from jobs.model.record import Job
 from jobs.store.jobs import JobStore
 
-# A filter that hardly any job passes must not make one request read all of them.
+# Limits the jobs that one request reads when a filter matches hardly any.
 MAX_SCANNED = 2000
 
 
 def page_of(store: JobStore, query: JobQuery) -> JobPage:
-    """The jobs that `query` asks for, and the cursor of the next page.
+    """The jobs that match `query`, and the cursor of the next page.
 
-    The cursor is the sequence number of the last job looked at. It names a place in the order of
-    submission, so that jobs which come, go or change meanwhile neither shift nor repeat a page.
+    The cursor is the sequence number of the last job read. It is a place in the order of
+    submission, so jobs that are added, deleted or changed meanwhile neither shift nor repeat a
+    page.
     """
     before = int(query.cursor) if query.cursor else None
     jobs = store.newest(state=query.state, before=before)
@@ -32,7 +33,7 @@ def page_of(store: JobStore, query: JobQuery) -> JobPage:
 
 
 def matches(job: Job, query: JobQuery) -> bool:
-    """Whether the job has what the query asks for, beside its state."""
+    """Whether the job matches the query, apart from its state."""
     labels = (label.split(":", 1) for label in query.label)
     return (
         query.pool in {None, job.spec.resources.pool}

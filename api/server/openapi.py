@@ -26,7 +26,7 @@ References = Mapping[tuple[Any, Mode], dict[str, Any]]
 
 
 def describe_api(calls: Iterable[Call]) -> dict[str, Any]:
-    """The description of `calls`, which pydantic's JSON schema fits into as it is."""
+    """The description of `calls`; OpenAPI 3.1 takes the JSON schema of pydantic unchanged."""
     calls = list(calls)
     refs, components = _schemas(calls)
     paths: dict[str, dict[str, Any]] = {}
@@ -50,7 +50,7 @@ def describe_api(calls: Iterable[Call]) -> dict[str, Any]:
 
 
 def _schemas(calls: list[Call]) -> tuple[References, dict[str, dict[str, Any]]]:
-    """A reference to each model, as it is taken or given, and what they refer to."""
+    """A reference to each model, as input or output, and the schemas that these refer to."""
     models: list[tuple[type[BaseModel], Mode]] = [(Problem, "serialization")]
     for call in calls:
         models.append((call.query, "validation"))
@@ -101,8 +101,8 @@ def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
             "description": schema.get("description", ""),
             "schema": about,
         }
-    for name, words in call.request_headers.items():
-        yield {"name": name, "in": "header", "description": words, "schema": _TEXT}
+    for name, text in call.request_headers.items():
+        yield {"name": name, "in": "header", "description": text, "schema": _TEXT}
 
 
 def _kind(path: str, argument: str) -> str:
@@ -119,8 +119,8 @@ def _responses(call: Call, refs: References) -> dict[str, Any]:
         answer["content"] = {call.answer: {"schema": _TEXT}}
     if call.response_headers:
         answer["headers"] = {
-            name: {"description": words, "schema": _TEXT}
-            for name, words in call.response_headers.items()
+            name: {"description": text, "schema": _TEXT}
+            for name, text in call.response_headers.items()
         }
     content = {PROBLEM_JSON: {"schema": refs[Problem, "serialization"]}}
     failures = {*call.problems, 422, 500}

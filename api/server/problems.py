@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): whatever goes wrong, in one form."""
+"""Every error as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class InvalidInputError(Exception):
-    """The request cannot be carried out as it stands; `errors` says which fields are wrong."""
+    """The request is invalid; `errors` lists the fields."""
 
     def __init__(self, errors: list[FieldError]) -> None:
         super().__init__("; ".join(f"{error.field}: {error.allowed}" for error in errors))
@@ -40,7 +40,7 @@ def problem(
     errors: list[FieldError] | None = None,
     state: str | None = None,
 ) -> Response:
-    """The answer to a request that failed."""
+    """The answer to a failed request."""
     title = default_exceptions[status]().name
     body = Problem(title=title, status=status, detail=detail, errors=errors, state=state)
     text = body.model_dump_json(exclude_none=True)
@@ -48,7 +48,7 @@ def problem(
 
 
 def handle_problems(app: Flask) -> None:
-    """Makes every exception that a request can end with a problem."""
+    """Turns every exception of a request into a problem."""
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(InvalidInputError, _invalid)
     app.register_error_handler(JobNotFoundError, lambda error: problem(404, str(error)))
@@ -57,31 +57,31 @@ def handle_problems(app: Flask) -> None:
     app.register_error_handler(IllegalMoveError, _illegal_move)
     for away in STORE_AWAY:
         app.register_error_handler(away, _store_away)
-    # Redis errors are none of these, and nothing else in a view opens files.
+    # Errors of Redis are not OSErrors, and only storage opens files in a view.
     app.register_error_handler(OSError, _storage_away)
     app.register_error_handler(StorageError, _storage_away)
 
 
 def unavailable(detail: str) -> Response:
-    """The answer while something that the service needs is away."""
+    """The answer while a part that the service needs is unreachable."""
     return problem(503, detail, headers={"Retry-After": RETRY_SECONDS})
 
 
 def _http(error: HTTPException) -> Response:
     if error.code == 500:
-        # Flask has logged the cause with its trace; who asked learns nothing of the inside.
-        return problem(500, "Something went wrong in the service; its log says what.")
+        # Flask has logged the traceback; the caller must not see internals.
+        return problem(500, "Internal error; the log of the API has the details.")
     headers = {k: v for k, v in error.get_headers() if k != "Content-Type"}
     detail = error.description or error.name
     if detail == NotFound.description:
-        detail = f"There is nothing at {request.path}; /v1/openapi.json says what there is."
+        detail = f"No call at {request.path}; /v1/openapi.json lists all calls."
     return problem(error.code or 500, detail, headers=headers)
 
 
 def _invalid(error: InvalidInputError) -> Response:
     fields = len(error.errors)
-    subject = "One field is" if fields == 1 else f"{fields} fields are"
-    return problem(422, f"{subject} not what is allowed; see errors.", errors=error.errors)
+    subject = "1 field is" if fields == 1 else f"{fields} fields are"
+    return problem(422, f"{subject} invalid; see errors.", errors=error.errors)
 
 
 def _illegal_move(error: IllegalMoveError) -> Response:
@@ -90,12 +90,12 @@ def _illegal_move(error: IllegalMoveError) -> Response:
 
 def _store_away(error: Exception) -> Response:
     if isinstance(error, ResponseError):
-        log.warning("Redis refuses: %s", error)
-        return unavailable("Redis, which holds the jobs, refuses this now; the API's log says why.")
-    log.warning("Redis cannot be reached: %s", error)
-    return unavailable("Redis, which holds the jobs, cannot be reached; try again in a moment.")
+        log.warning("Redis refuses a command: %s", error)
+        return unavailable("Redis refuses commands; the log of the API has its answer.")
+    log.warning("Redis is unreachable: %s", error)
+    return unavailable("Redis, which holds the jobs, is unreachable; try again in a moment.")
 
 
 def _storage_away(error: Exception) -> Response:
     log.warning("storage: %s", error)
-    return unavailable(f"The storage of the runs does not answer: {error}.")
+    return unavailable(f"Storage, which holds the runs, is unreachable: {error}.")

@@ -1,8 +1,8 @@
-"""What Prometheus reads at `/metrics`: the service as Redis has it, and this process's requests.
+"""The metrics at `/metrics`: the state of the service in Redis, and the requests to this process.
 
-A scrape costs Redis a handful of calls, however many jobs there are: the script that writes an end
-also counts it (`jobs.store.counters`). Where several processes serve the API, each reports the same
-service and its own requests.
+A scrape costs Redis a handful of calls, however many jobs exist: the script that ends an attempt
+also updates the counters (`jobs.store.counters`). Several API processes report the same state of
+the service, and each its own requests.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from jobs.model.states import Reason
 from jobs.model.workers import Pool, Worker, WorkerState
 from jobs.store.counters import DETECTION, QUEUE, USUAL_ENDS
 
-# A second series for each, which nobody asks for.
+# Without the additional series `*_created`.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-SEEN = "spectrain-seen"
+EXPORTER = "spectrain-exporter"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Seen:
-    """What this process has seen, with what Redis knows."""
+class Exporter:
+    """Exports the metrics of the service and of the requests to this process."""
 
     def __init__(self, context: AppContext) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ServiceCollector(context))
         self._requests = Histogram(
             "spectrain_request_seconds",
-            "Time until the answer to a request began, by route and status.",
+            "Time from a request to the start of its answer, seconds, by route and status.",
             ["method", "route", "status"],
             registry=self._registry,
             buckets=_LATENCIES,
         )
 
-    def watch(self, app: Flask) -> None:
-        """Takes the time of every request from now on."""
+    def time_requests(self, app: Flask) -> None:
+        """Measures every request to an application."""
 
         @app.before_request
         def begin() -> None:
@@ -66,23 +66,25 @@ class Seen:
             return response
 
     def text(self) -> bytes:
-        """All of it, in the text format of Prometheus."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
 
 class _ServiceCollector(Collector):
-    """Asks Redis and storage, once a scrape."""
+    """Reads Redis and storage once per scrape."""
 
     def __init__(self, context: AppContext) -> None:
         self._context = context
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is to tell is known when it is asked for."""
+        """Nothing: the registry must not query Redis when the collector is registered."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Every family; those that come from Redis only while it is there."""
-        up = GaugeMetricFamily("spectrain_up", "Whether a part can be reached.", labels=["part"])
+        """Every metric family; without those from Redis while it is unreachable."""
+        up = GaugeMetricFamily(
+            "spectrain_up", "Whether a part is reachable (1) or not (0).", labels=["part"]
+        )
         found: list[Metric] = []
         try:
             found = list(self._of_redis())
@@ -103,15 +105,15 @@ class _ServiceCollector(Collector):
         for state, count in now.jobs.items():
             jobs.add_metric([state], count)
         yield jobs
-        yield _counter("jobs_submitted", "Jobs that were accepted.", now.submitted)
+        yield _counter("jobs_submitted", "Accepted jobs.", now.submitted)
         yield GaugeMetricFamily(
             "spectrain_reaper_pass_age_seconds",
-            "Time since the reaper last looked for what is lost; infinite where it never did.",
+            "Time since the last pass of the reaper, seconds; infinite before the first.",
             value=float("inf") if now.reaper_pass_age is None else now.reaper_pass_age,
         )
         yield GaugeMetricFamily(
             "spectrain_dirty_records",
-            "Jobs whose changed record has no copy in storage yet.",
+            "Jobs whose current record has no copy in storage yet.",
             value=now.dirty,
         )
         yield from _of_pools(self._context.registry.pools(), self._context.registry.workers())
@@ -125,13 +127,15 @@ def _of_pools(pools: Sequence[Pool], workers: Sequence[Worker]) -> Iterator[Metr
         labels=["pool", "state"],
     )
     wanted = GaugeMetricFamily(
-        "spectrain_pool_wanted", "Workers of a pool that would be busy.", labels=["pool"]
+        "spectrain_pool_wanted",
+        "Queued and running jobs of a pool: the workers with work.",
+        labels=["pool"],
     )
     there = GaugeMetricFamily(
-        "spectrain_workers", "Workers of a pool, by what they do.", labels=["pool", "state"]
+        "spectrain_workers", "Workers of a pool, by state.", labels=["pool", "state"]
     )
     gpus = GaugeMetricFamily(
-        "spectrain_gpus", "GPUs of a pool, by what their workers do.", labels=["pool", "state"]
+        "spectrain_gpus", "GPUs of a pool, by the state of their worker.", labels=["pool", "state"]
     )
     of_workers = Counter[tuple[str, WorkerState]]()
     for worker in workers:
@@ -148,14 +152,14 @@ def _of_pools(pools: Sequence[Pool], workers: Sequence[Worker]) -> Iterator[Metr
 
 def _of_counters(counters: Mapping[str, float]) -> Iterator[Metric]:
     attempts = CounterMetricFamily(
-        "spectrain_attempts_ended", "Attempts that ended, by reason.", labels=["reason"]
+        "spectrain_attempts_ended", "Ended attempts, by reason.", labels=["reason"]
     )
     jobs = CounterMetricFamily(
         "spectrain_jobs_ended",
-        "Jobs that ended, by state and the reason of their last attempt.",
+        "Ended jobs, by state and the reason of their last attempt.",
         labels=["state", "reason"],
     )
-    # Those that have not happened yet are 0: of what begins with 1 Prometheus sees no increase.
+    # Start every series at 0: Prometheus sees no increase in a series that begins with 1.
     none = {f"attempts:{reason}": 0.0 for reason in Reason}
     none |= {f"jobs:{state}:{reason}": 0.0 for reason, state in USUAL_ENDS.items()}
     for name, count in sorted({**none, **counters}.items()):
@@ -165,26 +169,31 @@ def _of_counters(counters: Mapping[str, float]) -> Iterator[Metric]:
         elif kind == "jobs":
             jobs.add_metric(parts, count)
     yield from (attempts, jobs)
-    for name, words in {
-        "steps": "Steps that ended attempts did.",
-        "steps_recomputed": "Steps that an earlier attempt had done already.",
-        "attempt_seconds": "Run time of the attempts that ended.",
-        "useful_seconds": "Time of their steps that no earlier attempt had done.",
-        "uploaded_bytes": "Bytes that they published to storage.",
+    for name, text in {
+        "steps": "Steps of ended attempts.",
+        "steps_recomputed": "Steps of ended attempts that an earlier one had completed.",
+        "attempt_seconds": "Run time of ended attempts, seconds.",
+        "useful_seconds": "Time of ended attempts on new steps, seconds.",
+        "uploaded_bytes": "Bytes that ended attempts published to storage.",
     }.items():
-        yield _counter(name, words, counters.get(name, 0.0))
+        yield _counter(name, text, counters.get(name, 0.0))
     yield _histogram(
-        "detection", "From the last sign of a lost attempt to the verdict.", counters, DETECTION
+        "detection",
+        "Time from the last sign of life of a lost attempt to the verdict, seconds.",
+        counters,
+        DETECTION,
     )
-    yield _histogram("queue", "From the time a job could have run to its claim.", counters, QUEUE)
+    yield _histogram(
+        "queue", "Time from when a job could run to its claim, seconds.", counters, QUEUE
+    )
 
 
-def _counter(name: str, words: str, value: float) -> Metric:
-    return CounterMetricFamily(f"spectrain_{name}", words, value=value)
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"spectrain_{name}", text, value=value)
 
 
 def _histogram(
-    name: str, words: str, counters: Mapping[str, float], ends: Sequence[float]
+    name: str, text: str, counters: Mapping[str, float], ends: Sequence[float]
 ) -> Metric:
     buckets, count = [], 0.0
     for end in (*map(str, ends), "+Inf"):
@@ -192,5 +201,5 @@ def _histogram(
         buckets.append((end, count))
     total = counters.get(f"{name}:sum", 0.0)
     return HistogramMetricFamily(
-        f"spectrain_{name}_seconds", words, buckets=buckets, sum_value=total
+        f"spectrain_{name}_seconds", text, buckets=buckets, sum_value=total
     )

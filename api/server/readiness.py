@@ -1,4 +1,4 @@
-"""Whether the service can do its work, looked at when it is asked and not too often."""
+"""Readiness of the service: its checks, run on demand and cached."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import time
 
 from jobs.checks import Checks, Finding
 
-# How long (seconds) a look counts: a good one is asked for by every probe of every platform.
+# How long a result is valid, seconds: platforms probe often while all is well.
 _GOOD, _BAD = 10.0, 1.0
 
 
 class Readiness:
-    """What was found last. One caller looks again; the others do not wait for a slow store."""
+    """The last findings. One caller refreshes them; the others do not wait for slow storage."""
 
     def __init__(self, checks: Checks) -> None:
         self._checks = checks
-        self._looking = threading.Lock()
+        self._refreshing = threading.Lock()
         self._found: list[Finding] | None = None
         self._until = 0.0
 
     def found(self) -> list[Finding]:
-        """A finding for each part."""
+        """One finding per part."""
         first = self._found is None
-        if time.monotonic() < self._until or not self._looking.acquire(blocking=first):
+        if time.monotonic() < self._until or not self._refreshing.acquire(blocking=first):
             return self._found or []
         try:
             if time.monotonic() >= self._until:
@@ -32,9 +32,9 @@ class Readiness:
                 self._until = time.monotonic() + (_BAD if bad else _GOOD)
             return self._found or []
         finally:
-            self._looking.release()
+            self._refreshing.release()
 
     def leave(self) -> None:
-        """Takes back what the looks left in storage."""
+        """Removes what the checks left in storage."""
         if self._found is not None:
             self._checks.leave()

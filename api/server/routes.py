@@ -1,4 +1,4 @@
-"""HTTP calls that describe themselves: one decorator parses, answers and is the documentation."""
+"""HTTP calls that describe themselves: a decorator parses, answers and feeds OpenAPI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ View = Callable[..., BaseModel | Response]
 
 @dataclass(frozen=True)
 class Call:
-    """One method of one path, as the service carries it out and as OpenAPI describes it."""
+    """One method of one path, as the service serves it and as OpenAPI describes it."""
 
     method: str
     rule: str
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def path(self) -> str:
-        """The path as OpenAPI writes it: /v1/jobs/{job_id}."""
+        """The path in the notation of OpenAPI: /v1/jobs/{job_id}."""
         return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", self.rule)
 
     @property
@@ -51,7 +51,7 @@ class Call:
 
 
 class Routes:
-    """Calls of one kind: a Flask blueprint and the list of what is in it."""
+    """A group of calls: a Flask blueprint and the list of its calls."""
 
     def __init__(self, name: str) -> None:
         self.blueprint = Blueprint(name, __name__)
@@ -71,9 +71,9 @@ class Routes:
     ) -> Callable[[View], View]:
         """Registers a view.
 
-        The view's arguments are the variable parts of the path, `query` and `body`; the models
-        that these two are annotated with say what is accepted. `answer` is the model, or the media
-        type, of the answer; a view may return a finished `Response` in its place.
+        A view takes the variable parts of the path, `query` and `body`. The annotations of these
+        two are the models of valid input. `answer` is the model or the media type of the answer; a
+        view may also return a finished `Response`.
         """
 
         def register(view: View) -> View:
@@ -141,7 +141,7 @@ def parse_body(model: type[BaseModel]) -> BaseModel:
         raise UnsupportedMediaType(f"Send JSON, with Content-Type: application/json, not {given}.")
     text = request.get_data(cache=False)
     if request.content_length is None:
-        # What comes in chunks is cut at the limit without a word; reading on then raises 413.
+        # A chunked body is cut at the limit without an error; reading on then raises 413.
         request.stream.read(1)
     try:
         from_json(text, allow_inf_nan=False)

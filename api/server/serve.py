@@ -19,16 +19,16 @@ from jobs.settings import Settings
 from monitoring.storage.base import StorageError
 from monitoring.storage.open import open_storage
 
-# One process keeps one pool of connections; its threads wait for Redis and disks, not for Python.
+# One process shares one pool of connections; its threads mostly wait for Redis and disks.
 _THREADS = 16
 
 
 def refusal(settings: Settings) -> str | None:
-    """Why the API must not listen as the settings say; None where it may."""
+    """Why the API must not listen with these settings; None if it may."""
     if tokens_of(settings) or is_loopback(settings.api_host):
         return None
     return (
-        f"The API would let everybody who reaches {settings.api_host} run programs here. Set "
+        f"Without tokens, anyone who reaches {settings.api_host} could run programs here. Set "
         "SPECTRAIN_API_TOKENS to one or more secrets (such as the output of `openssl rand -hex "
         "32`), or listen on 127.0.0.1."
     )

@@ -1,4 +1,4 @@
-"""A file of storage that this process sends itself, whole or a range of it."""
+"""Serves a file of storage through this process, whole or a range."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ _BLOCK = 4 << 20
 
 
 class StoredFileReader(io.RawIOBase):
-    """Reads a file of storage block by block, from wherever it is told to."""
+    """A file of storage as a seekable stream, read in blocks."""
 
     def __init__(self, storage: Storage, key: str, size: int) -> None:
         self._storage, self._key, self._size = storage, key, size
         self._position = 0
 
     def seekable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Goes on from there; from the beginning only."""
+        """Sets the position, relative to the beginning only."""
         if whence != io.SEEK_SET:
-            raise io.UnsupportedOperation("seek from the beginning")
+            raise io.UnsupportedOperation("can only seek from the beginning")
         self._position = offset
         return offset
 
     def tell(self) -> int:
-        """Where the next byte comes from."""
+        """The position of the next byte."""
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, and no more than the file had when it was opened."""
+        """The next bytes, up to the size that the file had when it was opened."""
         left = self._size - self._position
         size = left if size < 0 else min(size, left)
         block = self._storage.read(self._key, self._position, size) if size > 0 else b""

@@ -1,4 +1,4 @@
-"""What gunicorn serves."""
+"""The WSGI application that gunicorn serves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.settings import Settings
 
 
 def application() -> Flask:
-    """The application for the settings of the environment, with a reaper beside it."""
+    """The application for the settings of the environment, and a reaper in a thread."""
     settings = Settings()
     app = create_app(settings)
     reaping(settings).start()

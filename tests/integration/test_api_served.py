@@ -176,7 +176,7 @@ def test_a_refusal_reads_well(client: Client) -> None:
     with pytest.raises(ApiError) as caught:
         client.submit({"name": "a/b", "train": {"steps": 0}})
     assert str(caught.value).splitlines() == [
-        "2 fields are not what is allowed; see errors.",
+        "2 fields are invalid; see errors.",
         "  name: given \"a/b\", allowed: String should match pattern '^[a-z0-9_-]{1,63}$'",
         "  train.steps: given 0, allowed: greater than or equal to 1",
     ]

@@ -19,7 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from api.local.redis_server import RedisConfig, find_redis_server, free_port
-from api.ops.reaper_healthcheck import complaint
+from api.ops.reaper_healthcheck import failure
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
@@ -290,15 +290,15 @@ def test_a_clock_of_redis_that_is_set_back_keeps_no_reaper_from_its_work(
 def test_the_health_check_of_a_reaper_tells_when_nobody_looks(
     store: JobStore, settings: Settings
 ) -> None:
-    assert complaint(store) == "No reaper has scanned for lost jobs yet."
+    assert failure(store) == "No reaper has scanned for lost jobs yet."
     messenger = Messenger(settings, store)
     try:
         Reaper(store, messenger, lambda _: None).run_once()
     finally:
         messenger.close()
-    assert complaint(store) == ""
+    assert failure(store) == ""
     store.redis.set(store.keys.reaped, store.now() - 3 * store.lease_seconds - 100)
-    assert re.fullmatch(r"No reaper has scanned for lost jobs for \d+ s\.", complaint(store))
+    assert re.fullmatch(r"No reaper has scanned for lost jobs for \d+ s\.", failure(store))
 
 
 def test_a_reaper_that_is_told_to_stop_ends_at_once(

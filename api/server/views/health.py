@@ -7,7 +7,7 @@ from flask import Response, current_app
 from api.schemas import INSTANCE, Health
 from api.server.context import context
 from api.server.problems import unavailable
-from api.server.prometheus import CONTENT_TYPE, SEEN, Seen
+from api.server.prometheus import CONTENT_TYPE, EXPORTER, Exporter
 from api.server.routes import Routes, as_json
 
 OPENAPI = "SPECTRAIN_OPENAPI"
@@ -39,8 +39,8 @@ def get_readiness() -> Response:
 @routes.call("GET", "/metrics", answer="text/plain")
 def scrape() -> Response:
     """Read the metrics of the service in the text format of Prometheus."""
-    seen: Seen = current_app.extensions[SEEN]
-    return Response(seen.text(), content_type=CONTENT_TYPE)
+    exporter: Exporter = current_app.extensions[EXPORTER]
+    return Response(exporter.text(), content_type=CONTENT_TYPE)
 
 
 @routes.call("GET", "/v1/openapi.json", answer="application/json")

@@ -38,7 +38,7 @@ def submit_job(body: JobSpec) -> Response:
     try:
         job = context().store.submit(body, idempotency_key=key)
     except JobNotFoundError as error:
-        detail = f"{IDEMPOTENCY_KEY} {key!r} was used for job {error.job_id}, which was deleted."
+        detail = f"{IDEMPOTENCY_KEY} {key!r} was used for job {error.job_id}, since deleted."
         return problem(409, detail)
     context().announce(job)
     location = url_for("jobs.get_job", job_id=job.id)
@@ -114,7 +114,7 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
     if query.files:
         context().storage.delete_run(job_id)
     else:
-        context().leave_word(job_id)
+        context().record_deletion(job_id)
     store.delete(job_id)
     return Response(status=204)
 

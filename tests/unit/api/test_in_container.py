@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from api.cli.main import cli
-from api.server.healthcheck import complaint
+from api.server.healthcheck import failure
 from jobs.settings import Settings
 
 
@@ -43,15 +43,15 @@ def server() -> Iterator[HTTPServer]:
 
 def test_the_health_check_asks_the_port_that_the_api_listens_on(server: HTTPServer) -> None:
     for host in ("0.0.0.0", "127.0.0.1"):
-        assert complaint(Settings(api_host=host, api_port=server.server_port)) == ""
+        assert failure(Settings(api_host=host, api_port=server.server_port)) == ""
     assert {path for path, _ in server.calls} == {"/healthz"}  # type: ignore[attr-defined]
     server.status = 503  # type: ignore[attr-defined]
-    answer = complaint(Settings(api_host="127.0.0.1", api_port=server.server_port))
+    answer = failure(Settings(api_host="127.0.0.1", api_port=server.server_port))
     assert answer == "The API answers 503."
 
 
 def test_the_health_check_fails_where_nobody_listens() -> None:
-    assert "does not answer on port 1:" in complaint(Settings(api_host="0.0.0.0", api_port=1))
+    assert "does not answer on port 1:" in failure(Settings(api_host="0.0.0.0", api_port=1))
 
 
 def test_the_command_line_sends_the_first_token_of_a_file(

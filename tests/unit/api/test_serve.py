@@ -39,7 +39,7 @@ def test_the_command_line_says_why_it_does_not_start() -> None:
         check=False,
     )
     assert ended.returncode == 1
-    assert ended.stderr.startswith("The API would let everybody")
+    assert ended.stderr.startswith("Without tokens, anyone who reaches")
     assert "Traceback" not in ended.stderr
 
 
