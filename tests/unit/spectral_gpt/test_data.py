@@ -131,5 +131,5 @@ def test_a_download_that_is_another_text_is_refused_and_not_kept(server: str) ->
 def test_a_failed_download_says_what_failed(server: str) -> None:
     with pytest.raises(CorpusError, match=f"cannot download {server}/none: HTTP Error 404"):
         download(f"{server}/none")
-    with pytest.raises(CorpusError, match="file:///etc/passwd is no http"):
+    with pytest.raises(CorpusError, match="file:///etc/passwd is not an http"):
         download("file:///etc/passwd")
