@@ -92,7 +92,10 @@ def test_every_child_draws_other_random_numbers(warm: ForkServerClient, runner: 
         assert len(set(numbers)) == 3
 
 
-def test_200_children_leave_nothing_behind(warm: ForkServerClient, runner: Any) -> None:
+@pytest.mark.parametrize("children", [60, pytest.param(200, marks=pytest.mark.thorough)])
+def test_many_children_leave_nothing_behind(
+    warm: ForkServerClient, runner: Any, children: int
+) -> None:
     (runner.cwd / "s.py").write_text("import torch; torch.ones(100).sum()")
 
     def run(times: int) -> None:
@@ -103,7 +106,7 @@ def test_200_children_leave_nothing_behind(warm: ForkServerClient, runner: Any) 
     process, own = server(warm), psutil.Process()
     run(10)
     before = process.memory_info().rss, process.num_fds(), own.num_fds()
-    run(200)
+    run(children)
     after = process.memory_info().rss, process.num_fds(), own.num_fds()
     assert after[0] - before[0] < 2**20
     assert after[1] == before[1]
