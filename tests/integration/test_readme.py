@@ -72,7 +72,7 @@ def test_the_commands_and_the_client_of_the_readme_run_a_job_to_its_end(tmp_path
     assert [words[0] for words in commands] == ["submit", "ls", "show", "fetch"]
 
     service = LocalService(
-        tmp_path / "service", workers=1, device="cpu", own_redis=True, say=lambda _: None,
+        tmp_path / "service", workers=1, device="cpu", isolated=True, say=lambda _: None,
         settings={"SPECTRAIN_API_TOKENS": ""},
     )  # fmt: skip
     service.start()
