@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -22,6 +23,17 @@ Condition = Callable[[], Any]
 # ignoring them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+_GIVEN = dict(os.environ)
+
+
+@pytest.fixture(autouse=True)
+def given_environment() -> None:
+    """Each test begins with the environment that pytest was given: torch adds to it on import."""
+    for name in os.environ.keys() - _GIVEN.keys():
+        if not name.startswith("PYTEST_"):
+            del os.environ[name]
+    os.environ.update(_GIVEN)
 
 
 @pytest.fixture(scope="session")

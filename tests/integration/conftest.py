@@ -156,12 +156,17 @@ def usual() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[ForkServerClient]:
-    """A fork server that is ready."""
+def _warm() -> Iterator[ForkServerClient]:
     warm = ForkServerClient(USUAL)
-    assert warm.wait_until_ready(60)
     yield warm
     warm.close()
+
+
+@pytest.fixture
+def warm(_warm: ForkServerClient) -> ForkServerClient:
+    """A fork server that is ready."""
+    assert _warm.wait_until_ready(60)
+    return _warm
 
 
 @pytest.fixture
