@@ -29,6 +29,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.http_calls import MakeApp, submitted
 from tests.integration.one_worker import Bench, OwnRedis
+from tests.integration.warm_python import WarmPython
 from worker.launch.child import Child, Start
 from worker.launch.fork_client import ForkServerClient
 
@@ -167,6 +168,14 @@ def warm(_warm: ForkServerClient) -> ForkServerClient:
     """A fork server that is ready."""
     assert _warm.wait_until_ready(60)
     return _warm
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Runs the project's programs without the time of their imports."""
+    warm_python = WarmPython()
+    yield warm_python
+    warm_python.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from jobs.model.record import Attempt, Progress
 from jobs.model.states import Reason
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from tests.integration.warm_python import WarmPython
 
 GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
 
@@ -86,22 +88,13 @@ def client(url: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-def spectrain(url: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def spectrain(
+    url: str, tmp_path: Path, warm_python: WarmPython
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line against the service."""
-
-    def run(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "api.cli", *arguments],
-            input=text,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"SPECTRAIN_URL": url},
-            cwd=tmp_path,
-            check=False,
-            timeout=60,
-        )
-
-    return run
+    return partial(
+        warm_python.run, "api.cli", env=os.environ | {"SPECTRAIN_URL": url}, cwd=tmp_path
+    )
 
 
 def attempt(number: int, reason: Reason, **more: Any) -> Attempt:

@@ -8,7 +8,6 @@ import os
 import re
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +35,10 @@ from jobs.store.registry import WorkerRegistry
 from machine.python import python_module
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
+from tests.integration.warm_python import WarmPython
 
 Wait = Callable[..., Any]
+Doctor = Callable[[Settings], tuple[int, str]]
 
 
 def look(settings: Settings, **options: Any) -> dict[str, str]:
@@ -55,20 +56,23 @@ def readiness(settings: Settings) -> tuple[int, str]:
     return answer.status_code, answer.get_json().get("detail", "")
 
 
-def doctor(settings: Settings) -> tuple[int, str]:
-    ended = subprocess.run(
-        [sys.executable, "-m", "api.cli", "doctor"],
-        env={
+@pytest.fixture
+def doctor(warm_python: WarmPython) -> Doctor:
+    """Runs `spectrain doctor`: its exit code and what it prints."""
+
+    def run(settings: Settings) -> tuple[int, str]:
+        env = {
             **os.environ,
             "SPECTRAIN_REDIS_URL": settings.redis_url,
             "SPECTRAIN_STORAGE_URL": settings.storage_url,
             "SPECTRAIN_S3_ENDPOINT_URL": settings.s3_endpoint_url,
             "SPECTRAIN_SCRATCH_DIR": str(settings.scratch_dir),
-        },
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in ended.stderr
-    return ended.returncode, ended.stdout
+        }
+        ended = warm_python.run("api.cli", "doctor", env=env)
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stdout
+
+    return run
 
 
 def changed(settings: Settings, **options: Any) -> Settings:
@@ -224,7 +228,9 @@ def test_clocks_that_differ_by_less_than_a_lease_are_well(settings: Settings) ->
 # -- storage ------------------------------------------------------------------------------------
 
 
-def test_a_bucket_that_does_not_exist_is_told(settings: Settings, s3_url: str) -> None:
+def test_a_bucket_that_does_not_exist_is_told(
+    settings: Settings, s3_url: str, doctor: Doctor
+) -> None:
     wrong = changed(settings, storage_url="s3://no-such-bucket/runs")
     words = "there is no bucket 'no-such-bucket'"
     assert words in look(wrong)["storage"]
@@ -328,7 +334,7 @@ def test_processes_with_different_volumes_under_one_name_are_told(
 
 
 def test_the_doctor_says_of_each_part_how_it_is_and_what_to_change(
-    settings: Settings, store: JobStore
+    settings: Settings, store: JobStore, doctor: Doctor
 ) -> None:
     registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=300)
     code, said = doctor(settings)

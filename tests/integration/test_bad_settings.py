@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from jobs.settings import Settings
+from tests.integration.warm_python import WarmPython
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("worker", "api", "reaper", "up", "gc", "reindex", "doctor")
 
 
 def entry_points() -> list[str]:
@@ -28,24 +28,22 @@ def entry_points() -> list[str]:
     return sorted(names - {"worker.launch.guard", "worker.launch.fork_server"})
 
 
+def usable() -> dict[str, str]:
+    """The environment without settings."""
+    return {k: v for k, v in os.environ.items() if not re.match(r"SPECTRAIN_|REDIS_URL$", k)}
+
+
 def run(tmp_path: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    kept = {k: v for k, v in os.environ.items() if not re.match(r"SPECTRAIN_|REDIS_URL$", k)}
     return subprocess.run(
-        [sys.executable, "-P", "-m", *words], env={**kept, **settings},
+        [sys.executable, "-P", "-m", *words], env=usable() | settings,
         capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "words", [*([name] for name in entry_points()), *(["api.cli", name] for name in COMMANDS)],
-    ids=" ".join,
-)  # fmt: skip
-def test_a_wrong_setting_ends_every_process_with_its_name_and_exit_code_2(
-    words: list[str], tmp_path: Path
-) -> None:
-    ended = run(
-        tmp_path, *words, SPECTRAIN_LEASE_SECONDS="abc", SPECTRAIN_STORAGE_URL="ftp://u:pw@h/x"
-    )
+WRONG = {"SPECTRAIN_LEASE_SECONDS": "abc", "SPECTRAIN_STORAGE_URL": "ftp://u:pw@h/x"}
+
+
+def is_refused(ended: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
     assert ended.stderr.splitlines() == [
         "SPECTRAIN_STORAGE_URL is 'ftp://***@h/x'; allowed: file:///directory or "
         "s3://bucket/prefix.",
@@ -53,6 +51,21 @@ def test_a_wrong_setting_ends_every_process_with_its_name_and_exit_code_2(
     ]
     assert (ended.returncode, ended.stdout) == (2, "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [*entry_points(), "api.cli api"])
+def test_a_wrong_setting_ends_every_process_with_its_name_and_exit_code_2(
+    name: str, tmp_path: Path
+) -> None:
+    is_refused(run(tmp_path, *name.split(), **WRONG), tmp_path)
+
+
+@pytest.mark.parametrize("command", ["worker", "reaper", "up", "gc", "reindex", "doctor"])
+def test_a_wrong_setting_ends_every_command(
+    command: str, tmp_path: Path, warm_python: WarmPython
+) -> None:
+    ended = warm_python.run("api.cli", command, env=usable() | WRONG, cwd=tmp_path)
+    is_refused(ended, tmp_path)
 
 
 def test_a_worker_without_the_gpu_that_it_is_set_to_says_so(

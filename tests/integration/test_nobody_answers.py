@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from api.client.client import Client, Unreachable
 from api.local.redis_server import free_port
+from tests.integration.warm_python import Program, WarmPython
 
 Wait = Callable[..., Any]
 ID = "wave-23456789"
@@ -33,12 +33,11 @@ def hung() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "api.cli", *words],
-        env={k: v for k, v in os.environ.items() if not k.startswith("SPECTRAIN_")},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def start(warm_python: WarmPython) -> Callable[..., Program]:
+    """Starts the command line."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SPECTRAIN_")}
+    return partial(warm_python.start, "api.cli", env=env)
 
 
 @pytest.mark.parametrize(
@@ -53,48 +52,42 @@ def start(*words: str) -> subprocess.Popen[str]:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_every_command_says_at_once_what_it_waits_for(
-    nowhere: str, words: list[str], seconds: int
+    nowhere: str, words: list[str], seconds: int, start: Callable[..., Program], wait_until: Wait
 ) -> None:
-    process = start("--url", nowhere, *words)
-    assert process.stdin is not None
-    assert process.stderr is not None
-    process.stdin.write('{"name": "wave", "command": ["true"]}')
-    process.stdin.close()
-    try:
-        line = process.stderr.readline()
-        assert line == f"No service answers at {nowhere}, retrying for {seconds} s\n"
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-        assert process.stdout is not None
-        process.stdout.close()
+    process = start("--url", nowhere, *words, text='{"name": "wave", "command": ["true"]}')
+    wait_until(lambda: "\n" in process.stderr, what="a line")
+    assert process.stderr == f"No service answers at {nowhere}, retrying for {seconds} s\n"
+    assert process.poll() is None
+    process.kill()
 
 
 @pytest.mark.parametrize("words", [["ls"], ["logs", ID, "--follow"], ["cancel", ID]])
-def test_the_timeout_ends_the_waiting_with_a_sentence(nowhere: str, words: list[str]) -> None:
+def test_the_timeout_ends_the_waiting_with_a_sentence(
+    nowhere: str, words: list[str], start: Callable[..., Program]
+) -> None:
     started = time.monotonic()
-    out, err = start("--url", nowhere, "--timeout", "1", *words).communicate(timeout=60)
-    assert out == ""
-    first, last = err.splitlines()
+    process = start("--url", nowhere, "--timeout", "1", *words)
+    assert (process.wait(60), process.stdout) == (1, "")
+    first, last = process.stderr.splitlines()
     assert first == f"No service answers at {nowhere}, retrying for 1 s"
     assert last.startswith(f"Error: No service answers at {nowhere} (")
     assert time.monotonic() - started < 20
 
 
 def test_a_server_that_takes_the_connection_and_is_silent_is_told_after_a_moment(
-    hung: str,
+    hung: str, start: Callable[..., Program]
 ) -> None:
-    out, err = start("--url", hung, "--timeout", "2", "ls").communicate(timeout=60)
-    assert out == ""
-    assert err.splitlines()[0] == f"{hung} has not answered yet, waiting up to 2 s"
-    assert "Error: No service answers at" in err
+    process = start("--url", hung, "--timeout", "2", "ls")
+    assert (process.wait(60), process.stdout) == (1, "")
+    first, *_, last = process.stderr.splitlines()
+    assert first == f"{hung} has not answered yet, waiting up to 2 s"
+    assert "Error: No service answers at" in last
 
 
-def test_an_address_that_is_none_is_refused_without_waiting() -> None:
-    _, err = start("--url", "nonsense", "--timeout", "60", "ls").communicate(timeout=30)
-    assert err.startswith("Error: No service answers at nonsense (")
+def test_an_address_that_is_none_is_refused_without_waiting(start: Callable[..., Program]) -> None:
+    process = start("--url", "nonsense", "--timeout", "60", "ls")
+    assert process.wait(30) == 1
+    assert process.stderr.startswith("Error: No service answers at nonsense (")
 
 
 class Counts(BaseHTTPRequestHandler):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,6 +18,7 @@ from api.local import redis_server, service
 from api.local.redis_server import free_port
 from api.local.service import CannotStartError, LocalService
 from api.ports import CannotListenError, holder, listen
+from tests.integration.warm_python import WarmPython
 
 Wait = Callable[..., Any]
 
@@ -60,13 +59,12 @@ def local(tmp_path: Path, **options: Any) -> LocalService:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
 @pytest.mark.parametrize("command", ["up", "api"])
 def test_a_port_in_use_ends_the_command_at_once_with_the_name_of_its_holder(
-    another: int, tmp_path: Path, command: str, host: str
+    another: int, tmp_path: Path, command: str, host: str, warm_python: WarmPython
 ) -> None:
     data = ["--data", str(tmp_path / "data"), "--workers", "0"] if command == "up" else []
-    ended = subprocess.run(
-        [sys.executable, "-m", "api.cli", command, "--host", host, "--port", str(another), *data],
+    ended = warm_python.run(
+        "api.cli", command, "--host", host, "--port", str(another), *data,
         env={**os.environ, "SPECTRAIN_API_TOKENS": "secret"},
-        capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     me = psutil.Process().name()
     assert ended.returncode == 1

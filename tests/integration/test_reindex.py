@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from machine.python import python_module
 from monitoring.storage.base import Fence, Storage
 from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
+from tests.integration.warm_python import WarmPython
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
@@ -362,8 +362,9 @@ TRAINING = {
 class Loses:
     """A Redis of the test's own and a worker on it."""
 
-    def __init__(self, directory: Path, wait_until: Wait) -> None:
+    def __init__(self, directory: Path, wait_until: Wait, warm_python: WarmPython) -> None:
         self._directory = directory
+        self._warm_python = warm_python
         self._wait = wait_until
         self.storage_url = (directory / "experiments").as_uri()
         (directory / "experiments").mkdir()
@@ -416,10 +417,9 @@ class Loses:
         return self._directory / "worker.log"
 
     def reindex(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "api.cli", "reindex", *arguments]
-        return subprocess.run(
-            command, env=self.environment, check=True, capture_output=True, text=True
-        ).stdout
+        ended = self._warm_python.run("api.cli", "reindex", *arguments, env=self.environment)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
 
     def is_kept(self, job: Job, state: State, attempt: int) -> bool:
         path = self._directory / "experiments" / job.id / ".record.json"
@@ -446,8 +446,8 @@ class Loses:
 
 
 @pytest.fixture
-def loses(tmp_path: Path, wait_until: Wait) -> Iterator[Loses]:
-    loses = Loses(tmp_path, wait_until)
+def loses(tmp_path: Path, wait_until: Wait, warm_python: WarmPython) -> Iterator[Loses]:
+    loses = Loses(tmp_path, wait_until, warm_python)
     yield loses
     loses.close()
 
@@ -525,13 +525,12 @@ def test_a_worker_that_trains_while_redis_loses_its_memory_goes_on_and_is_not_do
     assert [step for step, _ in loses.curve(job)] == sorted({s for s, _ in loses.curve(job)})
 
 
-def test_reindexing_where_there_is_nothing_says_what_is_missing(tmp_path: Path) -> None:
+def test_reindexing_where_there_is_nothing_says_what_is_missing(
+    tmp_path: Path, warm_python: WarmPython
+) -> None:
     environment = {**os.environ, "SPECTRAIN_STORAGE_URL": (tmp_path / "none").as_uri()}
     for arguments in (["--data", str(tmp_path)], []):
-        ended = subprocess.run(
-            [sys.executable, "-m", "api.cli", "reindex", *arguments],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        ended = warm_python.run("api.cli", "reindex", *arguments, env=environment)
         assert ended.returncode == 1
         assert "Traceback" not in ended.stderr
         assert ended.stderr.startswith("Cannot reindex: ")
