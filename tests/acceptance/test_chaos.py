@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # Seeds whose strikes include each kind that the test asks for.
-SHORT = {"seconds": 20, "jobs": 6, "steps": 600, "every": 1.6, "seed": 45}
+SHORT = {"seconds": 20, "jobs": 4, "steps": 500, "every": 1.6, "seed": 45}
 MINUTE = {"seconds": 60, "jobs": 10, "steps": 600, "every": 2.4, "seed": 4}
 
 

@@ -24,6 +24,8 @@ name: twin
 train:
   model: {type: wave, d_model: 16, num_layers: 1, num_heads: 2, num_waves: 2, num_harmonics: 2,
           block_size: 16, dropout: 0.1}
+  optimizer: {name: adamw}
+  loss: {name: ce}
   steps: 240
   batch_size: 8
   log_every: 10
