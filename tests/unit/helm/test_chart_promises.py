@@ -31,6 +31,7 @@ from tests.unit.helm.chart import (
     one,
     pod_of,
     rendered,
+    rendered_files,
     with_pods,
     worker,
 )
@@ -299,7 +300,7 @@ def test_a_new_version_of_the_chart_alone_restarts_no_pod_and_changes_nothing_th
 
 def test_no_pod_changes_with_what_is_generated() -> None:
     """Two renderings have two passwords; a checksum of them would restart jobs on each upgrade."""
-    first, second = rendered(), rendered()
+    first, second = objects_of(rendered_files()), objects_of(rendered_files())
     assert kinds(first, "Secret") != kinds(second, "Secret")
     assert with_pods(first) == with_pods(second)
 
