@@ -29,6 +29,7 @@ from monitoring.checkpoints import manager as checkpoints
 from monitoring.checkpoints.copies.cpu_copy import CpuCopy
 from monitoring.checkpoints.file import BLOCK, ChecksummedFile
 from monitoring.paths import commit_record
+from tests.forked import Forked
 
 MODEL = nn.Linear(200, 200)  # a weight large enough to be copied beside the passes
 OPTIMIZER = torch.optim.SGD(MODEL.parameters(), lr=1.0)
@@ -50,16 +51,6 @@ def beside(tmp_path: Path) -> Iterator[CheckpointManager]:
     manager = CheckpointManager(tmp_path, async_save=True, keep_last_n=3)
     yield manager
     manager.close()
-
-
-def run(script: str, root: Path) -> subprocess.CompletedProcess[str]:
-    head = (
-        "import sys, logging, torch\nfrom monitoring import CheckpointManager\n"
-        "model = torch.nn.Linear(200, 200)\noptimizer = torch.optim.SGD(model.parameters())\n"
-        "root = sys.argv[1]\n"
-    )
-    command = [sys.executable, "-W", "error", "-c", head + script, str(root)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
 # -- what would be torn is not kept -----------------------------------------------------------
@@ -139,15 +130,16 @@ def test_a_save_that_was_given_up_on_commits_only_what_is_a_copy(
     manager.close()
 
 
+@pytest.mark.parametrize("stride", [11, pytest.param(3, marks=pytest.mark.thorough)])
 def test_no_flipped_bit_of_a_record_chooses_another_checkpoint_in_silence(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stride: int
 ) -> None:
     manager = CheckpointManager(tmp_path)
     for step in (1, 2, 3):
         save(manager, step)
     record = commit_record(manager.paths.checkpoint(3))
     whole = record.read_bytes()
-    for bit in range(0, 8 * len(whole), 3):
+    for bit in range(0, 8 * len(whole), stride):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         record.write_bytes(flipped)
@@ -264,9 +256,10 @@ def test_of_what_others_left_only_that_of_ended_processes_is_cleared_away(tmp_pa
     assert not written.exists()
 
 
+@pytest.mark.parametrize("loads", [100, pytest.param(300, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("again", [False, True], ids=["steps", "the same step"])
 def test_a_process_that_loads_beside_one_that_saves_finds_every_checkpoint_good(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, again: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, loads: int, *, again: bool
 ) -> None:
     manager = CheckpointManager(tmp_path, keep_last_n=1)
     save(manager, 1)
@@ -281,7 +274,7 @@ def test_a_process_that_loads_beside_one_that_saves_finds_every_checkpoint_good(
     process = multiprocessing.get_context("fork").Process(target=writer)
     process.start()
     try:
-        loaded = [manager.load_latest_checkpoint() for _ in range(300)]
+        loaded = [manager.load_latest_checkpoint() for _ in range(loads)]
         assert process.exitcode is None
     finally:
         process.kill()
@@ -401,21 +394,19 @@ def test_a_save_leaves_the_programs_own_handler_of_sigterm_alone(
 
 
 def test_without_memory_for_a_copy_the_loop_waits_for_the_save(tmp_path: Path) -> None:
-    done = run(
-        "import resource\n"
-        "model = torch.nn.Linear(4000, 4000)\n"
-        "optimizer = torch.optim.SGD(model.parameters())\n"
-        "manager = CheckpointManager(root, async_save=True)\n"
-        "pages = int(open('/proc/self/statm').read().split()[0])\n"
-        "limit = pages * resource.getpagesize() + (20 << 20)\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
-        "print(manager.save_checkpoint(1, model, optimizer, [], {}))\n"
-        "print([item['step'] for item in manager.list_checkpoints()])\n",
-        tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[1]"
-    assert "no memory for a copy" in done.stderr
+    def program() -> None:
+        model = nn.Linear(4000, 4000)
+        manager = CheckpointManager(tmp_path, async_save=True)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (20 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        manager.save_checkpoint(1, model, torch.optim.SGD(model.parameters()), [], {})
+        print(steps(manager))
+
+    with Forked(program) as forked:
+        assert forked.wait() == 0, forked.stderr
+        assert forked.stdout == "[1]\n"
+        assert "no memory for a copy" in forked.stderr
 
 
 def test_without_a_further_thread_the_loop_does_it_all(
@@ -491,13 +482,16 @@ def test_a_storage_that_hangs_holds_up_no_other_manager(
 
 
 def test_a_program_that_ends_says_that_its_last_save_failed(tmp_path: Path) -> None:
-    done = run(
-        "import resource\n"
-        "manager = CheckpointManager(root, async_save=True)\n"
+    script = (
+        "import resource, sys, torch\n"
+        "from monitoring import CheckpointManager\n"
+        "model = optimizer = torch.nn.Linear(200, 200)\n"  # a real optimizer imports for seconds
+        "manager = CheckpointManager(sys.argv[1], async_save=True)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))\n"
-        "manager.save_checkpoint(1, model, optimizer, [], {})\n",
-        tmp_path,
+        "manager.save_checkpoint(1, model, optimizer, [], {})\n"
     )
+    command = [sys.executable, "-W", "error", "-c", script, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "checkpoint_step_1.pt skipped" in done.stderr
     assert "File too large" in done.stderr

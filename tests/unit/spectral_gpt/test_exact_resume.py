@@ -5,8 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +15,11 @@ import torch
 
 from monitoring import CheckpointManager
 from monitoring.paths import RunPaths
+from spectral_gpt.__main__ import main
 from spectral_gpt.config import TrainConfig
 from spectral_gpt.errors import ResumeError
 from spectral_gpt.train import FINISHED, STOPPED, Trainer
+from tests.forked import Forked
 
 CASES = list(itertools.product(["standard", "wave"], ["adamw", "rgd"], ["ce", "qfe"]))
 TEXT = "".join(f"{n} squared is {n * n}.\n" for n in range(400))
@@ -243,52 +243,48 @@ def test_more_steps_than_at_first_go_on_and_say_so(
 # --- as a process -------------------------------------------------------------------------------
 
 
-def start(config: Path, run_dir: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "spectral_gpt", "--config", str(config)]
-    return subprocess.Popen(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "SPECTRAIN_RUN_DIR": str(run_dir)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def start(config: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Forked:
+    monkeypatch.setenv("SPECTRAIN_RUN_DIR", str(run_dir))
+    return Forked(lambda: main(["--config", str(config)]))
 
 
-def wait_for_step(process: subprocess.Popen[str], run_dir: Path, step: int) -> None:
+def wait_for_step(process: Forked, run_dir: Path, step: int) -> None:
     metrics = RunPaths(run_dir).metrics
     deadline = time.monotonic() + 60
     while not metrics.exists() or metrics.read_bytes().count(b"\n") <= step:
         assert time.monotonic() < deadline, f"no step {step} in time"
-        with pytest.raises(subprocess.TimeoutExpired):  # or the run ended early
-            process.wait(0.02)
+        assert process.poll() is None, process.stderr
+        time.sleep(0.01)
 
 
 def test_sigterm_and_sigkill_leave_the_curve_as_it_would_have_been(
-    tmp_path: Path, text: Path
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(text, "wave", "rgd", "qfe", steps=300, checkpoint={"every_steps": 40})
+    config = tiny(text, "wave", "rgd", "qfe", steps=120, checkpoint={"every_steps": 8})
     file, parts = tmp_path / "config.json", tmp_path / "parts"
     file.write_text(json.dumps(config.to_dict()))
 
-    with start(file, parts) as process:
-        wait_for_step(process, parts, 50)
+    with start(file, parts, monkeypatch) as process:
+        wait_for_step(process, parts, 10)
         process.send_signal(signal.SIGTERM)
-        log, _ = process.communicate(timeout=60)
-        assert process.returncode == 143
+        assert process.wait() == 143
+        log = process.stdout
     stopped = final(parts)["step"]
     assert stopped == max(losses(parts))
     assert f"stop requested: ended after step {stopped}" in log
 
-    with start(file, parts) as process:
-        wait_for_step(process, parts, stopped + 50)
-        process.kill()
-        log, _ = process.communicate(timeout=60)
+    with start(file, parts, monkeypatch) as process:
+        wait_for_step(process, parts, stopped + 10)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        log = process.stdout
     assert f"resumed from step {stopped}\n" in log
     saved = final(parts)["step"]
     assert stopped < saved <= max(losses(parts))
 
-    with start(file, parts) as process:
-        log, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
+    with start(file, parts, monkeypatch) as process:
+        assert process.wait() == 0, process.stderr
+        log = process.stdout
     assert f"resumed from step {saved}\n" in log
 
     run(config, tmp_path / "whole")

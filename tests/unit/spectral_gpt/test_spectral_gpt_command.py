@@ -1,13 +1,16 @@
 """The command line and the package's door."""
 
+import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from spectral_gpt.__main__ import main, new_run_dir
 from spectral_gpt.config import TrainConfig
+from tests.forked import Forked
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -69,11 +72,17 @@ def test_a_run_without_a_directory_gets_one_named_after_it(
 
 
 def test_the_example_trains_resumes_and_leaves_the_layout_of_a_run(tmp_path: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "examples" / "tiny.py"), str(tmp_path / "run")]
+    example = str(REPOSITORY / "examples" / "tiny.py")
+
+    def program(steps: str) -> None:
+        sys.argv = [example, str(tmp_path / "run"), steps]
+        runpy.run_path(example, run_name="__main__")
+
     for steps, said in (("60", "Starting from scratch"), ("90", "Resumed from step 50")):
-        done = subprocess.run([*command, steps], check=True, capture_output=True, text=True)
-        assert said in done.stdout
-        assert not done.stderr
+        with Forked(partial(program, steps)) as example_run:
+            assert example_run.wait() == 0, example_run.stderr
+            assert said in example_run.stdout
+            assert not example_run.stderr
     files = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*")}
     assert files >= {
         "config.json",
