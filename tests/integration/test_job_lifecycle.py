@@ -56,6 +56,13 @@ class Entry:
     def takes_jobs(self) -> bool:
         return not (self.unhealthy or self.leaving or self.drained)
 
+    def state(self, *, busy: bool) -> WorkerState:
+        if self.unhealthy:
+            return WorkerState.UNHEALTHY
+        if self.leaving or self.drained:
+            return WorkerState.DRAINING
+        return WorkerState.BUSY if busy else WorkerState.IDLE
+
 
 def ended(job: Job, reason: Reason, at: float, **changes: object) -> Attempt:
     current = job.current
@@ -345,9 +352,13 @@ class Lifecycle(RuleBasedStateMachine):
 
     @invariant()
     def every_move_was_legal_and_every_index_agrees(self) -> None:
-        redis = self.store.redis
+        redis, keys = self.store.redis, self.store.keys
+        jobs = {job_id: self.store.get(job_id) for job_id in self.seen}
+        members = {state: redis.zrange(keys.jobs_in(state), 0, -1) for state in State}
+        queued = redis.zrange(keys.pool("default", "queued"), 0, -1)
+        leased, outbox = (redis.zrange(key, 0, -1) for key in (keys.leases, keys.outbox))
         for job_id, (state, attempt) in list(self.seen.items()):
-            job = self.store.get(job_id)
+            job = jobs[job_id]
             moved = job.state is not state or job.attempt != attempt
             legal = job.state in MOVES[state] or any(
                 job.state in MOVES[middle] for middle in MOVES[state]
@@ -357,25 +368,20 @@ class Lifecycle(RuleBasedStateMachine):
             assert [a.number for a in job.attempts] == list(range(1, job.attempt + 1))
             assert (job.finished_at is not None) is job.state.is_final
             assert (job.worker is not None) is (job.state is State.RUNNING)
-            indexes = {s for s in State if redis.zscore(self.store.keys.jobs_in(s), job_id)}
-            assert indexes == {job.state}
-            queued = redis.zscore(self.store.keys.pool("default", "queued"), job_id) is not None
-            assert queued is (job.state is State.QUEUED)
-            leased = redis.zscore(self.store.keys.leases, job_id) is not None
-            assert leased is (job.state is State.RUNNING)
-            if job.state is not State.QUEUED:
-                assert redis.zscore(self.store.keys.outbox, job_id) is None
+            assert {s for s in State if job_id in members[s]} == {job.state}
+            assert (job_id in queued) is (job.state is State.QUEUED)
+            assert (job_id in leased) is (job.state is State.RUNNING)
+            assert job.state is State.QUEUED or job_id not in outbox
             self.seen[job_id] = (job.state, job.attempt)
         waiting = self.store.queues.waiting().get("default", [])
         queued_ids = [j for j, (state, _) in self.seen.items() if state is State.QUEUED]
         assert sorted(waiting) == sorted(queued_ids), "every queued job can be woken"
-        queued = redis.zrange(self.store.keys.pool("default", "queued"), 0, -1)
-        in_order = sorted(map(self.store.get, queued), key=lambda j: (-j.priority, j.sequence))
+        in_order = sorted((jobs[j] for j in queued), key=lambda j: (-j.priority, j.sequence))
         assert queued == [job.id for job in in_order]
-        running = {j.worker: j.id for j in self.store.newest(state=State.RUNNING)}
-        assert redis.hgetall(self.store.keys.claims) == running
-        assert redis.zcard(self.store.keys.jobs) == len(self.seen)
-        for job in self.store.newest():
+        running = {j.worker: j.id for j in jobs.values() if j.state is State.RUNNING}
+        assert redis.hgetall(keys.claims) == running
+        assert redis.zcard(keys.jobs) == len(self.seen)
+        for job in jobs.values():
             assert job.request is self.asked.get((job.id, job.attempt) if job.worker else ("", 0))
             assert job.worker or not self.store.queues.evicted_for(job.id)
 
@@ -383,9 +389,10 @@ class Lifecycle(RuleBasedStateMachine):
     def the_register_agrees_with_the_records(self) -> None:
         workers = {worker.name: worker for worker in self.registry.workers()}
         assert workers.keys() == self.there.keys()
+        jobs = {job.worker: job for job in self.store.newest(state=State.RUNNING)}
         for name, worker in workers.items():
-            job = self.job_of(name)
-            assert worker.state is self.expected_state(name)
+            job = jobs.get(name)
+            assert worker.state is self.there[name].state(busy=job is not None)
             assert worker.job == (job.id if job else None)
 
     def job_of(self, worker: str) -> Job | None:
@@ -396,12 +403,7 @@ class Lifecycle(RuleBasedStateMachine):
         return worker not in self.there or self.there[worker].takes_jobs
 
     def expected_state(self, worker: str) -> WorkerState:
-        entry = self.there[worker]
-        if entry.unhealthy:
-            return WorkerState.UNHEALTHY
-        if entry.leaving or entry.drained:
-            return WorkerState.DRAINING
-        return WorkerState.BUSY if self.job_of(worker) else WorkerState.IDLE
+        return self.there[worker].state(busy=self.job_of(worker) is not None)
 
     def promise(self, job_id: str) -> tuple[str, str] | None:
         """The worker of an evicted job and the job that is to have its place."""
@@ -433,14 +435,15 @@ class Lifecycle(RuleBasedStateMachine):
         return self.seen.get(job.id) == (State.RUNNING, job.attempt)
 
 
+@pytest.mark.parametrize("sequences", [30, pytest.param(200, marks=pytest.mark.thorough)])
 def test_no_sequence_of_calls_reaches_an_illegal_state_or_lets_an_old_attempt_write(
-    store: JobStore,
+    store: JobStore, sequences: int
 ) -> None:
     machine = type("LifecycleHere", (Lifecycle,), {"store": store})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=sequences,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -101,12 +102,15 @@ def aging(store: JobStore, seconds: float) -> JobStore:
     return JobStore(store.redis, lease_seconds=store.lease_seconds, aging_seconds=seconds)
 
 
-def test_claims_listing_and_positions_follow_the_rule_whatever_happens(store: JobStore) -> None:
+@pytest.mark.parametrize("sequences", [30, pytest.param(200, marks=pytest.mark.thorough)])
+def test_claims_listing_and_positions_follow_the_rule_whatever_happens(
+    store: JobStore, sequences: int
+) -> None:
     machine = type("TurnsHere", (Turns,), {"store": aging(store, AGING)})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60,
+            max_examples=sequences,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
