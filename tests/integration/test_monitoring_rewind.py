@@ -2,34 +2,33 @@
 
 import random
 import re
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from monitoring import MetricsLogger
+from tests.forked import Forked
 
 KILLS = 3  # of each run
 STEPS = 6000  # long enough that writing the files takes time
 
-# Trains from some step on, goes back to another, and so on. Each row has a number of its own.
-TRAINING = f"""
-import random, sys
-from monitoring import MetricsLogger
 
-logger = MetricsLogger(sys.argv[1])
-number = int(sys.argv[2])
-print("at work", flush=True)
-while True:
-    start = random.randrange({STEPS}) - 1
-    logger.rewind(start)
-    for step in range(start + 1, {STEPS}):
-        logger.log_metrics(step, {{"number": number}}, flush=step % 100 == 0)
-        number += 1
-"""
+def train(directory: Path, number: int) -> NoReturn:
+    """Trains from some step on, goes back to another, and so on, each row with its own number."""
+    random.seed()
+    logger = MetricsLogger(directory)
+    print("at work", flush=True)
+    while True:
+        start = random.randrange(STEPS) - 1
+        logger.rewind(start)
+        for step in range(start + 1, STEPS):
+            logger.log_metrics(step, {"number": number}, flush=step % 100 == 0)
+            number += 1
 
 
 def numbers(*files: Path) -> list[int]:
@@ -38,9 +37,11 @@ def numbers(*files: Path) -> list[int]:
     return [int(number) for number in re.findall(rb'"number": (\d+)}\n', text)]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(5, 20))]
+)
 def test_no_row_is_lost_or_doubled_whenever_a_kill_comes_or_somebody_reads(
-    tmp_path: Path, seed: int
+    tmp_path: Path, seed: int, wait_until: Callable[..., Any]
 ) -> None:
     logger = MetricsLogger(tmp_path)
     rows, superseded = logger.metrics_file, tmp_path / "metrics.superseded.jsonl"
@@ -59,12 +60,9 @@ def test_no_row_is_lost_or_doubled_whenever_a_kill_comes_or_somebody_reads(
     try:
         count = 0
         for _ in range(KILLS):
-            command = [sys.executable, "-c", TRAINING, tmp_path, str(count)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE) as training:
-                assert training.stdout is not None
-                training.stdout.readline()
+            with Forked(partial(train, tmp_path, count)) as training:
+                wait_until(lambda training=training: training.stdout)
                 time.sleep(chance.uniform(0, 0.3))
-                training.kill()
             found = numbers(rows, superseded)
             count = max(found, default=-1) + 1
             assert {*found} == {*range(count)}, "a row is lost"
