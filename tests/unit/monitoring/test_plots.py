@@ -101,18 +101,9 @@ def test_every_thread_finds_its_plot_written(tmp_path: Path) -> None:
     assert written == [True] * 5
 
 
-def test_a_program_keeps_its_own_matplotlib(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from monitoring import VisualizationManager\n"
-        "VisualizationManager(sys.argv[1]).generate_training_plots(9, [3.0, 2.0])\n"
-        "assert 'matplotlib' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
-    assert is_png(tmp_path / "training_dynamics_step_9.png")
-
-
-def test_a_forked_child_waits_for_its_own_plots(tmp_path: Path) -> None:
+def test_a_program_keeps_its_own_matplotlib_and_its_forked_child_waits_for_its_own_plots(
+    tmp_path: Path,
+) -> None:
     script = (
         "import os, pathlib, sys\n"
         "from monitoring import VisualizationManager\n"
@@ -122,6 +113,7 @@ def test_a_forked_child_waits_for_its_own_plots(tmp_path: Path) -> None:
         "    os._exit(0 if viz.generate_training_plots(2, [3.0, 2.0]).exists() else 1)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
         "assert viz.generate_training_plots(3, [3.0, 2.0]).exists()\n"
+        "assert 'matplotlib' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
 
@@ -193,12 +185,9 @@ def test_plots_hold_what_the_model_was_at_the_call() -> None:
 
 def test_a_failing_plot_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "viz").write_text("a file where the directory should be")
-    viz = VisualizationManager(tmp_path / "viz", background=True)
-    viz.generate_training_plots(1, [1.0, 2.0])
-    assert viz.wait(120)
+    VisualizationManager(tmp_path / "viz").generate_training_plots(1, [1.0, 2.0])
     [warning] = caplog.records
     assert "Failed to generate training_dynamics_step_1.png" in warning.getMessage()
-    viz.close()
 
 
 def test_when_drawing_falls_behind_the_newest_wins(tmp_path: Path) -> None:
@@ -234,18 +223,6 @@ def test_a_drawing_process_that_dies_is_replaced(
     assert is_png(tmp_path / "a.png")
     assert is_png(tmp_path / "c.png")
     assert client.close()
-
-
-def test_a_program_that_ends_finishes_its_plots_and_leaves_no_process(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from monitoring import VisualizationManager\n"
-        "viz = VisualizationManager(sys.argv[1], background=True)\n"
-        "viz.generate_training_plots(9, [3.0, 2.0, 1.0])\n"
-        "print('done', flush=True)\n"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=120)
-    assert is_png(tmp_path / "training_dynamics_step_9.png")
 
 
 def test_the_drawing_process_ends_with_its_parent(tmp_path: Path) -> None:
@@ -441,9 +418,9 @@ def test_a_drawing_process_that_hangs_is_killed_when_its_time_is_up(
     assert len(caplog.messages) == busy
     if busy:
         assert "step_2.png" in caplog.text
-    viz.generate_training_plots(3, [3.0, 2.0])
-    assert viz.close()
-    assert is_png(tmp_path / "training_dynamics_step_3.png")
+        viz.generate_training_plots(3, [3.0, 2.0])
+        assert viz.close()
+        assert is_png(tmp_path / "training_dynamics_step_3.png")
 
 
 def test_closing_has_a_limit_unless_another_is_given() -> None:
@@ -457,7 +434,7 @@ def test_a_manager_that_is_dropped_finishes_its_plots_and_is_gone(
 ) -> None:
     viz = VisualizationManager(tmp_path, background=True)
     viz.generate_training_plots(1, [3.0, 2.0, 1.0])
-    viz.generate_model_plots(1, WaveModel())
+    viz.generate_comparison_plots([])
     assert viz._client is not None
     client, dropped = viz._client, weakref.ref(viz)
     del viz
@@ -465,10 +442,12 @@ def test_a_manager_that_is_dropped_finishes_its_plots_and_is_gone(
     assert dropped() is None
     wait_until(lambda: client._thread and not client._thread.is_alive(), what="the thread's end")
     assert client._process is None
-    assert len([path for path in tmp_path.iterdir() if is_png(path)]) == 5
+    assert len([path for path in tmp_path.iterdir() if is_png(path)]) == 2
 
 
-def test_plots_asked_for_at_the_very_end_of_a_program_are_drawn(tmp_path: Path) -> None:
+def test_a_program_that_ends_finishes_its_plots_also_those_asked_for_at_the_very_end(
+    tmp_path: Path,
+) -> None:
     script = (
         "import atexit, sys\n"
         "asked = []\n"
@@ -494,19 +473,15 @@ def test_plots_asked_for_at_the_very_end_of_a_program_are_drawn(tmp_path: Path) 
 def test_the_drawing_process_outlives_a_stop_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    viz = VisualizationManager(tmp_path, background=True)
+    viz = VisualizationManager(tmp_path)
     viz.generate_training_plots(1, [3.0, 2.0])
-    assert viz.wait(120)
-    assert viz._client is not None
-    process = viz._client._process
+    process = shared_client()._process
     assert process is not None
     for stop in (signal.SIGTERM, signal.SIGINT):
         os.kill(process.pid, stop)
-    viz.generate_training_plots(2, [3.0, 2.0])
-    assert viz.wait(120)
-    assert is_png(tmp_path / "training_dynamics_step_2.png")
+    assert is_png(viz.generate_training_plots(2, [3.0, 2.0]))
+    assert shared_client()._process is process
     assert caplog.messages == []
-    assert viz.close()
 
 
 class Loud:
@@ -533,18 +508,15 @@ def test_what_a_library_prints_is_no_answer(
 
 
 def test_the_drawing_process_lets_go_of_what_it_drew(tmp_path: Path) -> None:
-    viz = VisualizationManager(tmp_path, background=True)
-    metrics = {"learning_rate": [1.0, 2.0], "perplexity": [2.0, 3.0]}
+    viz = VisualizationManager(tmp_path)
 
     def memory_after(step: int) -> int:
-        viz.generate_training_plots(step, [3.0, 2.0], metrics)
-        assert viz.wait(120)
-        assert viz._client is not None
-        assert viz._client._process is not None
-        statm = Path(f"/proc/{viz._client._process.pid}/statm").read_text()
+        viz.generate_training_plots(step, [3.0, 2.0])
+        process = shared_client()._process
+        assert process is not None
+        statm = Path(f"/proc/{process.pid}/statm").read_text()
         return int(statm.split()[1]) * os.sysconf("SC_PAGESIZE")
 
-    first = [memory_after(step) for step in range(6)][-1]
-    last = [memory_after(step) for step in range(20)][-1]
-    assert last - first < 20 << 20
-    assert viz.close()
+    first = [memory_after(step) for step in range(4)][-1]
+    last = [memory_after(step) for step in range(8)][-1]
+    assert last - first < 8 << 20

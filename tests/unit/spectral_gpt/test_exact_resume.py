@@ -245,6 +245,7 @@ def test_more_steps_than_at_first_go_on_and_say_so(
 
 def start(config: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Forked:
     monkeypatch.setenv("SPECTRAIN_RUN_DIR", str(run_dir))
+    monkeypatch.setattr(Trainer, "plot", lambda self, step: None)
     return Forked(lambda: main(["--config", str(config)]))
 
 
