@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,8 +26,8 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
-from machine.python import python_module
 from tests.integration.one_worker import worker_settings
+from tests.integration.warm_python import Program, WarmPython
 from worker.spot.notices import InvalidAnswerError, Notice
 from worker.spot.services import open_service
 from worker.spot.watch import SpotWatch
@@ -447,11 +445,11 @@ while True:
     time.sleep(0.05)
 """
 
-StartWorker = Callable[..., subprocess.Popen[bytes]]
+StartWorker = Callable[..., Program]
 
 
 @pytest.fixture
-def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
+def start_worker(settings: Settings, warm_python: WarmPython) -> Iterator[StartWorker]:
     """Starts a worker with more settings; all are ended with the test."""
     environment = {
         **{k: v for k, v in os.environ.items() if k != "REDIS_URL"},
@@ -460,27 +458,18 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
         "SPECTRAIN_WARM_START": "0",
         "HTTP_PROXY": "http://127.0.0.1:1",
     }
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Program] = []
 
-    def start(fake: AnyFake | None = None, **more: str) -> subprocess.Popen[bytes]:
+    def start(fake: AnyFake | None = None, **more: str) -> Program:
         spot = {"SPECTRAIN_SPOT": "off"}
         if fake is not None:
             spot = {"SPECTRAIN_SPOT": fake.cloud, "SPECTRAIN_SPOT_METADATA_URL": fake.url}
-        with (tmp_path / f"worker-{len(started)}.log").open("wb") as log:
-            started.append(
-                subprocess.Popen(
-                    python_module("worker"),
-                    env={**environment, **spot, **more},
-                    stdout=log,
-                    stderr=log,
-                )
-            )
+        started.append(warm_python.start("worker", env={**environment, **spot, **more}))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -552,7 +541,7 @@ def test_a_notice_is_shown_and_a_sigterm_of_the_platform_after_it_is_no_second_o
     assert leaving.job == job.id
     assert leaving.reason.startswith(aws.reason)
     other = submit(TRAIN)
-    worker.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     for _ in range(3):
         before = store.redis.zscore(store.keys.leases, job.id)
         wait_until(
@@ -561,7 +550,7 @@ def test_a_notice_is_shown_and_a_sigterm_of_the_platform_after_it_is_no_second_o
         )
     assert worker.poll() is None
     assert store.get(job.id).state is State.RUNNING
-    worker.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(60) == 0
     ended = store.get(job.id)
     assert (ended.state, ended.reason) == (State.QUEUED, Reason.PREEMPTED)

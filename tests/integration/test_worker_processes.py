@@ -25,6 +25,7 @@ from jobs.store.registry import WorkerRegistry
 from machine.python import python_module
 from monitoring.paths import RunPaths
 from tests.integration.one_worker import OwnRedis, worker_settings
+from tests.integration.warm_python import Program, WarmPython
 from worker.healthcheck import running_workers, verdict
 
 Wait = Callable[..., Any]
@@ -38,45 +39,36 @@ def registry(store: JobStore) -> WorkerRegistry:
 
 
 class Workers:
-    """Worker processes of a service, each with a log, ended with the test."""
+    """Worker processes of a service, ended with the test."""
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
-        self._directory = directory
-        self._environment = {
+    def __init__(self, settings: Settings, warm_python: WarmPython) -> None:
+        self._warm_python = warm_python
+        self.environment = {
             **{k: v for k, v in os.environ.items() if k not in {"REDIS_URL"}},
             **worker_settings(settings),
             "SPECTRAIN_WARM_START": "0",  # no job here imports torch
         }
-        self.started: list[subprocess.Popen[bytes]] = []
+        self.started: list[Program] = []
 
-    def start(self, **settings: str) -> subprocess.Popen[bytes]:
-        with self.log(len(self.started)).open("wb") as file:
-            process = subprocess.Popen(
-                python_module("worker"),
-                env={**self._environment, **settings},
-                stdout=file,
-                stderr=file,
-            )
+    def start(self, **settings: str) -> Program:
+        process = self._warm_python.start("worker", env={**self.environment, **settings})
         self.started.append(process)
         return process
 
-    def log(self, number: int = 0) -> Path:
-        return self._directory / f"worker-{number}.log"
+    def log(self, number: int = 0) -> str:
+        return self.started[number].stdout + self.started[number].stderr
 
     def logs(self) -> str:
-        return "".join(self.log(number).read_text() for number in range(len(self.started)))
+        return "".join(self.log(number) for number in range(len(self.started)))
 
     def stop(self) -> None:
         for process in self.started:
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.kill()
-            process.wait()
+            process.kill()
 
 
 @pytest.fixture
-def workers(settings: Settings, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(settings, tmp_path)
+def workers(settings: Settings, warm_python: WarmPython) -> Iterator[Workers]:
+    workers = Workers(settings, warm_python)
     yield workers
     workers.stop()
 
@@ -120,14 +112,22 @@ def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_
 def test_a_worker_that_ends_leaves_the_registry_and_one_that_is_killed_expires(
     workers: Workers, registry: WorkerRegistry, wait_until: Wait
 ) -> None:
-    leaving, killed = workers.start(), workers.start()
-    wait_until(lambda: len(registry.workers()) == 2, what="both workers")
-    assert {leaving.pid, killed.pid} <= set(running_workers())
-    killed.send_signal(signal.SIGSTOP)
-    wait_until(lambda: killed.pid not in running_workers(), what="a worker that stands still")
-    killed.kill()
-    leaving.terminate()
-    assert leaving.wait(30) == 0
+    # By the command, which finds them.
+    leaving, killed = (
+        subprocess.Popen(python_module("worker"), env=workers.environment) for _ in range(2)
+    )
+    try:
+        wait_until(lambda: len(registry.workers()) == 2, what="both workers")
+        assert {leaving.pid, killed.pid} <= set(running_workers())
+        killed.send_signal(signal.SIGSTOP)
+        wait_until(lambda: killed.pid not in running_workers(), what="a worker that stands still")
+        killed.kill()
+        leaving.terminate()
+        assert leaving.wait(30) == 0
+    finally:
+        for process in (leaving, killed):
+            process.kill()
+            process.wait()
     wait_until(lambda: not registry.workers(), what="an empty registry", seconds=20)
     kept = registry._redis.keys(registry._keys.worker("*"))
     assert len(kept) == 1, "only the killed one's is kept"
@@ -152,21 +152,21 @@ def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     wait_until(lambda: store.get(running.id).state is State.SUCCEEDED, what="the end of its job")
     # It takes one message, hands it on, and leaves them all in the queue for others. The reaper may
     # have sent some at the same time as the test: twice does no harm.
-    wait_until(lambda: "is drained" in workers.log().read_text(), what="its log line")
+    wait_until(lambda: "is drained" in workers.log(), what="its log line")
     wait_until(lambda: store.redis.llen(queue) >= 3, what="the messages")
     assert {store.get(job.id).state for job in waiting} == {State.QUEUED}
     workers.start()
     wait_until(lambda: store.get(waiting[2].id).state is State.SUCCEEDED, what="another worker")
     names = {store.get(job.id).attempts[0].worker for job in waiting}
     assert first.name not in names
-    workers.started[1].terminate()
+    os.kill(workers.started[1].pid, signal.SIGTERM)
     assert workers.started[1].wait(30) == 0
     last = store.submit(SPEC)
     messenger.flush(store.now())
     registry.undrain(first.name)
     wait_until(lambda: store.get(last.id).state is State.SUCCEEDED, what="the undrained worker")
     registry.drain(first.name)
-    workers.started[0].terminate()
+    os.kill(workers.started[0].pid, signal.SIGTERM)
     assert workers.started[0].wait(30) == 0
 
 
@@ -185,7 +185,7 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
     job = store.submit(JobSpec(name="stubborn", command=["sh", "-c", script]))
     messenger.flush(store.now())
     wait_until(lambda: stubborn_child(script), what="the child")
-    worker.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     wait_until(signalled.exists, what="the first SIGTERM at the child")
     leaving = wait_until(
         lambda: [w for w in registry.workers() if w.state is WorkerState.DRAINING],
@@ -193,7 +193,7 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
     )
     assert (leaving[0].job, leaving[0].reason) == (job.id, "it was told to stop")
     assert worker.poll() is None
-    worker.send_signal(signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(30) == 0
     assert not stubborn_child(script)
     ended = store.get(job.id)
@@ -220,13 +220,13 @@ def outage_logged(workers: Workers, times: int) -> bool:
 def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_registry_right(
     settings: Settings,
     own_redis: OwnRedis,
-    tmp_path: Path,
+    warm_python: WarmPython,
     wait_until: Wait,
 ) -> None:
     config, start = own_redis
     redis = start()
     settings = settings.model_copy(update={"redis_url": config.url, "lease_seconds": 1})
-    workers = Workers(settings, tmp_path)
+    workers = Workers(settings, warm_python)
     with connect(settings) as client:
         store = JobStore(client, lease_seconds=1)
         registry = WorkerRegistry(client, prefix="spectrain:", lease_seconds=1)
@@ -305,7 +305,7 @@ def test_a_worker_that_wakes_up_after_its_job_was_taken_from_it_publishes_nothin
     wait_until(lambda: run.output_log.exists() and "up" in run.output_log.read_text(), what="it")
     before = run.output_log.read_text()
 
-    worker.send_signal(signal.SIGSTOP)
+    os.kill(worker.pid, signal.SIGSTOP)
     (tmp_path / "go").touch()
     current = wait_until(lambda: store.get(job.id).attempts[-1], what="its attempt")
     lost = current.model_copy(update={"reason": Reason.LOST, "ended_at": store.now()})
@@ -314,7 +314,7 @@ def test_a_worker_that_wakes_up_after_its_job_was_taken_from_it_publishes_nothin
     assert store.finish(job.id, lost, lease=lease) is not None
     store.request(job.id, Request.CANCEL)
 
-    worker.send_signal(signal.SIGCONT)
+    os.kill(worker.pid, signal.SIGCONT)
     wait_until(lambda: "was overtaken" in workers.logs(), what="the worker's log line")
     assert run.output_log.read_text() == before
     assert not (run.root / "model.bin").exists()

@@ -119,8 +119,7 @@ class WarmPython:
 
 
 def _serve(channel: socket.socket) -> None:
-    import api.cli.main
-    import api.server.app  # noqa: F401
+    import worker.app  # noqa: F401
 
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
