@@ -201,12 +201,13 @@ def test_whoever_reads_or_flushes_meets_the_new_file_at_once(tmp_path: Path, cal
     assert steps(tmp_path / "archive.jsonl") == [0]
 
 
+@pytest.mark.parametrize("rows", [15_000, pytest.param(100_000, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("way", ["archiving", "closing", "rewinding"])
 def test_whatever_happens_to_the_file_a_thread_that_logs_loses_no_row_and_spoils_no_other(
-    tmp_path: Path, way: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, way: str, rows: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = MetricsLogger(tmp_path / "logs")
-    rows, done = 50_000, threading.Event()
+    done = threading.Event()
 
     def train() -> None:
         for step in range(rows):

@@ -22,6 +22,12 @@ from spectral_gpt.train import FINISHED, STOPPED, Trainer
 from tests.forked import Forked
 
 CASES = list(itertools.product(["standard", "wave"], ["adamw", "rgd"], ["ce", "qfe"]))
+# Half of them, with each pair of choices once; a kill is no matter of all three together.
+PAIRS = [
+    case if sum(word in {"wave", "rgd", "qfe"} for word in case) % 2
+    else pytest.param(*case, marks=pytest.mark.thorough)
+    for case in CASES
+]  # fmt: skip
 TEXT = "".join(f"{n} squared is {n * n}.\n" for n in range(400))
 STEPS = 12
 
@@ -124,7 +130,7 @@ def test_a_run_stopped_anywhere_ends_like_one_that_never_was(
         assert same(whole[part], parts[part]), f"{part} differs after stops before {stops}"
 
 
-@pytest.mark.parametrize(("model", "optimizer", "loss"), CASES)
+@pytest.mark.parametrize(("model", "optimizer", "loss"), PAIRS)
 def test_a_run_killed_anywhere_ends_like_one_that_never_was(
     tmp_path: Path, text: Path, model: str, optimizer: str, loss: str
 ) -> None:
