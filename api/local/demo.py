@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -83,6 +84,24 @@ def _run_the_job(console: Console, service: LocalService) -> None:
         _check(job)
 
 
+class ProgressLines:
+    """Prints the progress as lines where no bar can be drawn: the output is not a terminal."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._printed = ""
+        self._printed_at = clock() - _LINE_SECONDS
+
+    def print(self, line: str) -> None:
+        """Prints a line at most every few seconds, and none twice in a row."""
+        now = self._clock()
+        due = now - self._printed_at >= _LINE_SECONDS and line != self._printed
+        if due and not self._console.is_terminal:
+            self._printed, self._printed_at = line, now
+            self._console.print(f"   {line}")
+
+
 class _Follower:
     """Follows a job and drains its worker once."""
 
@@ -94,7 +113,7 @@ class _Follower:
         self._client = client
         self._job = job
         self._drained_at: float | None = None
-        self._last_line = 0.0
+        self._lines = ProgressLines(console)
         self._pace: tuple[int, float, int] | None = None  # attempt, and its first time and step
 
     def follow(self) -> JobView:
@@ -120,7 +139,9 @@ class _Follower:
                 self._print_changes(before)
                 status = self._status()
                 bar.update(task, completed=_steps_done(self._job), description=status)
-                self._print_line(status)
+                self._lines.print(
+                    f"step {_steps_done(self._job)}/{_total_steps(self._job)}  {status}"
+                )
                 self._drain_halfway()
         return self._job
 
@@ -163,14 +184,6 @@ class _Follower:
         if step - first < 5:
             return None
         return (_total_steps(self._job) - step) * (now - since) / (step - first)
-
-    def _print_line(self, status: str) -> None:
-        """Prints what the bar shows every few seconds if the output is not a terminal."""
-        now = time.monotonic()
-        if self._console.is_terminal or now - self._last_line < _LINE_SECONDS:
-            return
-        self._last_line = now
-        self._console.print(f"   step {_steps_done(self._job)}/{_total_steps(self._job)}  {status}")
 
     def _drain_halfway(self) -> None:
         middle = _PREEMPT_AT * _total_steps(self._job)

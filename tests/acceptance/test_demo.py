@@ -51,6 +51,8 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_and_no_trace_in_anot
         assert not alive
         assert "Stopped; no process is left running." in output.read_text()
         assert "Traceback" not in output.read_text()
+        progress = [line for line in output.read_text().splitlines() if "step 0/" in line]
+        assert len(progress) == len(set(progress)), "it says nothing twice"
         with Redis.from_url(redis_url) as redis:
             assert redis.keys() == []
     finally:
