@@ -68,8 +68,8 @@ class _Sentences(click.Group):
     "--timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Retry for this long if no service answers.  "
-    f"[default: {_PATIENCE}; {_FOLLOW_PATIENCE} while following a job]",
+    help="Retry for this long if no service answers; by default "
+    f"{_PATIENCE} seconds, {_FOLLOW_PATIENCE} while following a job.",
 )
 @click.version_option(
     package_name="spectrain",
@@ -92,7 +92,11 @@ def _token_of_file() -> str | None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-job_argument = click.argument("job", metavar="ID")
+job_argument = click.argument(
+    "job",
+    metavar="ID",
+    help="The job's id, or a beginning or end of it that no other recent job has.",
+)
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:

@@ -18,13 +18,13 @@ from jobs.model.states import State
 
 
 @cli.command()
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb"), help="A job in YAML or JSON; - for standard input.")
 @click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
 @click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
 @as_json
 @click.pass_obj
 def submit(endpoint: Endpoint, file: Any, wait: bool, follow: bool, as_json: bool) -> None:
-    """Submit the job in FILE (YAML or JSON; - for standard input)."""
+    """Submit the job in FILE."""
     spec = read_spec(file.read())
     with endpoint.client(patient=wait or follow) as client:
         job = client.submit(spec)
@@ -159,13 +159,13 @@ def change(
 
 @cli.command()
 @job_argument
-@click.argument("directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
+@click.argument(
+    "directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False,
+    help="A directory for the files; by default one named like the job.",
+)  # fmt: skip
 @click.pass_obj
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
-    """Fetch all files of a run into DIR.
-
-    The default is a directory named like the job.
-    """
+    """Fetch all files of a run into DIR."""
     with endpoint.client() as client:
         job_id = find_job(client, job)
         paths = client.fetch(job_id, directory or Path(job_id))

@@ -81,7 +81,11 @@ def worker(ctx: click.Context, pool: str | None, device: str | None) -> None:
 
 def _draining(name: str, send: Callable[[Client, str], Worker], help_text: str) -> None:
     @worker.command(name, help=help_text)
-    @click.argument("worker_name", metavar="NAME")
+    @click.argument(
+        "worker_name",
+        metavar="NAME",
+        help="The worker's name, or a beginning or end of it that no other worker has.",
+    )
     @click.pass_obj
     def command(endpoint: Endpoint, worker_name: str) -> None:
         with endpoint.client() as client:

@@ -1,4 +1,4 @@
-"""docs/reference/command-line.md: every command and option of `spectrain`, from click."""
+"""docs/reference/command-line.md: every command, argument and option of `spectrain`, from click."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     usage = " ".join(command.collect_usage_pieces(context))
     yield f"```\n{name} {usage}\n```"
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    if arguments:
+        yield table(
+            ["argument", "what it is"],
+            ([code(one.human_readable_name), sentence(one.help or "")] for one in arguments),
+        )
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     if options:
         yield table(
@@ -59,8 +65,7 @@ def _option(option: click.Option, context: click.Context) -> list[str]:
     if not option.is_flag:
         names += f" {code(option.make_metavar(context).removesuffix(' RANGE'))}"
     variable = f"Environment: {code(option.envvar)}." if isinstance(option.envvar, str) else ""
-    several = "May be given several times." if option.multiple else ""
-    about = [sentence(option.help or ""), _range(option.type), several, variable]
+    about = [sentence(option.help or ""), _range(option.type), variable]
     return [names, _default(option), " ".join(filter(None, about))]
 
 
