@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import Redis
 
 from api.local.redis_server import NoRedisServerError
-from api.ops.here import settings_here
+from api.ops.here import settings_here, storage_here
 from jobs.checks import Checks, Finding
 from jobs.errors import STORE_AWAY
 from jobs.model.record import is_job_id
@@ -18,19 +18,14 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.records import RawRecords
 from jobs.store.registry import WorkerRegistry
-from monitoring.storage.base import Storage, StorageError
-from monitoring.storage.open import open_storage
+from monitoring.storage.base import Storage
 from monitoring.storage.probe import StorageProbe
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """One finding per part, in the order in which to fix them."""
+    """One finding per part, in the order in which to fix them; raises `SettingsError`."""
     redis = connect(settings)
-    try:
-        storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
-    except StorageError as error:
-        yield Finding("storage", str(error))
-        return
+    storage = storage_here(settings)
     checks = Checks(redis, settings, StorageProbe(storage, settings.storage_url))
     found = checks.run()
     checks.leave()

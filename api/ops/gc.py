@@ -14,7 +14,7 @@ from rich.table import Table
 
 from api.local.redis_server import NoRedisServerError
 from api.ops.garbage import Garbage, Stored, Unclear, garbage
-from api.ops.here import settings_here
+from api.ops.here import settings_here, storage_here
 from api.ops.reindex import look
 from api.render import console, file_size
 from jobs.errors import STORE_AWAY, JobNotFoundError
@@ -24,7 +24,6 @@ from jobs.settings import connect
 from jobs.store.jobs import JobStore, open_store
 from monitoring.paths import commit_record, step_of
 from monitoring.storage.base import Storage, StorageError, StoredFile
-from monitoring.storage.open import open_storage
 
 _SHOWN = 50
 _DAY = 86400.0
@@ -84,7 +83,7 @@ def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) ->
     try:
         settings = settings_here(data)
         store = open_store(connect(settings), settings)
-        storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+        storage = storage_here(settings)
         found = []
         for one in find(store, storage, time.time() - older_than * _DAY):
             found.append(one)

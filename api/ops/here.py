@@ -1,11 +1,14 @@
-"""The settings of a command that accesses Redis and storage directly."""
+"""The settings and the storage of a command that accesses Redis and storage directly."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from api.local.redis_server import redis_of
+from jobs.setting_errors import SettingsError
 from jobs.settings import Settings
+from monitoring.storage.base import Storage, StorageError
+from monitoring.storage.open import open_storage
 
 
 def settings_here(data: Path | None) -> Settings:
@@ -20,3 +23,11 @@ def settings_here(data: Path | None) -> Settings:
         storage_url=(data.resolve() / "experiments").as_uri(),
         scratch_dir=data.resolve() / "scratch",
     )
+
+
+def storage_here(settings: Settings) -> Storage:
+    """Opens the storage of the settings; raises `SettingsError` if they cannot be used."""
+    try:
+        return open_storage(settings.storage_url, settings.s3_endpoint_url)
+    except StorageError as error:
+        raise SettingsError(str(error)) from error

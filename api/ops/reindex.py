@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
 from api.local.redis_server import NoRedisServerError
-from api.ops.here import settings_here
+from api.ops.here import settings_here, storage_here
 from api.render import console
 from jobs.errors import STORE_AWAY
 from jobs.model.record import Attempt, is_job_id
@@ -33,7 +33,6 @@ from jobs.settings import connect
 from jobs.store.jobs import JobStore, open_store
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import FENCE_NAME, Storage, StorageError
-from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
 
 _AT_ONCE = 16
@@ -178,7 +177,7 @@ def reindex(*, data: Path | None, dry_run: bool, as_json: bool) -> int:
     try:
         settings = settings_here(data)
         store = open_store(connect(settings), settings)
-        storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+        storage = storage_here(settings)
         outcomes = list(Reindex(store, storage).run(dry_run=dry_run))
     except (*STORE_AWAY, NoRedisServerError, OSError, StorageError) as error:
         print(f"Cannot reindex: {error}", file=sys.stderr)

@@ -94,3 +94,28 @@ def test_an_object_store_without_its_library_says_what_to_install(
     assert "needs boto3, which is not installed: pip install 'spectrain[s3]'" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 2
+
+
+NO_PROFILE = {
+    "SPECTRAIN_STORAGE_URL": "s3://runs", "SPECTRAIN_DEVICE": "cpu", "AWS_PROFILE": "none",
+    "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["worker", "api.server.serve", "api.ops.reaper", "api.cli gc", "api.cli reindex",
+     "api.cli doctor"],
+)  # fmt: skip
+def test_a_wrong_configuration_of_aws_ends_all_that_opens_storage(
+    words: str, settings: Settings, tmp_path: Path, warm_python: WarmPython
+) -> None:
+    env = usable() | NO_PROFILE | {"SPECTRAIN_REDIS_URL": settings.redis_url}
+    ended = warm_python.run(*words.split(), env=env, cwd=tmp_path)
+    *_, last = ended.stderr.splitlines()
+    assert last == (
+        "cannot open the object store: The config profile (none) could not be found "
+        "(check AWS_PROFILE)"
+    )
+    assert "Traceback" not in ended.stderr
+    assert (ended.returncode, ended.stdout) == (2, "")

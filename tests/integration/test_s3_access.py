@@ -113,12 +113,97 @@ def test_credentials_that_run_out_are_renewed_in_the_middle_of_a_run(
 
 
 def test_a_token_that_is_not_there_is_named(s3_url: str, web_identity: Path) -> None:
-    web_identity.unlink()
     storage = opened(s3_url)
+    web_identity.unlink()
     for ask in (lambda: storage.stat("run/a"), lambda: storage.read("run/a"),
                 lambda: storage.append("run/a", 0, b"x", FENCE)):  # fmt: skip
-        with pytest.raises(StorageError, match=f"there are no credentials .*{web_identity}"):
+        with pytest.raises(
+            StorageError,
+            match=f"no credentials .*: AWS_WEB_IDENTITY_TOKEN_FILE names {web_identity}",
+        ):
             ask()
+    with pytest.raises(StorageError, match=r"\(check AWS_WEB_IDENTITY_TOKEN_FILE\)"):
+        opened(s3_url)
+
+
+# -- settings that cannot be used -------------------------------------------------------------
+
+KEYLESS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+FILES = "AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"AWS_PROFILE": "none"}, "AWS_PROFILE"),
+        ({"AWS_PROFILE": ""}, "AWS_PROFILE"),
+        ({"AWS_DEFAULT_PROFILE": "none"}, "AWS_DEFAULT_PROFILE"),
+        ({"AWS_REGION": "no region"}, "AWS_REGION"),
+        ({"AWS_DEFAULT_REGION": "-"}, "AWS_DEFAULT_REGION"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "AWS_SECRET_ACCESS_KEY"),
+        (KEYLESS, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+        ({"SPECTRAIN_S3_ENDPOINT_URL": "no-url"}, "SPECTRAIN_S3_ENDPOINT_URL"),
+        ({"SPECTRAIN_S3_ENDPOINT_URL": "ftp://store"}, "SPECTRAIN_S3_ENDPOINT_URL"),
+        ({"SPECTRAIN_S3_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_S3": "http://h:99999"},
+         "AWS_ENDPOINT_URL_S3"),
+        ({"AWS_MAX_ATTEMPTS": "x"}, "AWS_MAX_ATTEMPTS"),
+        ({"AWS_MAX_ATTEMPTS": "0"}, "AWS_MAX_ATTEMPTS"),
+        ({"AWS_DEFAULTS_MODE": "none"}, "AWS_DEFAULTS_MODE"),
+        ({"AWS_REQUEST_CHECKSUM_CALCULATION": "none"}, "AWS_REQUEST_CHECKSUM_CALCULATION"),
+        ({**KEYLESS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/x"},
+         "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        ({**KEYLESS, "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/x",
+          "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/none"},
+         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_cannot_be_used_is_named(
+    s3_url: str, wrong: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in wrong.items():
+        if value or name == "AWS_PROFILE":
+            monkeypatch.setenv(name, value)
+        else:
+            monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StorageError, match=named) as refused:
+        opened(s3_url)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("AWS_CONFIG_FILE", "no section", "AWS_CONFIG_FILE"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "[", "AWS_SHARED_CREDENTIALS_FILE"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "[default]\naws_access_key_id = a", FILES),
+        ("AWS_CONFIG_FILE", "[default]\nregion = no region", FILES),
+        ("AWS_CONFIG_FILE", "[default]\nendpoint_url = no-url", FILES),
+        ("AWS_CONFIG_FILE", "[default]\nca_bundle = /none", FILES),
+        ("AWS_CONFIG_FILE", "[default]\ns3 = no table", FILES),
+        ("AWS_CONFIG_FILE", "[default]\ncredential_process = /none", FILES),
+        ("AWS_CONFIG_FILE", "[default]\nsource_profile = none\nrole_arn = a", FILES),
+        ("AWS_CONFIG_FILE", "[default]\nsso_session = none", FILES),
+    ],
+)
+def test_a_configuration_file_that_cannot_be_used_is_named(
+    s3_url: str, file: str, text: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*KEYLESS, "SPECTRAIN_S3_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(file, str(tmp_path / "file"))
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(StorageError, match=rf"^cannot open the object store: .* \(check {named}"):
+        opened(s3_url)
+
+
+def test_an_endpoint_of_the_caller_is_not_blamed_on_the_environment(s3_url: str) -> None:
+    with pytest.raises(StorageError, match=r"^cannot open the object store: .*: no-url$"):
+        opened(s3_url, "no-url")
+
+
+def test_a_bucket_that_cannot_exist_is_refused() -> None:
+    with pytest.raises(StorageError, match="the bucket 'no_bucket!', which is no valid name"):
+        open_storage("s3://no_bucket!/runs")
 
 
 # -- addresses --------------------------------------------------------------------------------
@@ -248,11 +333,15 @@ def test_a_certificate_of_ones_own_authority_is_trusted_where_that_is_said(
     assert (tmp_path / "back").read_bytes() == large.read_bytes()
 
 
-def test_a_bundle_that_is_not_there_is_named(
-    s3_url: str, tls_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("text", "why"), [(None, "No such file or directory"), ("no PEM", "holds no certificate")]
+)
+def test_a_bundle_that_cannot_be_used_is_named(
+    s3_url: str, text: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "none.pem"))
-    with pytest.raises(
-        StorageError, match=r"AWS_CA_BUNDLE names .*none\.pem, which does not exist"
-    ):
-        opened(s3_url, tls_server).stat("run/a")
+    bundle = tmp_path / "bundle.pem"
+    if text is not None:
+        bundle.write_text(text)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    with pytest.raises(StorageError, match=rf"{bundle} .*: {why} \(check AWS_CA_BUNDLE\)"):
+        opened(s3_url)

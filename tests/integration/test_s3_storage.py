@@ -364,7 +364,7 @@ def test_a_store_that_cannot_be_reached_is_named(
 
 @pytest.mark.parametrize("address", ["localhost", "http://"])
 def test_an_address_that_is_none_is_refused(s3_url: str, address: str) -> None:
-    with pytest.raises(StorageError, match="cannot use the object store"):
+    with pytest.raises(StorageError, match="cannot open the object store"):
         open_storage(s3_url, address)
 
 

@@ -7,26 +7,21 @@ All methods raise the errors of boto3.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
-from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
+from monitoring.storage.s3.clients import open_clients
 from monitoring.storage.s3.download import Download, Options
 from monitoring.storage.s3.errors import S3_ERRORS, error_code, is_passing
 
 WHOLE = 8 << 20  # bytes; a smaller file is sent in one request, a larger one in parts of this size
 _MAX_COPIED_PART = 5 << 30
 _READ_TRIES = 3
-# Short, because a worker that stops waits for the current call.
-_CONNECT_SECONDS, _READ_SECONDS = 5, 20
-_TRIES_OF_A_PART = 5  # one failed part must not fail the upload; other requests have three
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,9 @@ class Bucket:
     """A bucket. In all methods `name` is the name of an object, with its prefix."""
 
     def __init__(self, bucket: str, endpoint_url: str | None) -> None:
+        """Raises `StorageError` if boto3 cannot be used with the environment."""
         self.bucket = bucket
-        # boto3 itself reads only AWS_DEFAULT_REGION.
-        session = boto3.session.Session(region_name=os.environ.get("AWS_REGION") or None)
-        self._client = _client(session, endpoint_url)
-        self._parts_client = _client(session, endpoint_url, total_max_attempts=_TRIES_OF_A_PART)
+        self._client, self._parts_client = open_clients(bucket, endpoint_url)
         self._transfers = TransferConfig(
             multipart_threshold=WHOLE, multipart_chunksize=WHOLE, max_concurrency=8
         )
@@ -239,23 +232,6 @@ class Bucket:
 
     def _add_condition(self, params: Options, **_: Any) -> None:
         params.update(self._before_completion[params["Key"]]())
-
-
-def _client(session: boto3.session.Session, endpoint_url: str | None, **retries: int) -> Any:
-    if "AWS_MAX_ATTEMPTS" in os.environ:
-        retries = {}
-    return session.client(
-        "s3",
-        endpoint_url=endpoint_url,
-        config=Config(
-            signature_version="s3v4",
-            retries={"mode": "standard", **retries},
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            tcp_keepalive=True,
-            max_pool_connections=16,
-        ),
-    )
 
 
 def _parts(size: int) -> Iterator[tuple[int, int]]:

@@ -14,11 +14,12 @@ from botocore.exceptions import ClientError
 
 from monitoring.storage.base import SERVICE_NAMES, StorageError, StoredFile, key_parts
 from monitoring.storage.s3.bucket import Bucket, Written
+from monitoring.storage.s3.clients import TOKEN_FILE
 from monitoring.storage.s3.download import Options
 from monitoring.storage.s3.errors import S3_ERRORS, in_words, is_missing
 
 # The files that boto3 reads a token from, again and again.
-_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+_TOKEN_FILES = (TOKEN_FILE, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 _MAX_LINKS = 5
 LINK = "spectrain-link"  # user metadata of an empty object: the neighbor that it is a link to
 
@@ -42,13 +43,7 @@ class S3Reader:
     def __init__(self, bucket: str, prefix: str, endpoint_url: str) -> None:
         self._prefix = f"{prefix}/" if prefix else ""
         self._endpoint = endpoint_url or os.environ.get("SPECTRAIN_S3_ENDPOINT_URL", "")
-        bundle = os.environ.get("AWS_CA_BUNDLE")
-        if bundle and not Path(bundle).exists():
-            raise StorageError(f"AWS_CA_BUNDLE names {bundle}, which does not exist")
-        try:
-            self._bucket = Bucket(bucket, self._endpoint or None)
-        except (*S3_ERRORS, ValueError) as error:
-            raise StorageError(f"cannot use the object store: {error}") from error
+        self._bucket = Bucket(bucket, self._endpoint or None)
 
     @explained
     def get(
@@ -155,10 +150,12 @@ class S3Reader:
             yield
         except FileNotFoundError as error:
             # It must not be reported as a missing object.
-            if error.filename and error.filename in map(os.environ.get, _TOKEN_FILES):
-                raise StorageError(
-                    f"there are no credentials for {self._bucket.endpoint}: {error}"
-                ) from error
+            for name in _TOKEN_FILES:
+                if error.filename and error.filename == os.environ.get(name):
+                    raise StorageError(
+                        f"there are no credentials for {self._bucket.endpoint}: {name} names "
+                        f"{error.filename}, which does not exist"
+                    ) from error
             raise
         except S3_ERRORS as error:
             bucket = self._bucket
