@@ -25,11 +25,13 @@ from flask.testing import FlaskClient
 from api.local.redis_server import RedisConfig, find_redis_server, free_port
 from api.server.app import create_app
 from bench.system.store import BUCKET, KEYS, s3_store
+from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.http_calls import MakeApp, submitted
 from tests.integration.one_worker import Bench, OwnRedis
 from tests.integration.warm_python import WarmPython
+from tests.integration.worker_processes import Workers
 from worker.launch.child import Child, Start
 from worker.launch.fork_client import ForkServerClient
 
@@ -184,6 +186,20 @@ def bench(settings: Settings, store: JobStore) -> Iterator[Bench]:
     bench = Bench(settings.model_copy(update={"grace_seconds": 4}), store)
     yield bench
     bench.service.messenger.close()
+
+
+@pytest.fixture
+def workers(settings: Settings, warm_python: WarmPython) -> Iterator[Workers]:
+    workers = Workers(settings, warm_python)
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture
+def messenger(settings: Settings, store: JobStore) -> Iterator[Messenger]:
+    messenger = Messenger(settings, store)
+    yield messenger
+    messenger.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
 from machine.python import python_module
 from monitoring.paths import RunPaths
-from tests.integration.one_worker import OwnRedis, worker_settings
-from tests.integration.warm_python import Program, WarmPython
+from tests.integration.one_worker import OwnRedis
+from tests.integration.warm_python import WarmPython
+from tests.integration.worker_processes import Workers
 from worker.healthcheck import running_workers, verdict
 
 Wait = Callable[..., Any]
@@ -36,48 +37,6 @@ NAPPING = JobSpec(name="nap", command=["sleep", "600"])
 @pytest.fixture
 def registry(store: JobStore) -> WorkerRegistry:
     return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
-
-
-class Workers:
-    """Worker processes of a service, ended with the test."""
-
-    def __init__(self, settings: Settings, warm_python: WarmPython) -> None:
-        self._warm_python = warm_python
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if k not in {"REDIS_URL"}},
-            **worker_settings(settings),
-            "SPECTRAIN_WARM_START": "0",  # no job here imports torch
-        }
-        self.started: list[Program] = []
-
-    def start(self, **settings: str) -> Program:
-        process = self._warm_python.start("worker", env={**self.environment, **settings})
-        self.started.append(process)
-        return process
-
-    def log(self, number: int = 0) -> str:
-        return self.started[number].stdout + self.started[number].stderr
-
-    def logs(self) -> str:
-        return "".join(self.log(number) for number in range(len(self.started)))
-
-    def stop(self) -> None:
-        for process in self.started:
-            process.kill()
-
-
-@pytest.fixture
-def workers(settings: Settings, warm_python: WarmPython) -> Iterator[Workers]:
-    workers = Workers(settings, warm_python)
-    yield workers
-    workers.stop()
-
-
-@pytest.fixture
-def messenger(settings: Settings, store: JobStore) -> Iterator[Messenger]:
-    messenger = Messenger(settings, store)
-    yield messenger
-    messenger.close()
 
 
 def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_is_one(
