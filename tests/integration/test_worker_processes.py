@@ -210,7 +210,7 @@ def test_redis_away_twice_costs_no_worker_fills_no_log_and_leaves_the_registry_r
             assert [worker.poll() for worker in running] == [None, None]
             assert store.get(job.id).state is State.RUNNING
             log = workers.logs()
-            assert "Traceback" not in log
+            assert "Traceback" not in log, log
             assert "Cannot connect" not in log, "Celery logs each of its tries"
         finally:
             workers.stop()
