@@ -435,6 +435,7 @@ class Lifecycle(RuleBasedStateMachine):
         return self.seen.get(job.id) == (State.RUNNING, job.attempt)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("sequences", [30, pytest.param(100, marks=pytest.mark.thorough)])
 def test_no_sequence_of_calls_reaches_an_illegal_state_or_lets_an_old_attempt_write(
     store: JobStore, sequences: int

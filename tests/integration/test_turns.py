@@ -102,6 +102,7 @@ def aging(store: JobStore, seconds: float) -> JobStore:
     return JobStore(store.redis, lease_seconds=store.lease_seconds, aging_seconds=seconds)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("sequences", [30, pytest.param(200, marks=pytest.mark.thorough)])
 def test_claims_listing_and_positions_follow_the_rule_whatever_happens(
     store: JobStore, sequences: int
