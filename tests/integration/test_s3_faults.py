@@ -29,7 +29,7 @@ from monitoring.checkpoints import commit
 from monitoring.paths import commit_record
 from monitoring.storage.base import Fence, Storage, StorageError
 from monitoring.storage.open import open_storage
-from monitoring.storage.s3 import bucket as s3_bucket
+from monitoring.storage.s3 import clients as s3_clients
 from monitoring.storage.s3 import download as s3_download
 from monitoring.storage.s3.storage import S3Storage
 from worker.attempt.context import ShutdownState, WorkerContext
@@ -179,7 +179,7 @@ def _error(code: str) -> bytes:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries again at once, and waits for two seconds in place of twenty."""
-    monkeypatch.setattr(s3_bucket, "_READ_SECONDS", 2)
+    monkeypatch.setattr(s3_clients, "_READ_SECONDS", 2)
     monkeypatch.setattr(s3_download, "_LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(s3_download, "_RANGE", MB)  # more requests, more faults
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
