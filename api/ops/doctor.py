@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import Redis
 
 from api.local.redis_server import NoRedisServerError
-from api.ops.here import settings_here, storage_here
+from api.ops.settings import command_settings, command_storage
 from jobs.checks import Checks, Finding
 from jobs.errors import STORE_AWAY
 from jobs.model.record import is_job_id
@@ -25,19 +25,19 @@ from monitoring.storage.probe import StorageProbe
 def findings(settings: Settings) -> Iterator[Finding]:
     """One finding per part, in the order in which to fix them; raises `SettingsError`."""
     redis = connect(settings)
-    storage = storage_here(settings)
+    storage = command_storage(settings)
     checks = Checks(redis, settings, StorageProbe(storage, settings.storage_url))
     found = checks.run()
     checks.leave()
     yield from found
-    well = {one.part for one in found if not one.problem}
-    yield Finding("scratch disk", _of_scratch(settings.scratch_dir))
-    if {"redis", "storage"} <= well:
-        yield Finding("records", _of_records(redis, settings, storage))
-        yield from _of_workers(redis, settings)
+    healthy = {one.part for one in found if not one.problem}
+    yield Finding("scratch disk", _check_scratch(settings.scratch_dir))
+    if {"redis", "storage"} <= healthy:
+        yield Finding("records", _check_records(redis, settings, storage))
+        yield from _check_workers(redis, settings)
 
 
-def _of_scratch(directory: Path) -> str:
+def _check_scratch(directory: Path) -> str:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
@@ -50,7 +50,7 @@ def _of_scratch(directory: Path) -> str:
     return ""
 
 
-def _of_records(redis: Redis, settings: Settings, storage: Storage) -> str:
+def _check_records(redis: Redis, settings: Settings, storage: Storage) -> str:
     if RawRecords(redis, settings.redis_prefix).any():
         return ""
     runs = sum(1 for run in storage.runs() if is_job_id(run))
@@ -62,7 +62,7 @@ def _of_records(redis: Redis, settings: Settings, storage: Storage) -> str:
     )
 
 
-def _of_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
+def _check_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
     registry = WorkerRegistry(
         redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
     )
@@ -81,7 +81,7 @@ def _of_workers(redis: Redis, settings: Settings) -> Iterator[Finding]:
 def doctor(*, data: Path | None) -> int:
     """Prints one line per finding; returns 1 if there is a problem."""
     try:
-        settings = settings_here(data)
+        settings = command_settings(data)
     except NoRedisServerError as error:
         print(error, file=sys.stderr)
         return 1

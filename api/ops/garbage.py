@@ -1,4 +1,4 @@
-"""Decides which files of a run in storage are unneeded; a pure function of what is there."""
+"""Decides which files of a run in storage are unneeded; a pure function."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Stored:
     leftovers: Sequence[StoredFile] = ()  # temporary files of writers that were killed
     links: Mapping[str, str] = field(default_factory=dict)
     committed_at: Mapping[str, float] = field(default_factory=dict)  # by key of the checkpoint
-    forgotten: bool = False  # the copy of the job's record says that a person had it deleted
-    rebuildable: bool = True  # there is something of which `reindex` would make a record
+    forgotten: bool = False  # the backup of the job's record says that the job was deleted
+    rebuildable: bool = True  # `reindex` can rebuild the job's record from the run
 
     @property
     def changed_at(self) -> float:
@@ -48,19 +48,19 @@ class Unclear:
 
 
 def garbage(stored: Stored, job: Job | None, before: float) -> list[Garbage | Unclear]:
-    """What of a run may be removed: only what was last changed before `before` (since the epoch).
+    """The files of a run that may be removed: those last changed before `before` (since the epoch).
 
-    `job` is its record in Redis. Where that is missing, only a run goes that was left by a
-    deletion, or that can never get a record again and holds no checkpoint: Redis may have lost it.
+    `job` is its record in Redis. Redis may have lost a missing one, so a run without a record is
+    removed only if its job was deleted, or if no record can be rebuilt and there is no checkpoint.
     """
     if job is None:
         return _orphan(stored, before)
     if not job.state.is_final:
-        return []  # its next attempt tidies up, as far as it is not the worker's own business now
+        return []  # its worker, or the next attempt, cleans up
     found = [
         _garbage(stored.run, "left by a killed writer", _old(stored.leftovers, before)),
         _garbage(stored.run, "damaged, set aside", _old(_corrupt(stored), before)),
-        _garbage(stored.run, "half a checkpoint", _old(_half(stored, job), before)),
+        _garbage(stored.run, "incomplete checkpoint", _old(_incomplete(stored, job), before)),
         _garbage(stored.run, "beyond keep_last", _old(_surplus(stored, job), before)),
     ]
     return [one for one in found if one is not None]
@@ -68,13 +68,17 @@ def garbage(stored: Stored, job: Job | None, before: float) -> list[Garbage | Un
 
 def _orphan(stored: Stored, before: float) -> list[Garbage | Unclear]:
     if stored.rebuildable and not stored.forgotten:
-        return [Unclear(stored.run, "no record in Redis, and nobody deleted it: reindex first")]
+        return [
+            Unclear(
+                stored.run, "no record in Redis, but the job was not deleted: run reindex first"
+            )
+        ]
     if any(step_of(Path(file.key)) is not None for file in stored.files) and not stored.forgotten:
-        return [Unclear(stored.run, "nothing says what it is, and it holds checkpoints")]
+        return [Unclear(stored.run, "origin unknown, and it holds checkpoints")]
     if stored.changed_at >= before:
         return []
     files = (*stored.files, *stored.leftovers)
-    why = "its job was deleted" if stored.forgotten else "nothing says what it is"
+    why = "its job was deleted" if stored.forgotten else "origin unknown"
     return [Garbage(stored.run, why, sum(file.size for file in files))]
 
 
@@ -87,10 +91,10 @@ def _corrupt(stored: Stored) -> list[StoredFile]:
     ]
 
 
-def _half(stored: Stored, job: Job) -> list[StoredFile]:
+def _incomplete(stored: Stored, job: Job) -> list[StoredFile]:
     """Checkpoints of the built-in workload that have no commit record.
 
-    Those of another program stay: one without a record is a checkpoint if it is whole.
+    Those of another program stay: without a record, a complete file is a checkpoint.
     """
     if job.spec.train is None:
         return []
@@ -102,12 +106,12 @@ def _half(stored: Stored, job: Job) -> list[StoredFile]:
 def _surplus(stored: Stored, job: Job) -> list[StoredFile]:
     """Committed checkpoints beyond those that the built-in workload keeps, and their records."""
     if job.spec.train is None:
-        return []  # how many another program keeps is its own business
+        return []  # keep_last does not apply to another program
     newest = sorted(stored.committed_at, key=lambda key: -stored.committed_at[key])
     linked = {str(Path(link).parent / target) for link, target in stored.links.items()}
     surplus = set(newest[job.spec.checkpoint.keep_last :]) - linked
     gone = surplus | {_record(key) for key in surplus}
-    # The record first: without it no reader takes the rest for a checkpoint.
+    # The record first: without it, no reader uses the checkpoint.
     files = [file for file in stored.files if file.key in gone]
     return sorted(files, key=lambda file: not file.key.endswith(".json"))
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from api.local.redis_server import NoRedisServerError
 from api.ops.garbage import Garbage, Stored, Unclear, garbage
-from api.ops.here import settings_here, storage_here
-from api.ops.reindex import look
+from api.ops.reindex import read_remains
+from api.ops.settings import command_settings, command_storage
 from api.render import console, file_size
 from jobs.errors import STORE_AWAY, JobNotFoundError
 from jobs.model.record import Job, is_job_id
@@ -30,7 +30,7 @@ _DAY = 86400.0
 
 
 def find(store: JobStore, storage: Storage, before: float) -> Iterator[Garbage | Unclear]:
-    """What may be removed from each run, and the runs that are unclear."""
+    """The garbage of each run, and the runs that are unclear."""
     for run in storage.runs():
         if is_job_id(run):
             try:
@@ -55,7 +55,7 @@ def _stored(storage: Storage, run: str, job: Job | None) -> Stored:
     stored = Stored(run, files, storage.leftovers(run), links, _committed(storage, files))
     if job is not None:
         return stored
-    remains = look(storage, run)
+    remains = read_remains(storage, run)
     forgotten = is_forgotten(remains)
     try:
         rebuild(remains)
@@ -81,9 +81,9 @@ def _committed(storage: Storage, files: Sequence[StoredFile]) -> dict[str, float
 def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) -> int:
     """Removes the garbage, prints what was removed, and returns the exit code."""
     try:
-        settings = settings_here(data)
+        settings = command_settings(data)
         store = open_store(connect(settings), settings)
-        storage = storage_here(settings)
+        storage = command_storage(settings)
         found = []
         for one in find(store, storage, time.time() - older_than * _DAY):
             found.append(one)
@@ -100,19 +100,19 @@ def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) ->
 
 
 def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
-    rubbish = [one for one in found if isinstance(one, Garbage)]
+    removable = [one for one in found if isinstance(one, Garbage)]
     unclear = [one for one in found if isinstance(one, Unclear)]
-    if rubbish:
+    if removable:
         table = Table("run", "reason", "files", "bytes", box=None, pad_edge=False)
-        for one in rubbish[:_SHOWN]:
+        for one in removable[:_SHOWN]:
             files = str(len(one.files)) if one.files else "the whole run"
             table.add_row(one.run, one.why, files, file_size(one.bytes))
         console().print(table)
-        if len(rubbish) > _SHOWN:
-            print(f"… and {len(rubbish) - _SHOWN} more")
+        if len(removable) > _SHOWN:
+            print(f"… and {len(removable) - _SHOWN} more")
     verb = "would be removed" if dry_run else "removed"
-    total = file_size(sum(one.bytes for one in rubbish))
-    print(f"{total} {verb}, in {len({one.run for one in rubbish})} runs.")
+    total = file_size(sum(one.bytes for one in removable))
+    print(f"{total} {verb}, in {len({one.run for one in removable})} runs.")
     if unclear:
         for left in unclear[:5]:
             print(f"{left.run}: {left.why}", file=sys.stderr)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rich.table import Table
 
 from api.local.redis_server import NoRedisServerError
-from api.ops.here import settings_here, storage_here
+from api.ops.settings import command_settings, command_storage
 from api.render import console
 from jobs.errors import STORE_AWAY
 from jobs.model.record import Attempt, is_job_id
@@ -50,14 +50,14 @@ class Outcome:
     detail: str = ""
 
 
-def look(storage: Storage, run: str) -> Remains:
-    """What storage holds of a run; raises what `Storage` does."""
+def read_remains(storage: Storage, run: str) -> Remains:
+    """Reads what storage holds of a run; raises the errors of `Storage`."""
     paths = RunPaths(Path(run))
     files = {Path(file.key): file for file in storage.list(run)}
     record = None
-    if (kept := RunRecords(storage).read(run)) is not None:
-        with contextlib.suppress(ValueError):  # the rest of the run says enough
-            record = decode(kept)
+    if (backup := RunRecords(storage).read(run)) is not None:
+        with contextlib.suppress(ValueError):  # the other files of the run suffice
+            record = decode(backup)
     numbers = [int(p.stem) for p in files if p.parent == paths.attempts and p.stem.isdigit()]
     receipts = {n: _read(storage, paths.attempt(n), Attempt) for n in numbers}
     accepted = _read(storage, paths.job, Accepted) if paths.job in files else None
@@ -75,7 +75,7 @@ def look(storage: Storage, run: str) -> Remains:
 def _checkpoint_step(files: Set[Path], accepted: Accepted | None) -> int | None:
     """The highest step of a run's checkpoints.
 
-    They have commit records, unless a program wrote them that is not the built-in workload.
+    Those of the built-in workload count only with a commit record.
     """
     steps = {path: step for path in files if (step := step_of(path)) is not None}
     committed = [step for path, step in steps.items() if commit_record(path) in files]
@@ -88,7 +88,7 @@ def _read(storage: Storage, path: Path, model: type[Model]) -> Model | None:
     try:
         return model.model_validate_json(storage.read(path.as_posix()))
     except (FileNotFoundError, ValidationError):
-        return None  # a program of the user's may write what it likes under these names
+        return None  # a user's program may write anything under these names
 
 
 def _fence(storage: Storage, run: str) -> int:
@@ -100,7 +100,7 @@ def _fence(storage: Storage, run: str) -> int:
 
 
 class Reindex:
-    """Brings back what Redis does not know; what it knows stays as it is."""
+    """Rebuilds the records that Redis lacks, and leaves the others unchanged."""
 
     def __init__(self, store: JobStore, storage: Storage) -> None:
         self._records = store.records
@@ -108,18 +108,18 @@ class Reindex:
         self._storage = storage
 
     def run(self, *, dry_run: bool) -> Iterator[Outcome]:
-        """The outcome for each run; raises what storage and Redis raise; safe to repeat."""
+        """The outcome for each run; raises the errors of storage and Redis; safe to repeat."""
         runs = [run for run in self._storage.runs() if is_job_id(run)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(pool.map(self._rebuilt, runs))
         yield from (one for one in found if isinstance(one, Outcome))
         rebuilt = [one for one in found if isinstance(one, Rebuilt)]
-        # Starting with the last one: jobs that are submitted meanwhile come after all of them.
+        # The last one first, so that jobs submitted meanwhile get higher sequence numbers.
         for one in reversed(self._in_order(rebuilt)):
-            yield self._would(one) if dry_run else self._write(one)
+            yield self._preview(one) if dry_run else self._write(one)
 
     def _rebuilt(self, run: str) -> Rebuilt | Outcome:
-        remains = look(self._storage, run)
+        remains = read_remains(self._storage, run)
         if is_forgotten(remains):
             return Outcome(run, "deleted")
         try:
@@ -137,17 +137,17 @@ class Reindex:
         # Jobs that were submitted to an empty Redis have taken the same numbers.
         taken = set(known.values())
         shift = last if any(one.sequence in taken for one in numbered) else 0
-        placed = [_at(one, one.sequence + shift) for one in numbered]
+        placed = [_with_sequence(one, one.sequence + shift) for one in numbered]
         last = max([last, *(one.sequence for one in placed)])
-        placed += [_at(one, last + number) for number, one in enumerate(unnumbered, 1)]
+        placed += [_with_sequence(one, last + number) for number, one in enumerate(unnumbered, 1)]
         return [*(one for one in rebuilt if one.job_id in known), *placed]
 
-    def _would(self, one: Rebuilt) -> Outcome:
-        has = self._records.attempt(one.job_id)
-        if has is None:
+    def _preview(self, one: Rebuilt) -> Outcome:
+        known_attempt = self._records.attempt(one.job_id)
+        if known_attempt is None:
             return Outcome(one.job_id, "rebuilt", one.state, one.source)
-        if has < one.newest_attempt:
-            return Outcome(one.job_id, "behind", detail=_behind(has, one))
+        if known_attempt < one.newest_attempt:
+            return Outcome(one.job_id, "behind", detail=_behind(known_attempt, one))
         return Outcome(one.job_id, "known")
 
     def _write(self, one: Rebuilt) -> Outcome:
@@ -157,27 +157,30 @@ class Reindex:
             one.events,
             newest_attempt=one.newest_attempt,
             lease_seconds=self._lease_seconds,
-            event={"attempt": one.newest_attempt, "message": f"made of {one.source}"},
+            event={"attempt": one.newest_attempt, "message": f"rebuilt from {one.source}"},
         )
         if status == "changed":
             return Outcome(one.job_id, "behind", detail=_behind(detail, one))
         return Outcome(one.job_id, detail, one.state, one.source)
 
 
-def _at(one: Rebuilt, sequence: int) -> Rebuilt:
+def _with_sequence(one: Rebuilt, sequence: int) -> Rebuilt:
     return replace(one, fields={**one.fields, "sequence": str(sequence)})
 
 
-def _behind(has: int | str, one: Rebuilt) -> str:
-    return f"Redis knew {has} attempts, storage {one.newest_attempt}: the next has a higher number"
+def _behind(known_attempt: int | str, one: Rebuilt) -> str:
+    return (
+        f"Redis had {known_attempt} attempts, storage {one.newest_attempt}: the next attempt gets "
+        "a higher number"
+    )
 
 
 def reindex(*, data: Path | None, dry_run: bool, as_json: bool) -> int:
     """Rebuilds the records, prints the outcome, and returns the exit code."""
     try:
-        settings = settings_here(data)
+        settings = command_settings(data)
         store = open_store(connect(settings), settings)
-        storage = storage_here(settings)
+        storage = command_storage(settings)
         outcomes = list(Reindex(store, storage).run(dry_run=dry_run))
     except (*STORE_AWAY, NoRedisServerError, OSError, StorageError) as error:
         print(f"Cannot reindex: {error}", file=sys.stderr)
@@ -190,14 +193,14 @@ def reindex(*, data: Path | None, dry_run: bool, as_json: bool) -> int:
 
 
 def _show(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
-    told: list[Any] = [one for one in outcomes if one.what not in {"known", "deleted"}]
-    if told:
-        table = Table("job", "what", "state", "made of", box=None, pad_edge=False)
-        for one in told[:_SHOWN]:
+    shown: list[Any] = [one for one in outcomes if one.what not in {"known", "deleted"}]
+    if shown:
+        table = Table("job", "outcome", "state", "rebuilt from", box=None, pad_edge=False)
+        for one in shown[:_SHOWN]:
             table.add_row(one.run, one.what, one.state, one.detail)
         console().print(table)
-        if len(told) > _SHOWN:
-            print(f"… and {len(told) - _SHOWN} more")
+        if len(shown) > _SHOWN:
+            print(f"… and {len(shown) - _SHOWN} more")
     count = Counter(one.what for one in outcomes)
     verb = "would be rebuilt" if dry_run else "rebuilt"
     print(
@@ -210,5 +213,5 @@ def _show(outcomes: Sequence[Outcome], *, dry_run: bool) -> None:
 
 def _states(rebuilt: Iterable[Outcome]) -> str:
     counts = Counter(one.state for one in rebuilt)
-    words = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    return f" ({words})" if words else ""
+    text = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return f" ({text})" if text else ""

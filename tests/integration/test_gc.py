@@ -157,7 +157,7 @@ def test_what_a_killed_attempt_did_not_retire_goes_when_its_job_has_ended(
     before = names(storage, job)
     code, said = run_gc("--dry-run")
     assert code == 0
-    for words in ("half a checkpoint", "damaged, set aside", "beyond keep_last", "would be"):
+    for words in ("incomplete checkpoint", "damaged, set aside", "beyond keep_last", "would be"):
         assert words in said
     assert names(storage, job) == before
     run_gc()
@@ -217,4 +217,4 @@ def test_checkpoints_of_a_run_that_nobody_can_name_stay() -> None:
     (found,) = garbage(Stored("a", files, rebuildable=False), None, LATER)
     assert not isinstance(found, Garbage)
     (found,) = garbage(Stored("a", [StoredFile("a/x", 3, 0.0)], rebuildable=False), None, LATER)
-    assert found == Garbage("a", "nothing says what it is", 3)
+    assert found == Garbage("a", "origin unknown", 3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from api.ops.garbage import Garbage, Stored, garbage
-from api.ops.reindex import look
+from api.ops.reindex import read_remains
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
 from monitoring.storage.base import StoredFile
@@ -29,7 +29,7 @@ def test_only_the_built_in_workload_leaves_half_a_checkpoint(beside: list[str]) 
     stored = Stored("a", files, committed_at=dict.fromkeys(beside[:1], 1.0))
     assert garbage(stored, job(COMMAND), 1e9) == []
     [found] = garbage(stored, job(TRAIN), 1e9)
-    assert found == Garbage("a", "half a checkpoint", 5, (f"{FOLDER}1.pt",))
+    assert found == Garbage("a", "incomplete checkpoint", 5, (f"{FOLDER}1.pt",))
 
 
 @pytest.mark.parametrize(("spec", "step"), [(COMMAND, 150), (TRAIN, None)])
@@ -42,4 +42,4 @@ def test_a_rebuilt_record_knows_the_checkpoints_of_other_programs(
         (checkpoints / f"checkpoint_step_{number}.pt").write_bytes(b"weights")
     text = job(spec).model_dump_json(include={"id", "spec", "submitted_at"})
     (tmp_path / "a" / "job.json").write_text(text)
-    assert look(FileStorage(tmp_path), "a").checkpoint_step == step
+    assert read_remains(FileStorage(tmp_path), "a").checkpoint_step == step

@@ -11,7 +11,7 @@ from monitoring.storage.base import Storage, StorageError
 from monitoring.storage.open import open_storage
 
 
-def settings_here(data: Path | None) -> Settings:
+def command_settings(data: Path | None) -> Settings:
     """The settings of the environment, or those of `spectrain up` with this data directory.
 
     Raises `NoRedisServerError` if the directory holds no service.
@@ -25,7 +25,7 @@ def settings_here(data: Path | None) -> Settings:
     )
 
 
-def storage_here(settings: Settings) -> Storage:
+def command_storage(settings: Settings) -> Storage:
     """Opens the storage of the settings; raises `SettingsError` if they cannot be used."""
     try:
         return open_storage(settings.storage_url, settings.s3_endpoint_url)
