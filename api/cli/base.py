@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from pydantic import BaseModel
+from rich.table import Table
 
 from api.cli.spec_file import SpecFileError
 from api.client.client import ApiError, Client, Unreachable
 from api.client.find import NotOneFoundError
+from api.render import console
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 # Seconds for which a command retries when no service answers. A person at the keyboard wants to
 # know soon; a command that follows a job outlasts a restart of the service.
 _PATIENCE, _FOLLOW_PATIENCE = 5, 120
 _ANSWER_SECONDS = 30.0
+Item = TypeVar("Item", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,18 @@ job_argument = click.argument(
     metavar="ID",
     help="The job's id, or a beginning or end of it that no other recent job has.",
 )
+
+
+def print_found(
+    found: Sequence[Item], table: Callable[[Sequence[Item]], Table], *, kind: str, as_json: bool
+) -> None:
+    """Prints a list as JSON or as a table; says on standard error if it is empty."""
+    if as_json:
+        print_json(found)
+    elif found:
+        console().print(table(found))
+    else:
+        click.echo(f"No {kind} found.", err=True)
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:

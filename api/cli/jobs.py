@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from api.cli.base import Endpoint, as_json, cli, job_argument, print_json
+from api.cli.base import Endpoint, as_json, cli, job_argument, print_found, print_json
 from api.cli.spec_file import read_spec
 from api.client.client import Client
 from api.client.find import find_job
@@ -71,12 +71,7 @@ def list_jobs(
     pairs = dict(label.split(":", 1) for label in labels)
     with endpoint.client() as client:
         jobs = list(client.list(state=state, labels=pairs, pool=pool, name=name, limit=limit))
-    if as_json:
-        print_json(jobs)
-    elif jobs:
-        console().print(job_table(jobs))
-    else:
-        click.echo("No jobs found.", err=True)
+    print_found(jobs, job_table, kind="jobs", as_json=as_json)
 
 
 @cli.command()

@@ -12,11 +12,11 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from api.cli.base import Endpoint, as_json, cli, print_json
+from api.cli.base import Endpoint, as_json, cli, print_found
 from api.cli.spec_file import read_spec
 from api.client.client import Client
 from api.client.find import find_worker
-from api.render import console, pool_table, worker_table
+from api.render import pool_table, worker_table
 from jobs.model.workers import Worker
 from machine.python import python_module
 
@@ -35,12 +35,7 @@ def workers(endpoint: Endpoint, as_json: bool) -> None:
     """List the workers."""
     with endpoint.client() as client:
         found = client.workers()
-    if as_json:
-        print_json(found)
-    elif found:
-        console().print(worker_table(found))
-    else:
-        click.echo("No workers found.", err=True)
+    print_found(found, worker_table, kind="workers", as_json=as_json)
 
 
 @cli.command()
@@ -50,12 +45,7 @@ def pools(endpoint: Endpoint, as_json: bool) -> None:
     """List the pools with their workers and jobs."""
     with endpoint.client() as client:
         found = client.pools()
-    if as_json:
-        print_json(found)
-    elif found:
-        console().print(pool_table(found))
-    else:
-        click.echo("No pools found.", err=True)
+    print_found(found, pool_table, kind="pools", as_json=as_json)
 
 
 # -- processes --------------------------------------------------------------------------------
