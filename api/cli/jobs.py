@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from api.cli.base import Endpoint, as_json, cli, job_argument, print_found, print_json
-from api.cli.spec_file import read_spec
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, story
@@ -25,6 +24,8 @@ from jobs.model.states import State
 @click.pass_obj
 def submit(endpoint: Endpoint, file: Any, wait: bool, follow: bool, as_json: bool) -> None:
     """Submit the job in FILE."""
+    from api.cli.spec_file import read_spec  # noqa: PLC0415 - see there
+
     spec = read_spec(file.read())
     with endpoint.client(patient=wait or follow) as client:
         job = client.submit(spec)

@@ -13,7 +13,6 @@ import click
 from click.core import ParameterSource
 
 from api.cli.base import Endpoint, as_json, cli, print_found
-from api.cli.spec_file import read_spec
 from api.client.client import Client
 from api.client.find import find_worker
 from api.render import pool_table, worker_table
@@ -183,8 +182,11 @@ def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
     endpoint: Endpoint = ctx.obj
     named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
     options["connect"] = endpoint.client if named else None
-    options["spec"] = read_spec(spec.read()) if spec else None
-    sys.exit(start("api.drill.run", "drill", url=endpoint.url, **options))
+    if spec:
+        from api.cli.spec_file import read_spec  # noqa: PLC0415 - see there
+
+        spec = read_spec(spec.read())
+    sys.exit(start("api.drill.run", "drill", url=endpoint.url, spec=spec, **options))
 
 
 # -- the rest ---------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
-"""Job specifications from files: YAML 1.2, of which JSON is a part."""
+"""Job specifications from files: YAML 1.2, of which JSON is a part.
+
+Commands import this module when they are given a file: ruamel.yaml is slow to import.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import click
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
@@ -15,7 +19,7 @@ from jobs.model.spec import JobSpec
 from workload.refusals import refusals
 
 
-class SpecFileError(Exception):
+class SpecFileError(click.ClickException):
     """The file holds no specification; the message names line or fields."""
 
 

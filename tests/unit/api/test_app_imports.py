@@ -24,3 +24,7 @@ def test_the_application_loads_neither_torch_nor_numpy_nor_matplotlib(module: st
 @pytest.mark.parametrize("module", ["api.client.client", "api.cli.main"])
 def test_client_and_command_line_load_no_part_of_the_service(module: str) -> None:
     assert not {"flask", "redis", "celery", "torch", "numpy"} & loaded_by(module)
+
+
+def test_the_command_line_loads_the_yaml_reader_only_for_a_file() -> None:
+    assert "ruamel.yaml" not in loaded_by("api.cli.main")
