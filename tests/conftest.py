@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from api.local.redis_server import RedisConfig, find_redis_server
+from bench.system.service import redis_server as running_redis
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 
@@ -53,18 +52,10 @@ def wait_until() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def redis_server(
-    tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., Any]
-) -> Iterator[str]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis server that lives as long as the tests."""
-    config = RedisConfig(tmp_path_factory.mktemp("redis"))
-    process = subprocess.Popen([find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL)
-    try:
-        wait_until(config.answers, what="Redis")
+    with running_redis(tmp_path_factory.mktemp("redis")) as config:
         yield config.url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture

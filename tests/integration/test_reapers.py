@@ -18,7 +18,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from api.local.redis_server import RedisConfig, find_redis_server, free_port
+from api.local.redis_server import free_port
 from api.ops.reaper_healthcheck import failure
 from jobs.messages import Messenger
 from jobs.model.record import Job
@@ -28,7 +28,7 @@ from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
 from jobs.store.reaper_lock import ReaperLock
-from tests.integration.one_worker import worker_settings
+from tests.integration.one_worker import OwnRedis, worker_settings
 
 Wait = Callable[..., Any]
 M = TypeVar("M", bound=Messenger)
@@ -169,17 +169,10 @@ def test_an_answer_that_was_lost_on_the_way_costs_a_reaper_nothing(store: JobSto
 
 
 @pytest.fixture
-def redis_of_its_own(tmp_path: Path, wait_until: Wait) -> Iterator[tuple[Settings, int]]:
+def redis_of_its_own(own_redis: OwnRedis) -> tuple[Settings, int]:
     """The settings for a Redis that may be stopped, and its process id."""
-    config = RedisConfig(tmp_path / "redis")
-    process = subprocess.Popen([find_redis_server(), str(config.path)], stdout=subprocess.DEVNULL)
-    try:
-        wait_until(config.answers, what="Redis")
-        yield Settings(redis_url=config.url, lease_seconds=1), process.pid
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait()
+    config, start = own_redis
+    return Settings(redis_url=config.url, lease_seconds=1), start().pid
 
 
 class StoppingRedis(Messenger):

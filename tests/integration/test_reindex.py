@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from api.local.redis_server import RedisConfig, find_redis_server
+from api.local.redis_server import RedisConfig, redis_of
 from api.ops.reindex import Reindex
 from api.server.app import create_app
 from api.server.context import EXTENSION
@@ -30,6 +30,7 @@ from machine.python import python_module
 from monitoring.storage.base import Fence, Storage
 from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
+from tests.integration.one_worker import OwnRedis
 from tests.integration.warm_python import WarmPython
 
 Wait = Callable[..., Any]
@@ -362,35 +363,27 @@ TRAINING = {
 class Loses:
     """A Redis of the test's own and a worker on it."""
 
-    def __init__(self, directory: Path, wait_until: Wait, warm_python: WarmPython) -> None:
+    def __init__(self, directory: Path, own_redis: OwnRedis, warm_python: WarmPython) -> None:
         self._directory = directory
         self._warm_python = warm_python
-        self._wait = wait_until
+        self._config, self._start_redis = own_redis
         self.storage_url = (directory / "experiments").as_uri()
         (directory / "experiments").mkdir()
-        self.config = RedisConfig(directory / "redis")
-        self.redis: subprocess.Popen[bytes] | None = None
         self.started: list[subprocess.Popen[bytes]] = []
-        self.begin_redis()
+        self.redis = self._start_redis()
         self.settings = Settings(
-            redis_url=self.config.url, storage_url=self.storage_url, lease_seconds=2
+            redis_url=self._config.url, storage_url=self.storage_url, lease_seconds=2
         )
         self.store = open_store(connect(self.settings), self.settings)
 
-    def begin_redis(self) -> None:
-        command = [find_redis_server(), str(self.config.path)]
-        self.redis = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self._wait(self.config.answers, what="Redis")
-
     def lose_redis(self) -> None:
         """Kills it, removes what it had, and begins an empty one."""
-        assert self.redis is not None
         self.redis.kill()
         self.redis.wait()
-        for path in sorted((self._directory / "redis").rglob("*"), reverse=True):
-            if path != self.config.path:
+        for path in sorted(self._config.path.parent.rglob("*"), reverse=True):
+            if path != self._config.path:
                 path.rmdir() if path.is_dir() else path.unlink()
-        self.begin_redis()
+        self.redis = self._start_redis()
 
     def worker(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
@@ -404,7 +397,7 @@ class Loses:
     def environment(self) -> dict[str, str]:
         return {
             **{k: v for k, v in os.environ.items() if k != "REDIS_URL"},
-            "SPECTRAIN_REDIS_URL": self.config.url,
+            "SPECTRAIN_REDIS_URL": self._config.url,
             "SPECTRAIN_STORAGE_URL": self.storage_url,
             "SPECTRAIN_SCRATCH_DIR": str(self._directory / "scratch"),
             "SPECTRAIN_LEASE_SECONDS": "2",
@@ -440,14 +433,11 @@ class Loses:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        if self.redis is not None:
-            self.redis.kill()
-            self.redis.wait()
 
 
 @pytest.fixture
-def loses(tmp_path: Path, wait_until: Wait, warm_python: WarmPython) -> Iterator[Loses]:
-    loses = Loses(tmp_path, wait_until, warm_python)
+def loses(tmp_path: Path, own_redis: OwnRedis, warm_python: WarmPython) -> Iterator[Loses]:
+    loses = Loses(tmp_path, own_redis, warm_python)
     yield loses
     loses.close()
 
@@ -537,8 +527,6 @@ def test_reindexing_where_there_is_nothing_says_what_is_missing(
 
 
 def test_a_redis_of_spectrain_up_is_found_by_its_data_directory(tmp_path: Path) -> None:
-    from api.local.redis_server import redis_of
-
     config = RedisConfig(tmp_path / "redis")
     assert redis_of(tmp_path / "redis") == config.url
     assert Redis.from_url(config.url) is not None

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.local.redis_server import RedisConfig, find_redis_server
 from api.server.app import create_app
+from bench.system.service import redis_server
 from jobs.settings import Settings
 from tools.reference.markdown import code, document, sentence, table
 
@@ -22,31 +18,14 @@ _HISTOGRAM_SUFFIXES = "`_bucket`, `_sum`, `_count`"
 
 def families() -> list[Metric]:
     """The families of one scrape of a service that has seen a job and a request."""
-    with tempfile.TemporaryDirectory() as directory, _redis(Path(directory)) as url:
-        settings = Settings(redis_url=url, storage_url=f"file://{directory}/runs")
+    with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as redis:
+        settings = Settings(redis_url=redis.url, storage_url=f"file://{directory}/runs")
         (Path(directory) / "runs").mkdir()
         client = create_app(settings).test_client()
         job = {"name": "example", "command": ["true"]}
         client.post("/v1/jobs", json=job)
         text = client.get("/metrics").get_data(as_text=True)
     return list(text_string_to_metric_families(text))
-
-
-@contextmanager
-def _redis(directory: Path) -> Iterator[str]:
-    config = RedisConfig(directory)
-    command = [find_redis_server(), str(config.path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not config.answers():
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise TimeoutError("the Redis server for the reference of metrics did not start")
-            time.sleep(0.02)
-        yield config.url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def block() -> str:
