@@ -71,9 +71,11 @@ class Child:
         output: Path,
         on_exit: Callable[[], None],
         start: Start = start_cold,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
+        launch = Launch(list(command), dict(env), cwd, stop_signal)
         with output.open("ab") as file:
-            started = start(Launch(list(command), dict(env), cwd), file.fileno())
+            started = start(launch, file.fileno())
         self._control, self._process = started.control, started.process
         self._guard: int | None = None
         self._exit_code: int | None = None
@@ -87,7 +89,7 @@ class Child:
         return self._exit_code
 
     def terminate(self) -> None:
-        """Asks it to save and exit (SIGTERM)."""
+        """Asks its processes to save and exit (the stop signal)."""
         self._send(TERMINATE)
 
     def kill(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ class Launch:
     command: list[str]
     env: dict[str, str]
     cwd: Path
+    stop_signal: signal.Signals = signal.SIGTERM
 
     def send(self, to: socket.socket) -> None:
         """Sends the launch to a guard; raises `OSError`."""
-        data = json.dumps([self.command, self.env, str(self.cwd)]).encode()
+        data = json.dumps([self.command, self.env, str(self.cwd), self.stop_signal]).encode()
         to.sendall(_LENGTH.pack(len(data)) + data)
 
     @classmethod
@@ -32,8 +34,8 @@ class Launch:
             data = _read(file, _LENGTH.unpack(head)[0]) if head else b""
         if not data:
             return None
-        command, env, cwd = json.loads(data)
-        return cls(command, env, Path(cwd))
+        command, env, cwd, stop_signal = json.loads(data)
+        return cls(command, env, Path(cwd), signal.Signals(stop_signal))
 
 
 def _read(file: socket.SocketIO, size: int) -> bytes:

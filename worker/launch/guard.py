@@ -3,9 +3,10 @@
     python -m worker.launch.guard CONTROL
 
 The guard is the parent of the training process and holds the other end of the supervisor's socket
-CONTROL. It forwards SIGTERM, kills the whole process tree on request or when the socket closes,
-as the kernel does when a supervisor is killed, and reports the exit code of the command
-(128 + number for a signal). If the guard itself is killed, the kernel kills the training process.
+CONTROL. On request it asks the process tree to stop (`worker.launch.tree`) and leaves it the time
+that it needs. It kills the whole tree on request or when the socket closes, as the kernel does when
+a supervisor is killed, and reports the exit code of the command (128 + number for a signal). If the
+guard itself is killed, the kernel kills the training process.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 from machine.parent_death import adopt_orphans, die_with_parent
 from worker.launch.command import Launch
+from worker.launch.tree import Process, StopRequest, child_pids
 
 # Sent by the guard: `STARTED` when it has its launch, then its process id and a newline; at the end
 # `ENDED` and the exit code, one byte each.
@@ -31,6 +33,13 @@ TERMINATE, KILL = b"T", b"K"
 NOT_STARTED = 127
 CANNOT_START = "cannot start"  # the prefix of the message that is printed then
 _HANDLED = {signal.SIGTERM, signal.SIGCHLD}
+# Whoever sends SIGTERM to the guard sends it to the supervisor too, whose request follows at once:
+# then the command's processes have had the signal. Without a request the guard passes it on.
+_REQUEST_FOLLOWS_SECONDS = 1.0
+# What a command that a signal has ended leaves running is killed after this time. Until then the
+# same signal may reach the supervisor, which requests a stop.
+_ENDED_BY_SIGNAL_SECONDS = 2.0
+_POLL_SECONDS = 0.05
 
 
 def main(argv: list[str]) -> None:
@@ -66,7 +75,7 @@ def guard(
         _become_training_process(guard_pid)
         return launch, 0
     on_fork()
-    code = _GuardLoop(control, child).until_all_ended()
+    code = _GuardLoop(control, child, launch.stop_signal).until_all_ended()
     with contextlib.suppress(OSError):
         control.sendall(ENDED + bytes([code]))
     return None, code
@@ -102,10 +111,14 @@ def _become_training_process(guard_pid: int) -> None:
 class _GuardLoop:
     """The guard's loop over signals, the supervisor's messages, and ended children."""
 
-    def __init__(self, control: socket.socket, child: int) -> None:
+    def __init__(self, control: socket.socket, child: int, stop_signal: signal.Signals) -> None:
         self._control: socket.socket | None = control
         self._child: int | None = child
         self._code = NOT_STARTED
+        self._stop_signal = stop_signal
+        self._stop: StopRequest | None = None
+        self._pass_on_at: float | None = None  # time.monotonic, after SIGTERM from elsewhere
+        self._kill_at: float | None = None  # time.monotonic
         # Each signal becomes a byte in a pipe, so that one place waits for everything.
         self._signals, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -122,7 +135,8 @@ class _GuardLoop:
             while True:
                 while self._collect_one():
                     pass
-                self._wait()
+                self._act(now := time.monotonic())
+                self._wait(now)
         return self._code if self._code >= 0 else 128 - self._code
 
     def _collect_one(self) -> bool:
@@ -131,18 +145,40 @@ class _GuardLoop:
         if ended == self._child:
             self._code = os.waitstatus_to_exitcode(status)
             self._child = None
-        if ended and self._child is None:
-            _kill_children()
+            if self._stop is None:
+                signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, self._stop_signal}
+                by_signal = self._code in {c for n in signals for c in (-n, 128 + n)}
+                self._kill_in(_ENDED_BY_SIGNAL_SECONDS if by_signal else 0.0)
         return ended != 0
 
-    def _wait(self) -> None:
-        control = self._control
-        sources = [self._signals] if control is None else [self._signals, control.fileno()]
-        ready = select.select(sources, [], [])[0]
-        if self._signals in ready and signal.SIGTERM in os.read(self._signals, 4096):
-            self._terminate()
-        if control is not None and control.fileno() in ready:
-            self._listen(control)
+    def _act(self, now: float) -> None:
+        """Does what is due."""
+        if self._pass_on_at is not None and now >= self._pass_on_at:
+            self._request_stop(told=False)
+        elif self._stop is not None:
+            self._stop.proceed()
+        if self._kill_at is not None and now >= self._kill_at:
+            for pid in child_pids(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _wait(self, now: float) -> None:
+        """Waits for a signal, a message, the end of a process that was asked, or what is due."""
+        # Once it kills, the end of each child is the occasion to kill the orphans that it left.
+        due = [at for at in (self._pass_on_at, self._kill_at) if at is not None and at > now]
+        sources = [self._signals]
+        if self._control is not None:
+            sources.append(self._control.fileno())
+        if self._stop is not None:
+            sources += self._stop.descriptors
+            if self._stop.must_poll:
+                due.append(now + _POLL_SECONDS)
+        ready = select.select(sources, [], [], min(due) - now if due else None)[0]
+        signalled = self._signals in ready and signal.SIGTERM in os.read(self._signals, 4096)
+        if signalled and self._stop is None and self._pass_on_at is None:
+            self._pass_on_at = time.monotonic() + _REQUEST_FOLLOWS_SECONDS
+        if self._control is not None and self._control.fileno() in ready:
+            self._listen(self._control)
 
     def _listen(self, control: socket.socket) -> None:
         try:
@@ -150,21 +186,27 @@ class _GuardLoop:
         except OSError:
             message = b""
         if message == TERMINATE:
-            self._terminate()
+            self._request_stop(told=self._pass_on_at is not None)
         else:
-            _kill_children()
+            self._kill_in(0.0)
         if not message:  # the supervisor has ended
             self._control = None
 
-    def _terminate(self) -> None:
-        if self._child is not None:
-            os.kill(self._child, signal.SIGTERM)
+    def _request_stop(self, *, told: bool) -> None:
+        """Asks the tree to stop; from then on it may go on until the supervisor has it killed."""
+        self._pass_on_at = None
+        if self._stop is None and (self._kill_at is None or self._kill_at > time.monotonic()):
+            self._kill_at = None
+            told = told and self._stop_signal is signal.SIGTERM
+            self._stop = StopRequest(_children, self._stop_signal, told=told)
+
+    def _kill_in(self, seconds: float) -> None:
+        at = time.monotonic() + seconds
+        self._kill_at = at if self._kill_at is None else min(self._kill_at, at)
 
 
-def _kill_children() -> None:
-    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
+def _children() -> list[Process]:
+    return list(Process(os.getpid(), 0).children())
 
 
 if __name__ == "__main__":
