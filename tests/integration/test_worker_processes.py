@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
 from machine.python import python_module
 from monitoring.paths import RunPaths
+from monitoring.preemption import TOGETHER_SECONDS
 from tests.integration.one_worker import OwnRedis
 from tests.integration.warm_python import WarmPython
 from tests.integration.worker_processes import Workers
@@ -129,7 +131,7 @@ def test_a_drained_worker_leaves_the_jobs_to_others_and_goes_on_when_undrained(
     assert workers.started[0].wait(30) == 0
 
 
-def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
+def test_signals_that_come_together_wait_for_the_child_to_save_and_a_later_one_kills_it(
     workers: Workers,
     registry: WorkerRegistry,
     store: JobStore,
@@ -151,7 +153,14 @@ def test_sigterm_once_waits_for_the_child_to_save_and_twice_kills_it_at_once(
         what="its log line",
     )
     assert (leaving[0].job, leaving[0].reason) == (job.id, "it was told to stop")
+    began = time.monotonic()
+    for _ in range(3):  # as a service manager, a supervisor and the machine's shutdown send it
+        os.kill(worker.pid, signal.SIGTERM)
+        time.sleep(0.5)
     assert worker.poll() is None
+    assert stubborn_child(script)
+    while time.monotonic() - began < TOGETHER_SECONDS:
+        time.sleep(0.1)
     os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(30) == 0
     assert not stubborn_child(script)

@@ -21,7 +21,7 @@ from jobs.model import rules
 from jobs.model.spec import JobSpec, Limits
 from jobs.reaper import backup, reaper
 from jobs.settings import Settings
-from monitoring import step_counter
+from monitoring import preemption, step_counter
 from monitoring.metrics import append_log
 from monitoring.storage.s3 import bucket
 from worker import consumer
@@ -196,6 +196,12 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
         lambda: (
             f"up to every {word(watch._MOST_SECONDS_NEVER / 60)} minutes, and one that has "
             f"answered before at least every {word(watch._MOST_SECONDS_AWAY)} seconds"
+        ),
+    ),
+    "signals that come together": (
+        f"{CONCEPTS}/preemption.md",
+        lambda: (
+            f"SIGTERM, any number within {word(preemption.TOGETHER_SECONDS)} seconds of the first"
         ),
     ),
     "metrics in memory": (

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
+from monitoring.preemption import TOGETHER_SECONDS
 from monitoring.storage.base import Storage
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
@@ -26,7 +27,7 @@ class ShutdownState:
     on_request: Callable[[], None] | None = None  # set by the lease of the running attempt
     notice: str = ""  # the cloud's spot notice, '' without one
     _gone_at: float = math.inf  # time.monotonic
-    _signalled: bool = False
+    _signalled_at: float | None = None  # time.monotonic of the first SIGTERM
 
     def notify_request(self) -> None:
         """Makes the running attempt read its requests."""
@@ -34,16 +35,18 @@ class ShutdownState:
             callback()
 
     def stop(self) -> None:
-        """Asks the running attempt to end; a second call ends its grace period at once.
+        """Asks the running attempt to end; a later call ends its grace period at once.
 
-        Safe to call from a signal handler. The first call after `leave` does not count as a
-        second one: the platform stops the processes of a machine that it reclaims.
+        Calls within `TOGETHER_SECONDS` of the first are the same request. Safe to call from a
+        signal handler. The first call after `leave` does not count as a later one: the platform
+        stops the processes of a machine that it reclaims.
         """
-        if self._signalled:
+        now = time.monotonic()
+        if self._signalled_at is None:
+            self._signalled_at = now
+            self.stop_since = now if self.stop_since is None else self.stop_since
+        elif now - self._signalled_at > TOGETHER_SECONDS:
             self.stop_since = -math.inf
-        elif self.stop_since is None:
-            self.stop_since = time.monotonic()
-        self._signalled = True
         self.wake.set()
 
     def leave(self, notice: str, seconds: float) -> None:
