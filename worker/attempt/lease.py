@@ -50,6 +50,8 @@ class Lease:
         """Starts to renew the lease."""
         self._shutdown_state.on_request = self._read_requests
         self._thread.start()
+        # A request made since the claim has found nobody to notify.
+        self._thread.trigger()
 
     def stop(self) -> None:
         """Stops renewing the lease."""
