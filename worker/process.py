@@ -30,7 +30,7 @@ from worker.files.scratch import ScratchCleaner
 from worker.files.scratch_disk import ScratchDisk
 from worker.gpu.nvml import open_nvml
 from worker.gpu.watch import GpuWatch
-from worker.launch.child import start_cold
+from worker.launch.child import Start, start_cold
 from worker.launch.fork_client import ForkServerClient
 from worker.launch.prepare import Slot, base_environment
 from worker.spot.notices import Notice
@@ -39,6 +39,12 @@ from worker.spot.watch import SpotWatch, watched_service
 log = logging.getLogger("worker")
 
 _REFUSED_SECONDS = 2.0
+
+
+def _start_of_children(slot: Slot, settings: Settings) -> Start:
+    if not settings.warm_start:
+        return start_cold
+    return ForkServerClient(base_environment(slot, settings.grace_seconds)).start
 
 
 class WorkerProcess:
@@ -57,7 +63,7 @@ class WorkerProcess:
             open_storage(settings.storage_url, settings.s3_endpoint_url),
             slot,
             self._shutdown_state,
-            ForkServerClient(base_environment(slot)).start if settings.warm_start else start_cold,
+            _start_of_children(slot, settings),
         )
         nvml = open_nvml(slot.gpus)
         self._gpus = GpuWatch(nvml)

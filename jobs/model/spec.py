@@ -12,6 +12,7 @@ from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]
+StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
 LabelValue = Annotated[str, Field(max_length=128)]
 
 # Names that the worker sets, or removes from the environment of the child.
@@ -114,6 +115,10 @@ class JobSpec(Strict):
         description="`from_checkpoint`: a later attempt that ignores the checkpoint fails. "
         "`from_scratch`: it may start at step 0.",
     )
+    stop_signal: StopSignal = Field(
+        "SIGTERM",
+        description="Signal on which your program saves and exits. `train` saves on SIGTERM.",
+    )
     labels: dict[Name, LabelValue] = Field(
         default_factory=dict, max_length=64, description="Your own labels, to filter jobs by."
     )
@@ -123,6 +128,12 @@ class JobSpec(Strict):
         if (self.train is None) == (self.command is None):
             given = "both" if self.train is not None else "neither"
             raise ValueError(f"give exactly one of `train` and `command`; {given} was given")
+        return self
+
+    @model_validator(mode="after")
+    def _a_signal_of_the_program(self) -> Self:
+        if self.train is not None and self.stop_signal != "SIGTERM":
+            raise ValueError("stop_signal is for `command`: `train` saves on SIGTERM")
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from tests.integration.http_calls import GOOD, UNKNOWN, MakeApp, problem
         (GOOD | {"command": ["true"]}, "(top level)", "`train` and `command`"),
         (GOOD | {"resources": {"gpus": -1}}, "resources.gpus", "greater than or equal to 0"),
         (GOOD | {"name": "a/b"}, "name", "should match pattern"),
+        ({"name": "a", "command": ["x"], "stop_signal": "KILL"}, "stop_signal", "'SIGUSR1'"),
         ([GOOD], "(top level)", "an object"),
     ],
 )

@@ -39,10 +39,8 @@ sys.exit(5)
 # Ways to start it, as people write them: python -c for the trainer stands in {}.
 PLAIN = "import subprocess, sys; subprocess.run(sys.argv[1:])"
 PIPED = "import subprocess, sys; print(subprocess.run(sys.argv[1:], capture_output=True).stdout)"
-DEAF = "import signal, subprocess, sys\nsignal.signal(15, lambda *_: None)\nsubprocess.run(sys.argv[1:])"
-SESSION = (
-    "import os, subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True).wait()"
-)
+DEAF = f"import signal; signal.signal(15, lambda *_: None); {PLAIN}"
+SESSION = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True).wait()"
 FORWARDING = """
 import signal, subprocess, sys, time
 child = subprocess.Popen(sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -105,6 +106,34 @@ def test_a_program_that_ignores_sigterm_is_killed_within_the_grace(
     queue = bench.store.keys.queue("default")
     assert bench.store.redis.llen(queue) == 1, "a worker is woken for it"
     bench.service.messenger.close()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_a_trainer_behind_a_shell_saves_on_its_signal(
+    bench: Bench, wait_until: Wait, name: str
+) -> None:
+    script = (
+        "import os, pathlib, signal, sys, time\n"
+        "got = []\n"
+        f"signal.signal(signal.{name}, lambda *_: got.append(1))\n"
+        "print('up', flush=True)\n"
+        "while not got: time.sleep(0.01)\n"
+        "time.sleep(1)\n"
+        "pathlib.Path(os.environ['SPECTRAIN_RUN_DIR'], 'saved').write_text('all')\n"
+    )
+    command = ["bash", "-c", f"python -c {shlex.quote(script)} | tee log; echo next stage"]
+    job = bench.claim(
+        JobSpec.model_validate({"name": "a", "command": command, "stop_signal": name})
+    )
+    thread = bench.begin(job)
+    wait_until(lambda: "up" in bench.output(job), what="the program")
+    bench.shutdown_state.stop()
+    bench.shutdown_state.stop()
+    thread.join(60)
+    job = bench.store.get(job.id)
+    assert (job.state, job.reason) == (State.QUEUED, Reason.PREEMPTED)
+    assert (bench.files(job).root / "saved").read_text() == "all"
+    assert "next stage" not in bench.output(job)
 
 
 def test_a_request_reaches_the_program(bench: Bench, wait_until: Wait) -> None:

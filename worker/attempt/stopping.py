@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Stopping:
-    """Sends a child SIGTERM, once, and SIGKILL when its grace period is over.
+    """Asks a child to stop, once, and kills it when its grace period is over.
 
     `reason` is the strongest of the reasons given so far, None while there is none.
     """

@@ -159,6 +159,7 @@ class _Attempt:
             output=self._scratch.output,
             on_exit=self._context.shutdown_state.wake.set,
             start=self._context.start,
+            stop_signal=launch.stop_signal,
         )
         try:
             publication.start()

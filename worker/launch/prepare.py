@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,9 +43,11 @@ class Slot:
         return cls(gpus)
 
 
-def base_environment(slot: Slot) -> dict[str, str]:
+def base_environment(slot: Slot, grace_seconds: float) -> dict[str, str]:
     """The environment of every job of this worker, unless the job overrides it."""
     return {
+        # torchrun would kill its ranks 30 s after the stop signal.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(grace_seconds)),
         # Threads that spin while they wait take the cores from other processes and from each
         # other: on two shared cores a run took five times as long.
         **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
@@ -64,7 +68,7 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
             f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
     env = {
-        **base_environment(slot),
+        **base_environment(slot, settings.grace_seconds),
         **job.spec.env,
         **_secrets(job.spec.secrets, os.environ),
         **_fixed_environment(slot),
@@ -75,7 +79,8 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
         "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
         "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
     }
-    return Launch(_command(job, scratch), env, scratch.workspace)
+    stop_signal = signal.Signals[job.spec.stop_signal]
+    return Launch(_command(job, scratch), env, scratch.workspace, stop_signal)
 
 
 def _command(job: Job, scratch: Scratch) -> list[str]:

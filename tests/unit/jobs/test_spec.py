@@ -28,6 +28,8 @@ from jobs.model.spec import JobSpec
         ({"priority": 10}, ("priority",), "less than or equal to 9"),
         ({"env": {"SPECTRAIN_ATTEMPT": "7"}}, (), "the worker sets it"),
         ({"env": {"A=B": "7"}}, ("env", "A=B", "[key]"), "pattern"),
+        ({"stop_signal": "SIGKILL"}, ("stop_signal",), "SIGTERM', 'SIGINT'"),
+        ({"command": None, "train": {}, "stop_signal": "SIGINT"}, (), "train` saves on SIGTERM"),
         ({"command": ["a\0b"]}, ("command", 0), "pattern"),
     ],
 )

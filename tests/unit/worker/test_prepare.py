@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,17 @@ def test_a_job_sees_its_contract_and_nothing_of_the_service(
     assert launch.env["PATH"].startswith(str(Path(sys.executable).parent))
     assert launch.cwd == scratch.workspace
     assert not list(launch.cwd.iterdir())
+
+
+def test_a_job_is_stopped_by_its_signal_and_torchrun_waits_for_the_grace(scratch: Scratch) -> None:
+    usual = prepare(job(), scratch, Slot(()), SETTINGS)
+    assert (usual.stop_signal, usual.env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) == (
+        signal.SIGTERM,
+        "45",
+    )
+    env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
+    own = prepare(job(stop_signal="SIGUSR1", env=env), scratch, Slot(()), SETTINGS)
+    assert (own.stop_signal, own.env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) == (signal.SIGUSR1, "5")
 
 
 def test_threads_on_the_cpu_do_not_spin_unless_told_to(
