@@ -15,6 +15,7 @@ from jobs.messages import TASK, celery_app, queue_name
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
 from worker.consumer import PromptConsumer, listen_again
+from worker.losses.witness import fork_witness
 from worker.process import WorkerProcess
 
 log = logging.getLogger("worker")
@@ -74,6 +75,7 @@ def main() -> None:
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
     settings = Settings()
+    fork_witness(settings)  # before this process has threads and connections
     redis = connect(settings)
     wait_for_redis(redis)
     app = create_worker(settings, open_store(redis, settings))

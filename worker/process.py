@@ -33,6 +33,7 @@ from worker.gpu.watch import GpuWatch
 from worker.launch.child import Start, start_cold
 from worker.launch.fork_client import ForkServerClient
 from worker.launch.prepare import Slot, base_environment
+from worker.losses.watch import LossWatch
 from worker.spot.notices import Notice
 from worker.spot.watch import SpotWatch, watched_service
 
@@ -96,6 +97,7 @@ class WorkerProcess:
             settings, lambda job: newest_change(storage, job.id), RunRecords(storage)
         )
         self._scratch_cleaner = ScratchCleaner(settings.scratch_dir, seconds=lease)
+        self._losses = LossWatch(settings.scratch_dir, store, self._context.messenger)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
                  ", ".join(slot.gpus) or "none, uses the CPU")  # fmt: skip
 
@@ -103,6 +105,7 @@ class WorkerProcess:
 
     def begin(self, **_: object) -> None:
         """Starts the background threads; Celery delivers messages from now on."""
+        self._losses.start()
         self._scratch_cleaner.start()
         self._gpus.start()
         self._disk.check()
@@ -121,6 +124,7 @@ class WorkerProcess:
     def end(self, **_: object) -> None:
         """Removes the worker from the registry and lets another process run the reaper."""
         self._requests.stop()
+        self._losses.stop()
         self._scratch_cleaner.stop()
         self._reaping.stop()
         self._cost.stop()

@@ -106,16 +106,27 @@ def _by_rule(rule: Rule, ended: Attempt, retry: Retry) -> tuple[State, str]:
     return rule.then, f"{ended.message} (not retried: retry.out_of_memory is false)"
 
 
-def lost_attempt(job: Job, at: float, silent_seconds: float) -> Attempt:
-    """The receipt of a running attempt whose worker no longer renews the lease."""
+def lost_attempt(
+    job: Job,
+    at: float,
+    silent_seconds: float,
+    *,
+    message: str = "",
+    seen: Progress | None = None,
+) -> Attempt:
+    """The receipt of a running attempt whose worker no longer renews the lease.
+
+    `seen` is its last progress, by default that of the last renewal.
+    """
     current = job.current
     if current is None:
         raise ValueError(f"job {job.id} has no attempt that could be lost")
-    return job.so_far(current, job.progress or Progress()).model_copy(
+    silence = f"worker {current.worker} gave no sign of life for {silent_seconds:.0f} s"
+    return job.so_far(current, seen or job.progress or Progress()).model_copy(
         update={
             "ended_at": at,
             "reason": Reason.LOST,
-            "message": f"worker {current.worker} gave no sign of life for {silent_seconds:.0f} s",
+            "message": message or silence,
             "detect_seconds": silent_seconds,
         }
     )

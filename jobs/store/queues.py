@@ -45,6 +45,11 @@ class Queues:
         found = self._redis.zrangebyscore(self._keys.leases, "-inf", now, withscores=True)
         return [ExpiredLease(job_id, expired_at) for job_id, expired_at in found]
 
+    def lease_expiry(self, job_id: str) -> float | None:
+        """When the lease of a running job expires, by the clock of Redis; None without a lease."""
+        found = self._redis.zscore(self._keys.leases, job_id)
+        return None if found is None else float(found)
+
     def due_messages(self, now: float) -> list[tuple[str, str]]:
         """(pool, job id) of the queued jobs whose message is due at `now` and not sent yet."""
         ids = self._redis.zrangebyscore(self._keys.outbox, "-inf", now)

@@ -308,7 +308,7 @@ def bars(bench: str) -> set[float]:
         ("reader", 5.0, "latest step ≤ {:g} ms"),
         ("overhead", 1.0, "≤ {:g} % of step time"),
         ("dispatch", 60.0, "≤ {:g} ms warm"),
-        ("recovery", 2.0, "+ {:g} s"),
+        ("recovery", 2.0, "≤ {:g} s, of which"),
         ("recovery", 1.0, "restore and start ≤ {:g} s"),
         ("scale", 5.0, "≤ {:g} ms of Redis each"),
         ("scale", 10.0, "< {:g} % of a core"),

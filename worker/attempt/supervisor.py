@@ -40,6 +40,7 @@ from worker.files.scratch import Restored, Scratch
 from worker.launch.child import Child
 from worker.launch.command import Launch
 from worker.launch.prepare import CannotLaunchError, prepare
+from worker.losses.note import Note, NoteFile, noted
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,10 @@ def supervise(context: WorkerContext, job: Job) -> None:
     log.info("job %s: attempt %d starts", job.id, job.attempt)
     scratch = Scratch(context.settings.scratch_dir, job.id, job.attempt)
     attempt = _Attempt(context, job, scratch)
+    note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
     try:
         try:
-            with scratch.held():
+            with noted(context.settings.scratch_dir, note) as attempt.note, scratch.held():
                 attempt.run()
         except OSError as error:
             message = f"the worker cannot write to its scratch disk: {error}"
@@ -76,6 +78,7 @@ class _Attempt:
         self._context = context
         self._job = job
         self._scratch = scratch
+        self.note: NoteFile | None = None
         self._stopping = Stopping(context, job.id)
         self._lease = Lease(context, job)
         self._receipts = Receipts(job, scratch.run)
@@ -160,6 +163,7 @@ class _Attempt:
             on_exit=self._context.shutdown_state.wake.set,
             start=self._context.start,
             stop_signal=launch.stop_signal,
+            note=self.note.path if self.note else None,
         )
         try:
             publication.start()

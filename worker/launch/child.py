@@ -72,8 +72,9 @@ class Child:
         on_exit: Callable[[], None],
         start: Start = start_cold,
         stop_signal: signal.Signals = signal.SIGTERM,
+        note: Path | None = None,
     ) -> None:
-        launch = Launch(list(command), dict(env), cwd, stop_signal)
+        launch = Launch(list(command), dict(env), cwd, stop_signal, note)
         with output.open("ab") as file:
             started = start(launch, file.fileno())
         self._control, self._process = started.control, started.process

@@ -20,10 +20,13 @@ class Launch:
     env: dict[str, str]
     cwd: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    note: Path | None = None  # of the attempt; the guard holds it (`worker.losses.note`)
 
     def send(self, to: socket.socket) -> None:
         """Sends the launch to a guard; raises `OSError`."""
-        data = json.dumps([self.command, self.env, str(self.cwd), self.stop_signal]).encode()
+        note = None if self.note is None else str(self.note)
+        fields = [self.command, self.env, str(self.cwd), self.stop_signal, note]
+        data = json.dumps(fields).encode()
         to.sendall(_LENGTH.pack(len(data)) + data)
 
     @classmethod
@@ -34,8 +37,9 @@ class Launch:
             data = _read(file, _LENGTH.unpack(head)[0]) if head else b""
         if not data:
             return None
-        command, env, cwd, stop_signal = json.loads(data)
-        return cls(command, env, Path(cwd), signal.Signals(stop_signal))
+        command, env, cwd, stop_signal, note = json.loads(data)
+        path = None if note is None else Path(note)
+        return cls(command, env, Path(cwd), signal.Signals(stop_signal), path)
 
 
 def _read(file: socket.SocketIO, size: int) -> bytes:

@@ -27,10 +27,10 @@ from typing import NoReturn
 
 from machine.parent_death import die_with_parent
 from machine.python import python_module
+from machine.title import set_title
 from worker.launch import guard
 from worker.launch.command import Launch
 from worker.launch.interpreter import Interpreter, forget, run
-from worker.launch.title import set_title
 
 READY = b"ready"
 _THREADS = Path("/proc/self/task")

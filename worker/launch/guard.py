@@ -24,6 +24,7 @@ from typing import NoReturn
 from machine.parent_death import adopt_orphans, die_with_parent
 from worker.launch.command import Launch
 from worker.launch.tree import Process, StopRequest, child_pids
+from worker.losses.note import hold
 
 # Sent by the guard: `STARTED` when it has its launch, then its process id and a newline; at the end
 # `ENDED` and the exit code, one byte each.
@@ -74,6 +75,8 @@ def guard(
         control.close()
         _become_training_process(guard_pid)
         return launch, 0
+    if launch.note is not None:
+        hold(launch.note)  # until this process ends, after all others of the attempt
     on_fork()
     code = _GuardLoop(control, child, launch.stop_signal).until_all_ended()
     with contextlib.suppress(OSError):

@@ -1,0 +1,1 @@
+"""Losses: the attempt of a dead worker is ended by its guard, or by the next worker there."""
