@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from monitoring.runs.config import ConfigTracker as ConfigTracker
     from monitoring.runs.results import ResultsAggregator as ResultsAggregator
     from monitoring.runs.results import ResultsParser as ResultsParser
+    from monitoring.step_counter import heartbeat as heartbeat
 
 _HOME = {
     "CheckpointCorrupt": "monitoring.checkpoints.commit",
@@ -37,6 +38,7 @@ _HOME = {
     "create_experiment_directory": "monitoring.ids",
     "generate_experiment_id": "monitoring.ids",
     "get_git_hash": "monitoring.ids",
+    "heartbeat": "monitoring.step_counter",
     "restore_rng_state": "monitoring.checkpoints.random_state",
     "verify_loss_continuity": "monitoring.continuity",
 }

@@ -1,10 +1,17 @@
 """The step counter: the progress of a training process, readable by others even after its death.
 
-The file that `SPECTRAIN_STEP_FILE` names holds six little-endian 64-bit integers: the first
+The file that `SPECTRAIN_STEP_FILE` names holds seven little-endian 64-bit integers: the first
 step done, the last step done, the number of beats, the times of the first and of the last beat in
-nanoseconds of the machine's monotonic clock, which is never set, and the second step done. It is
-mapped into memory, so a beat is a few stores and takes less than a microsecond, and the kernel
-keeps them when the process is killed.
+nanoseconds of the machine's monotonic clock, which is never set, the second step done, and the
+number of heartbeats. It is mapped into memory, so a beat is a few stores and takes less than a
+microsecond, and the kernel keeps them when the process is killed.
+
+A heartbeat is a sign of life without a step, for work that takes longer than the job's
+`limits.stall_seconds`: an evaluation, an export, a download.
+
+    for batch in validation:
+        evaluate(batch)
+        monitoring.heartbeat()
 """
 
 from __future__ import annotations
@@ -19,7 +26,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = struct.Struct("<qqqqqq")
+_LAYOUT = struct.Struct("<qqqqqqq")
+_OLDER_BYTES = 48  # the file of a library without heartbeats
 VARIABLE = "SPECTRAIN_STEP_FILE"
 
 
@@ -45,6 +53,9 @@ class NoCounter:
     def beat(self, step: int) -> None:
         """Do nothing."""
 
+    def heartbeat(self) -> None:
+        """Do nothing."""
+
 
 class StepCounter:
     """Writes the steps done to a memory-mapped file. Raises OSError if it cannot."""
@@ -54,9 +65,9 @@ class StepCounter:
         try:
             # Written, not only lengthened: a store into memory that the disk has no room for
             # would end the process (SIGBUS).
-            os.pwrite(
-                descriptor, os.pread(descriptor, _LAYOUT.size, 0).ljust(_LAYOUT.size, b"\0"), 0
-            )
+            size = os.fstat(descriptor).st_size
+            if size < _LAYOUT.size:
+                os.pwrite(descriptor, bytes(_LAYOUT.size - size), size)
             os.ftruncate(descriptor, _LAYOUT.size)
             self._epoch = mmap.mmap(descriptor, _LAYOUT.size)
         finally:
@@ -66,8 +77,9 @@ class StepCounter:
         self._last: int | None = self._words[1] if self._words[2] else None
 
     def beat(self, step: int) -> None:
-        """Count a step as done. The same step again does not count."""
+        """Count a step as done. The same step again is a heartbeat."""
         if step == self._last:
+            self._words[6] += 1
             return
         step = int(step)
         words, now = self._words, time.monotonic_ns()
@@ -81,19 +93,36 @@ class StepCounter:
         words[2] += 1
         self._last = step
 
+    def heartbeat(self) -> None:
+        """Count a sign of life, which is no step."""
+        self._words[6] += 1
+
+
+def read_signs(path: Path) -> int:
+    """Read how many steps and heartbeats there were; 0 before the first."""
+    words = _read(path)
+    return words[2] + words[6] if words else 0
+
 
 def read_steps(path: Path) -> Steps | None:
     """Read the steps done by the process that writes this file; None before its first step."""
+    words = _read(path)
+    if words is None:
+        return None
+    first, last, beats, first_at, last_at, second, _ = words
+    if not beats:
+        return None
+    return Steps(first, second if beats > 1 else None, last, beats, first_at / 1e9, last_at / 1e9)
+
+
+def _read(path: Path) -> tuple[int, ...] | None:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    if len(data) != _LAYOUT.size:
-        return None
-    first, last, beats, first_at, last_at, second = _LAYOUT.unpack(data)
-    if not beats:
-        return None
-    return Steps(first, second if beats > 1 else None, last, beats, first_at / 1e9, last_at / 1e9)
+    if len(data) == _OLDER_BYTES:
+        data = data.ljust(_LAYOUT.size, b"\0")
+    return _LAYOUT.unpack(data) if len(data) == _LAYOUT.size else None
 
 
 def _open(path: Path) -> StepCounter | NoCounter:
@@ -109,9 +138,22 @@ _counter: StepCounter | NoCounter | None = None
 
 def beat(step: int) -> None:
     """Count a step of this process as done; log one warning if the file cannot be written."""
+    _opened().beat(step)
+
+
+def heartbeat() -> None:
+    """Tell the service that this process is alive, though it makes no step for a while.
+
+    Call it now and then in work that may take longer than the job's `limits.stall_seconds`. Where
+    no service runs this process, it does nothing.
+    """
+    _opened().heartbeat()
+
+
+def _opened() -> StepCounter | NoCounter:
     # Opened at the first beat, not at import: a warm-started child gets its environment later.
     global _counter  # noqa: PLW0603
     if _counter is None:
         path = os.environ.get(VARIABLE)
         _counter = _open(Path(path)) if path else NoCounter()
-    _counter.beat(step)
+    return _counter

@@ -17,7 +17,7 @@ class LimitsChange(Strict):
         None, description="Longest run time of all attempts together, seconds."
     )
     stall_seconds: Seconds | None = Field(
-        None, description="Longest time without a new step, seconds."
+        None, description="Longest time without a step or a heartbeat, seconds."
     )
     stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss fails the job.")
 

@@ -35,8 +35,8 @@ class Limits(Strict):
     )
     stall_seconds: Seconds | None = Field(
         1800.0,
-        description="Longest time without a new step, seconds, from the first step on; "
-        "null: no limit.",
+        description="Longest time without a step or a `monitoring.heartbeat()`, seconds, from the "
+        "first one on; null: no limit.",
     )
     stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss fails the job.")
 

@@ -167,6 +167,22 @@ def test_a_limit_that_is_passed_ends_the_attempt(
     assert (job.state, job.reason) == (state, reason)
 
 
+@pytest.mark.parametrize("alive", ["monitoring.heartbeat()", "step_counter.beat(0)"])
+def test_a_long_evaluation_that_gives_signs_of_life_has_not_stalled_and_a_silent_one_has(
+    bench: Bench, alive: str
+) -> None:
+    script = (
+        "import monitoring\nstep_counter.beat(0)\n"
+        f"for _ in range(40):\n    time.sleep(0.1)\n    {alive}\n"
+        "print('evaluated', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    job = bench.run(python(BEATS + script, limits={"stall_seconds": 1.5}))
+    assert job.reason is Reason.STALLED
+    assert "evaluated" in bench.output(job)
+    assert job.message == "no step and no heartbeat for longer than limits.stall_seconds"
+
+
 def test_a_program_that_takes_long_to_leave_has_not_stalled(bench: Bench, wait_until: Wait) -> None:
     leaves = (
         "import signal, sys\n"

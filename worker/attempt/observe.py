@@ -40,7 +40,7 @@ class Observer:
         self._rows = _Tail(scratch.run.metrics)
         self._loss: float | None = None
         self._tokens_per_second: float | None = None
-        self._beats = 0
+        self._signs = 0  # steps and heartbeats
         # The built-in workload always counts steps; another program does if it counts a first one.
         self._last_beat_at: float | None = time.monotonic() if spec.train else None
         self._diverged = False
@@ -51,8 +51,8 @@ class Observer:
             with contextlib.suppress(ValueError):  # a script may write rows of its own format
                 self._take(decode(line))
         steps = step_counter.read_steps(self._scratch.steps)
-        if steps is not None and steps.beats != self._beats:
-            self._beats = steps.beats
+        if (signs := step_counter.read_signs(self._scratch.steps)) != self._signs:
+            self._signs = signs
             self._last_beat_at = time.monotonic()
         start = self._restored.checkpoint
         return Progress(
@@ -76,7 +76,7 @@ class Observer:
             return StopReason.DIVERGED
         if limits.run_seconds is not None and run_seconds > limits.run_seconds:
             return StopReason.TIMEOUT
-        # A program that never counts a step cannot stall.
+        # A program that counts no step and gives no heartbeat cannot stall.
         still = 0.0 if self._last_beat_at is None else time.monotonic() - self._last_beat_at
         if limits.stall_seconds is not None and still > limits.stall_seconds:
             return StopReason.STALL

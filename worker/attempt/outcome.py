@@ -51,7 +51,10 @@ _OUTCOMES = {
     StopReason.EVICT: (Reason.EVICTED, "a job of higher priority needed its slot"),
     StopReason.PREEMPT: (Reason.PREEMPTED, "preempted on request"),
     StopReason.PAUSE: (Reason.PAUSED, "paused on request"),
-    StopReason.STALL: (Reason.STALLED, "no new step for longer than limits.stall_seconds"),
+    StopReason.STALL: (
+        Reason.STALLED,
+        "no step and no heartbeat for longer than limits.stall_seconds",
+    ),
     StopReason.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
     StopReason.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
     StopReason.RESTARTED: (

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import monitoring
 from monitoring import MetricsLogger, step_counter
-from monitoring.step_counter import NoCounter, StepCounter, read_steps
+from monitoring.step_counter import NoCounter, StepCounter, read_signs, read_steps
 
 
 def steps(file: Path) -> tuple[int, int, int]:
@@ -64,6 +66,31 @@ def test_the_same_step_from_logger_and_checkpoints_is_one_beat(tmp_path: Path) -
         counter.beat(step)
         counter.beat(step)
     assert steps(tmp_path / "steps") == (0, 9, 10)
+
+
+def test_a_heartbeat_and_the_same_step_again_are_signs_of_life_and_no_steps(tmp_path: Path) -> None:
+    file = tmp_path / "steps"
+    counter = StepCounter(file)
+    counter.heartbeat()
+    assert (read_steps(file), read_signs(file)) == (None, 1)
+    for _ in range(3):
+        counter.beat(7)
+    StepCounter(file).heartbeat()  # another process of the program
+    assert (steps(file), read_signs(file)) == ((7, 7, 1), 5)
+
+
+def test_the_file_of_a_library_without_heartbeats_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "steps"
+    file.write_bytes(struct.pack("<qqqqqq", 3, 9, 7, 10**9, 2 * 10**9, 4))
+    assert (steps(file), read_signs(file)) == ((3, 9, 7), 7)
+    StepCounter(file).beat(10)
+    assert steps(file) == (3, 10, 8)
+
+
+def test_a_heartbeat_outside_of_the_service_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_counter, "_counter", None)
+    monkeypatch.delenv("SPECTRAIN_STEP_FILE", raising=False)
+    monitoring.heartbeat()
 
 
 def test_no_file_and_a_short_file_mean_no_steps(tmp_path: Path) -> None:
