@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import pytest
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.model.rules import lost_attempt
+from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
 from tests.integration.one_worker import BEATS, Bench, python
+from tests.integration.warm_python import Program
 from tests.integration.worker_processes import Workers
-from tests.integration.warm_python import WarmPython
+from worker.losses import memory
 from worker.losses import note as notes_module
+from worker.losses.memory import Memory
 from worker.losses.note import Note, NoteFile, abandoned, notes
 from worker.losses.report import end_attempt
 from worker.losses.watch import LossWatch
@@ -36,17 +40,23 @@ STEPPING = (
 
 
 @pytest.fixture
-def workers(settings: Settings, warm_python: WarmPython) -> Iterator[Workers]:
-    workers = Workers(settings, warm_python)
-    yield workers
-    workers.stop()
-
-
-@pytest.fixture
-def messenger(settings: Settings, store: JobStore) -> Iterator[Messenger]:
-    messenger = Messenger(settings, store)
-    yield messenger
-    messenger.close()
+def container(wait_until: Wait) -> Iterator[Path]:
+    """A memory control group of 256 MiB, which only root can make."""
+    group = Path("/sys/fs/cgroup/memory/spectrain-container")  # version 1
+    limit = "memory.limit_in_bytes"
+    if not group.parent.is_dir():
+        group, limit = Path("/sys/fs/cgroup/spectrain-container"), "memory.max"
+    try:
+        group.mkdir(exist_ok=True)
+        (group / limit).write_text(str(256 << 20))
+    except OSError:
+        pytest.skip("making a control group needs root")
+    for swap, most in (("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", str(256 << 20))):
+        if (group / swap).exists():
+            (group / swap).write_text(most)
+    yield group
+    wait_until(lambda: not (group / "cgroup.procs").read_text(), what="an empty group")
+    group.rmdir()
 
 
 def running(store: JobStore, job: Job, attempt: int = 1) -> Callable[[], bool]:
@@ -141,14 +151,14 @@ def test_a_worker_that_stands_still_is_not_dead(
     assert all(process.is_running() for process in tree)
 
 
-def noted_job(bench: Bench, **fields: str) -> tuple[Job, Path]:
+def noted_job(bench: Bench, **fields: Any) -> tuple[Job, Path]:
     """A running job, and its note, which no process holds."""
     job = bench.claim(python("pass"))
     steps = bench.settings.scratch_dir / "steps"
     note = Note.here(job.id, job.attempt, job.worker or "", steps)
     file = NoteFile.create(bench.settings.scratch_dir, note)
-    if fields:
-        file.update(**fields)
+    file._note = replace(note, **fields)
+    file._write()
     os.close(file._descriptor)
     return job, file.path
 
@@ -222,6 +232,80 @@ def test_half_a_note_is_removed_and_no_other_file(bench: Bench) -> None:
     path.write_bytes(b'{"job": "a')
     assert watch(bench).run_once() == []
     assert not path.exists()
+
+
+def start_in(container: Path, workers: Workers) -> Program:
+    worker = workers.start(SPECTRAIN_LEASE_SECONDS=LEASE)
+    for process in [psutil.Process(worker.pid), *tree_of(psutil.Process(worker.pid))]:
+        (container / "cgroup.procs").write_text(str(process.pid))
+    return worker
+
+
+# It fills more than half of the group before it runs out of memory.
+HOARDER = (
+    BEATS + "import pathlib, sys\n"
+    "step_counter.beat(0)\n"
+    "hoard = [b'x' * (1 << 20) for _ in range(160)]\n"
+    "print('half', flush=True)\n"
+    "while not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\n"
+    "while True: hoard.append(b'x' * (1 << 20))\n"
+)
+
+
+@pytest.mark.parametrize("same_group", [True, False], ids=["the same group", "a new container"])
+def test_a_container_that_ran_out_of_memory_with_all_its_processes_says_so(
+    workers: Workers, bench: Bench, wait_until: Wait, container: Path, tmp_path: Path,
+    *, same_group: bool,
+) -> None:  # fmt: skip
+    """As with `memory.oom.group`, which Kubernetes sets: worker and guard die with the job."""
+    store, go = bench.store, tmp_path / "go"
+    command = ["python", "-c", HOARDER, str(go)]
+    job = store.submit(JobSpec.model_validate({"name": "a", "command": command}))
+    before = memory.oom_kills()
+    worker = start_in(container, workers)
+    bench.service.messenger.flush(store.now())
+    wait_until(lambda: "half" in bench.output(job), what="the program")
+    path = notes(bench.settings.scratch_dir)[0]
+
+    def noted() -> float:
+        note = Note.read(path)
+        return note.memory.used if note else 0.0
+
+    wait_until(lambda: noted() > 0.5, what="a note of what is used")
+    processes = [psutil.Process(worker.pid), *tree_of(psutil.Process(worker.pid))]
+    program = next(p for p in processes if "-c" in p.cmdline() and str(go) in p.cmdline())
+    processes.remove(program)
+    for process in processes:
+        process.suspend()
+    go.touch()
+    wait_until(lambda: program.status() == psutil.STATUS_ZOMBIE, what="the kernel's kill")
+    for process in processes:
+        process.kill()
+    worker.wait(30)
+    psutil.wait_procs(processes, timeout=10)
+    assert store.get(job.id).state is State.RUNNING
+    assert memory.oom_kills() == before, "this test is in another group"
+    if same_group:
+        start_in(container, workers)
+    else:
+        workers.start(SPECTRAIN_LEASE_SECONDS=LEASE)
+    wait_until(lambda: store.get(job.id).state is not State.RUNNING, what="the end")
+    ended = store.get(job.id)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.OUT_OF_MEMORY)
+    assert "and its job for lack of memory" in ended.message
+    workers.stop()
+
+
+@pytest.mark.parametrize("used", [0.4, 0.9])
+def test_another_containers_lack_of_memory_is_not_taken_for_this_ones(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, used: float
+) -> None:
+    before = Memory(group=1, group_kills=0, machine_kills=7, used=used)
+    job, _ = noted_job(bench, memory=before)
+    now = Memory(group=2, group_kills=0, machine_kills=8 if used < 0.5 else 7, used=0.1)
+    monkeypatch.setattr(Memory, "now", lambda: now)
+    assert watch(bench).run_once() == [job.id]
+    assert bench.store.get(job.id).attempts[0].reason is Reason.LOST
 
 
 def test_no_witness_outlives_a_worker_that_leaves(workers: Workers, wait_until: Wait) -> None:

@@ -20,9 +20,9 @@ from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, STUBBORN, Bench, python
-from worker.attempt import memory
 from worker.attempt.context import ShutdownState
 from worker.attempt.supervisor import supervise
+from worker.losses import memory
 
 Wait = Callable[..., Any]
 
@@ -255,6 +255,7 @@ from monitoring.storage.open import open_storage
 from worker.launch.prepare import Slot
 from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
+from worker.losses import memory
 settings = Settings()
 store = open_store(connect(settings), settings)
 storage = open_storage(settings.storage_url)

@@ -19,7 +19,6 @@ from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
 from worker.attempt.lease import MAX_PAUSE, Lease
-from worker.attempt.memory import oom_kills
 from worker.attempt.observe import Observer, restarted
 from worker.attempt.outcome import (
     INVALIDATING,
@@ -40,6 +39,7 @@ from worker.files.scratch import Restored, Scratch
 from worker.launch.child import Child
 from worker.launch.command import Launch
 from worker.launch.prepare import CannotLaunchError, prepare
+from worker.losses.memory import oom_kills
 from worker.losses.note import Note, NoteFile, noted
 
 log = logging.getLogger(__name__)
@@ -189,6 +189,8 @@ class _Attempt:
         while True:
             code = child.exit_code
             self._reporter.report(observer, publisher)
+            if self.note is not None:
+                self.note.update()
             if code is not None:
                 if (fault := self._violation(observer)) in INVALIDATING:
                     self._stopping.note(fault)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from worker.losses.memory import Memory
+
 _DIRECTORY = ".attempts"
 # A note is written whole by one call, which no kill interrupts.
 _BYTES = 4096
@@ -33,18 +35,20 @@ class Note:
     host: str
     boot: str
     steps: str  # path of the step counter
+    memory: Memory  # about a second ago
 
     @classmethod
     def here(cls, job: str, attempt: int, worker: str, steps: Path) -> Note:
         """The note of an attempt on this machine."""
         host = socket.gethostname()
-        return cls(job, attempt, worker, os.getpid(), host, boot_id(), str(steps))
+        return cls(job, attempt, worker, os.getpid(), host, boot_id(), str(steps), Memory.now())
 
     @classmethod
     def parse(cls, data: bytes) -> Note | None:
         """The note in a file; None for one that was not written whole, or by another version."""
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             found = json.loads(data)
+            found["memory"] = Memory(**found["memory"])
             return cls(**{field.name: found[field.name] for field in fields(cls)})
         return None
 
@@ -99,10 +103,11 @@ class NoteFile:
             raise
         return file
 
-    def update(self, **changes: object) -> None:
-        """Changes fields of the note; raises `OSError`."""
-        self._note = replace(self._note, **changes)  # type: ignore[arg-type]
-        self._write()
+    def update(self) -> None:
+        """Notes the present memory."""
+        self._note = replace(self._note, memory=Memory.now())
+        with contextlib.suppress(OSError):  # a full disk; the last one stands
+            self._write()
 
     def close(self) -> None:
         """Removes the note: the attempt has ended."""

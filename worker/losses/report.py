@@ -9,7 +9,7 @@ from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.messages import Messenger
 from jobs.model.record import Job, Progress
 from jobs.model.rules import lost_attempt
-from jobs.model.states import State
+from jobs.model.states import Reason, State
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
 from monitoring.step_counter import read_steps
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def end_attempt(
     store: JobStore, note: Note, message: str, *, silent_seconds: float | None = None
 ) -> Job | None:
-    """Ends the attempt of a note as lost; None if it has ended already.
+    """Ends the attempt of a note as lost or out of memory; None if it has ended already.
 
     `silent_seconds` is the time since its worker died; if it is unknown, since the last renewal of
     its lease. Raises `redis.exceptions.RedisError`.
@@ -37,8 +37,11 @@ def end_attempt(
             expiry = store.queues.lease_expiry(job.id)
             silent_seconds = 0.0 if expiry is None else now - expiry + store.lease_seconds
         seen = _progress(job, note)
-        lost = lost_attempt(job, now, max(0.0, silent_seconds), message=message, seen=seen)
-        return store.finish(job.id, lost, progress=seen)
+        ended = lost_attempt(job, now, max(0.0, silent_seconds), message=message, seen=seen)
+        if note.same_boot and note.memory.was_exceeded():
+            message = f"the kernel killed worker {note.worker} and its job for lack of memory"
+            ended = ended.model_copy(update={"reason": Reason.OUT_OF_MEMORY, "message": message})
+        return store.finish(job.id, ended, progress=seen)
     except (JobNotFoundError, StaleAttemptError):
         return None
 

@@ -61,7 +61,7 @@ class LossWatch:
             remove(path)
             if job is None:
                 return None
-            log.warning("job %s: %s; it is %s now", job.id, message, job.state)
+            log.warning("job %s: %s; it is %s now", job.id, job.message or message, job.state)
             return job.id
 
     def _is_dead(self, note: Note) -> bool:

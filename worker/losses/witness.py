@@ -91,7 +91,7 @@ def _end(note: Note, settings: Settings, died_at: float) -> None:
         seconds = time.monotonic() - died_at
         job = end_attempt(store, note, message, silent_seconds=seconds)
         if job is not None:
-            log.warning("job %s: %s; it is %s now", job.id, message, job.state)
+            log.warning("job %s: %s; it is %s now", job.id, job.message or message, job.state)
             announce(store, Messenger(settings, store))
 
 
