@@ -135,6 +135,35 @@ def test_a_wrapped_trainer_is_asked_once(tmp_path: Path, wait_until: Wait) -> No
         assert (tmp_path / "saved").read_text() == "15\n", how
 
 
+# It deals with its ranks as torchrun does; the second one does not save.
+RANKS = """
+import os, signal, subprocess, sys, time
+env = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+ends = "import signal, time; signal.signal(15, lambda *_: exit(143)); time.sleep(600)"
+ranks = [subprocess.Popen(command, env=env, start_new_session=True)
+         for command in (sys.argv[1:], [sys.executable, "-c", ends])]
+def kill(*_):
+    for rank in ranks:
+        os.killpg(rank.pid, signal.SIGKILL)  # as a rank whose data loader is killed
+    sys.exit(1)
+signal.signal(signal.SIGTERM, kill)
+while not any(rank.poll() for rank in ranks): time.sleep(0.1)
+kill()
+"""
+
+
+@pytest.mark.parametrize("wrap", [[], ["sh", "-c", '"$@" | tee log; true', "-"]])
+def test_ranks_are_asked_without_torchrun_which_would_kill_those_that_save(
+    tmp_path: Path, wait_until: Wait, wrap: list[str]
+) -> None:
+    child = begin(start_cold, [*wrap, *python(RANKS)], tmp_path)
+    wait_until(running(tmp_path), what="the trainer")
+    time.sleep(0.5)  # the other rank, too
+    child.terminate()
+    child.wait()
+    assert (tmp_path / "saved").read_text() == "15\n"
+
+
 def test_the_exit_code_is_that_of_the_command(
     start: Callable[..., Child], tmp_path: Path, wait_until: Wait
 ) -> None:

@@ -21,6 +21,8 @@ _PROC = Path("/proc")
 _STARTED_AT = 22 - 3
 # Where the kernel keeps a process that waits for a child (/proc/PID/wchan).
 _WAITS = "do_wait"
+# torchrun, and what starts it (`accelerate launch`), sets this for the ranks that it starts.
+_OF_A_RANK = "TORCHELASTIC_RUN_ID="
 _SHELLS = frozenset({"sh", "ash", "bash", "busybox", "dash", "fish", "ksh", "mksh", "zsh"})
 
 
@@ -68,8 +70,23 @@ class Process:
         """Whether it does nothing, not even read what its child writes, until a child ends."""
         return self._read("wchan") == _WAITS
 
+    @property
+    def launches_ranks(self) -> bool:
+        """Whether it is `torchrun`.
+
+        It forwards SIGTERM to the process groups of its ranks, data loaders included, and a trainer
+        whose data loader is killed raises an error.
+        """
+        if self._is_a_rank:
+            return False
+        return any(child._is_a_rank for child in self.children())
+
+    @property
+    def _is_a_rank(self) -> bool:
+        return any(each.startswith(_OF_A_RANK) for each in self._read("environ").split("\0"))
+
     def _read(self, name: str) -> str:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
             return (_PROC / str(self.pid) / name).read_text()
         return ""
 
@@ -85,16 +102,16 @@ def child_pids(pid: int) -> Iterator[int]:
 def handlers(roots: Sequence[Process], number: signal.Signals) -> list[Process]:
     """The processes of these trees that have a handler for the signal, parents first.
 
-    What is below one of them is its own business (`torchrun` forwards the signal to its ranks, a
-    trainer ends its data loaders), unless it is a wrapper.
+    What is below one of them is its own business (a launcher forwards the signal, a trainer ends
+    its data loaders), unless it is a wrapper or `torchrun`.
     """
     found: list[Process] = []
     for process in roots:
-        handles = process.handles(number)
-        below = [] if handles and not process.is_wrapper else list(process.children())
-        inner = handlers(below, number)
+        handles, launches = process.handles(number), process.launches_ranks
+        passes = not handles or launches or process.is_wrapper
+        inner = handlers(list(process.children()), number) if passes else []
         # A Python wrapper that is interrupted by SIGINT kills the child that it waits for.
-        if handles and not (inner and number is signal.SIGINT):
+        if handles and not (inner and (launches or number is signal.SIGINT)):
             found.append(process)
         found.extend(inner)
     return found
@@ -134,6 +151,7 @@ class StopRequest:
         self._number = number
         self._asked: set[Process] = set()
         self._round: dict[Process, int | None] = {}  # still running, with a descriptor if possible
+        self._launchers: list[Process] = []
         self._ask(told)
 
     @property
@@ -152,6 +170,9 @@ class StopRequest:
             descriptor = self._round.pop(process)
             if descriptor is not None:
                 os.close(descriptor)
+            # At the first rank that ends, torchrun would kill those that still save.
+            while self._launchers:
+                _send(self._launchers.pop(), signal.SIGSTOP)
         if not self._round:
             self._ask()
 
@@ -163,6 +184,9 @@ class StopRequest:
         if chosen and not told:
             for wrapper in waiting_wrappers(roots, set(chosen)):
                 _send(wrapper, signal.SIGSTOP)
+            self._launchers = [
+                each for each in everybody if each not in chosen and each.launches_ranks
+            ]
         chosen = chosen or [each for each in everybody if each not in self._asked]
         for process in chosen:
             try:
