@@ -108,6 +108,26 @@ def test_a_killed_workers_attempt_ends_at_once_and_another_worker_goes_on(
     wait_until(lambda: len(notes(settings.scratch_dir)) == 1, what="the other note's removal")
 
 
+def test_an_attempt_does_not_end_before_the_processes_of_its_job(
+    workers: Workers, store: JobStore, messenger: Messenger, wait_until: Wait
+) -> None:
+    worker = workers.start(SPECTRAIN_LEASE_SECONDS=LEASE)
+    job = store.submit(python(STEPPING))
+    messenger.flush(store.now())
+    wait_until(running(store, job), what="a step")
+    (guard,) = [
+        process
+        for process in psutil.Process(worker.pid).children()
+        if "worker.launch.guard" in process.cmdline()
+    ]
+    guard.suspend()
+    worker.kill()
+    time.sleep(2)
+    assert store.get(job.id).state is State.RUNNING, "its program still runs"
+    guard.resume()
+    wait_until(lambda: store.get(job.id).state is State.QUEUED, what="the end", seconds=10)
+
+
 def test_a_worker_that_is_restarted_ends_the_attempt_that_lost_all_its_processes(
     workers: Workers, store: JobStore, messenger: Messenger, wait_until: Wait, settings: Settings
 ) -> None:

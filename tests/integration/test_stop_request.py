@@ -48,6 +48,12 @@ signal.signal(15, lambda *_: child.terminate())
 while child.poll() is None: time.sleep(0.05)
 sys.exit(child.returncode)
 """
+LEAVING = """
+import signal, subprocess, sys, time
+signal.signal(15, lambda *_: sys.exit(3))
+child = subprocess.Popen(sys.argv[1:])
+while child.poll() is None: time.sleep(0.05)
+"""
 
 
 def trainer(number: str = "SIGTERM") -> list[str]:
@@ -82,6 +88,7 @@ WRAPPERS = {
     "launcher, another session": python(SESSION),
     "launcher, deaf": python(DEAF),
     "launcher, forwards": python(FORWARDING),
+    "launcher, leaves": python(LEAVING),
 }
 
 
