@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from api.client.client import Client
 from api.drill.interruptions import Signal, Target
 from api.drill.run import SPEC
@@ -24,11 +26,11 @@ from api.schemas import JobView
 from bench.report import Report, options
 from bench.system.service import local_service, wait_for
 from jobs.model.states import State
-from jobs.model.workers import WorkerState
+from jobs.model.workers import Worker, WorkerState
 from jobs.settings import Settings
 
-# A worker is warm this long after its start, even on a busy machine.
-_WARM_SECONDS = 10.0
+# The fork server of a worker has imported torch when it is this large and computes no more.
+_WARM_BYTES = 100 << 20
 _PATIENCE_SECONDS = 300.0
 
 
@@ -88,6 +90,20 @@ def _measure(
     return medians
 
 
+def is_warm(worker: Worker) -> bool:
+    """Whether the worker's fork server waits for a job."""
+    try:
+        for process in psutil.Process(int(worker.name.split("-")[-2])).children():
+            if "worker.launch.fork_server" in process.cmdline():
+                before = sum(process.cpu_times()[:2])
+                time.sleep(0.5)
+                computed = sum(process.cpu_times()[:2]) - before
+                return computed == 0 and process.memory_info().rss > _WARM_BYTES
+    except psutil.Error:
+        pass
+    return False
+
+
 def _recovery(
     service: LocalService, client: Client, job_id: str, number: signal.Signals
 ) -> Recovery:
@@ -97,10 +113,8 @@ def _recovery(
     def ready() -> bool:
         """Whether the job has a checkpoint of this attempt, and another worker is warm and idle."""
         service.tend()
-        time.sleep(0.2)
         workers, job = client.workers(), client.get(job_id)
-        idle = [w for w in workers if w.state is WorkerState.IDLE]
-        warm = any(time.time() - w.started_at > _WARM_SECONDS for w in idle)
+        warm = any(is_warm(w) for w in workers if w.state is WorkerState.IDLE)
         saved = job.progress is not None and (job.progress.checkpoint_step or -1) > (
             -1 if job.progress.resumed_from is None else job.progress.resumed_from
         )
