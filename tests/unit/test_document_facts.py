@@ -23,7 +23,7 @@ from jobs.reaper import backup, reaper
 from jobs.settings import Settings
 from monitoring import preemption, step_counter
 from monitoring.metrics import append_log
-from monitoring.storage.s3 import bucket
+from monitoring.storage.s3 import bucket, clients
 from worker import consumer
 from worker.attempt import lease, outcome, retry
 from worker.attempt.context import WorkerContext
@@ -237,14 +237,14 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
         "docs/failures.md",
         lambda: (
             f"each request is tried {word(bucket._READ_TRIES)} times, each part of a large "
-            f"file {word(bucket._TRIES_OF_A_PART)} times"
+            f"file {word(clients._TRIES_OF_A_PART)} times"
         ),
     ),
     "tries, in the settings": (
         "docs/settings.md",
         lambda: (
             f"instead of {word(bucket._READ_TRIES)} times "
-            f"({word(bucket._TRIES_OF_A_PART)} for parts of large files)"
+            f"({word(clients._TRIES_OF_A_PART)} for parts of large files)"
         ),
     ),
     "gc": (
