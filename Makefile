@@ -40,7 +40,7 @@ demo: $(STAMP)  ## run the whole service here: train, preempt, resume, fetch
 test: $(STAMP)  ## what CI runs: lint, types, import contracts, the tests
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
-PYTEST := $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: tests
 tests: $(STAMP)  ## the tests alone

