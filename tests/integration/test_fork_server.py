@@ -157,7 +157,7 @@ def test_a_fork_server_that_hangs_is_replaced_and_the_job_starts_once(
 
 
 def test_settings_that_count_from_the_start_are_there_from_the_start(
-    expendable: ForkServerClient, runner: Any, wait_until: Wait
+    expendable: ForkServerClient, runner: Any, wait_until: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = server(expendable)
     assert first.environ()["OMP_WAIT_POLICY"] == "PASSIVE"
@@ -170,6 +170,7 @@ def test_settings_that_count_from_the_start_are_there_from_the_start(
     wait_until(another, what="a fork server of this kind")
     assert runner.run(expendable.start, ["python", "s.py"], **one).output == "1 1\n"
     assert runner.is_warm(expendable.start, **one)
+    assert not caplog.records, "nothing to warn of"
 
 
 @pytest.mark.parametrize("script", ["raise ImportError('broken')", "import os; os.abort()"])

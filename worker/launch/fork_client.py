@@ -91,8 +91,8 @@ class ForkServerClient:
         server = self._server
         if server is None:
             return start_cold(launch, output)
-        if program is not None:
-            self._note_environment(read_at_start(launch.env), server)
+        if program is not None and self._replaces(server, read_at_start(launch.env)):
+            return start_cold(launch, output)
         return self._fork(server, launch, output) or start_cold(launch, output)
 
     def _fork(self, server: _Server, launch: Launch, output: int) -> Started | None:
@@ -117,8 +117,8 @@ class ForkServerClient:
         control.settimeout(None)
         return Started(control)
 
-    def _note_environment(self, wanted: dict[str, str], server: _Server) -> None:
-        """Replaces a fork server that two jobs in a row could not use."""
+    def _replaces(self, server: _Server, wanted: dict[str, str]) -> bool:
+        """Replaces a fork server that two jobs in a row could not use; whether it did."""
         if wanted == read_at_start(server.env):
             self._last_environment = None
         elif wanted != self._last_environment:
@@ -128,6 +128,8 @@ class ForkServerClient:
             others = {k: v for k, v in self._env.items() if k not in read_at_start(self._env)}
             self._env = {**others, **wanted}
             server.retire()
+            return True
+        return False
 
     # -- the keeper's thread ----------------------------------------------------------------
 
