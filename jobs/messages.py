@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import redis.exceptions
 from celery import Celery
 from kombu import pools
+from kombu.exceptions import OperationalError
 
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
@@ -83,11 +85,16 @@ class Messenger:
         self._app = celery_app(settings)
 
     def announce(self, pool: str, job_id: str) -> None:
-        """Sends a message to the pool; the reaper repeats it soon if this call fails."""
+        """Sends a message to the pool; the reaper repeats it soon if this call fails.
+
+        Raises the errors of redis-py, also where kombu has one of its own for a connection.
+        """
         now = self._store.now()
-        self._app.send_task(
-            TASK, args=[job_id], queue=queue_name(self._settings, pool), ignore_result=True
-        )
+        queue = queue_name(self._settings, pool)
+        try:
+            self._app.send_task(TASK, args=[job_id], queue=queue, ignore_result=True)
+        except OperationalError as error:
+            raise redis.exceptions.ConnectionError(str(error)) from error
         self._store.queues.message_sent(job_id, now)
 
     def close(self) -> None:

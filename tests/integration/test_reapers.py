@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from api.local.redis_server import free_port
 from api.ops.reaper_healthcheck import failure
+from jobs.errors import STORE_AWAY
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
@@ -260,6 +261,19 @@ class SetBackStore(JobStore):
 
     def uptime(self) -> float:
         return super().uptime() + self.since_start
+
+
+def test_a_redis_that_dies_before_a_message_is_sent_is_an_outage_like_any_other(
+    settings: Settings, store: JobStore
+) -> None:
+    gone = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
+    messenger = Messenger(gone, store)
+    store.submit(JobSpec(name="a", command=["true"]))
+    try:
+        with pytest.raises(STORE_AWAY):
+            messenger.sweep()
+    finally:
+        messenger.close()
 
 
 def test_a_clock_of_redis_that_is_set_back_keeps_no_reaper_from_its_work(
