@@ -1,1 +1,1 @@
-"""Losses: the attempt of a dead worker is ended by its guard, or by the next worker there."""
+"""Losses: the attempt of a dead worker is ended by its witness, or by the next worker there."""

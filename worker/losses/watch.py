@@ -1,7 +1,7 @@
 """Finds the notes of attempts that nobody on this machine runs any more, and ends those attempts.
 
-The guard of a killed worker does so at once. This finds what the guard could not end: it died with
-its worker (a container, a machine that was switched off), or Redis was away.
+The witness of a killed worker does so at once. This finds what the witness could not end: it died
+with its worker (a container, a machine that was switched off), or Redis was away.
 """
 
 from __future__ import annotations
