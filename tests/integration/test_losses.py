@@ -32,6 +32,7 @@ from worker.losses.report import end_attempt
 from worker.losses.watch import LossWatch
 
 Wait = Callable[..., Any]
+Stepping = tuple[Program, Job]
 # So long that no lease ends within a test.
 LEASE = "600"
 STEPPING = (
@@ -108,13 +109,20 @@ def test_a_killed_workers_attempt_ends_at_once_and_another_worker_goes_on(
     wait_until(lambda: len(notes(settings.scratch_dir)) == 1, what="the other note's removal")
 
 
-def test_an_attempt_does_not_end_before_the_processes_of_its_job(
-    workers: Workers, store: JobStore, messenger: Messenger, wait_until: Wait
-) -> None:
+@pytest.fixture
+def stepping(workers: Workers, store: JobStore, messenger: Messenger, wait_until: Wait) -> Stepping:
+    """A worker whose lease ends long after the test, and its job, which makes steps."""
     worker = workers.start(SPECTRAIN_LEASE_SECONDS=LEASE)
     job = store.submit(python(STEPPING))
     messenger.flush(store.now())
     wait_until(running(store, job), what="a step")
+    return worker, job
+
+
+def test_an_attempt_does_not_end_before_the_processes_of_its_job(
+    store: JobStore, stepping: Stepping, wait_until: Wait
+) -> None:
+    worker, job = stepping
     (guard,) = [
         process
         for process in psutil.Process(worker.pid).children()
@@ -129,13 +137,10 @@ def test_an_attempt_does_not_end_before_the_processes_of_its_job(
 
 
 def test_a_worker_that_is_restarted_ends_the_attempt_that_lost_all_its_processes(
-    workers: Workers, store: JobStore, messenger: Messenger, wait_until: Wait, settings: Settings
+    workers: Workers, store: JobStore, stepping: Stepping, wait_until: Wait, settings: Settings
 ) -> None:
     """As in a container, where the kernel kills all processes together."""
-    worker = workers.start(SPECTRAIN_LEASE_SECONDS=LEASE)
-    job = store.submit(python(STEPPING))
-    messenger.flush(store.now())
-    wait_until(running(store, job), what="a step")
+    worker, job = stepping
     processes = [*tree_of(psutil.Process(worker.pid)), psutil.Process(worker.pid)]
     for process in processes:
         process.suspend()
@@ -151,12 +156,9 @@ def test_a_worker_that_is_restarted_ends_the_attempt_that_lost_all_its_processes
 
 
 def test_a_worker_that_stands_still_is_not_dead(
-    workers: Workers, store: JobStore, messenger: Messenger, wait_until: Wait
+    workers: Workers, store: JobStore, stepping: Stepping
 ) -> None:
-    worker = workers.start(SPECTRAIN_LEASE_SECONDS=LEASE)
-    job = store.submit(python(STEPPING))
-    messenger.flush(store.now())
-    wait_until(running(store, job), what="a step")
+    worker, job = stepping
     tree = [psutil.Process(worker.pid), *tree_of(psutil.Process(worker.pid))]
     for process in tree:
         process.suspend()
