@@ -136,6 +136,20 @@ def test_a_trainer_behind_a_shell_saves_on_its_signal(
     assert "next stage" not in bench.output(job)
 
 
+def test_a_request_made_between_the_claim_and_the_start_is_read_at_once(
+    settings: Settings, store: JobStore
+) -> None:
+    rarely = settings.model_copy(update={"lease_seconds": 3000, "grace_seconds": 4})
+    bench = Bench(rarely, store)
+    job = bench.claim(python("import time; time.sleep(600)"))
+    store.request(job.id, Request.CANCEL)
+    thread = bench.begin(job)
+    thread.join(20)
+    bench.service.messenger.close()
+    assert not thread.is_alive(), "it waits for the next renewal, in ten minutes"
+    assert store.get(job.id).reason is Reason.CANCELLED
+
+
 def test_a_request_reaches_the_program(bench: Bench, wait_until: Wait) -> None:
     job = bench.claim(python("import time; print('up', flush=True); time.sleep(600)"))
     thread = bench.begin(job)
