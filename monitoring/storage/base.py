@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 FENCE_NAME = ".fence"
 RECORD_NAME = ".record.json"
 SERVICE_NAMES = frozenset({FENCE_NAME, RECORD_NAME})
+# Folders of the service in a run, which `list` omits unless it is asked for one of them: the
+# moments of the run, and the contents that only older moments name.
+MOMENTS_FOLDER = ".moments"
+CONTENTS_FOLDER = ".contents"
+SERVICE_FOLDERS = frozenset({MOMENTS_FOLDER, CONTENTS_FOLDER})
+
+
+_SERVICE_PARTS = {(name,) for name in SERVICE_FOLDERS}
 
 
 class StorageError(Exception):
@@ -60,6 +68,13 @@ class Storage(Protocol):
         self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
     ) -> None:
         """Stores a file atomically; `immutable` means that it is never written again in place."""
+
+    def keep(self, key: str, place: str, fence: Fence | None = None) -> None:
+        """Makes `place` hold the present content of `key`; raises `FileNotFoundError`.
+
+        Without sending it: by a hard link, or copied by the store. `key` must be replaced before
+        it is appended to again.
+        """
 
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`, at most the end of the file, and truncates what follows."""
@@ -124,6 +139,12 @@ def key_parts(key: str) -> tuple[str, ...]:
     if not is_text(key):
         raise StorageError(f"{key!r} is not UTF-8")
     return parts
+
+
+def is_service(key: str) -> bool:
+    """Whether a key belongs to the service, and not to the program of its run."""
+    parts = PurePosixPath(key).parts
+    return bool(parts) and (parts[-1] in SERVICE_NAMES or parts[1:2] in _SERVICE_PARTS)
 
 
 def is_text(name: str) -> bool:

@@ -17,17 +17,17 @@ from monitoring.crc import crc32_text
 from monitoring.files import sync
 from monitoring.storage.base import (
     FENCE_NAME,
-    SERVICE_NAMES,
     Fence,
     OvertakenError,
     StorageError,
     StoredFile,
+    is_service,
     is_text,
     key_parts,
 )
 
 _LOCK_SECONDS = 10.0
-_TEMPORARY = ".tmp-"
+_TEMPORARY = ".spectrain-tmp-"
 _BLOCK = 1 << 20
 
 
@@ -62,6 +62,17 @@ class FileStorage:
 
         self._replace(key, write, fence)
 
+    def keep(self, key: str, place: str, fence: Fence | None = None) -> None:
+        """Makes `place` hold the present content of `key`; see `Storage`."""
+        source = self._path(key)
+
+        def write(temporary: Path) -> None:
+            if not _link(source, temporary):
+                shutil.copyfile(source, temporary)
+                sync(temporary)
+
+        self._replace(place, write, fence)
+
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; see `Storage`."""
         path = self._path(key)
@@ -84,8 +95,12 @@ class FileStorage:
 
     def delete(self, key: str, fence: Fence | None = None) -> None:
         """Removes a file."""
+        path = self._path(key)
         with self._guarded(fence):
-            self._path(key).unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                _remove_empty(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
@@ -129,9 +144,11 @@ class FileStorage:
         """The files below a folder."""
         found = []
         for path in self._path(prefix).rglob("*"):
-            if path.name in SERVICE_NAMES or path.name.startswith(_TEMPORARY) or path.is_symlink():
-                continue
             key = path.relative_to(self.root).as_posix()
+            if is_service(key) and not is_service(f"{prefix}/x"):
+                continue
+            if path.name.startswith(_TEMPORARY) or path.is_symlink():
+                continue
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 if path.is_file() and is_text(key):
@@ -175,7 +192,7 @@ class FileStorage:
         try:
             write(temporary)
             with self._guarded(fence):
-                temporary.replace(path)
+                _rename(temporary, path)
                 sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -249,6 +266,21 @@ def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
         target.unlink(missing_ok=True)
         raise
     return crc32_text(crc)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Renames a file, also onto a folder with no files in it."""
+    try:
+        temporary.replace(path)
+    except (IsADirectoryError, NotADirectoryError):
+        _remove_empty(path)
+        temporary.replace(path)
+
+
+def _remove_empty(path: Path) -> None:
+    """Removes a folder with no files in it; raises `OSError` if there are any."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        Path(folder).rmdir()
 
 
 def _link(source: Path, target: Path) -> bool:

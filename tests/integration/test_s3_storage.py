@@ -501,6 +501,7 @@ def test_a_damaged_checkpoint_in_the_store_is_set_aside_and_the_one_before_it_is
     assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_20.pt"
     assert not second.run.checkpoint(10).exists()
     second.publisher.publish()
+    second.publisher.publish()
     assert second.storage.read(f"{key}.corrupt") == b"weighty"
     assert second.storage.stat(key) is None
     third = Attempt(s3_url, tmp_path, 3)

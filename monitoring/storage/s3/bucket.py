@@ -138,6 +138,19 @@ class Bucket:
         ):
             manager.upload(str(source), self.bucket, name).result()
 
+    def copy(self, name: str, target: str, size: int) -> None:
+        """Makes the store copy an object of `size` bytes, in parts if one request cannot."""
+        source = {"Bucket": self.bucket, "Key": name}
+        if size <= _MAX_COPIED_PART:
+            self._client.copy_object(Bucket=self.bucket, Key=target, CopySource=source)
+            return
+        destination = {"Bucket": self.bucket, "Key": target}
+        with self._finishing(target), self._asking(target, dict):
+            begun = self._client.create_multipart_upload(**destination)
+            upload = {**destination, "UploadId": begun["UploadId"]}
+            parts = self._copy_parts(upload, source, size, {})
+            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+
     def compose(
         self,
         name: str,
@@ -150,26 +163,30 @@ class Bucket:
         target = {"Bucket": self.bucket, "Key": name}
         unchanged = {f"CopySource{k}": v for k, v in condition.items() if k == "IfMatch"}
         with self._finishing(name):
-            etags: list[str] = []
             begun = self._client.create_multipart_upload(**target)
             upload = {**target, "UploadId": begun["UploadId"]}
-            for start, end in _parts(offset):
-                copied = self._client.upload_part_copy(
-                    **upload,
-                    **unchanged,
-                    PartNumber=len(etags) + 1,
-                    CopySource=target,
-                    CopySourceRange=f"bytes={start}-{end - 1}",
-                )
-                etags.append(copied["CopyPartResult"]["ETag"])
-            sent = self._client.upload_part(**upload, PartNumber=len(etags) + 1, Body=data)
-            etags.append(sent["ETag"])
-            parts = [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, 1)]
+            parts = self._copy_parts(upload, target, offset, unchanged)
+            number = len(parts) + 1
+            sent = self._client.upload_part(**upload, PartNumber=number, Body=data)
+            parts.append({"PartNumber": number, "ETag": sent["ETag"]})
             with self._asking(name, before_completion):
                 answer = self._client.complete_multipart_upload(
                     **upload, MultipartUpload={"Parts": parts}
                 )
         return Written(answer["ETag"], offset + len(data))
+
+    def _copy_parts(
+        self, upload: Options, source: Options, size: int, condition: Options
+    ) -> list[Options]:
+        """Fills an upload with the first `size` bytes of an object; the parts."""
+        parts: list[Options] = []
+        for number, (start, end) in enumerate(_parts(size), 1):
+            copied = self._client.upload_part_copy(
+                **upload, **condition, PartNumber=number, CopySource=source,
+                CopySourceRange=f"bytes={start}-{end - 1}",
+            )  # fmt: skip
+            parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
+        return parts
 
     def delete(self, name: str, condition: Options) -> None:
         """Removes an object, if it exists."""

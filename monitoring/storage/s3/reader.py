@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
-from monitoring.storage.base import SERVICE_NAMES, StorageError, StoredFile, key_parts
+from monitoring.storage.base import StorageError, StoredFile, is_service, key_parts
 from monitoring.storage.s3.bucket import Bucket, Written
 from monitoring.storage.s3.clients import TOKEN_FILE
 from monitoring.storage.s3.download import Options
@@ -125,7 +125,8 @@ class S3Reader:
         for page in self._bucket.pages(f"{self._name(prefix)}/"):
             for found in page:
                 name, size = found["Key"], found["Size"]
-                if name.rpartition("/")[2] in {"", *SERVICE_NAMES}:
+                key = name.removeprefix(self._prefix)
+                if name.endswith("/") or (is_service(key) and not is_service(f"{prefix}/x")):
                     continue
                 self._saw(key_parts(prefix)[0], name, Written(found["ETag"], size))
                 try:
@@ -134,7 +135,6 @@ class S3Reader:
                     if is_missing(error):  # by now
                         continue
                     raise
-                key = name.removeprefix(self._prefix)
                 file = StoredFile(key, size, found["LastModified"].timestamp())
                 yield file, None if link is None else unquote(link)
 

@@ -88,6 +88,15 @@ class S3Storage(S3Reader):
         self._write(name, fence, send)
 
     @explained
+    def keep(self, key: str, place: str, fence: Fence | None = None) -> None:
+        """Makes the store copy the object of `key` to `place`."""
+        source = self._look(self._name(key))
+        if source is None:
+            raise FileNotFoundError(key)
+        self._checked(fence, {})
+        self._bucket.copy(self._name(key), self._name(place), source.size)
+
+    @explained
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; the module's docstring says how."""
         name = self._name(key)

@@ -1,0 +1,52 @@
+"""The files of a run as its readers see them: those of its newest moment, and the service's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monitoring.paths import RunPaths, step_of
+from monitoring.storage.base import Storage, StoredFile
+from monitoring.storage.moments import Moments, files_now
+
+
+class RunFiles:
+    """The files of one run, by path; every method may raise `OSError` or `StorageError`."""
+
+    def __init__(self, storage: Storage, run: str) -> None:
+        self._storage = storage
+        self._run = run
+        self._moments = Moments(storage, run)
+
+    def all(self) -> dict[str, StoredFile]:
+        """The files, each with the key of its content; sorted by path."""
+        at_path = {
+            file.key.removeprefix(f"{self._run}/"): file for file in self._storage.list(self._run)
+        }
+        moment = self._moments.newest()
+        if moment is None:  # a run from before moments
+            return at_path
+        found = files_now(self._storage, self._run, moment)
+        own = {p: file for p, file in at_path.items() if is_services(p) or _is_adoption(p, found)}
+        return dict(sorted((found | own).items()))
+
+    def key(self, path: str) -> str:
+        """The key of a file's content; there may be no such file."""
+        moment = self._moments.newest()
+        entry = moment.entries.get(path) if moment is not None else None
+        if entry is not None and entry.content:
+            kept = self._moments.kept(entry.content)
+            if self._storage.stat(kept) is not None:
+                return kept
+        return f"{self._run}/{path}"
+
+
+def is_services(path: str) -> bool:
+    """Whether the service writes a file itself: the output log and the receipts."""
+    paths = RunPaths(Path())
+    return Path(path) == paths.output_log or Path(path).parent == paths.attempts
+
+
+def _is_adoption(path: str, found: dict[str, StoredFile]) -> bool:
+    """Whether a path is the record of a checkpoint that another program wrote."""
+    checkpoint = path.removesuffix(".json")
+    return checkpoint != path and checkpoint in found and step_of(Path(checkpoint)) is not None
