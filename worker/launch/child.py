@@ -80,6 +80,7 @@ class Child:
         self._control, self._process = started.control, started.process
         self._guard: int | None = None
         self._exit_code: int | None = None
+        self.is_orderly = False  # once it has ended: by itself, not in the middle of a write
         self._on_exit = on_exit
         self._ended = threading.Event()
         threading.Thread(target=self._wait, name="child-exit", daemon=True).start()
@@ -117,6 +118,7 @@ class Child:
     def _wait(self) -> None:
         ending = self._receive().partition(ENDED)[2]
         code = ending[0] if ending else _KILLED
+        self.is_orderly = ending[1:2] == b"\1"
         if self._process is not None:
             own = self._process.wait()
             code = ending[0] if ending else 128 - own if own < 0 else own

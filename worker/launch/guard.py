@@ -6,7 +6,8 @@ The guard is the parent of the training process and holds the other end of the s
 CONTROL. On request it asks the process tree to stop (`worker.launch.tree`) and leaves it the time
 that it needs. It kills the whole tree on request or when the socket closes, as the kernel does when
 a supervisor is killed, and reports the exit code of the command (128 + number for a signal). If the
-guard itself is killed, the kernel kills the training process.
+guard itself is killed, the kernel kills the training process. It also reports whether the command
+ended by itself, and not in the middle of whatever it did.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from worker.launch.tree import Process, StopRequest, child_pids
 from worker.losses.note import hold
 
 # Sent by the guard: `STARTED` when it has its launch, then its process id and a newline; at the end
-# `ENDED` and the exit code, one byte each.
+# `ENDED`, the exit code, and whether the end was orderly, one byte each.
 STARTED, ENDED = b"S", b"E"
 # Sent by the supervisor in between.
 TERMINATE, KILL = b"T", b"K"
@@ -78,9 +79,10 @@ def guard(
     if launch.note is not None:
         hold(launch.note)  # until this process ends, after all others of the attempt
     on_fork()
-    code = _GuardLoop(control, child, launch.stop_signal).until_all_ended()
+    loop = _GuardLoop(control, child, launch.stop_signal)
+    code = loop.until_all_ended()
     with contextlib.suppress(OSError):
-        control.sendall(ENDED + bytes([code]))
+        control.sendall(ENDED + bytes([code, loop.is_orderly]))
     return None, code
 
 
@@ -120,6 +122,7 @@ class _GuardLoop:
         self._code = NOT_STARTED
         self._stop_signal = stop_signal
         self._stop: StopRequest | None = None
+        self._killed = False  # what the command had not ended itself
         self._pass_on_at: float | None = None  # time.monotonic, after SIGTERM from elsewhere
         self._kill_at: float | None = None  # time.monotonic
         # Each signal becomes a byte in a pipe, so that one place waits for everything.
@@ -142,6 +145,16 @@ class _GuardLoop:
                 self._wait(now)
         return self._code if self._code >= 0 else 128 - self._code
 
+    @property
+    def is_orderly(self) -> bool:
+        """Whether the command ended by itself: a signal that it does not handle ends it anywhere.
+
+        A shell reports the signal that ended its program as an exit code above 128.
+        """
+        if self._stop is not None:
+            return self._stop.is_handled and not self._killed
+        return 0 <= self._code < 128
+
     def _collect_one(self) -> bool:
         """Whether it collected an ended child; raises `ChildProcessError` if none is left."""
         ended, status = os.waitpid(-1, os.WNOHANG)
@@ -161,6 +174,7 @@ class _GuardLoop:
         elif self._stop is not None:
             self._stop.proceed()
         if self._kill_at is not None and now >= self._kill_at:
+            self._killed = True
             for pid in child_pids(os.getpid()):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

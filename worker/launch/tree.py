@@ -150,6 +150,7 @@ class StopRequest:
         self._roots = roots
         self._number = number
         self._asked: set[Process] = set()
+        self.is_handled = False  # by some process of the tree
         self._round: dict[Process, int | None] = {}  # still running, with a descriptor if possible
         self._launchers: list[Process] = []
         self._ask(told)
@@ -187,6 +188,7 @@ class StopRequest:
             self._launchers = [
                 each for each in everybody if each not in chosen and each.launches_ranks
             ]
+        self.is_handled = self.is_handled or bool(chosen)
         chosen = chosen or [each for each in everybody if each not in self._asked]
         for process in chosen:
             try:
