@@ -83,6 +83,9 @@ class Attempt(Measures):
     queue_seconds: float | None = Field(
         None, description="Time in the queue before the claim, backoff excluded, seconds."
     )
+    moment: str | None = Field(
+        None, description="Moment of the run that the attempt started from; null for none."
+    )
     detect_seconds: float | None = Field(
         None,
         description="Time from the last sign of life of a lost attempt to the verdict, seconds.",

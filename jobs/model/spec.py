@@ -38,7 +38,21 @@ class Limits(Strict):
         description="Longest time without a step or a `monitoring.heartbeat()`, seconds, from the "
         "first one on; null: no limit.",
     )
+    disk_bytes: int | None = Field(
+        None, ge=1, le=2**60, description="Largest size of the run directory, bytes; null: none."
+    )
     stop_on_nan: bool = Field(True, description="Whether a NaN or infinite loss fails the job.")
+
+
+class Keep(Strict):
+    """What of the run directory is kept."""
+
+    exclude: list[Text] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Shell patterns of names or paths, such as `*.tmp` or `wandb/`, that are not "
+        "kept.",
+    )
 
 
 class Retry(Strict):
@@ -109,6 +123,7 @@ class JobSpec(Strict):
         description="When the built-in workload saves, and how many checkpoints a run keeps.",
     )
     limits: Limits = Field(Limits(), description="When the service ends an attempt by itself.")
+    keep: Keep = Field(Keep(), description="What of the run directory is kept.")
     retry: Retry = Field(Retry(), description="How often the service tries the job again.")
     restart: Literal["from_checkpoint", "from_scratch"] = Field(
         "from_checkpoint",

@@ -119,7 +119,7 @@ def test_storage_away_at_the_start_is_waited_for(bench: Bench, wait_until: Wait)
 
 
 def _printed(bench: Bench, job: Job, line: int) -> bool:
-    output = bench.settings.scratch_dir / job.id / "1" / "output"
+    output = bench.settings.scratch_dir / job.id / "0" / "output"
     return output.exists() and f"{line}\n" in output.read_text()
 
 

@@ -335,7 +335,7 @@ def test_a_store_that_refuses_connections_costs_no_step_and_gets_all_that_waited
     spec = {"name": "a", "command": ["python", "-c", TRAINS], "env": {"ENOUGH": str(enough)}}
     job = store.submit(JobSpec.model_validate(spec))
     key, direct = f"{job.id}/logs/metrics.jsonl", open_storage(s3_url)
-    rows = Scratch(settings.scratch_dir, job.id, 1).run.metrics
+    rows = Scratch.usual(settings.scratch_dir, job.id, 1).run.metrics
 
     def there() -> int:
         return direct.read(key).count(b"\n") if direct.stat(key) else 0

@@ -32,7 +32,7 @@ def test_a_program_that_knows_nothing_of_us_is_run_and_its_log_kept(bench: Bench
     assert (job.state, job.reason) == (State.SUCCEEDED, Reason.COMPLETED)
     lines = bench.output(job).splitlines()
     assert lines[1] == "[1] hello"
-    assert lines[2].endswith(f"{job.id}/1/workspace")
+    assert lines[2].endswith(f"{job.id}/0/{job.id}/work")
     assert lines[3] == "[1] oops"
     assert "ended: completed" in lines[4]
     kept = json.loads(bench.files(job).job.read_text())

@@ -48,15 +48,21 @@ class Ending:
         self._reporter = reporter
         self._retry = retry
 
-    def publish(self, publisher: Publisher, ended: Outcome) -> Outcome:
-        """Publishes the last files and the receipt; the outcome, which storage may change."""
-        ended = self._publish_files(publisher, ended)
+    def publish(self, publisher: Publisher, ended: Outcome, *, orderly: bool) -> Outcome:
+        """Publishes the last files and the receipt; the outcome, which storage may change.
+
+        `orderly`: the program ended by itself, so that it was not in the middle of a write.
+        """
+        ended = self._publish_files(publisher, ended, orderly)
         self._publish_receipt(publisher, ended)
         return ended
 
-    def _publish_files(self, publisher: Publisher, ended: Outcome) -> Outcome:
+    def _publish_files(self, publisher: Publisher, ended: Outcome, orderly: bool) -> Outcome:
         why = f" ({ended.message})" if ended.message else ""
-        publisher.close(f"{log_time()} attempt {self._job.attempt} ended: {ended.reason}{why}")
+        publisher.close(
+            f"{log_time()} attempt {self._job.attempt} ended: {ended.reason}{why}",
+            orderly=orderly,
+        )
         give_up_at = time.monotonic() + self._stopping.grace_seconds
 
         def worthwhile() -> bool:

@@ -34,6 +34,7 @@ class StopReason(Enum):
     PAUSE = auto()
     STALL = auto()
     TIMEOUT = auto()
+    DISK = auto()
     DIVERGED = auto()
     RESTARTED = auto()
     CANCEL = auto()
@@ -56,6 +57,11 @@ _OUTCOMES = {
         "no step and no heartbeat for longer than limits.stall_seconds",
     ),
     StopReason.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
+    StopReason.DISK: (
+        Reason.ERROR,
+        "the run directory grew beyond limits.disk_bytes: keep less, or name what is not to be "
+        "kept in keep.exclude",
+    ),
     StopReason.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
     StopReason.RESTARTED: (
         Reason.ERROR,
@@ -67,7 +73,13 @@ _OUTCOMES = {
 
 # Faults of the run, as opposed to requests: their outcomes keep the end of the output.
 _FAULTS = frozenset(
-    {StopReason.STALL, StopReason.TIMEOUT, StopReason.DIVERGED, StopReason.RESTARTED}
+    {
+        StopReason.STALL,
+        StopReason.TIMEOUT,
+        StopReason.DISK,
+        StopReason.DIVERGED,
+        StopReason.RESTARTED,
+    }
 )
 # Faults that invalidate even a run that has finished.
 INVALIDATING = frozenset({StopReason.DIVERGED, StopReason.RESTARTED})
@@ -128,7 +140,7 @@ def outcome(
             reason,
             message,
             exit_code,
-            retryable=stop_reason is not StopReason.RESTARTED,
+            retryable=stop_reason not in {StopReason.RESTARTED, StopReason.DISK},
             log_tail=tail if stop_reason in _FAULTS else (),
         )
     last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")

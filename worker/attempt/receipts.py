@@ -22,6 +22,7 @@ class Receipts:
         self._run = run
         self._begun = time.monotonic()
         self._ended_at: float | None = None  # seconds since the epoch
+        self.moment: str | None = None  # that the attempt started from
 
     def of(self, ended: Outcome, progress: Progress) -> Attempt:
         """The current attempt's receipt; its end is the time of the first call."""
@@ -36,6 +37,7 @@ class Receipts:
                 "message": ended.message,
                 "exit_code": ended.exit_code,
                 "log_tail": list(ended.log_tail),
+                "moment": self.moment,
             }
         )
 

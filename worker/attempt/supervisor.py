@@ -18,6 +18,7 @@ from monitoring.storage.base import Fence, OvertakenError
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
+from worker.attempt.going_back import moment_to_avoid
 from worker.attempt.lease import MAX_PAUSE, Lease
 from worker.attempt.observe import Observer, restarted
 from worker.attempt.outcome import (
@@ -51,7 +52,7 @@ PUBLICATION_NICE = 10
 def supervise(context: WorkerContext, job: Job) -> None:
     """Runs the job's current attempt to its end."""
     log.info("job %s: attempt %d starts", job.id, job.attempt)
-    scratch = Scratch(context.settings.scratch_dir, job.id, job.attempt)
+    scratch = Scratch.usual(context.settings.scratch_dir, job.id, job.attempt)
     attempt = _Attempt(context, job, scratch)
     note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
     try:
@@ -133,10 +134,12 @@ class _Attempt:
             self._job.id,
             run,
             keeps_records=self._job.spec.train is not None,
+            before=moment_to_avoid(self._job),
             wanted=self._is_wanted,
         )
         if restored is None:
             return None
+        self._receipts.moment = restored.moment.name if restored.moment else None
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
         if not run.job.exists():
@@ -151,8 +154,15 @@ class _Attempt:
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
             max_pause=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
             invalid=lambda: guarded and restarted(self._scratch, restored, undecided=True),
+            exclude=self._job.spec.keep.exclude,
         )  # fmt: skip
         publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {_start(restored)}")
+        avoided = moment_to_avoid(self._job)
+        if avoided is not None and restored.moment and restored.moment.name < avoided:
+            publisher.add_line(
+                f"from an older moment of the run: attempt {self._job.attempt - 1} failed before "
+                "its first step"
+            )
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()
         child = Child(
@@ -178,7 +188,8 @@ class _Attempt:
             zero_means_done=self._job.spec.train is not None,
             oom_killed=oom_kills() != kills,
         )
-        return self.ending.publish(publisher, self._with_notice(ended, self._stopping.reason))
+        ended = self._with_notice(ended, self._stopping.reason)
+        return self.ending.publish(publisher, ended, orderly=child.is_orderly)
 
     def _watch(
         self, child: Child, publisher: Publisher, publication: Background, restored: Restored
@@ -200,7 +211,7 @@ class _Attempt:
             if (stop_reason := self._stop_reason()) is not None:
                 self._stopping.request(child, stop_reason, publisher.longest_seconds)
             self._reporter.advise(publisher)
-            if (violation := self._violation(observer)) is not None:
+            if (violation := self._violation(observer) or self._disk(publisher)) is not None:
                 self._stopping.request(child, violation, publisher.longest_seconds)
             self._stopping.kill_when_due(child)
             shutdown_state.wake.wait(TICK_SECONDS)
@@ -211,6 +222,10 @@ class _Attempt:
         found = observer.violation(self._lease.limits, self._reporter.run_seconds)
         # A program that saves because it was asked to stop makes no step: that is not a stall.
         return None if found is StopReason.STALL and self._stopping.reason is not None else found
+
+    def _disk(self, publisher: Publisher) -> StopReason | None:
+        limit = self._lease.limits.disk_bytes
+        return StopReason.DISK if limit is not None and publisher.bytes_here > limit else None
 
     def _stop_reason(self) -> StopReason | None:
         """Why this attempt must stop: a request for the job, else a shutdown of this worker."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from monitoring.checkpoints import commit
@@ -12,11 +16,15 @@ from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.checkpoints.torch_file import looks_whole
 from monitoring.metrics.logger import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
-from monitoring.storage.base import Storage
+from monitoring.storage.base import Storage, StoredFile
+from monitoring.storage.moments import Entry, Moment, Moments, files_now
 from worker.files.adoptions import judge
+from worker.files.look import Look, Seen
 from worker.files.scratch import Restored, Version
 
 log = logging.getLogger(__name__)
+
+_FETCHES = 16
 
 
 class _Unwanted(Exception):  # noqa: N818
@@ -29,6 +37,7 @@ def restore(
     run: RunPaths,
     *,
     keeps_records: bool = False,
+    before: str | None = None,
     wanted: Callable[[], bool] = lambda: True,
 ) -> Restored | None:
     """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
@@ -38,7 +47,8 @@ def restore(
     record, written by another program, is a checkpoint if it is whole, and never renamed. Older
     checkpoints stay in a store from which they would have to be downloaded, except the targets of
     links. The output log stays there too, since it only grows. `keeps_records`: the program is
-    known to commit its checkpoints. Raises `OSError` and `StorageError`.
+    known to commit its checkpoints. `before`: restores the newest moment older than the one of this
+    name, if there is one. Raises `OSError` and `StorageError`.
     """
 
     def check() -> None:
@@ -46,9 +56,45 @@ def restore(
             raise _Unwanted
 
     try:
-        return _Restoring(storage, job_id, run, check).all(keeps_records=keeps_records)
+        restoring = _Restoring(storage, job_id, run, check, before)
+        return restoring.all(keeps_records=keeps_records)
     except _Unwanted:
         return None
+
+
+def _chosen(moments: Sequence[Moment], before: str | None) -> Moment | None:
+    """The newest moment older than `before`, else the newest."""
+    older = [moment for moment in moments if before is None or moment.name < before]
+    return max(older or moments, key=lambda moment: moment.name, default=None)
+
+
+def _later_checkpoints(
+    stored: Mapping[str, StoredFile], at_path: Mapping[str, StoredFile]
+) -> dict[str, StoredFile]:
+    """Checkpoints with their records that a killed worker stored after its last moment.
+
+    A record says by itself whether its checkpoint is whole, and its metrics were stored before it.
+    """
+    newest = max((step_of(Path(path)) or 0 for path in stored), default=0)
+    return {
+        name: at_path[name]
+        for path in at_path
+        if (step_of(Path(path)) or 0) > newest and f"{path}.json" in at_path
+        for name in (path, f"{path}.json")
+    }
+
+
+def _entries_of(
+    files: Mapping[str, StoredFile], links: Mapping[str, str], own: Set[str]
+) -> dict[str, Entry]:
+    """The entries of a run without moments."""
+    entries = {
+        path: Entry("file", file.size, 0o644, int(file.modified * 1e9),
+                    content=f"0-{secrets.token_hex(8)}")
+        for path, file in files.items()
+        if path not in own
+    }  # fmt: skip
+    return entries | {path: Entry("link", target=target) for path, target in links.items()}
 
 
 def rewind(run: RunPaths, restored: Restored, attempt: int) -> None:
@@ -66,37 +112,86 @@ class _Restoring:
     """The restore of one run; `check` ends it by raising."""
 
     def __init__(
-        self, storage: Storage, job_id: str, run: RunPaths, check: Callable[[], None]
+        self,
+        storage: Storage,
+        job_id: str,
+        run: RunPaths,
+        check: Callable[[], None],
+        before: str | None,
     ) -> None:
         self._storage = storage
         self._run = run
         self._check = check
-        self._stored = {run.root / Path(f.key).relative_to(job_id): f for f in storage.list(job_id)}
+        moments = Moments(storage, job_id)
+        self._moments = [moments.read(name) for name in moments.names()]
+        self._moment = _chosen(self._moments, before)
+        self._kept = frozenset(moments.contents())
+        at_path = {file.key.removeprefix(f"{job_id}/"): file for file in storage.list(job_id)}
+        self._points = {
+            key.removeprefix(f"{job_id}/"): target for key, target in storage.links(job_id).items()
+        }
+        own = {path for path in at_path if self._is_services(run.root / path)}
+        if self._moment is None:
+            # A run from before moments, or one that was stopped before its first.
+            self._entries = _entries_of(at_path, self._points, own)
+            stored = {path: file for path, file in at_path.items() if path not in own}
+        else:
+            self._entries = dict(self._moment.entries)
+            stored = files_now(storage, job_id, self._moment)
+            for path in [path for path in stored if self._is_gone(path, at_path)]:
+                if not path.startswith("checkpoints/"):  # where this library removes old ones
+                    log.warning("%s is missing in the storage of %s", path, job_id)
+                del stored[path], self._entries[path]
+            later = _later_checkpoints(stored, at_path) if before is None else {}
+            self._entries |= _entries_of(later, {}, set())
+            stored |= later
+        # The records of adopted checkpoints are in storage only.
+        adoptions = {
+            path: file
+            for path, file in at_path.items()
+            if path not in stored and path.removesuffix(".json") in stored
+            and step_of(run.root / path.removesuffix(".json")) is not None
+        }  # fmt: skip
+        self._strays = frozenset(at_path.keys() - stored.keys() - own - adoptions.keys())
+        self._stored = {run.root / path: file for path, file in (stored | adoptions).items()}
         self._links = {
-            run.root / Path(key).relative_to(job_id): target
-            for key, target in storage.links(job_id).items()
+            run.root / path: entry.target
+            for path, entry in self._entries.items()
+            if entry.kind == "link"
         }
         self._files: dict[Path, Version] = {}
         self._adopted: dict[Path, CommitRecord] = {}
+        self._unfetched: set[str] = set()
 
     def all(self, *, keeps_records: bool) -> Restored:
         """Fetches what the attempt needs: the small files, then its checkpoint."""
-        checkpoints = []
+        for name, entry in self._entries.items():
+            if entry.kind == "directory":
+                (self._run.root / name).mkdir(parents=True, exist_ok=True)
+        checkpoints, others = [], []
         for path in self._stored:
-            if path == self._run.output_log or path.parent == self._run.attempts:
-                continue
             if path.parent == self._run.checkpoints and step_of(path) is not None:
                 if keeps_records and commit_record(path) not in self._stored:
                     self._drop(path)
                 else:
                     checkpoints.append(path)
-            elif not (path.name.endswith(".pt.corrupt") and self._is_far(path)):
-                self._fetch(path)
+            elif path.name.endswith(".pt.corrupt") and self._is_far(path):
+                self._unfetched.add(path.relative_to(self._run.root).as_posix())
+            else:
+                others.append(path)
+        with ThreadPoolExecutor(_FETCHES) as pool:
+            list(pool.map(self._fetch, others))
         for link, target in self._links.items():
+            link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(target)
         newest, left = self._fetch_checkpoints(checkpoints)
         last = latest_step(self._run.metrics) if self._run.metrics.is_file() else None
-        return Restored(newest, self._files, self._links, left, last, self._adopted)
+        self._date_folders()
+        return Restored(
+            newest, self._files, self._points, left, last, self._adopted, self._moment,
+            self._moments, self._entries, self._seen(), self._kept,
+            frozenset(self._unfetched), self._strays,
+        )  # fmt: skip
 
     def _fetch_checkpoints(
         self, paths: Iterable[Path]
@@ -197,11 +292,45 @@ class _Restoring:
         committed is: another program may rewrite its files in place.
         """
         self._check()
-        checksum = self._storage.get(
-            self._stored[path].key, path, immutable=immutable, on_block=self._check
-        )
+        stored = self._stored[path]
+        checksum = self._storage.get(stored.key, path, immutable=immutable, on_block=self._check)
+        entry = self._entries.get(path.relative_to(self._run.root).as_posix())
+        if entry is not None and self._moment is not None:
+            if not entry.grows and path.stat().st_size > entry.size:
+                os.truncate(path, entry.size)
+            if not immutable:
+                path.chmod(entry.mode)
+                os.utime(path, ns=(entry.modified_ns, entry.modified_ns))
         self._files[path] = Version.of(path)
         return checksum
+
+    def _date_folders(self) -> None:
+        """Gives the folders their modes and times, after all in them is made."""
+        if self._moment is None:
+            return
+        for path, entry in sorted(self._entries.items(), reverse=True):
+            if entry.kind == "directory":
+                with contextlib.suppress(OSError):
+                    folder = self._run.root / path
+                    folder.chmod(entry.mode)
+                    os.utime(folder, ns=(entry.modified_ns, entry.modified_ns))
+
+    def _seen(self) -> Look:
+        """What is here of the moment."""
+        found = {}
+        for path in self._entries:
+            with contextlib.suppress(OSError):
+                seen = Seen.of(self._run.root / path)
+                if seen is not None:
+                    found[path] = seen
+        return found
+
+    def _is_services(self, path: Path) -> bool:
+        return path == self._run.output_log or path.parent == self._run.attempts
+
+    def _is_gone(self, path: str, at_path: Mapping[str, object]) -> bool:
+        """Whether the content of a file is in storage no more."""
+        return path not in at_path and self._entries[path].content not in self._kept
 
     def _drop(self, path: Path) -> None:
         """Makes the first publication remove a file, absent here, from storage."""

@@ -7,16 +7,23 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.model.record import is_job_id
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
+from monitoring.storage.moments import Entry, Moment
+from worker.files.look import Look
 
-# The names in an attempt's directory besides its run.
-_NAMES = {"workspace", "output", "steps", "train.json", "adoptions"}
+WORK = "work"
+# The place of an attempt, the same for all of a job: programs keep absolute paths.
+_USUAL = "0"
+_USUAL_SECONDS = 5.0
+# The names in an attempt's directory besides its run, those of earlier versions included.
+_NAMES = {"workspace", "output", "steps", "train.json", "adoptions", "staging", "moment"}
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,26 @@ class Scratch:
     base: Path
     job_id: str
     attempt: int
+    place: str = ""
+
+    @classmethod
+    def usual(cls, base: Path, job_id: str, attempt: int) -> Scratch:
+        """The paths that earlier attempts of the job had, unless one of them is still there.
+
+        An overtaken attempt may be: its worker has stood still, and its program lives on.
+        """
+        usual = cls(base, job_id, attempt, _USUAL)
+        deadline = time.monotonic() + _USUAL_SECONDS
+        while usual._is_held():
+            if time.monotonic() > deadline:
+                return cls(base, job_id, attempt)
+            time.sleep(0.1)
+        return usual
 
     @property
     def root(self) -> Path:
         """The directory of the attempt."""
-        return self.base / self.job_id / str(self.attempt)
+        return self.base / self.job_id / (self.place or str(self.attempt))
 
     @property
     def run(self) -> RunPaths:
@@ -39,8 +61,8 @@ class Scratch:
 
     @property
     def workspace(self) -> Path:
-        """The working directory of a job with a command of its own."""
-        return self.root / "workspace"
+        """The working directory of a job with a command of its own; part of its run."""
+        return self.run.root / WORK
 
     @property
     def output(self) -> Path:
@@ -58,9 +80,25 @@ class Scratch:
         return self.root / "adoptions"
 
     @property
+    def staging(self) -> Path:
+        """Copies of files that change while they are sent."""
+        return self.root / "staging"
+
+    @property
     def train_config(self) -> Path:
         """The settings of the built-in workload."""
         return self.root / "train.json"
+
+    def _is_held(self) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            lock = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(lock)
+        return False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -183,7 +221,14 @@ class Restored:
 
     checkpoint: commit.CommitRecord | None
     files: dict[Path, Version]
-    links: dict[Path, str]
+    links: dict[str, str]
     left: dict[Path, commit.CommitRecord] = field(default_factory=dict)
     last_step: int | None = None
     adopted: dict[Path, commit.CommitRecord] = field(default_factory=dict)
+    moment: Moment | None = None  # the one that this attempt starts from
+    moments: Sequence[Moment] = ()
+    entries: dict[str, Entry] = field(default_factory=dict)
+    look: Look = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()  # the contents in the folder of contents
+    unfetched: frozenset[str] = frozenset()  # damaged checkpoints, which nobody needs here
+    strays: frozenset[str] = frozenset()  # files at paths that the moment lacks

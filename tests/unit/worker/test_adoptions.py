@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,7 @@ def test_a_whole_file_beside_committed_ones_is_neither_taken_for_newest_nor_remo
     for step in (10, 20):
         manager.save_checkpoint(step, MODEL, OPTIMIZER, [], {})
     published(first)
+    shutil.rmtree(first.stored.root / ".moments")  # as a run from before moments
     commit_record(first.stored.checkpoint(20)).unlink()  # a worker was killed before it
     first.stored.latest_checkpoint.unlink()
     first.stored.latest_checkpoint.symlink_to("checkpoint_step_10.pt")
@@ -132,7 +134,7 @@ def test_a_program_that_uses_this_library_goes_on_with_anothers_run(
     manager = CheckpointManager(third.run.root, keep_last_n=1)
     assert manager.load_latest_checkpoint() is not None
     manager.save_checkpoint(160, MODEL, OPTIMIZER, [], {})
-    third.publisher.publish()
+    third.publish()
     assert names(third.stored.checkpoints) == {
         "checkpoint_step_160.pt", "checkpoint_step_160.pt.json", "checkpoint_latest.pt",
     }  # fmt: skip
@@ -141,7 +143,7 @@ def test_a_program_that_uses_this_library_goes_on_with_anothers_run(
 def test_what_the_program_removes_goes_with_its_record(first: Attempt) -> None:
     published(first, 100, 150)
     first.run.checkpoint(100).unlink()
-    first.publisher.publish()
+    first.publish()
     assert names(first.stored.checkpoints) == {
         "checkpoint_step_150.pt", "checkpoint_step_150.pt.json", "checkpoint_latest.pt",
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths, commit_record
 from monitoring.storage.base import Fence, OvertakenError, StorageError
 from monitoring.storage.directory import FileStorage
+from worker.files import settle
 from worker.files.output import OutputLog, last_lines
 from worker.files.publish import Publisher
 from worker.files.restore import restore
@@ -46,6 +48,11 @@ class Attempt:
         self.run.latest_checkpoint.unlink(missing_ok=True)
         self.run.latest_checkpoint.symlink_to(path.name)
         return path
+
+    def publish(self) -> None:
+        """Publishes what has settled between two passes."""
+        self.publisher.publish()
+        self.publisher.publish()
 
     def log(self, *steps: int) -> None:
         with self.run.metrics.open("a") as file:
@@ -163,7 +170,7 @@ def test_a_rewound_curve_replaces_the_published_one(first: Attempt, tmp_path: Pa
     rewound.write_text('{"step": 0}\n')
     rewound.replace(second.run.metrics)
     second.log(10, 20, 30)
-    second.publisher.publish()
+    second.publish()
     steps = [json.loads(line)["step"] for line in second.stored.metrics.read_text().splitlines()]
     assert steps == [0, 10, 20, 30]
 
@@ -223,7 +230,8 @@ def test_data_goes_before_its_record_and_an_uncommitted_checkpoint_does_not_go(
     first.save(10)
     first.run.checkpoints.joinpath(".checkpoint_step_30.pt.1.tmp").write_bytes(b"draft")
     first.publisher.publish()
-    assert order == ["checkpoint_step_10.pt", "checkpoint_step_10.pt.json"]
+    moment = "000001-000001.json"
+    assert order == ["checkpoint_step_10.pt", "checkpoint_step_10.pt.json", moment]
     assert first.stored.latest_checkpoint.readlink().name == "checkpoint_step_10.pt"
 
 
@@ -253,7 +261,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(
     assert second.restored.checkpoint is not None
     assert second.restored.checkpoint.step == 10
     assert second.run.latest_checkpoint.readlink().name == "checkpoint_step_10.pt"
-    second.publisher.publish()
+    second.publish()
     assert not second.stored.checkpoint(20).exists()
     assert not commit_record(second.stored.checkpoint(20)).exists()
     assert second.stored.checkpoint(20).with_suffix(".pt.corrupt").read_bytes() == b"weighty"
@@ -302,28 +310,45 @@ def test_a_log_that_is_written_anew_under_its_name_replaces_the_published_one(
     log.write_text("epoch 1 loss 9\n")
     first.publisher.publish()
     log.write_text("epoch 2 loss 8, better\n")
-    first.publisher.publish()
+    first.publish()
     stored = first.stored.logs / "mine.log"
     assert stored.read_text() == "epoch 2 loss 8, better\n"
     second = Attempt(tmp_path, 2)
     (second.run.logs / "mine.log").write_text("epoch 3 loss 7, better still\n")
-    second.publisher.publish()
+    second.publish()
     assert stored.read_text() == "epoch 3 loss 7, better still\n"
 
 
 def test_a_file_that_storage_does_not_take_holds_up_no_other_and_is_named(first: Attempt) -> None:
+    (first.stored.root / "out").mkdir()
+    (first.stored.root / "out" / "x").write_text("by somebody else")
     (first.run.root / "out").write_text("a file")
-    first.publisher.publish()
-    (first.run.root / "out").unlink()
-    (first.run.root / "out").mkdir()
-    (first.run.root / "out" / "x").write_text("now a directory")
     (first.run.root / "zzz").write_text("after it")
     first.save(10)
-    first.publisher.publish()
+    first.publish()
     assert (first.stored.root / "zzz").read_text() == "after it"
     assert first.publisher.checkpoint is not None
     assert first.publisher.checkpoint.step == 10
-    assert list(first.publisher.refused) == [Path("out/x")]
+    assert list(first.publisher.refused) == [Path("out")]
+
+
+def test_a_file_may_become_a_folder_and_a_folder_a_file(
+    first: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "FILLING_SECONDS", 0.0)
+    out = first.run.root / "out"
+    out.write_text("a file")
+    first.publish()
+    out.unlink()
+    (out / "sub").mkdir(parents=True)
+    (out / "sub" / "x").write_text("in a folder")
+    first.publish()
+    assert (first.stored.root / "out" / "sub" / "x").read_text() == "in a folder"
+    shutil.rmtree(out)
+    out.write_text("a file again")
+    first.publish()
+    assert (first.stored.root / "out").read_text() == "a file again"
+    assert (Attempt(tmp_path, 2).run.root / "out").read_text() == "a file again"
 
 
 @pytest.mark.parametrize("name", ["logs/output.log", ".fence", ".record.json"])
@@ -352,7 +377,7 @@ def test_a_file_whose_name_is_no_text_is_named_and_ends_nothing(
     (first.run.root / name).write_text("by a program of long ago")
     (first.run.root / "zzz").write_text("after it")
     first.save(10)
-    first.publisher.publish()
+    first.publish()
     (refused,) = first.publisher.refused
     assert str(refused) == name
     first.publisher.add_line(f"not saved: {refused}")
@@ -586,6 +611,6 @@ def test_what_a_rewind_moves_aside_is_published_before_it_is_taken_away(
         append(key, *args, **kwargs)
 
     monkeypatch.setattr(first.storage, "append", note_append)
-    first.publisher.publish()
+    first.publish()
     names = [name for name in written if name.startswith("metrics")]
     assert names == ["metrics.superseded.jsonl", "metrics.jsonl"]

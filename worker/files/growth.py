@@ -1,0 +1,103 @@
+"""Tells files that are only appended to from those that are rewritten."""
+
+from __future__ import annotations
+
+import os
+import random
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.files.look import Seen
+
+_BLOCK = 1 << 20
+_SAMPLES = 8
+_LOOKS = 6
+_NAMES = (".jsonl", ".log")
+_EVENTS = "events.out.tfevents"
+# Zip (torch), HDF5 and pickle: such a file is of no use until it is whole. A safetensors file
+# begins with the length of its JSON header.
+_ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass
+class Prefix:
+    """The first `size` bytes of a file, by which it is recognized: a CRC-32 for each block."""
+
+    size: int = 0
+    blocks: list[int] = field(default_factory=list)
+    _rest: int = 0  # CRC-32 of the last, incomplete block
+
+    def extend(self, data: bytes | memoryview) -> None:
+        """Adds the bytes that follow."""
+        while data:
+            part = data[: _BLOCK - self.size % _BLOCK]
+            self._rest = zlib.crc32(part, self._rest)
+            self.size += len(part)
+            if self.size % _BLOCK == 0:
+                self.blocks.append(self._rest)
+                self._rest = 0
+            data = data[len(part) :]
+
+    def matches(self, file: int) -> bool:
+        """Whether an open file begins with these bytes; of a large one some blocks and the end.
+
+        Raises `OSError`.
+        """
+        count = len(self.blocks)
+        chosen = list(range(count))
+        if count > _SAMPLES:
+            chosen = [0, count - 1, *random.sample(chosen, _SAMPLES)]
+        blocks = (os.pread(file, _BLOCK, number * _BLOCK) for number in chosen)
+        if any(zlib.crc32(b) != self.blocks[n] for n, b in zip(chosen, blocks, strict=True)):
+            return False
+        rest = os.pread(file, self.size % _BLOCK, count * _BLOCK)
+        return zlib.crc32(rest) == self._rest
+
+    @classmethod
+    def of(cls, path: Path, size: int) -> Prefix:
+        """The first `size` bytes of a file; raises `OSError`."""
+        prefix = cls()
+        with path.open("rb", buffering=0) as file:
+            while prefix.size < size and (data := file.read(min(_BLOCK, size - prefix.size))):
+                prefix.extend(data)
+        return prefix
+
+
+class Growth:
+    """Watches files of which storage has no version, or another one."""
+
+    def __init__(self) -> None:
+        # By path: inode and size at the last look, and at how many looks it had only grown.
+        self._watched: dict[str, tuple[int, int, int]] = {}
+
+    def grows(self, path: str, file: Path, seen: Seen, *, is_new: bool = True) -> bool:
+        """Whether a file only grows: a new log by its name, any file once it has for a while.
+
+        Raises `OSError`.
+        """
+        inode, size, looks = self._watched.get(path, (seen.inode, -1, 0))
+        if inode != seen.inode or seen.size < size:
+            looks = 0
+        elif seen.size > size:
+            looks += 1
+        self._watched[path] = seen.inode, seen.size, looks
+        if seen.size == 0 or is_archive(file):
+            return False
+        name = path.rpartition("/")[2]
+        is_log = is_new and (name.endswith(_NAMES) or name.startswith(_EVENTS))
+        return is_log or looks > _LOOKS
+
+    def forget(self, path: str) -> None:
+        """Forgets a file of which a version was published."""
+        self._watched.pop(path, None)
+
+
+def is_archive(file: Path) -> bool:
+    """Whether a file is of no use until it is whole, by its first bytes."""
+    try:
+        with file.open("rb", buffering=0) as opened:
+            head = opened.read(9)
+    except OSError:
+        return False
+    return head.startswith(_ARCHIVES) or (head[8:9] == b"{" and head[4:8] == b"\0\0\0\0")

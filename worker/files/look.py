@@ -1,0 +1,74 @@
+"""Looks at a run directory: what is there, and in which version."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitoring.storage.moments import Kind
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A file, link or directory, and what tells one content of it from the next.
+
+    `size` in bytes, `modified_ns` since the epoch. A directory has neither: its names are entries
+    of their own.
+    """
+
+    kind: Kind
+    inode: int = 0
+    size: int = 0
+    modified_ns: int = 0
+    mode: int = 0
+    target: str = ""
+
+    @classmethod
+    def of(cls, path: Path) -> Seen | None:
+        """What is at `path`; None for what is no file, link or directory. Raises `OSError`."""
+        status = path.lstat()
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISREG(status.st_mode):
+            return cls("file", status.st_ino, status.st_size, status.st_mtime_ns, mode)
+        if stat.S_ISLNK(status.st_mode):
+            return cls("link", status.st_ino, target=str(path.readlink()))
+        return cls("directory", mode=mode) if stat.S_ISDIR(status.st_mode) else None
+
+
+Look = dict[str, Seen]
+
+
+def look(root: Path, is_left_out: Callable[[str, bool], bool]) -> Look:
+    """All that is below `root`, by path, without what `is_left_out` and all below it.
+
+    It is called with the path, and whether that is a directory.
+
+    What is removed meanwhile may or may not be in it. Raises `OSError` only for `root` itself.
+    """
+    found: Look = {}
+    folders = [""]
+    os.scandir(root).close()
+    while folders:
+        folder = folders.pop()
+        with contextlib.suppress(OSError), os.scandir(root / folder) as entries:
+            for entry in entries:
+                path = f"{folder}{entry.name}"
+                with contextlib.suppress(OSError):
+                    if is_left_out(path, entry.is_dir(follow_symlinks=False)):
+                        continue
+                    seen = Seen.of(Path(entry.path))
+                    if seen is not None:
+                        found[path] = seen
+                        if seen.kind == "directory":
+                            folders.append(f"{path}/")
+    return found
+
+
+def folders_of(path: str) -> list[str]:
+    """The folders that a path lies in, outermost first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
