@@ -21,6 +21,7 @@ class Stored:
     links: Mapping[str, str] = field(default_factory=dict)
     committed_at: Mapping[str, float] = field(default_factory=dict)  # by key of the checkpoint
     forgotten: bool = False  # the backup of the job's record says that the job was deleted
+    unnamed: Sequence[StoredFile] = ()  # moments but the newest, and contents that only they name
     rebuildable: bool = True  # `reindex` can rebuild the job's record from the run
 
     @property
@@ -59,6 +60,7 @@ def garbage(stored: Stored, job: Job | None, before: float) -> list[Garbage | Un
         return []  # its worker, or the next attempt, cleans up
     found = [
         _garbage(stored.run, "left by a killed writer", _old(stored.leftovers, before)),
+        _garbage(stored.run, "of an older moment", _old(stored.unnamed, before)),
         _garbage(stored.run, "damaged, set aside", _old(_corrupt(stored), before)),
         _garbage(stored.run, "incomplete checkpoint", _old(_incomplete(stored, job), before)),
         _garbage(stored.run, "beyond keep_last", _old(_surplus(stored, job), before)),
@@ -77,7 +79,7 @@ def _orphan(stored: Stored, before: float) -> list[Garbage | Unclear]:
         return [Unclear(stored.run, "origin unknown, and it holds checkpoints")]
     if stored.changed_at >= before:
         return []
-    files = (*stored.files, *stored.leftovers)
+    files = (*stored.files, *stored.leftovers, *stored.unnamed)
     why = "its job was deleted" if stored.forgotten else "origin unknown"
     return [Garbage(stored.run, why, sum(file.size for file in files))]
 

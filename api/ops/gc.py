@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,7 +23,14 @@ from jobs.reaper.rebuild import CannotRebuildError, is_forgotten, rebuild
 from jobs.settings import connect
 from jobs.store.jobs import JobStore, open_store
 from monitoring.paths import commit_record, step_of
-from monitoring.storage.base import Storage, StorageError, StoredFile
+from monitoring.storage.base import (
+    CONTENTS_FOLDER,
+    MOMENTS_FOLDER,
+    Storage,
+    StorageError,
+    StoredFile,
+)
+from monitoring.storage.moments import Moments
 
 _SHOWN = 50
 _DAY = 86400.0
@@ -52,7 +59,10 @@ def remove(storage: Storage, found: Garbage) -> None:
 
 def _stored(storage: Storage, run: str, job: Job | None) -> Stored:
     files, links = storage.list(run), storage.links(run)
-    stored = Stored(run, files, storage.leftovers(run), links, _committed(storage, files))
+    stored = Stored(
+        run, files, storage.leftovers(run), links, _committed(storage, files),
+        unnamed=_unnamed(storage, run),
+    )  # fmt: skip
     if job is not None:
         return stored
     remains = read_remains(storage, run)
@@ -60,8 +70,25 @@ def _stored(storage: Storage, run: str, job: Job | None) -> Stored:
     try:
         rebuild(remains)
     except CannotRebuildError:
-        return Stored(run, files, stored.leftovers, links, {}, forgotten, rebuildable=False)
-    return Stored(run, files, stored.leftovers, links, {}, forgotten)
+        return replace(stored, committed_at={}, forgotten=forgotten, rebuildable=False)
+    return replace(stored, committed_at={}, forgotten=forgotten)
+
+
+def _unnamed(storage: Storage, run: str) -> list[StoredFile]:
+    """The moments of a run but the newest, and the kept contents that it does not name."""
+    moments = Moments(storage, run)
+    newest = moments.newest()
+    if newest is None:
+        return []
+    older = [
+        file for file in storage.list(f"{run}/{MOMENTS_FOLDER}") if file.key != moments.key(newest)
+    ]
+    contents = [
+        file
+        for file in storage.list(f"{run}/{CONTENTS_FOLDER}")
+        if file.key.rpartition("/")[2] not in newest.contents
+    ]
+    return older + contents
 
 
 def _committed(storage: Storage, files: Sequence[StoredFile]) -> dict[str, float]:

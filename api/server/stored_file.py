@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mimetypes
 from typing import IO, cast
 
 from flask import Response, request
@@ -45,12 +44,11 @@ class StoredFileReader(io.RawIOBase):
         return block
 
 
-def send_stored(storage: Storage, key: str) -> Response:
-    """The answer to a request for a file; raises `FileNotFoundError`."""
+def send_stored(storage: Storage, key: str, kind: str) -> Response:
+    """The answer to a request for a file of this media type; raises `FileNotFoundError`."""
     file = storage.stat(key)
     if file is None:
         raise FileNotFoundError(key)
-    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
     reader = cast(IO[bytes], StoredFileReader(storage, key, file.size))
     answer = Response(FileWrapper(reader, _BLOCK), mimetype=kind, direct_passthrough=True)
     answer.content_length = file.size

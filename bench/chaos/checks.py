@@ -18,7 +18,7 @@ from monitoring.paths import RunPaths
 
 _MARK = re.compile(rb"\[(\d+)\] ")
 _TIME = re.compile(rb"\[\d+\] --- (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC ")
-_TEMPORARY = re.compile(r"^\.tmp-|\.tmp$|\.corrupt$|\.next$")
+_TEMPORARY = re.compile(r"^\.spectrain-tmp-|\.tmp$|\.corrupt$|\.next$")
 # A guard whose worker has ended kills its training process at once, if the machine is not busy.
 _ORPHAN_SECONDS = 3.0
 _EVENTS_WHILE_RUNNING = {"requested", "changed", "grace_too_short"}

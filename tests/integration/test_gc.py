@@ -197,7 +197,7 @@ def test_a_run_that_redis_has_lost_stays_and_one_whose_job_was_deleted_goes(
 def test_a_temporary_file_of_a_killed_writer_goes_with_time(tmp_path: Path) -> None:
     storage = open_storage(tmp_path.as_uri())
     (tmp_path / "a" / "logs").mkdir(parents=True)
-    (tmp_path / "a" / "logs" / ".tmp-0123").write_bytes(b"12345")
+    (tmp_path / "a" / "logs" / ".spectrain-tmp-0123").write_bytes(b"12345")
     (left,) = storage.leftovers("a")
     job = Job.model_validate(
         {"id": "a", "spec": TRAIN, "state": "succeeded", "sequence": 1, "priority": 5,
@@ -207,7 +207,7 @@ def test_a_temporary_file_of_a_killed_writer_goes_with_time(tmp_path: Path) -> N
     assert garbage(stored, job, LONG_AGO) == []
     (found,) = garbage(stored, job, LATER)
     assert isinstance(found, Garbage)
-    assert (found.bytes, found.files) == (5, ("a/logs/.tmp-0123",))
+    assert (found.bytes, found.files) == (5, ("a/logs/.spectrain-tmp-0123",))
     storage.delete(found.files[0])
     assert not storage.leftovers("a")
 

@@ -319,7 +319,7 @@ def test_half_a_copy_is_none_and_the_rest_of_the_run_counts(jobs: Jobs, tmp_path
     jobs.lose()
     assert jobs.reindex() == {job.id: "rebuilt"}
     assert (jobs.store.get(job.id).state, jobs.store.get(job.id).attempt) == (State.RUNNING, 1)
-    assert not list(tmp_path.rglob(".tmp-*"))
+    assert not list(tmp_path.rglob(".spectrain-tmp-*"))
 
 
 def test_a_deleted_job_is_told_from_one_that_redis_has_lost(jobs: Jobs) -> None:

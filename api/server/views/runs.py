@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import re
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from api.server.metric_pages import page_of
 from api.server.routes import Routes
 from api.server.stored_file import send_stored
 from monitoring.paths import RunPaths
+from monitoring.storage.base import is_service
+from monitoring.storage.run_files import RunFiles
 
 routes = Routes("runs")
 
 _URL_SECONDS = 900
 
-# A possible file name, except those that storage reserves.
-_NAME = re.compile(rb"[^./\0][^/\0]{0,254}")
+_NAME = re.compile(rb"(?!\.{1,2}\Z)[^/\0]{1,255}")
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/events", answer=EventPage)
@@ -81,10 +83,8 @@ def list_artifacts(job_id: str) -> ArtifactList:
     context().store.get(job_id)
     return ArtifactList(
         artifacts=[
-            Artifact(
-                path=file.key.removeprefix(f"{job_id}/"), size=file.size, modified=file.modified
-            )
-            for file in context().storage.list(job_id)
+            Artifact(path=path, size=file.size, modified=file.modified)
+            for path, file in RunFiles(context().storage, job_id).all().items()
         ]
     )
 
@@ -102,16 +102,20 @@ def get_artifact(job_id: str, path: str) -> Response:
     needs no token and expires after 15 minutes. `SPECTRAIN_S3_REDIRECT=false` turns that off.
     """
     context().store.get(job_id)
-    if not all(map(_NAME.fullmatch, path.encode(errors="replace").split(b"/"))):
+    names = path.encode(errors="replace").split(b"/")
+    if not all(map(_NAME.fullmatch, names)) or is_service(f"{job_id}/{path}"):
         raise _no_file(job_id, path)
+    key = RunFiles(context().storage, job_id).key(path)
+    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     if context().storage.local_path(job_id) is not None:
-        answer = send_file(_file(job_id, path), conditional=True, etag=True, max_age=0)
+        file = _file(job_id, key, path)
+        answer = send_file(file, mimetype=kind, conditional=True, etag=True, max_age=0)
     elif context().settings.s3_redirect:
-        headers = {"Location": _url(job_id, path), "Cache-Control": "no-store"}
+        headers = {"Location": _url(job_id, key, path), "Cache-Control": "no-store"}
         return Response(status=302, headers=headers)
     else:
         try:
-            answer = send_stored(context().storage, f"{job_id}/{path}")
+            answer = send_stored(context().storage, key, kind)
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
     # A browser must not run a page that a job wrote as if it were a page of the service.
@@ -120,10 +124,10 @@ def get_artifact(job_id: str, path: str) -> Response:
     return answer
 
 
-def _url(job_id: str, path: str) -> str:
+def _url(job_id: str, key: str, path: str) -> str:
     """The URL at which an object store serves the file; raises `NotFound`."""
     try:
-        url = context().storage.presign(f"{job_id}/{path}", _URL_SECONDS)
+        url = context().storage.presign(key, _URL_SECONDS)
     except FileNotFoundError:
         raise _no_file(job_id, path) from None
     if url is None:
@@ -131,13 +135,13 @@ def _url(job_id: str, path: str) -> str:
     return url
 
 
-def _file(job_id: str, path: str) -> Path:
-    """The file behind a path; raises `NotFound`.
+def _file(job_id: str, key: str, path: str) -> Path:
+    """The file of a key; raises `NotFound` for `path`.
 
     Links that a training program made are followed within its run only.
     """
     storage = context().storage
-    root, file = storage.local_path(job_id), storage.local_path(f"{job_id}/{path}")
+    root, file = storage.local_path(job_id), storage.local_path(key)
     inside = root and file and file.resolve().is_relative_to(root.resolve())
     if file and inside and file.is_file():
         return file

@@ -139,7 +139,7 @@ def test_a_loss_without_a_strike_is_found() -> None:
 def test_files_that_somebody_meant_to_rename_are_found(tmp_path: Path) -> None:
     run = tmp_path / "j" / "checkpoints"
     run.mkdir(parents=True)
-    names = [".tmp-0a", ".config.json.12.tmp", "checkpoint_step_5.pt.corrupt",
+    names = [".spectrain-tmp-0a", ".config.json.12.tmp", "checkpoint_step_5.pt.corrupt",
              "checkpoint_step_5.pt.json.next"]  # fmt: skip
     for name in (*names, "checkpoint_step_5.pt", "checkpoint_step_5.pt.json"):
         (run / name).touch()
