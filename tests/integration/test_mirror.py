@@ -15,7 +15,7 @@ import pytest
 
 from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
-from worker.files import settle
+from worker.files.mirror import settle
 from worker.files.publish import Publisher
 from worker.files.restore import restore
 from worker.files.scratch import Scratch

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.storage.base import Fence, Storage, StorageError
-from worker.files.mirror import Mirror
+from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
 from worker.files.scratch import Restored, Scratch, Version
 

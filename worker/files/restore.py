@@ -18,8 +18,8 @@ from monitoring.metrics.logger import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import Storage, StoredFile
 from monitoring.storage.moments import Entry, Moment, Moments, files_now
-from worker.files.adoptions import judge
 from worker.files.look import Look, Seen
+from worker.files.mirror.adoptions import judge
 from worker.files.scratch import Restored, Version
 
 log = logging.getLogger(__name__)

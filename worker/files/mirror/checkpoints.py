@@ -10,8 +10,8 @@ from monitoring.checkpoints import commit
 from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
 from monitoring.paths import commit_record, step_of
 from monitoring.storage.base import Fence, Storage
-from worker.files.adoptions import Adoptions
 from worker.files.look import Look, Seen
+from worker.files.mirror.adoptions import Adoptions
 from worker.files.scratch import Restored, Scratch, Version
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monitoring.storage.base import Fence, Storage
 from monitoring.storage.moments import Entry, Moment, Moments, encode
-from worker.files.contents import Contents
+from worker.files.mirror.contents import Contents
 
 # Of the older moments, the newest one that is older than each of these is kept.
 _AGES_SECONDS = (60.0, 600.0, 3600.0)

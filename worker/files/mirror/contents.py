@@ -13,8 +13,8 @@ from pathlib import Path
 
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Entry, Moments
-from worker.files.growth import Growth, Prefix, is_archive
 from worker.files.look import Seen, folders_of
+from worker.files.mirror.growth import Growth, Prefix, is_archive
 
 _READ_BYTES = 8 << 20
 

@@ -21,14 +21,14 @@ from monitoring.paths import step_of
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError, is_service
 from monitoring.storage.moments import Entry
 from monitoring.storage.run_files import is_services
-from worker.files.checkpoints import Checkpoints
-from worker.files.contents import ChangedError, Contents, is_usable
-from worker.files.growth import is_archive
 from worker.files.look import Look, Seen, look
-from worker.files.open_files import open_for_writing
+from worker.files.mirror.checkpoints import Checkpoints
+from worker.files.mirror.contents import ChangedError, Contents, is_usable
+from worker.files.mirror.growth import is_archive
+from worker.files.mirror.open_files import open_for_writing
+from worker.files.mirror.settle import Cut, Settling
+from worker.files.mirror.timeline import Timeline
 from worker.files.scratch import WORK, Restored, Scratch
-from worker.files.settle import Cut, Settling
-from worker.files.timeline import Timeline
 
 # In the working directory: what a program or a tool makes again.
 _CACHES = {

@@ -1,0 +1,1 @@
+"""Mirrors a run directory in storage, moment by moment."""
