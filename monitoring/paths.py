@@ -79,6 +79,11 @@ class RunPaths:
         return self.logs / "output.log"
 
     @property
+    def earlier_output_log(self) -> Path:
+        """The part of a long output log that came before `output_log`."""
+        return self.logs / "output.1.log"
+
+    @property
     def config(self) -> Path:
         """The configuration that the run was started with."""
         return self.root / "config.json"

@@ -7,7 +7,7 @@ Keys are relative paths with `/`; the first part is the run's id. Writers of one
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -24,9 +24,6 @@ SERVICE_NAMES = frozenset({FENCE_NAME, RECORD_NAME})
 MOMENTS_FOLDER = ".moments"
 CONTENTS_FOLDER = ".contents"
 SERVICE_FOLDERS = frozenset({MOMENTS_FOLDER, CONTENTS_FOLDER})
-
-
-_SERVICE_PARTS = {(name,) for name in SERVICE_FOLDERS}
 
 
 class StorageError(Exception):
@@ -69,12 +66,18 @@ class Storage(Protocol):
     ) -> None:
         """Stores a file atomically; `immutable` means that it is never written again in place."""
 
+    def put_all(self, files: Mapping[str, Path], fence: Fence | None = None) -> None:
+        """Stores small files by key, each atomically, in any order; faster than one by one."""
+
     def keep(self, key: str, place: str, fence: Fence | None = None) -> None:
         """Makes `place` hold the present content of `key`; raises `FileNotFoundError`.
 
         Without sending it: by a hard link, or copied by the store. `key` must be replaced before
-        it is appended to again.
+        it is appended to again. A `place` names one content: the store may leave what is there.
         """
+
+    def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
+        """Keeps the contents of keys, by key, in any order; faster than one by one."""
 
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`, at most the end of the file, and truncates what follows."""
@@ -84,6 +87,9 @@ class Storage(Protocol):
 
     def delete(self, key: str, fence: Fence | None = None) -> None:
         """Removes a file, if it exists."""
+
+    def delete_all(self, keys: Sequence[str], fence: Fence | None = None) -> None:
+        """Removes files in any order; faster than one by one."""
 
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
@@ -143,8 +149,8 @@ def key_parts(key: str) -> tuple[str, ...]:
 
 def is_service(key: str) -> bool:
     """Whether a key belongs to the service, and not to the program of its run."""
-    parts = PurePosixPath(key).parts
-    return bool(parts) and (parts[-1] in SERVICE_NAMES or parts[1:2] in _SERVICE_PARTS)
+    parts = key.strip("/").split("/")
+    return parts[-1] in SERVICE_NAMES or (len(parts) > 1 and parts[1] in SERVICE_FOLDERS)
 
 
 def is_text(name: str) -> bool:

@@ -10,11 +10,13 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from monitoring.crc import crc32_text
-from monitoring.files import sync
+from monitoring.files import sync, sync_all
 from monitoring.storage.base import (
     FENCE_NAME,
     Fence,
@@ -29,6 +31,9 @@ from monitoring.storage.base import (
 _LOCK_SECONDS = 10.0
 _TEMPORARY = ".spectrain-tmp-"
 _BLOCK = 1 << 20
+_UNDER_ONE_LOCK = 100
+
+Item = TypeVar("Item")
 
 
 class FileStorage:
@@ -55,23 +60,23 @@ class FileStorage:
     ) -> None:
         """Stores a file; an immutable one by a hard link if it is on the same file system."""
 
-        def write(temporary: Path) -> None:
-            if not (immutable and _link(source, temporary)):
-                shutil.copyfile(source, temporary)
-                sync(temporary)
+        write = _linked_or_copied if immutable else _copied
+        self._replace({key: partial(write, source)}, fence)
 
-        self._replace(key, write, fence)
+    def put_all(self, files: Mapping[str, Path], fence: Fence | None = None) -> None:
+        """Stores small files; see `Storage`."""
+        self._replace({key: partial(_copied, source) for key, source in files.items()}, fence)
 
     def keep(self, key: str, place: str, fence: Fence | None = None) -> None:
         """Makes `place` hold the present content of `key`; see `Storage`."""
-        source = self._path(key)
+        self.keep_all({key: place}, fence)
 
-        def write(temporary: Path) -> None:
-            if not _link(source, temporary):
-                shutil.copyfile(source, temporary)
-                sync(temporary)
-
-        self._replace(place, write, fence)
+    def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
+        """Keeps contents; see `Storage`."""
+        writes = {
+            place: partial(_linked_or_copied, self._path(key)) for key, place in places.items()
+        }
+        self._replace(writes, fence)
 
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; see `Storage`."""
@@ -91,16 +96,26 @@ class FileStorage:
 
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
         """Makes `key` a symbolic link to its neighbor `target`."""
-        self._replace(key, lambda temporary: temporary.symlink_to(target), fence)
+
+        def write(temporary: Path) -> bool:
+            temporary.symlink_to(target)
+            return False
+
+        self._replace({key: write}, fence)
 
     def delete(self, key: str, fence: Fence | None = None) -> None:
         """Removes a file."""
-        path = self._path(key)
-        with self._guarded(fence):
-            if path.is_dir() and not path.is_symlink():
-                _remove_empty(path)
-            else:
-                path.unlink(missing_ok=True)
+        self.delete_all([key], fence)
+
+    def delete_all(self, keys: Sequence[str], fence: Fence | None = None) -> None:
+        """Removes files; see `Storage`."""
+        for some in _slices([self._path(key) for key in keys]):
+            with self._guarded(fence):
+                for path in some:
+                    if path.is_dir() and not path.is_symlink():
+                        _remove_empty(path)
+                    else:
+                        path.unlink(missing_ok=True)
 
     def delete_run(self, run: str) -> None:
         """Removes all files of a run."""
@@ -184,18 +199,30 @@ class FileStorage:
     def _path(self, key: str) -> Path:
         return self.root.joinpath(*key_parts(key))
 
-    def _replace(self, key: str, write: Callable[[Path], None], fence: Fence | None) -> None:
-        path = self._path(key)
+    def _replace(self, writes: Mapping[str, Callable[[Path], bool]], fence: Fence | None) -> None:
+        """Replaces files by what `writes` make; they return whether it must be synced to disk."""
+        paths = {self._path(key): write for key, write in writes.items()}
+        folders = {path.parent for path in paths}
         with self._guarded(fence):  # an overtaken attempt must not even write a temporary file
-            path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+        drafts: list[tuple[Path, Path]] = []
+        unsynced = []
         try:
-            write(temporary)
-            with self._guarded(fence):
-                _rename(temporary, path)
-                sync(path.parent)
+            for path, write in paths.items():
+                drafts.append((path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}"), path))
+                if write(drafts[-1][0]):
+                    unsynced.append(drafts[-1][0])
+            sync_all(unsynced)
+            for some in _slices(drafts):
+                with self._guarded(fence):
+                    for draft, path in some:
+                        _rename(draft, path)
+            for folder in folders:
+                sync(folder)
         finally:
-            temporary.unlink(missing_ok=True)
+            for draft, _ in drafts:
+                draft.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _guarded(self, fence: Fence | None) -> Iterator[None]:
@@ -266,6 +293,22 @@ def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
         target.unlink(missing_ok=True)
         raise
     return crc32_text(crc)
+
+
+def _copied(source: Path, temporary: Path) -> bool:
+    shutil.copyfile(source, temporary)
+    return True
+
+
+def _linked_or_copied(source: Path, temporary: Path) -> bool:
+    return not _link(source, temporary) and _copied(source, temporary)
+
+
+def _slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Parts of a sequence, each of which takes the lock of a run for a moment only."""
+    return (
+        items[start : start + _UNDER_ONE_LOCK] for start in range(0, len(items), _UNDER_ONE_LOCK)
+    )
 
 
 def _rename(temporary: Path, path: Path) -> None:

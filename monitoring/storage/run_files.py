@@ -8,6 +8,10 @@ from monitoring.paths import RunPaths, step_of
 from monitoring.storage.base import Storage, StoredFile
 from monitoring.storage.moments import Moments, files_now
 
+_PATHS = RunPaths(Path())
+_OUTPUT_LOGS = {path.as_posix() for path in (_PATHS.output_log, _PATHS.earlier_output_log)}
+_ATTEMPTS = f"{_PATHS.attempts.as_posix()}/"
+
 
 class RunFiles:
     """The files of one run, by path; every method may raise `OSError` or `StorageError`."""
@@ -42,8 +46,9 @@ class RunFiles:
 
 def is_services(path: str) -> bool:
     """Whether the service writes a file itself: the output log and the receipts."""
-    paths = RunPaths(Path())
-    return Path(path) == paths.output_log or Path(path).parent == paths.attempts
+    return path in _OUTPUT_LOGS or (
+        path.startswith(_ATTEMPTS) and "/" not in path[len(_ATTEMPTS) :]
+    )
 
 
 def _is_adoption(path: str, found: dict[str, StoredFile]) -> bool:

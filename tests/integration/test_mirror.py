@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,20 +129,26 @@ class Store(FileStorage):
         super().put(*args, **options)
         self.hook()
 
+    def put_all(self, files: Mapping[str, Path], fence: Fence | None = None) -> None:
+        for key, source in files.items():
+            self.put(key, source, fence)
+
     def append(self, *args: Any, **options: Any) -> None:
         self.hook()
         super().append(*args, **options)
         self.hook()
 
-    def keep(self, *args: Any, **options: Any) -> None:
-        self.hook()
-        super().keep(*args, **options)
-        self.hook()
+    def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
+        for key, place in places.items():
+            self.hook()
+            super().keep_all({key: place}, fence)
+            self.hook()
 
-    def delete(self, *args: Any, **options: Any) -> None:
-        self.hook()
-        super().delete(*args, **options)
-        self.hook()
+    def delete_all(self, keys: Sequence[str], fence: Fence | None = None) -> None:
+        for key in keys:
+            self.hook()
+            super().delete_all([key], fence)
+            self.hook()
 
     def point(self, *args: Any, **options: Any) -> None:
         self.hook()

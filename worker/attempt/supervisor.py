@@ -7,6 +7,7 @@ has the job, it kills the child and writes nothing more.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 
@@ -202,6 +203,8 @@ class _Attempt:
             self._reporter.report(observer, publisher)
             if self.note is not None:
                 self.note.update()
+            with contextlib.suppress(OSError):
+                publisher.trim_output()
             if code is not None:
                 if (fault := self._violation(observer)) in INVALIDATING:
                     self._stopping.note(fault)

@@ -30,12 +30,17 @@ class Seen:
     @classmethod
     def of(cls, path: Path) -> Seen | None:
         """What is at `path`; None for what is no file, link or directory. Raises `OSError`."""
-        status = path.lstat()
+        return cls.by_status(os.fspath(path), path.lstat())
+
+    @classmethod
+    def by_status(cls, path: str, status: os.stat_result) -> Seen | None:
+        """What is at `path`, which has this status."""
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISREG(status.st_mode):
             return cls("file", status.st_ino, status.st_size, status.st_mtime_ns, mode)
         if stat.S_ISLNK(status.st_mode):
-            return cls("link", status.st_ino, target=str(path.readlink()))
+            target = os.readlink(path)  # noqa: PTH115 - a path of text is enough
+            return cls("link", status.st_ino, target=target)
         return cls("directory", mode=mode) if stat.S_ISDIR(status.st_mode) else None
 
 
@@ -60,7 +65,7 @@ def look(root: Path, is_left_out: Callable[[str, bool], bool]) -> Look:
                 with contextlib.suppress(OSError):
                     if is_left_out(path, entry.is_dir(follow_symlinks=False)):
                         continue
-                    seen = Seen.of(Path(entry.path))
+                    seen = Seen.by_status(entry.path, entry.stat(follow_symlinks=False))
                     if seen is not None:
                         found[path] = seen
                         if seen.kind == "directory":

@@ -86,6 +86,13 @@ class Publisher:
         """Adds a line of the supervisor to the run's output log with the next pass."""
         self._output.add_line(line)
 
+    def trim_output(self) -> None:
+        """Frees the disk of output that is in the log, or comes too fast; any thread may call it.
+
+        Raises `OSError`.
+        """
+        self._output.trim()
+
     def close(self, line: str, *, orderly: bool = True) -> None:
         """Ends the run's output log with a line, after all output of the child.
 

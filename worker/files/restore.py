@@ -18,6 +18,7 @@ from monitoring.metrics.logger import MetricsLogger, latest_step
 from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import Storage, StoredFile
 from monitoring.storage.moments import Entry, Moment, Moments, files_now
+from monitoring.storage.run_files import is_services
 from worker.files.look import Look, Seen
 from worker.files.mirror.adoptions import judge
 from worker.files.scratch import Restored, Version
@@ -130,7 +131,7 @@ class _Restoring:
         self._points = {
             key.removeprefix(f"{job_id}/"): target for key, target in storage.links(job_id).items()
         }
-        own = {path for path in at_path if self._is_services(run.root / path)}
+        own = set(filter(is_services, at_path))
         if self._moment is None:
             # A run from before moments, or one that was stopped before its first.
             self._entries = _entries_of(at_path, self._points, own)
@@ -324,9 +325,6 @@ class _Restoring:
                 if seen is not None:
                     found[path] = seen
         return found
-
-    def _is_services(self, path: Path) -> bool:
-        return path == self._run.output_log or path.parent == self._run.attempts
 
     def _is_gone(self, path: str, at_path: Mapping[str, object]) -> bool:
         """Whether the content of a file is in storage no more."""

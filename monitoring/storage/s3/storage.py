@@ -14,14 +14,18 @@ can complete this one write, but never over an object that the newer attempt wro
 write does no harm: a checkpoint without its record does not count, and with its record it is whole
 and has its metrics; late rows are truncated by the next append of the newer attempt;
 restore does not trust links before records; a checkpoint is removed only after a newer one is
-stored. In a store without conditional writes only the check of the fence remains.
+stored. In a store without conditional writes only the check of the fence remains. Many small
+files share one check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from botocore.exceptions import ClientError
@@ -44,6 +48,11 @@ from monitoring.storage.s3.reader import LINK, S3Reader, explained, neighbor
 
 _MIN_PART = 5 << 20
 _TRIES = 5
+_AT_ONCE = 16
+_UNDER_ONE_CHECK = 64
+_CHECK_SECONDS = 2.0
+
+Item = TypeVar("Item")
 
 
 class S3Storage(S3Reader):
@@ -57,6 +66,7 @@ class S3Storage(S3Reader):
         self._fence: Fence | None = None  # the last valid one
         self._conditional = True
         self._deletes_conditionally = True
+        self._checked_until = 0.0  # time.monotonic
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -87,14 +97,24 @@ class S3Storage(S3Reader):
             self._remember(name, self._look(name))
         self._write(name, fence, send)
 
+    def put_all(self, files: Mapping[str, Path], fence: Fence | None = None) -> None:
+        """Stores small files; see `Storage`."""
+        self._in_parallel(lambda file: self.put(*file, fence), list(files.items()), fence)
+
     @explained
     def keep(self, key: str, place: str, fence: Fence | None = None) -> None:
         """Makes the store copy the object of `key` to `place`."""
         source = self._look(self._name(key))
         if source is None:
             raise FileNotFoundError(key)
-        self._checked(fence, {})
-        self._bucket.copy(self._name(key), self._name(place), source.size)
+        # What an overtaken attempt kept must not be replaced by what it put there instead.
+        if self._look(self._name(place)) is None:
+            self._checked(fence, {})
+            self._bucket.copy(self._name(key), self._name(place), source.size)
+
+    def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
+        """Keeps contents; see `Storage`."""
+        self._in_parallel(lambda pair: self.keep(*pair, fence), list(places.items()), fence)
 
     @explained
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
@@ -139,6 +159,7 @@ class S3Storage(S3Reader):
             try:
                 self._bucket.delete(name, self._checked(fence, condition))
             except ClientError as error:
+                self._checked_until = 0.0
                 self._checked(fence, condition)
                 if is_missing(error):
                     return
@@ -152,6 +173,10 @@ class S3Storage(S3Reader):
             f"another writer keeps changing {name} in bucket {self._bucket.bucket!r}"
         )
 
+    def delete_all(self, keys: Sequence[str], fence: Fence | None = None) -> None:
+        """Removes files; see `Storage`."""
+        self._in_parallel(lambda key: self.delete(key, fence), keys, fence)
+
     @explained
     def delete_run(self, run: str) -> None:
         """Removes all files of a run, 1000 per request."""
@@ -163,6 +188,22 @@ class S3Storage(S3Reader):
                 raise StorageError(f"cannot delete {failed[0]} ({len(failed)} in total)")
 
     # -- fencing ----------------------------------------------------------------------------
+
+    def _in_parallel(
+        self, call: Callable[[Item], None], items: Sequence[Item], fence: Fence | None
+    ) -> None:
+        """Calls a writing method for many items; the fence is checked once for some of them."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for start in range(0, len(items), _UNDER_ONE_CHECK):
+                if fence is not None:
+                    with self._explaining(fence.run):
+                        self._check(fence)
+                self._checked_until = time.monotonic() + _CHECK_SECONDS
+                try:
+                    for done in [pool.submit(call, i) for i in items[start:][:_UNDER_ONE_CHECK]]:
+                        done.result()
+                finally:
+                    self._checked_until = 0.0
 
     def _write(
         self, name: str, fence: Fence | None, send: Callable[[Options], Written | None]
@@ -176,6 +217,7 @@ class S3Storage(S3Reader):
                 written = send(condition)
             except ClientError as error:
                 # A newer attempt aborts our uploads; then any error may mean that.
+                self._checked_until = 0.0
                 self._checked(fence, condition)
                 if not self._may_try_again(error, condition):
                     raise
@@ -190,7 +232,7 @@ class S3Storage(S3Reader):
 
     def _checked(self, fence: Fence | None, condition: Options) -> Options:
         """Checks the fence and returns the condition."""
-        if fence is not None:
+        if fence is not None and time.monotonic() > self._checked_until:
             self._check(fence)
         return condition
 

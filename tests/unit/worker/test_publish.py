@@ -18,8 +18,7 @@ from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths, commit_record
 from monitoring.storage.base import Fence, OvertakenError, StorageError
 from monitoring.storage.directory import FileStorage
-from worker.files import settle
-from worker.files.output import OutputLog, last_lines
+from worker.files.mirror import settle
 from worker.files.publish import Publisher
 from worker.files.restore import restore
 from worker.files.scratch import Scratch, ScratchCleaner, remove_leftovers
@@ -416,37 +415,6 @@ def test_an_outage_of_storage_loses_no_line(
     first.prints("two\n")
     first.publisher.publish()
     assert first.stored.output_log.read_text() == "[1] --- starts\n[1] one\n[1] two\n"
-
-
-@pytest.mark.parametrize("rewritten_seconds", [0.0, 3600.0])
-def test_of_a_progress_bar_the_log_gets_its_state_now_and_then_and_the_last_one(
-    first: Attempt, rewritten_seconds: float
-) -> None:
-    output = OutputLog(
-        first.storage, first.scratch, first.fence, rewritten_seconds=rewritten_seconds
-    )
-    log = first.stored.output_log
-    first.prints("begins\r\n\r 1%|#\r 2%|##\r 3%|#")
-    output.publish()
-    assert log.read_text() == "[1] begins\n[1]  2%|##\n", "not the state that is half written"
-    first.prints("##\r 4%|####\r 5")
-    output.publish()
-    later = "[1]  4%|####\n" if rewritten_seconds == 0 else ""
-    assert log.read_text() == "[1] begins\n[1]  2%|##\n" + later
-    first.prints("%|#####\r100%|##########\nTraceback")
-    output.close("ended")
-    output.publish()
-    assert log.read_text().splitlines()[-3:] == [
-        "[1] 100%|##########", "[1] Traceback", "[1] --- ended",
-    ]  # fmt: skip
-
-
-def test_the_last_lines_of_a_program_are_those_that_a_terminal_would_show(tmp_path: Path) -> None:
-    output = tmp_path / "output"
-    output.write_bytes(b"x" * 20_000 + b"\none\r\n" + b"\r 1%" * 100 + b"\r100%\nOSError: \xff\n")
-    assert last_lines(output)[1:] == ["one", "100%", "OSError: \N{REPLACEMENT CHARACTER}"]
-    output.write_bytes(b"")
-    assert last_lines(output) == []
 
 
 def test_an_overtaken_attempt_publishes_nothing(first: Attempt, tmp_path: Path) -> None:

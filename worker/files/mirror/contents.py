@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from worker.files.look import Seen, folders_of
 from worker.files.mirror.growth import Growth, Prefix, is_archive
 
 _READ_BYTES = 8 << 20
+_MOST_REFUSALS = 3
+SMALL_BYTES = 1 << 20  # a file that may be sent together with others
 
 
 class ChangedError(OSError):
@@ -47,6 +49,7 @@ class Contents:
         self._at_path: dict[str, str] = {}  # the content that lies at each path in storage
         self._growth = Growth()
         self._kept: set[str] = set()
+        self._refusals = 0  # of the store to append
         self.uploaded_bytes = 0
 
     def begin(self, path: str, seen: Seen | None, entry: Entry) -> None:
@@ -62,12 +65,14 @@ class Contents:
 
     def grows(self, path: str, seen: Seen) -> bool:
         """Whether a file was only appended to since the version in storage."""
-        file, known = self._root / path, self._published.get(path)
+        known = self._published.get(path)
+        if self._refusals >= _MOST_REFUSALS:
+            return False
         try:
             is_new = known is None or seen.inode != known.seen.inode
-            if known is not None and _extends(known, seen, file):
+            if known is not None and self._extends(known, seen, self._root / path):
                 return True
-            return self._growth.grows(path, file, seen, is_new=is_new)
+            return self._growth.grows(path, f"{self._root}/{path}", seen, is_new=is_new)
         except OSError:
             return False
 
@@ -84,16 +89,22 @@ class Contents:
             return known.entry
         file = self._root / path
         is_here = known is not None and self._at_path.get(path) == known.entry.content
-        if known is not None and is_here and source is None and _extends(known, seen, file):
-            return self._extend(path, seen, known)
+        is_refused = False
+        if known is not None and is_here and source is None and self._extends(known, seen, file):
+            try:
+                return self._extend(path, seen, known)
+            except (ChangedError, FileNotFoundError, OvertakenError):
+                raise
+            except (OSError, StorageError):  # a store that appends nothing may take the whole file
+                self._refusals, is_refused = self._refusals + 1, True
         if known is not None and is_here and _is_same(known.seen, seen):
             entry = _entry(seen, known.entry.content, grows=known.entry.grows)
             self._published[path] = _Published(seen, entry, known.prefix)
             return entry
-        self._make_room(path)
-        grows = source is None and self.grows(path, seen)
+        self.keep([path])
+        grows = source is None and not is_refused and self.grows(path, seen)
         prefix: Prefix | None
-        content = f"{self._fence.attempt:x}-{secrets.token_hex(8)}"
+        content = self._new_content()
         self._at_path.pop(path, None)
         if grows:
             prefix = self._send_beginning(path, seen)
@@ -110,15 +121,46 @@ class Contents:
         self._growth.forget(path)
         return entry
 
-    def _make_room(self, path: str) -> None:
-        """Keeps what lies at a path, at a folder above it, or below it."""
-        self.keep(path)
-        above = set(folders_of(path))
-        for other in [p for p in self._at_path if p in above or p.startswith(f"{path}/")]:
-            self.keep(other)
-            self._storage.delete(self._key(other), self._fence)
-            self._at_path.pop(other, None)
-            self._published.pop(other, None)
+    def is_small(self, path: str, seen: Seen) -> bool:
+        """Whether `store_all` may store this version of a file: all of it must be sent."""
+        known = self._published.get(path)
+        if seen.size > SMALL_BYTES or (known is not None and _is_same(known.seen, seen)):
+            return False
+        return not self.grows(path, seen)
+
+    def store_all(self, files: Mapping[str, Seen]) -> dict[str, Entry]:
+        """Makes storage have these versions of small files; their entries.
+
+        Raises `ChangedError` if one changed meanwhile.
+        """
+        self.keep(files)
+        for path in files:
+            self._at_path.pop(path, None)
+        sources = {self._key(path): self._root / path for path in files}
+        self._storage.put_all(sources, self._fence)
+        entries = {}
+        for path, seen in files.items():
+            content = self._new_content()
+            self._at_path[path] = content
+            if Seen.of(self._root / path) != seen:
+                raise ChangedError(f"{path} changed while it was saved")
+            entries[path] = _entry(seen, content, grows=False)
+            prefix = (
+                None if is_archive(self._root / path) else Prefix.of(self._root / path, seen.size)
+            )
+            self._published[path] = _Published(seen, entries[path], prefix)
+            self._growth.forget(path)
+            self.uploaded_bytes += seen.size
+        return entries
+
+    def make_room(self, paths: Collection[str]) -> None:
+        """Removes the files in storage that lie where these need a folder, or the reverse."""
+        here = set(paths)
+        in_the_way = {
+            folder for path in here for folder in folders_of(path) if folder in self._at_path
+        }
+        in_the_way.update(p for p in self._at_path if not here.isdisjoint(folders_of(p)))
+        self.remove(in_the_way)
 
     def _send_beginning(self, path: str, seen: Seen) -> Prefix:
         """Stores the first bytes of a file that grows."""
@@ -135,6 +177,15 @@ class Contents:
         self._published[path] = _Published(seen, entry, known.prefix)
         return entry
 
+    def _extends(self, known: _Published, seen: Seen, file: Path) -> bool:
+        """Whether a file was only appended to since it was published; raises `OSError`."""
+        if seen.inode != known.seen.inode or not 0 < known.seen.size < seen.size:
+            return False
+        if known.prefix is None or self._refusals >= _MOST_REFUSALS:
+            return False
+        with file.open("rb") as opened:
+            return known.prefix.matches(opened.fileno())
+
     def _append(self, path: str, size: int, prefix: Prefix) -> None:
         with (self._root / path).open("rb") as file:
             while prefix.size < size:
@@ -146,52 +197,53 @@ class Contents:
                 prefix.extend(data)
                 self.uploaded_bytes += len(data)
 
-    def keep(self, path: str) -> None:
-        """Keeps what lies at a path, before it is replaced or removed."""
-        content = self._at_path.get(path)
-        if content is not None and content not in self._kept:
-            try:
-                self._storage.keep(self._key(path), self._moments.kept(content), self._fence)
-            except FileNotFoundError:  # somebody has removed it
-                del self._at_path[path]
-            else:
-                self._kept.add(content)
+    def keep(self, paths: Iterable[str]) -> None:
+        """Keeps what lies at some paths, before it is replaced or removed."""
+        contents = {path: self._at_path[path] for path in paths if path in self._at_path}
+        contents = {path: one for path, one in contents.items() if one not in self._kept}
+        places = {self._key(path): self._moments.kept(one) for path, one in contents.items()}
+        try:
+            self._storage.keep_all(places, self._fence)
+        except FileNotFoundError:  # somebody has removed one: each for itself
+            for path in list(contents):
+                try:
+                    key = self._key(path)
+                    self._storage.keep(key, places[key], self._fence)
+                except FileNotFoundError:
+                    del self._at_path[path], contents[path]
+        self._kept.update(contents.values())
 
-    def remove(self, path: str, *, keep: bool = True) -> None:
-        """Removes what lies at a path; `keep` for the moments that name it."""
+    def remove(self, paths: Collection[str], *, keep: bool = True) -> None:
+        """Removes what lies at some paths; `keep` for the moments that name it."""
         if keep:
-            self.keep(path)
-        if self._at_path.pop(path, None) is not None:
-            self._storage.delete(self._key(path), self._fence)
-        self._published.pop(path, None)
-        self._growth.forget(path)
+            self.keep(paths)
+        there = sorted(path for path in paths if path in self._at_path)
+        self._storage.delete_all([self._key(path) for path in there], self._fence)
+        for path in paths:
+            self._at_path.pop(path, None)
+            self._published.pop(path, None)
+            self._growth.forget(path)
 
     def drop(self, contents: set[str]) -> None:
         """Removes kept contents that no moment names any more."""
-        for content in sorted(self._kept & contents):
-            self._storage.delete(self._moments.kept(content), self._fence)
-            self._kept.discard(content)
+        dropped = sorted(self._kept & contents)
+        self._storage.delete_all([self._moments.kept(one) for one in dropped], self._fence)
+        self._kept.difference_update(dropped)
+
+    def _new_content(self) -> str:
+        return f"{self._fence.attempt:x}-{secrets.token_hex(8)}"
 
     def unnamed(self, named: set[str]) -> set[str]:
         """The kept contents that are not among those that moments name."""
         return self._kept - named
 
-    def seen(self) -> dict[str, Seen]:
-        """The published versions."""
-        return {path: known.seen for path, known in self._published.items()}
+    def stored(self, path: str) -> Seen | None:
+        """The version of a file that storage has."""
+        known = self._published.get(path)
+        return known.seen if known is not None else None
 
     def _key(self, path: str) -> str:
         return f"{self._fence.run}/{path}"
-
-
-def _extends(known: _Published, seen: Seen, file: Path) -> bool:
-    """Whether a file was only appended to since it was published; raises `OSError`."""
-    if seen.inode != known.seen.inode or not 0 < known.seen.size < seen.size:
-        return False
-    if known.prefix is None:
-        return False
-    with file.open("rb") as opened:
-        return known.prefix.matches(opened.fileno())
 
 
 def _is_same(before: Seen, seen: Seen) -> bool:
@@ -201,17 +253,6 @@ def _is_same(before: Seen, seen: Seen) -> bool:
 
 def _entry(seen: Seen, content: str, *, grows: bool) -> Entry:
     return Entry("file", seen.size, seen.mode, seen.modified_ns, "", content, grows)
-
-
-def offered(call: Callable[[], None]) -> str:
-    """Why storage refuses one file, which must not stop the others; '' if it does not."""
-    try:
-        call()
-    except OvertakenError:
-        raise
-    except (OSError, StorageError) as error:
-        return str(error)
-    return ""
 
 
 def is_usable(path: str) -> bool:

@@ -71,7 +71,7 @@ class Growth:
         # By path: inode and size at the last look, and at how many looks it had only grown.
         self._watched: dict[str, tuple[int, int, int]] = {}
 
-    def grows(self, path: str, file: Path, seen: Seen, *, is_new: bool = True) -> bool:
+    def grows(self, path: str, file: str, seen: Seen, *, is_new: bool = True) -> bool:
         """Whether a file only grows: a new log by its name, any file once it has for a while.
 
         Raises `OSError`.
@@ -82,21 +82,19 @@ class Growth:
         elif seen.size > size:
             looks += 1
         self._watched[path] = seen.inode, seen.size, looks
-        if seen.size == 0 or is_archive(file):
-            return False
         name = path.rpartition("/")[2]
         is_log = is_new and (name.endswith(_NAMES) or name.startswith(_EVENTS))
-        return is_log or looks > _LOOKS
+        return seen.size > 0 and (is_log or looks > _LOOKS) and not is_archive(file)
 
     def forget(self, path: str) -> None:
         """Forgets a file of which a version was published."""
         self._watched.pop(path, None)
 
 
-def is_archive(file: Path) -> bool:
+def is_archive(file: str | Path) -> bool:
     """Whether a file is of no use until it is whole, by its first bytes."""
     try:
-        with file.open("rb", buffering=0) as opened:
+        with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 - a path of text is enough
             head = opened.read(9)
     except OSError:
         return False

@@ -7,10 +7,8 @@ stays what it was, so every instant is a safe one to die at.
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,14 +16,15 @@ from pathlib import Path
 
 from monitoring.files import TEMPORARY
 from monitoring.paths import step_of
-from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError, is_service
+from monitoring.storage.base import Fence, Storage, is_service
 from monitoring.storage.moments import Entry
 from monitoring.storage.run_files import is_services
 from worker.files.look import Look, Seen, look
 from worker.files.mirror.checkpoints import Checkpoints
-from worker.files.mirror.contents import ChangedError, Contents, is_usable
+from worker.files.mirror.contents import ChangedError, Contents
 from worker.files.mirror.growth import is_archive
 from worker.files.mirror.open_files import open_for_writing
+from worker.files.mirror.sender import Sender, Sent
 from worker.files.mirror.settle import Cut, Settling
 from worker.files.mirror.timeline import Timeline
 from worker.files.scratch import WORK, Restored, Scratch
@@ -36,8 +35,8 @@ _CACHES = {
     ".pytest_cache", ".ruff_cache",
 }  # fmt: skip
 _QUIET_LOOKS = 5
-_RESTLESS_SECONDS = 10.0
-_MOST_FAILURES = 3
+_SENDING_SECONDS = 1.0  # of one pass, beyond which it commits what it has sent
+_BEHIND_SECONDS = 2.0  # after which folders count that are all sent
 
 
 class Mirror:
@@ -91,15 +90,21 @@ class Mirror:
             self._checkpoints.is_complete, self._contents.grows, self._is_open,
             stands_alone=lambda path: step_of(self._root / path) is not None,
         )  # fmt: skip
-        self._restless_at = -math.inf
+        self._sender = Sender(self._contents, self._checkpoints, scratch)
+        self._behind_since: float | None = None  # there was no time to send all of a cut
         self.longest_seconds = 0.0  # of a pass with checkpoints
         self.bytes_here = 0  # of the run directory at the last look
-        self.refused: dict[Path, str] = {}  # files that storage refused in the last pass
+        self._reserved: dict[Path, str] = {}
 
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""
         return self._contents.uploaded_bytes
+
+    @property
+    def refused(self) -> dict[Path, str]:
+        """The files that were not stored in the last pass, and why."""
+        return self._reserved | self._sender.refused
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -108,141 +113,90 @@ class Mirror:
 
     def look(self) -> Look:
         """What is in the run directory now."""
-        self.refused = {}
+        self._sender.refused = {}
+        self._reserved = {}
         now = self._look()
         self.bytes_here = sum(seen.size for seen in now.values())
         return now
 
     def advance(self, now: Look) -> None:
-        """Commits what has settled of a look."""
+        """Commits what has settled of a look, as far as it can be sent in about a second.
+
+        The next look continues: a checkpoint must not wait until thousands of files are sent.
+        """
         self._open_before = self._open
         self._open = open_for_writing(self._root) if now != self._committed else set()
-        self._commit(self._settling.cut(now, dict(self._committed), time.monotonic()))
+        cut = self._settling.cut(now, dict(self._committed), time.monotonic())
+        unsent = self._commit(cut, time.monotonic() + _SENDING_SECONDS)
+        if not unsent:
+            self._behind_since = None
+            return
+        if self._behind_since is None:
+            self._behind_since = time.monotonic()
+        patient = time.monotonic() - self._behind_since < _BEHIND_SECONDS
+        self._commit(self._settling.without(now, dict(self._committed), unsent, patient=patient))
 
     def finish(self, now: Look, *, orderly: bool) -> None:
         """Commits what an ended program left, all of it if its end was `orderly`."""
         cut = self._settling.at_end(now, dict(self._committed), orderly=orderly)
         self._commit(cut, closing=True)
 
-    def _commit(self, cut: Cut, *, closing: bool = False) -> None:
-        """Sends what the cut takes, and makes it the newest moment."""
+    def _commit(self, cut: Cut, until: float = math.inf, *, closing: bool = False) -> set[str]:
+        """Sends what the cut takes, and makes it the newest moment.
+
+        Returns the files that it had no time to send `until` then (monotonic seconds).
+        """
         begun = time.monotonic()
         before = self._contents.uploaded_bytes
-        sent = self._send(cut, closing=closing)
-        if sent is None:
-            return
-        entries, taken = sent
-        if self._contents.uploaded_bytes != before and not closing:
-            again = self._look()
-            for path, seen in taken.items():
-                if again.get(path) != seen and not (
-                    path in cut.restless or entries[path].grows or seen.kind == "directory"
-                ):
-                    return  # it does not come from one time; the next pass tries again
-        removed = {
-            path
-            for path, entry in self._timeline.entries.items()
-            if path not in entries or entries[path].kind != entry.kind
-        }
-        ours = {path for path in removed if self._checkpoints.is_ours(path)}
-        gone = {path: self._timeline.entries[path].kind for path in removed}
-        if self._timeline.commit(entries):
-            self._checkpoints.note(taken)
-            self._remove(gone, ours)
-            self._point(entries)
-            self._timeline.thin()
-        self._committed = {**taken, **{p: s for p, s in self._committed.items() if p in cut.held}}
-        self._checkpoints.adopt(taken)
-        if any(path.startswith("checkpoints/") for path in taken.keys() - self._strays):
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - begun)
-
-    def _send(self, cut: Cut, *, closing: bool) -> tuple[dict[str, Entry], Look] | None:
-        """Stores what the cut takes: the entries of the moment, and what of the cut is in it.
-
-        None if a file changed meanwhile.
-        """
         last = self._timeline.entries
-        entries = {path: last[path] for path in cut.held if path in last}
-        entries |= {path: last[path] for path in self._checkpoints.absent() if path in last}
-        taken: Look = {}
-        failures = 0
-        restless = self._restless(cut)
-
         self._unpoint(cut)
-        for path, seen in sorted(cut.taken.items(), key=self._order):
-            if seen.kind == "directory":
-                modified = self._modified(path)
-                entries[path], taken[path] = Entry("directory", 0, seen.mode, modified), seen
-                continue
-            if seen.kind == "link":
-                entries[path], taken[path] = Entry("link", target=seen.target), seen
-                continue
-            try:
-                if not is_usable(path):
-                    raise StorageError("its name is not UTF-8")
-                source = restless.get(path)
-                if path in cut.restless and source is None:
-                    raise ChangedError(path)
-                entries[path] = self._contents.store(
-                    path, seen, source=source, immutable=self._checkpoints.is_ours(path)
-                )
-                taken[path] = seen
-            except (ChangedError, FileNotFoundError):
-                if path not in cut.restless and not closing:
-                    return None
-                self._hold(path, entries, taken)
-            except OvertakenError:
-                raise
-            except (OSError, StorageError) as error:
-                failures += 1
-                if failures >= _MOST_FAILURES or self._checkpoints.is_ours(path):
-                    raise
-                self.refused[Path(path)] = str(error)
-                self._hold(path, entries, taken)
-        return entries, taken
+        try:
+            sent = self._sender.send(cut, last, self._committed, until=until, closing=closing)
+        except ChangedError:
+            return set()  # it does not come from one time; the next pass tries again
+        if sent.unsent:
+            return sent.unsent
+        if self._contents.uploaded_bytes != before and not closing and self._changed(cut, sent):
+            return set()
+        gone = {
+            path: last[path].kind
+            for path in last
+            if path not in sent.entries or sent.entries[path].kind != last[path].kind
+        }
+        ours = {path for path in gone if self._checkpoints.is_ours(path)}
+        if self._timeline.commit(sent.entries):
+            self._checkpoints.note(sent.taken)
+            self._remove(gone, ours)
+            self._point(sent.entries)
+            self._timeline.thin()
+        held = {path: seen for path, seen in self._committed.items() if path in cut.held}
+        self._committed = {**sent.taken, **held}
+        self._checkpoints.adopt(sent.taken)
+        if any(path.startswith("checkpoints/") for path in sent.taken.keys() - self._strays):
+            self.longest_seconds = max(self.longest_seconds, time.monotonic() - begun)
+        return set()
 
-    def _order(self, item: tuple[str, Seen]) -> tuple[int, str]:
-        """The curve first, superseded rows before it; then checkpoints, data before records."""
-        path = item[0]
-        known = self._timeline.entries.get(path)
-        if path.startswith("logs/metrics."):
-            return (1 if path == "logs/metrics.jsonl" else 0), path
-        if path.startswith("checkpoints/"):
-            return (3 if path.endswith(".json") else 2), path
-        return (5 if known is not None and known.grows else 4), path
-
-    def _hold(self, path: str, entries: dict[str, Entry], taken: Look) -> None:
-        """Leaves a path as it is in the last moment."""
-        if path in self._timeline.entries:
-            entries[path] = self._timeline.entries[path]
-            if path in self._committed:
-                taken[path] = self._committed[path]
-
-    def _restless(self, cut: Cut) -> dict[str, Path]:
-        """Copies of the files that change all the time, each folder from one time."""
-        if not cut.restless or time.monotonic() < self._restless_at + _RESTLESS_SECONDS:
-            return {}
-        self._restless_at = time.monotonic()
-        staged: dict[str, Path] = {}
-        shutil.rmtree(self._scratch.staging, ignore_errors=True)
-        self._scratch.staging.mkdir()
-        for number, path in enumerate(sorted(cut.restless)):
-            copy = self._scratch.staging / str(number)
-            with contextlib.suppress(OSError):
-                shutil.copyfile(self._root / path, copy)
-                if Seen.of(self._root / path) == cut.taken[path]:
-                    staged[path] = copy
-        return staged
+    def _changed(self, cut: Cut, sent: Sent) -> bool:
+        """Whether anything changed while it was sent, other than by growing."""
+        again = self._look()
+        return any(
+            again.get(path) != seen
+            and not (path in cut.restless or sent.entries[path].grows or seen.kind == "directory")
+            for path, seen in sent.taken.items()
+        )
 
     def _remove(self, gone: Mapping[str, str], ours: set[str]) -> None:
         """Removes what the newest moment lacks from the paths in storage, and strays."""
-        for path in sorted(gone, key=lambda path: not path.endswith(".json")):
-            if gone[path] == "file":
-                # An older checkpoint of this library is whole in itself: no moment needs it.
-                self._contents.remove(path, keep=path not in ours)
-                self._checkpoints.forget(path)
-        for path in sorted(self._strays - self._timeline.entries.keys()):
-            self._storage.delete(self._key(path), self._fence)
+        files = {path for path, kind in gone.items() if kind == "file"}
+        # An older checkpoint of this library is whole in itself: no moment needs it. A record goes
+        # before its checkpoint.
+        for path in sorted(files & ours, key=lambda path: not path.endswith(".json")):
+            self._contents.remove([path], keep=False)
+        self._contents.remove(files - ours)
+        for path in files:
+            self._checkpoints.forget(path)
+        strays = sorted(self._strays - self._timeline.entries.keys())
+        self._storage.delete_all([self._key(path) for path in strays], self._fence)
         self._strays.clear()
 
     def _unpoint(self, cut: Cut) -> None:
@@ -292,14 +246,9 @@ class Mirror:
         if path == "attempts":
             return True
         if is_service(self._key(path)) or is_services(path):
-            self.refused[Path(path)] = "the service uses this name itself"
+            self._reserved[Path(path)] = "the service uses this name itself"
             return True
         return False
-
-    def _modified(self, path: str) -> int:
-        with contextlib.suppress(OSError):
-            return (self._root / path).stat().st_mtime_ns
-        return 0
 
     def _key(self, path: str) -> str:
         return f"{self._fence.run}/{path}"

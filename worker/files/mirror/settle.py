@@ -12,7 +12,7 @@ them are held up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from worker.files.look import Look, Seen, folders_of
@@ -57,11 +57,13 @@ class Settling:
     _looked_at: float = 0.0
     _streaks: dict[str, int] = field(default_factory=dict)
     _busy_since: float | None = None
+    _busy: frozenset[str] = frozenset()
+    _restless: frozenset[str] = frozenset()
 
     def cut(self, now: Look, published: Mapping[str, Seen], time: float) -> Cut:
         """What of the look `now`, taken at `time` (monotonic seconds), may be committed."""
         self._looked_at = time
-        busy, restless = self._unsettled(now, published)
+        busy, restless = self._busy, self._restless = self._unsettled(now, published)
         self._last = now
         if not busy:
             self._busy_since = None
@@ -71,6 +73,17 @@ class Settling:
         if time - self._busy_since < PATIENCE_SECONDS:
             return self._growth(now, published)
         return self._by_folder(now, published, busy, restless)
+
+    def without(
+        self, now: Look, published: Mapping[str, Seen], unsent: Set[str], *, patient: bool
+    ) -> Cut:
+        """What may be committed of the same look before the `unsent` files are in storage.
+
+        They count as files that are being written, for which it is `patient` or not.
+        """
+        if patient:
+            return self._growth(now, published)
+        return self._by_folder(now, published, self._busy | unsent, self._restless)
 
     def at_end(self, now: Look, published: Mapping[str, Seen], *, orderly: bool) -> Cut:
         """What counts of what an ended program left; all of it if its end was `orderly`.

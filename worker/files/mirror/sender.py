@@ -1,0 +1,199 @@
+"""Sends what a cut takes to storage, as far as there is time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monitoring.storage.base import OvertakenError, StorageError
+from monitoring.storage.moments import Entry
+from worker.files.look import Look, Seen
+from worker.files.mirror.checkpoints import Checkpoints
+from worker.files.mirror.contents import ChangedError, Contents, is_usable
+from worker.files.mirror.settle import Cut
+from worker.files.scratch import Scratch
+
+_RESTLESS_SECONDS = 10.0
+# Sending what changes all the time takes at most this part of the time.
+_RESTLESS_PART = 1 / 20
+_MOST_FAILURES = 3
+_BATCH_FILES = 250
+_BATCH_BYTES = 32 << 20
+# Sent one after the other, whatever the time: a checkpoint counts after the curve that led to it.
+_IN_ORDER = ("logs/metrics.", "checkpoints/")
+
+
+@dataclass
+class Sent:
+    """What storage has of a cut: the entries of its moment, and what was seen of them.
+
+    `unsent` are the files that there was no time for.
+    """
+
+    entries: dict[str, Entry]
+    taken: Look = field(default_factory=dict)
+    unsent: set[str] = field(default_factory=set)
+
+
+class Sender:
+    """Sends the files of one run; its methods raise the errors of `Storage` and `OSError`."""
+
+    def __init__(self, contents: Contents, checkpoints: Checkpoints, scratch: Scratch) -> None:
+        self._contents = contents
+        self._checkpoints = checkpoints
+        self._root = scratch.run.root
+        self._staging = scratch.staging
+        self._restless_at = -math.inf  # time.monotonic
+        self._failures = 0
+        self.refused: dict[Path, str] = {}  # files that storage refused since this was cleared
+
+    def send(
+        self, cut: Cut, last: Mapping[str, Entry], committed: Look, *, until: float, closing: bool
+    ) -> Sent:
+        """Stores what the cut takes, after the moment `last`, `until` then (monotonic seconds).
+
+        Raises `ChangedError` if a file changed meanwhile, unless it is `closing`: then nobody
+        writes any more, and the file stays as it was in the last moment.
+        """
+        self._failures = 0
+        sent = Sent({path: last[path] for path in cut.held if path in last})
+        sent.entries.update(
+            (path, last[path]) for path in self._checkpoints.absent() if path in last
+        )
+        files: Look = {}
+        for path, seen in cut.taken.items():
+            if seen.kind == "file":
+                files[path] = seen
+            else:
+                sent.entries[path] = self._entry(path, seen)
+                sent.taken[path] = seen
+        changed = {path for path, seen in files.items() if self._contents.stored(path) != seen}
+        self._contents.make_room(changed)
+        copies = self._copies(cut)
+        begun = time.monotonic()
+        small: Look = {}
+        for path in sorted(files, key=lambda path: self._order(path, last)):
+            if path in changed and not path.startswith(_IN_ORDER):
+                if path not in cut.restless and self._is_small(path, files[path]):
+                    small[path] = files[path]
+                    continue
+                if time.monotonic() > until and path not in cut.restless:
+                    sent.unsent.add(path)
+                    continue
+            with self._holding(
+                path, sent, last, committed, is_held=closing or path in cut.restless
+            ):
+                if path in cut.restless and path not in copies:
+                    raise ChangedError(path)
+                self._store(path, files[path], sent, copies.get(path))
+        for batch in _batches(small):
+            if time.monotonic() > until and not sent.taken.keys().isdisjoint(small):
+                sent.unsent.update(batch)
+            else:
+                self._store_all(batch, sent, last, committed, closing=closing)
+        if copies:
+            took = time.monotonic() - begun
+            self._restless_at = time.monotonic() + max(_RESTLESS_SECONDS, took / _RESTLESS_PART)
+        return sent
+
+    def _store(self, path: str, seen: Seen, sent: Sent, copy: Path | None = None) -> None:
+        if not is_usable(path):
+            raise StorageError("its name is not UTF-8")
+        ours = self._checkpoints.is_ours(path)
+        sent.entries[path] = self._contents.store(path, seen, source=copy, immutable=ours)
+        sent.taken[path] = seen
+
+    def _store_all(
+        self, batch: Look, sent: Sent, last: Mapping[str, Entry], committed: Look, *, closing: bool
+    ) -> None:
+        """Stores small files together, or one by one if that fails."""
+        try:
+            sent.entries.update(self._contents.store_all(batch))
+            sent.taken.update(batch)
+        except OvertakenError:
+            raise
+        except (OSError, StorageError):
+            for path, seen in batch.items():
+                with self._holding(path, sent, last, committed, is_held=closing):
+                    self._store(path, seen, sent)
+
+    @contextlib.contextmanager
+    def _holding(
+        self, path: str, sent: Sent, last: Mapping[str, Entry], committed: Look, *, is_held: bool
+    ) -> Iterator[None]:
+        """Leaves a file as it is in the last moment if it cannot be stored.
+
+        Raises after too many failures: then it is not the files.
+        """
+        try:
+            yield
+            return
+        except (ChangedError, FileNotFoundError) as error:
+            if not is_held:
+                raise ChangedError(path) from error
+        except OvertakenError:
+            raise
+        except (OSError, StorageError) as error:
+            self._failures += 1
+            if self._failures >= _MOST_FAILURES or self._checkpoints.is_ours(path):
+                raise
+            self.refused[Path(path)] = str(error)
+        if path in last:
+            sent.entries[path] = last[path]
+            if path in committed:
+                sent.taken[path] = committed[path]
+
+    def _is_small(self, path: str, seen: Seen) -> bool:
+        return is_usable(path) and self._contents.is_small(path, seen)
+
+    def _order(self, path: str, last: Mapping[str, Entry]) -> tuple[int, str]:
+        """The curve first, superseded rows before it; then checkpoints, data before records."""
+        if path.startswith("logs/metrics."):
+            return (1 if path == "logs/metrics.jsonl" else 0), path
+        if path.startswith("checkpoints/"):
+            return (3 if path.endswith(".json") else 2), path
+        return (5 if path in last and last[path].grows else 4), path
+
+    def _copies(self, cut: Cut) -> dict[str, Path]:
+        """Copies of the files that change all the time, each folder from one time."""
+        if not cut.restless or time.monotonic() < self._restless_at:
+            return {}
+        copies: dict[str, Path] = {}
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._staging.mkdir()
+        for number, path in enumerate(sorted(cut.restless)):
+            copy = self._staging / str(number)
+            with contextlib.suppress(OSError):
+                shutil.copyfile(self._root / path, copy)
+                if Seen.of(self._root / path) == cut.taken[path]:
+                    copies[path] = copy
+        return copies
+
+    def _entry(self, path: str, seen: Seen) -> Entry:
+        if seen.kind == "link":
+            return Entry("link", target=seen.target)
+        modified = 0
+        with contextlib.suppress(OSError):
+            modified = (self._root / path).stat().st_mtime_ns
+        return Entry("directory", 0, seen.mode, modified)
+
+
+def _batches(files: Look) -> Iterator[Look]:
+    """Parts of the files, those of folders with few of them first."""
+    sizes = Counter(path.rpartition("/")[0] for path in files)
+    batch: Look = {}
+    size = 0
+    for path in sorted(files, key=lambda path: (sizes[path.rpartition("/")[0]], path)):
+        batch[path] = files[path]
+        size += files[path].size
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch
