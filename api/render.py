@@ -43,15 +43,6 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
-def file_size(size: float) -> str:
-    """A number of bytes in a readable unit: 1.5 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
     """A table with one line per job."""
     now = time.time() if now is None else now

@@ -1,4 +1,4 @@
-"""Free disk space."""
+"""Free disk space, and file sizes in words."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def check_disk_space(path: str | Path, min_gb: float = 10) -> bool:
         logger.warning("Only %.1f GiB are free on %s; %g GiB are wanted", free_gb, path, min_gb)
         return False
     return True
+
+
+def file_size(size: float) -> str:
+    """A number of bytes in a readable unit: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

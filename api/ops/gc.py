@@ -16,12 +16,13 @@ from api.local.redis_server import NoRedisServerError
 from api.ops.garbage import Garbage, Stored, Unclear, garbage
 from api.ops.reindex import read_remains
 from api.ops.settings import command_settings, command_storage
-from api.render import console, file_size
+from api.render import console
 from jobs.errors import STORE_AWAY, JobNotFoundError
 from jobs.model.record import Job, is_job_id
 from jobs.reaper.rebuild import CannotRebuildError, is_forgotten, rebuild
 from jobs.settings import connect
 from jobs.store.jobs import JobStore, open_store
+from monitoring.disk import file_size
 from monitoring.paths import commit_record, step_of
 from monitoring.storage.base import (
     CONTENTS_FOLDER,

@@ -13,9 +13,10 @@ A run from before moments has none: its files are what it holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, cast
 
 from monitoring.storage.base import (
     CONTENTS_FOLDER,
@@ -80,8 +81,8 @@ class Moments:
         return sorted(name for name in names if name.replace("-", "").isdigit())
 
     def read(self, name: str) -> Moment:
-        """A moment; raises `FileNotFoundError`."""
-        return decode(self._storage.read(self._key(name)), self._key(name))
+        """A moment, which never changes; raises `FileNotFoundError`."""
+        return _read(cast(Hashable, self._storage), self._key(name))
 
     def newest(self) -> Moment | None:
         """The newest moment; None if there is none."""
@@ -111,6 +112,11 @@ class Moments:
     def key(self, moment: Moment) -> str:
         """The key of a moment's manifest."""
         return self._key(moment.name)
+
+
+@lru_cache(maxsize=4)
+def _read(storage: Hashable, key: str) -> Moment:
+    return decode(cast(Storage, storage).read(key), key)
 
 
 def encode(moment: Moment) -> bytes:

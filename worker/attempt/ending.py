@@ -79,9 +79,9 @@ class Ending:
                 break
             time.sleep(RETRY_SECONDS)
             self._retry(publisher.publish)
-        for path, error in publisher.refused.items():
-            publisher.add_line(f"not saved: {path}: {error}")
-        if publisher.refused:
+        for line in (not_kept := publisher.not_kept()):
+            publisher.add_line(f"not saved: {line}")
+        if not_kept:
             self._retry(publisher.publish)
         return ended
 

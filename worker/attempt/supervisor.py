@@ -30,6 +30,7 @@ from worker.attempt.outcome import (
     outcome,
     stopped_before_start,
 )
+from worker.attempt.place import place_of
 from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import TICK_SECONDS, Overtaken, StorageRetry, storage_calls
@@ -53,10 +54,12 @@ PUBLICATION_NICE = 10
 def supervise(context: WorkerContext, job: Job) -> None:
     """Runs the job's current attempt to its end."""
     log.info("job %s: attempt %d starts", job.id, job.attempt)
-    scratch = Scratch.usual(context.settings.scratch_dir, job.id, job.attempt)
-    attempt = _Attempt(context, job, scratch)
-    note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
+    lease = Lease(context, job)
+    lease.start()
     try:
+        scratch = place_of(context.settings.scratch_dir, job)
+        attempt = _Attempt(context, job, scratch, lease)
+        note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
         try:
             with noted(context.settings.scratch_dir, note) as attempt.note, scratch.held():
                 attempt.run()
@@ -71,18 +74,20 @@ def supervise(context: WorkerContext, job: Job) -> None:
         )  # fmt: skip
     except (Overtaken, OvertakenError, StaleAttemptError):
         log.warning("job %s: attempt %d was overtaken by a newer one", job.id, job.attempt)
+    finally:
+        lease.stop()
 
 
 class _Attempt:
     """One attempt; it ends without a trace once `Overtaken` or the like is raised."""
 
-    def __init__(self, context: WorkerContext, job: Job, scratch: Scratch) -> None:
+    def __init__(self, context: WorkerContext, job: Job, scratch: Scratch, lease: Lease) -> None:
         self._context = context
         self._job = job
         self._scratch = scratch
         self.note: NoteFile | None = None
         self._stopping = Stopping(context, job.id)
-        self._lease = Lease(context, job)
+        self._lease = lease
         self._receipts = Receipts(job, scratch.run)
         self._reporter = Reporter(context, job, self._lease)
         self._retry = StorageRetry(context, self._lease, self._stopping)
@@ -93,11 +98,7 @@ class _Attempt:
 
     def run(self) -> None:
         """Runs the attempt to its end while a thread keeps its lease."""
-        self._lease.start()
-        try:
-            self.ending.finish(self._outcome())
-        finally:
-            self._lease.stop()
+        self.ending.finish(self._outcome())
 
     def _outcome(self) -> Outcome:
         try:
@@ -202,7 +203,7 @@ class _Attempt:
             code = child.exit_code
             self._reporter.report(observer, publisher)
             if self.note is not None:
-                self.note.update()
+                self.note.update(child.guard)
             with contextlib.suppress(OSError):
                 publisher.trim_output()
             if code is not None:

@@ -73,6 +73,18 @@ def look(root: Path, is_left_out: Callable[[str, bool], bool]) -> Look:
     return found
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files below a directory."""
+    seen = None
+    with contextlib.suppress(OSError):
+        seen = Seen.of(path)
+    if seen is None or seen.kind != "directory":
+        return seen.size if seen else 0
+    with contextlib.suppress(OSError):
+        return sum(found.size for found in look(path, lambda *_: False).values())
+    return 0
+
+
 def folders_of(path: str) -> list[str]:
     """The folders that a path lies in, outermost first."""
     parts = path.split("/")[:-1]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monitoring.checkpoints.commit import CommitRecord
-from monitoring.storage.base import Fence, Storage, StorageError
+from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
 from worker.files.scratch import Restored, Scratch, Version
@@ -49,6 +49,7 @@ class Publisher:
         self._receipts: dict[Path, Version] = {}
         self._closing = False
         self._orderly = True
+        self._place = scratch.root.stat().st_ino
         self._max_pause = max_pause
         self._confirm = confirm
         self._pass_begun = time.monotonic()
@@ -76,6 +77,11 @@ class Publisher:
     def refused(self) -> dict[Path, str]:
         """The files that storage refused in the last pass, and why."""
         return self._mirror.refused
+
+    def not_kept(self) -> list[str]:
+        """What of an ended program's files is not in storage, with sizes, and why."""
+        refused = (f"{path}: {error}" for path, error in self.refused.items())
+        return [*self._mirror.not_kept(), *refused]
 
     @property
     def checkpoint(self) -> CommitRecord | None:
@@ -117,6 +123,8 @@ class Publisher:
         self._pass()
 
     def _pass(self) -> None:
+        if not self._scratch.root.exists() or self._scratch.root.stat().st_ino != self._place:
+            raise OvertakenError(self._fence.run, self._fence.attempt, self._fence.attempt + 1)
         if self._closing:
             self._mirror.checkpoints.settle()
         now = self._mirror.look()

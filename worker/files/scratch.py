@@ -7,7 +7,6 @@ import fcntl
 import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,7 @@ from monitoring.storage.moments import Entry, Moment
 from worker.files.look import Look
 
 WORK = "work"
-# The place of an attempt, the same for all of a job: programs keep absolute paths.
 _USUAL = "0"
-_USUAL_SECONDS = 5.0
 # The names in an attempt's directory besides its run, those of earlier versions included.
 _NAMES = {"workspace", "output", "steps", "train.json", "adoptions", "staging", "moment"}
 
@@ -37,17 +34,8 @@ class Scratch:
 
     @classmethod
     def usual(cls, base: Path, job_id: str, attempt: int) -> Scratch:
-        """The paths that earlier attempts of the job had, unless one of them is still there.
-
-        An overtaken attempt may be: its worker has stood still, and its program lives on.
-        """
-        usual = cls(base, job_id, attempt, _USUAL)
-        deadline = time.monotonic() + _USUAL_SECONDS
-        while usual._is_held():
-            if time.monotonic() > deadline:
-                return cls(base, job_id, attempt)
-            time.sleep(0.1)
-        return usual
+        """The same paths for all attempts of the job: programs keep absolute ones."""
+        return cls(base, job_id, attempt, _USUAL)
 
     @property
     def root(self) -> Path:
@@ -63,6 +51,11 @@ class Scratch:
     def workspace(self) -> Path:
         """The working directory of a job with a command of its own; part of its run."""
         return self.run.root / WORK
+
+    @property
+    def output_dir(self) -> Path:
+        """For programs that want a directory of their own, which is empty at first."""
+        return self.run.root / "output"
 
     @property
     def output(self) -> Path:
@@ -89,7 +82,8 @@ class Scratch:
         """The settings of the built-in workload."""
         return self.root / "train.json"
 
-    def _is_held(self) -> bool:
+    def is_held(self) -> bool:
+        """Whether a worker has the directory of the attempt."""
         with contextlib.suppress(FileNotFoundError):
             lock = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -99,6 +93,16 @@ class Scratch:
             finally:
                 os.close(lock)
         return False
+
+    def move_aside(self) -> None:
+        """Gives the directory that another worker holds another name; raises `OSError`.
+
+        It removes that when it goes on, and nothing else.
+        """
+        number = self.attempt
+        while (aside := self.root.with_name(str(number))).exists():
+            number += 1
+        self.root.rename(aside)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -112,7 +116,8 @@ class Scratch:
             self.empty()
             yield
         finally:
-            shutil.rmtree(self.root, ignore_errors=True)
+            if _is_at(self.root, lock):
+                shutil.rmtree(self.root, ignore_errors=True)
             with contextlib.suppress(OSError):  # another attempt is in it
                 self.root.parent.rmdir()
             os.close(lock)
@@ -136,9 +141,14 @@ def _make_locked(root: Path) -> int:
             root.mkdir(parents=True, exist_ok=True)
             lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if root.exists() and os.fstat(lock).st_ino == root.stat().st_ino:
+            if _is_at(root, lock):
                 return lock
             os.close(lock)
+
+
+def _is_at(root: Path, lock: int) -> bool:
+    """Whether a locked directory still has its name."""
+    return root.exists() and os.fstat(lock).st_ino == root.stat().st_ino
 
 
 def remove_leftovers(scratch_dir: Path) -> None:

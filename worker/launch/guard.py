@@ -34,7 +34,8 @@ STARTED, ENDED = b"S", b"E"
 TERMINATE, KILL = b"T", b"K"
 NOT_STARTED = 127
 CANNOT_START = "cannot start"  # the prefix of the message that is printed then
-_HANDLED = {signal.SIGTERM, signal.SIGCHLD}
+# SIGUSR1 is sent by the worker that has the job now, in place of one that stands still: kill all.
+_HANDLED = {signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1}
 # Whoever sends SIGTERM to the guard sends it to the supervisor too, whose request follows at once:
 # then the command's processes have had the signal. Without a request the guard passes it on.
 _REQUEST_FOLLOWS_SECONDS = 1.0
@@ -191,8 +192,10 @@ class _GuardLoop:
             if self._stop.must_poll:
                 due.append(now + _POLL_SECONDS)
         ready = select.select(sources, [], [], min(due) - now if due else None)[0]
-        signalled = self._signals in ready and signal.SIGTERM in os.read(self._signals, 4096)
-        if signalled and self._stop is None and self._pass_on_at is None:
+        signals = os.read(self._signals, 4096) if self._signals in ready else b""
+        if signal.SIGUSR1 in signals:
+            self._kill_in(0.0)
+        if signal.SIGTERM in signals and self._stop is None and self._pass_on_at is None:
             self._pass_on_at = time.monotonic() + _REQUEST_FOLLOWS_SECONDS
         if self._control is not None and self._control.fileno() in ready:
             self._listen(self._control)

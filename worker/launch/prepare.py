@@ -75,6 +75,7 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
         "SPECTRAIN_JOB_ID": job.id,
         "SPECTRAIN_ATTEMPT": str(job.attempt),
         "SPECTRAIN_RUN_DIR": str(scratch.run.root),
+        "SPECTRAIN_OUTPUT_DIR": str(scratch.output_dir),
         "SPECTRAIN_STEP_FILE": str(scratch.steps),
         "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
         "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
@@ -85,6 +86,7 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
 
 def _command(job: Job, scratch: Scratch) -> list[str]:
     if job.spec.command is not None:
+        scratch.output_dir.mkdir(exist_ok=True)
         return job.spec.command
     if job.spec.train is None:
         raise CannotLaunchError("the job has neither `train` nor `command`")

@@ -36,6 +36,7 @@ class Note:
     boot: str
     steps: str  # path of the step counter
     memory: Memory  # about a second ago
+    guard: int = 0  # the process that guards the training process; 0 before there is one
 
     @classmethod
     def here(cls, job: str, attempt: int, worker: str, steps: Path) -> Note:
@@ -49,7 +50,7 @@ class Note:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             found = json.loads(data)
             found["memory"] = Memory(**found["memory"])
-            return cls(**{field.name: found[field.name] for field in fields(cls)})
+            return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found})
         return None
 
     @classmethod
@@ -103,9 +104,9 @@ class NoteFile:
             raise
         return file
 
-    def update(self) -> None:
-        """Notes the present memory."""
-        self._note = replace(self._note, memory=Memory.now())
+    def update(self, guard: int) -> None:
+        """Notes the present memory, and the guard."""
+        self._note = replace(self._note, memory=Memory.now(), guard=guard)
         with contextlib.suppress(OSError):  # a full disk; the last one stands
             self._write()
 
@@ -143,6 +144,16 @@ def hold(path: Path) -> int | None:
         else:
             return descriptor
     return None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process of the attempt is left that a note belongs to."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from monitoring.paths import step_of
 from monitoring.storage.base import Fence, Storage, is_service
 from monitoring.storage.moments import Entry
 from monitoring.storage.run_files import is_services
-from worker.files.look import Look, Seen, look
+from worker.files.listing import listed
+from worker.files.look import Look, Seen, look, size_of
 from worker.files.mirror.checkpoints import Checkpoints
 from worker.files.mirror.contents import ChangedError, Contents
 from worker.files.mirror.growth import is_archive
@@ -95,6 +96,8 @@ class Mirror:
         self.longest_seconds = 0.0  # of a pass with checkpoints
         self.bytes_here = 0  # of the run directory at the last look
         self._reserved: dict[Path, str] = {}
+        self._excluded: set[str] = set()
+        self._unfinished: Look = {}  # what was being written when the program was killed
 
     @property
     def uploaded_bytes(self) -> int:
@@ -115,6 +118,7 @@ class Mirror:
         """What is in the run directory now."""
         self._sender.refused = {}
         self._reserved = {}
+        self._excluded = set()
         now = self._look()
         self.bytes_here = sum(seen.size for seen in now.values())
         return now
@@ -139,7 +143,17 @@ class Mirror:
     def finish(self, now: Look, *, orderly: bool) -> None:
         """Commits what an ended program left, all of it if its end was `orderly`."""
         cut = self._settling.at_end(now, dict(self._committed), orderly=orderly)
+        self._unfinished = {p: s for p, s in now.items() if p not in cut.taken and s.kind == "file"}
         self._commit(cut, closing=True)
+
+    def not_kept(self) -> Iterator[str]:
+        """What of the run directory is not in storage, with sizes, and why."""
+        if self._unfinished:
+            sizes = {path: seen.size for path, seen in self._unfinished.items()}
+            yield f"written when the program was killed, the version before counts: {listed(sizes)}"
+        if self._excluded:
+            sizes = {path: size_of(self._root / path) for path in self._excluded}
+            yield f"excluded by keep.exclude: {listed(sizes)}"
 
     def _commit(self, cut: Cut, until: float = math.inf, *, closing: bool = False) -> set[str]:
         """Sends what the cut takes, and makes it the newest moment.
@@ -240,6 +254,7 @@ class Mirror:
         ):  # fmt: skip
             return True
         if any(_matches(path, pattern) for pattern in self._exclude):
+            self._excluded.add(path)
             return True
         if (name.startswith(".") and name.endswith(TEMPORARY)) or name.endswith(".pt.json.next"):
             return True

@@ -1,0 +1,19 @@
+"""Names files with their sizes, for a line in a run's log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monitoring.disk import file_size
+
+_MOST_NAMES = 8
+
+
+def listed(sizes: Mapping[str, int]) -> str:
+    """The largest files with their sizes in bytes, and how many more there are."""
+    by_size = sorted(sizes, key=lambda path: (-sizes[path], path))
+    named = ", ".join(f"{path} ({file_size(sizes[path])})" for path in by_size[:_MOST_NAMES])
+    others = by_size[_MOST_NAMES:]
+    if not others:
+        return named
+    return f"{named} and {len(others)} more ({file_size(sum(sizes[path] for path in others))})"
