@@ -38,6 +38,7 @@ from jobs.store.snapshot import Snapshot, take_snapshot
 log = logging.getLogger(__name__)
 
 _PAGE = 200
+_FOLLOWED_SECONDS = 15
 
 
 def _readable(fields: Mapping[str, str]) -> Job | None:
@@ -233,6 +234,14 @@ class JobStore:
             raise JobNotFoundError(job_id)
         if status != "ok":
             raise StaleAttemptError(job_id, attempt)
+
+    def follow(self, job_id: str) -> None:
+        """Notes that somebody reads the log or metrics of a job now."""
+        self.redis.set(self.keys.followed(job_id), "1", ex=_FOLLOWED_SECONDS)
+
+    def is_followed(self, job_id: str) -> bool:
+        """Whether somebody has read the log or metrics of a job lately."""
+        return bool(self.redis.exists(self.keys.followed(job_id)))
 
     def limits(self, job_id: str) -> Limits:
         """The current limits of a job, which may change while it runs."""

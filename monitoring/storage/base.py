@@ -58,6 +58,10 @@ class StoredFile:
 class Storage(Protocol):
     """The operations of a store of runs. Every method may raise `OSError` or `StorageError`."""
 
+    @property
+    def appends_in_place(self) -> bool:
+        """Whether it appends to a file without making a new one."""
+
     def seize(self, fence: Fence) -> None:
         """Takes over the run: from now on writes of older attempts are refused."""
 

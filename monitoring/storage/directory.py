@@ -43,6 +43,8 @@ class FileStorage:
     only for the last step of a write: data is copied to a temporary file first.
     """
 
+    appends_in_place = True
+
     def __init__(self, root: Path) -> None:
         self.root = root
         # The last valid fence of this process, and the file system that it was on.

@@ -228,6 +228,25 @@ print(os.getcwd(), flush=True)
 """
     job = bench.run(python(script, keep={"exclude": ["*.tmp", "wandb/"]}))
     assert set(files_of(bench, job)) == {"work/a.txt", "work/sub/.hidden"}
+    line = "--- not saved: excluded by keep.exclude: work/wandb (9 B), work/big.tmp (7 B)\n"
+    assert line in bench.output(job)
+
+
+def test_a_program_may_have_a_directory_that_is_empty_at_first(
+    bench: Bench, wait_until: Wait
+) -> None:
+    script = """
+import os, pathlib, sys
+out = pathlib.Path(os.environ["SPECTRAIN_OUTPUT_DIR"])
+print(sorted(path.name for path in out.iterdir()), flush=True)
+(out / "model").write_text("x")
+sys.exit(os.environ["SPECTRAIN_ATTEMPT"] == "1")
+"""
+    job = bench.claim(python(script, retry={"backoff_seconds": 0}))
+    job = to_its_end(bench, job, wait_until, preempt=False)
+    assert bench.output(job).count("[]\n") == 1
+    assert "[2] ['model']\n" in bench.output(job)
+    assert set(files_of(bench, job)) == {"output/model"}
 
 
 def test_the_paths_are_the_same_in_every_attempt(bench: Bench, wait_until: Wait) -> None:

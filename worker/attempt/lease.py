@@ -23,7 +23,7 @@ class Lease:
     Each renewal reports `progress`; the first one after `advice` was set reports that too.
     `request` is the last request made for the attempt; `limits` are the job's limits, which can
     change while it runs. Both are read as soon as the worker is notified of a request, or a little
-    later if the notification is lost.
+    later if the notification is lost. `is_followed`: somebody reads the run's log or metrics.
     """
 
     def __init__(self, context: WorkerContext, job: Job) -> None:
@@ -31,6 +31,7 @@ class Lease:
         self.advice: Advice | None = None
         self.request = job.request
         self.limits = job.spec.limits
+        self.is_followed = False
         self._store = context.store
         self._wake = context.shutdown_state.wake
         self._job = job
@@ -112,6 +113,7 @@ class Lease:
             self.request = request
             self._wake.set()
         # The lease is renewed, even if one of the calls below fails.
+        self.is_followed = self._store.is_followed(self._job.id)
         self.record_advice()
         if time.monotonic() - self._limits_read > self._limits_seconds:
             self._limits_read = time.monotonic()

@@ -204,6 +204,7 @@ class _Attempt:
             self._reporter.report(observer, publisher)
             if self.note is not None:
                 self.note.update(child.guard)
+            publisher.note_followed(self._lease.is_followed)
             with contextlib.suppress(OSError):
                 publisher.trim_output()
             if code is not None:

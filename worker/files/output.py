@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from monitoring.storage.base import Fence, Storage
+from worker.files.pace import Pace
 from worker.files.scratch import Scratch
 
 _READ_BYTES = 8 << 20
@@ -46,6 +47,7 @@ class OutputLog:
         storage: Storage,
         scratch: Scratch,
         fence: Fence,
+        pace: Pace,
         *,
         rewritten_seconds: float = _REWRITTEN_SECONDS,
         unfinished_seconds: float = _UNFINISHED_SECONDS,
@@ -53,6 +55,8 @@ class OutputLog:
     ) -> None:
         self._storage = storage
         self._fence = fence
+        self._pace = pace
+        self._sent_at = -math.inf  # time.monotonic, of output
         run = scratch.run
         self._key = f"{fence.run}/{run.output_log.relative_to(run.root).as_posix()}"
         self._earlier = f"{fence.run}/{run.earlier_output_log.relative_to(run.root).as_posix()}"
@@ -104,6 +108,10 @@ class OutputLog:
         self._allowance += (now - self._allowed_at) * _BYTES_PER_SECOND
         self._allowance = min(self._allowance, _BURST_BYTES)
         self._allowed_at = now
+        new, stored = self._output.waiting, self._size or 0
+        if self._last_line is None and not self._pace.is_due(stored, stored + new, self._sent_at):
+            return
+        self._sent_at = now
         while self._allowance > 0 or self._last_line is not None:
             if (left_out := self._output.left_out) > 0:
                 self._append(
@@ -197,6 +205,13 @@ class _Output:
             file.seek(self._sent)
             return self._sent, file.read(size)
         return self._sent, b""
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes are still to be sent."""
+        with contextlib.suppress(FileNotFoundError):
+            return max(0, self._path.stat().st_size - self._sent)
+        return 0
 
     def advance(self, end: int) -> None:
         """Notes that all bytes up to `end` are sent."""

@@ -14,6 +14,7 @@ from monitoring.checkpoints.commit import CommitRecord
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
+from worker.files.pace import Pace
 from worker.files.scratch import Restored, Scratch, Version
 
 
@@ -44,8 +45,9 @@ class Publisher:
         self._storage = storage
         self._scratch = scratch
         self._fence = fence
-        self._mirror = Mirror(storage, scratch, fence, restored, exclude)
-        self._output = OutputLog(storage, scratch, fence)
+        self._pace = Pace(appends_in_place=storage.appends_in_place)
+        self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
+        self._output = OutputLog(storage, scratch, fence, self._pace)
         self._receipts: dict[Path, Version] = {}
         self._closing = False
         self._orderly = True
@@ -91,6 +93,10 @@ class Publisher:
     def add_line(self, line: str) -> None:
         """Adds a line of the supervisor to the run's output log with the next pass."""
         self._output.add_line(line)
+
+    def note_followed(self, is_followed: bool) -> None:
+        """Notes whether somebody follows the run: then what grows is sent at once."""
+        self._pace.is_followed = is_followed
 
     def trim_output(self) -> None:
         """Frees the disk of output that is in the log, or comes too fast; any thread may call it.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import mimetypes
 import re
 from pathlib import Path
 
 from flask import Response, send_file
+from redis.exceptions import RedisError
 from werkzeug.exceptions import NotFound
 
 from api.schemas import (
@@ -24,6 +26,7 @@ from api.server.context import context
 from api.server.metric_pages import page_of
 from api.server.routes import Routes
 from api.server.stored_file import send_stored
+from jobs.model.states import State
 from monitoring.paths import RunPaths
 from monitoring.storage.base import is_service
 from monitoring.storage.run_files import RunFiles
@@ -57,6 +60,7 @@ def get_log(job_id: str, query: LogQuery) -> Response:
     """Read the output of the training process from an offset on; poll to follow it."""
     # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state
+    _follow(job_id, state)
     key = RunPaths(Path(job_id)).output_log.as_posix()
     file = context().storage.stat(key)
     # A resumed attempt may have cut the log: an offset beyond its end means its end.
@@ -73,7 +77,7 @@ def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
     An attempt that resumes removes the rows after its checkpoint and logs those steps again. A
     cursor from before then continues with the rows of later steps.
     """
-    context().store.get(job_id)
+    _follow(job_id, context().store.get(job_id).state)
     return page_of(context().storage, job_id, query)
 
 
@@ -150,3 +154,10 @@ def _file(job_id: str, key: str, path: str) -> Path:
 
 def _no_file(job_id: str, path: str) -> NotFound:
     return NotFound(f"The run of job {job_id} has no file {path!r}.")
+
+
+def _follow(job_id: str, state: State) -> None:
+    """Makes the worker of a running job send new lines and rows more often."""
+    if state is State.RUNNING:
+        with contextlib.suppress(RedisError):  # one that takes no writes can still be read
+            context().store.follow(job_id)

@@ -58,6 +58,8 @@ Item = TypeVar("Item")
 class S3Storage(S3Reader):
     """A prefix of a bucket as storage."""
 
+    appends_in_place = False
+
     def __init__(self, bucket: str, prefix: str = "", endpoint_url: str = "") -> None:
         super().__init__(bucket, prefix, endpoint_url)
         # The last known state of the run that this process writes; it may be outdated.

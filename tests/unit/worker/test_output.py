@@ -12,6 +12,7 @@ from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
 from worker.files import output as output_module
 from worker.files.output import OutputLog, last_lines
+from worker.files.pace import Pace
 from worker.files.scratch import Scratch
 
 
@@ -30,7 +31,13 @@ class Child:
             file.write(text)
 
     def log(self, *, attempt: int = 1, **options: Any) -> OutputLog:
-        return OutputLog(self.storage, self.scratch, Fence("job", attempt), **options)
+        return OutputLog(
+            self.storage,
+            self.scratch,
+            Fence("job", attempt),
+            Pace(appends_in_place=True),
+            **options,
+        )
 
 
 @pytest.fixture

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Entry, Moments
 from worker.files.look import Seen, folders_of
 from worker.files.mirror.growth import Growth, Prefix, is_archive
+from worker.files.pace import Pace
 
 _READ_BYTES = 8 << 20
 _MOST_REFUSALS = 3
@@ -32,6 +34,7 @@ class _Published:
     seen: Seen
     entry: Entry
     prefix: Prefix | None  # of a file that grows
+    sent_at: float = field(default_factory=time.monotonic)
 
 
 class Contents:
@@ -40,10 +43,11 @@ class Contents:
     Its methods raise `OvertakenError`, other `StorageError`s and `OSError`s.
     """
 
-    def __init__(self, storage: Storage, root: Path, fence: Fence) -> None:
+    def __init__(self, storage: Storage, root: Path, fence: Fence, pace: Pace) -> None:
         self._storage = storage
         self._root = root
         self._fence = fence
+        self._pace = pace
         self._moments = Moments(storage, fence.run)
         self._published: dict[str, _Published] = {}
         self._at_path: dict[str, str] = {}  # the content that lies at each path in storage
@@ -66,6 +70,8 @@ class Contents:
     def grows(self, path: str, seen: Seen) -> bool:
         """Whether a file was only appended to since the version in storage."""
         known = self._published.get(path)
+        if known is not None and known.seen == seen:
+            return known.entry.grows
         if self._refusals >= _MOST_REFUSALS:
             return False
         try:
@@ -75,6 +81,13 @@ class Contents:
             return self._growth.grows(path, f"{self._root}/{path}", seen, is_new=is_new)
         except OSError:
             return False
+
+    def may_wait(self, path: str, seen: Seen) -> bool:
+        """Whether a file has only grown, and its new bytes are not due yet."""
+        known = self._published.get(path)
+        if known is None or self._pace.is_due(known.seen.size, seen.size, known.sent_at):
+            return False
+        return self.grows(path, seen)
 
     def store(
         self, path: str, seen: Seen, *, source: Path | None = None, immutable: bool = False

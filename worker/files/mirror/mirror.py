@@ -28,6 +28,7 @@ from worker.files.mirror.open_files import open_for_writing
 from worker.files.mirror.sender import Sender, Sent
 from worker.files.mirror.settle import Cut, Settling
 from worker.files.mirror.timeline import Timeline
+from worker.files.pace import Pace
 from worker.files.scratch import WORK, Restored, Scratch
 
 # In the working directory: what a program or a tool makes again.
@@ -54,13 +55,14 @@ class Mirror:
         fence: Fence,
         restored: Restored,
         exclude: Sequence[str],
+        pace: Pace,
     ) -> None:
         self._exclude = exclude
         self._storage = storage
         self._scratch = scratch
         self._root = scratch.run.root
         self._fence = fence
-        self._contents = Contents(storage, self._root, fence)
+        self._contents = Contents(storage, self._root, fence, pace)
         self._contents.note_kept(restored.kept)
         for path, entry in restored.entries.items():
             if entry.kind == "file" and entry.content not in restored.kept:
@@ -131,6 +133,7 @@ class Mirror:
         self._open_before = self._open
         self._open = open_for_writing(self._root) if now != self._committed else set()
         cut = self._settling.cut(now, dict(self._committed), time.monotonic())
+        cut = self._without_what_may_wait(cut)
         unsent = self._commit(cut, time.monotonic() + _SENDING_SECONDS)
         if not unsent:
             self._behind_since = None
@@ -139,6 +142,16 @@ class Mirror:
             self._behind_since = time.monotonic()
         patient = time.monotonic() - self._behind_since < _BEHIND_SECONDS
         self._commit(self._settling.without(now, dict(self._committed), unsent, patient=patient))
+
+    def _without_what_may_wait(self, cut: Cut) -> Cut:
+        """The cut without new bytes that are not due, unless it has anything else that is new."""
+        changed = {p for p, seen in cut.taken.items() if seen != self._committed.get(p)}
+        waiting = {p for p in changed if self._contents.may_wait(p, cut.taken[p])}
+        gone = self._committed.keys() - cut.taken.keys() - cut.held
+        if not waiting or changed != waiting or gone:
+            return cut
+        taken = {path: seen for path, seen in cut.taken.items() if path not in waiting}
+        return replace(cut, taken=taken, held=cut.held | waiting)
 
     def finish(self, now: Look, *, orderly: bool) -> None:
         """Commits what an ended program left, all of it if its end was `orderly`."""

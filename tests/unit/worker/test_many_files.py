@@ -1,0 +1,112 @@
+"""Thousands of small files neither hold up a checkpoint nor cost a round trip each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monitoring.storage.directory import FileStorage
+from monitoring.storage.run_files import RunFiles
+from tests.unit.worker.test_publish import Attempt
+from worker.files.mirror import mirror, sender, settle
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    monkeypatch.setattr(mirror, "_SENDING_SECONDS", 0.0)
+    monkeypatch.setattr(sender, "_BATCH_FILES", 10)
+    monkeypatch.setattr(settle, "FILLING_SECONDS", 0.0)
+    return Attempt(tmp_path, 1)
+
+
+def stored(attempt: Attempt) -> set[str]:
+    return set(RunFiles(attempt.storage, "job").all())
+
+
+def write(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / str(number)).write_text(str(number))
+
+
+def test_a_checkpoint_is_committed_while_files_are_still_to_be_sent(first: Attempt) -> None:
+    first.publish()
+    write(first.run.root / "work/many", 100)
+    for _ in range(3):
+        first.publisher.publish()
+    first.log(10)
+    first.save(10)
+    first.publisher.publish()
+    assert "checkpoints/checkpoint_step_10.pt" in stored(first)
+    assert "logs/metrics.jsonl" in stored(first)
+    assert "work/many/1" not in stored(first), "the folder counts as a whole"
+    for _ in range(10):
+        first.publisher.publish()
+    assert {f"work/many/{number}" for number in range(100)} <= stored(first)
+
+
+def test_another_folder_counts_once_it_is_sent(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_BEHIND_SECONDS", 0.0)
+    first.publish()
+    write(first.run.root / "work/many", 100)
+    write(first.run.root / "work/zoo", 2)
+    first.publish()
+    assert {"work/zoo/0", "work/zoo/1"} <= stored(first), "the folder with few files goes first"
+    assert "work/many/1" not in stored(first)
+
+
+def test_files_are_stored_and_replaced_many_at_a_time(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    put_all, keep_all = FileStorage.put_all, FileStorage.keep_all
+
+    def count_puts(self: FileStorage, files: dict[str, Path], *args: object) -> None:
+        batches.append(len(files))
+        put_all(self, files, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sender, "_BATCH_FILES", 60)
+    monkeypatch.setattr(mirror, "_SENDING_SECONDS", 60.0)
+    monkeypatch.setattr(FileStorage, "put_all", count_puts)
+    kept: list[int] = []
+    monkeypatch.setattr(
+        FileStorage,
+        "keep_all",
+        lambda self, places, *a: (kept.append(len(places)), keep_all(self, places, *a)),
+    )
+    write(first.run.root / "work/many", 100)
+    first.publish()
+    assert batches == [60, 40]
+    for number in range(100):
+        (first.run.root / f"work/many/{number}").write_text(f"again {number}")
+    first.publish()
+    assert batches == [60, 40] * 2
+    assert sum(kept) == 100, "the contents before are kept for the moment before"
+    assert (first.stored.root / "work/many/7").read_text() == "again 7"
+
+
+def test_a_batch_with_a_file_that_cannot_be_stored_costs_that_file_only(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_all, put = FileStorage.put_all, FileStorage.put
+
+    def refuse_all(self: FileStorage, files: dict[str, Path], *args: object) -> None:
+        if any(key.endswith("/7") for key in files):
+            raise OSError("no 7 here")
+        put_all(self, files, *args)  # type: ignore[arg-type]
+
+    def refuse(self: FileStorage, key: str, *args: object, **options: bool) -> None:
+        if key.endswith("/7"):
+            raise OSError("no 7 here")
+        put(self, key, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileStorage, "put_all", refuse_all)
+    monkeypatch.setattr(FileStorage, "put", refuse)
+    monkeypatch.setattr(mirror, "_SENDING_SECONDS", 60.0)
+    write(first.run.root / "work/many", 20)
+    first.publish()
+    assert {f"work/many/{number}" for number in range(20) if number != 7} <= stored(first)
+    assert first.publisher.refused == {Path("work/many/7"): "no 7 here"}
