@@ -17,6 +17,7 @@ ABOUT = {
     "system.recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
     "system.scale": "claim, renew and list with 100,000 finished and 10,000 queued jobs",
     "system.storage": "a checkpoint to an object store and back, compared with boto3",
+    "system.traffic": "what a growing file, 5,000 small files and a flood of output cost",
     "system.stalls": "whether stalls of Redis and storage lose a healthy job (an hour)",
     "system.away": "whether a ten-minute outage of the object store costs a training step",
     "chaos": "whether jobs keep their curves while everything is killed at random (ten minutes)",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -74,11 +74,16 @@ def environment(port: int) -> dict[str, str]:
 
 
 class Proxy:
-    """A port that forwards to another one; while closed it refuses connections."""
+    """A port that forwards to another one; while closed it refuses connections.
+
+    `sent_bytes` counts what its clients send.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = free_port()
+        self.sent_bytes = 0
         self._to = port
+        self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self.open()
 
@@ -101,12 +106,17 @@ class Proxy:
                 near, _ = listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._to))
                 self._connections += [near, far]
-                for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=_carry, args=(one, other), daemon=True).start()
+                for ends in ((near, far, self._count), (far, near, lambda _: None)):
+                    threading.Thread(target=_carry, args=ends, daemon=True).start()
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.sent_bytes += size
 
 
-def _carry(one: socket.socket, other: socket.socket) -> None:
+def _carry(one: socket.socket, other: socket.socket, count: Callable[[int], None]) -> None:
     with contextlib.suppress(OSError), one:
         while data := one.recv(1 << 16):
+            count(len(data))
             other.sendall(data)
         other.shutdown(socket.SHUT_RDWR)
