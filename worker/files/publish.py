@@ -17,6 +17,10 @@ from worker.files.output import OutputLog
 from worker.files.pace import Pace
 from worker.files.scratch import Restored, Scratch, Version
 
+# The processor time of a look takes at most about this part of the time between two looks.
+_REST = 10
+_MAX_REST_SECONDS = 10.0
+
 
 class Publisher:
     """Publishes one attempt; each write carries the attempt's fencing number.
@@ -50,6 +54,7 @@ class Publisher:
         self._output = OutputLog(storage, scratch, fence, self._pace)
         self._receipts: dict[Path, Version] = {}
         self._closing = False
+        self._next_look_at = -math.inf  # time.monotonic
         self._orderly = True
         self._place = scratch.root.stat().st_ino
         self._max_pause = max_pause
@@ -133,15 +138,22 @@ class Publisher:
             raise OvertakenError(self._fence.run, self._fence.attempt, self._fence.attempt + 1)
         if self._closing:
             self._mirror.checkpoints.settle()
+        if self._closing or time.monotonic() >= self._next_look_at:
+            self._publish_files()
+        self._output.publish()
+        self._publish_receipts()
+
+    def _publish_files(self) -> None:
+        begun = time.thread_time()
         now = self._mirror.look()
+        rest = min((time.thread_time() - begun) * _REST, _MAX_REST_SECONDS)
+        self._next_look_at = time.monotonic() + rest
         # Checked after the look: what was seen was written after its steps were counted.
         if not self._invalid():
             if self._closing:
                 self._mirror.finish(now, orderly=self._orderly)
             else:
                 self._mirror.advance(now)
-        self._output.publish()
-        self._publish_receipts()
 
     def _publish_receipts(self) -> None:
         for path in sorted(self._scratch.run.attempts.glob("*.json")):
