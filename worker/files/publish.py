@@ -20,6 +20,7 @@ from worker.files.scratch import Restored, Scratch, Version
 # The processor time of a look takes at most about this part of the time between two looks.
 _REST = 10
 _MAX_REST_SECONDS = 10.0
+_PASS_SECONDS = 1.0  # between two passes at least
 
 
 class Publisher:
@@ -147,7 +148,8 @@ class Publisher:
         begun = time.thread_time()
         now = self._mirror.look()
         rest = min((time.thread_time() - begun) * _REST, _MAX_REST_SECONDS)
-        self._next_look_at = time.monotonic() + rest
+        if rest > _PASS_SECONDS:
+            self._next_look_at = time.monotonic() + rest
         # Checked after the look: what was seen was written after its steps were counted.
         if not self._invalid():
             if self._closing:

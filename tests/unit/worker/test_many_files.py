@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from monitoring.storage.directory import FileStorage
 from monitoring.storage.run_files import RunFiles
 from tests.unit.worker.test_publish import Attempt
+from worker.files.look import Look
 from worker.files.mirror import mirror, sender, settle
 
 
@@ -110,3 +112,27 @@ def test_a_batch_with_a_file_that_cannot_be_stored_costs_that_file_only(
     first.publish()
     assert {f"work/many/{number}" for number in range(20) if number != 7} <= stored(first)
     assert first.publisher.refused == {Path("work/many/7"): "no 7 here"}
+
+
+def test_looks_at_very_many_files_are_far_between(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    used = iter(range(0, 1000, 2))
+    monkeypatch.setattr(time, "thread_time", lambda: next(used))
+    look = mirror.Mirror.look
+
+    def count(self: mirror.Mirror) -> Look:
+        looks.append(1)
+        return look(self)
+
+    monkeypatch.setattr(mirror.Mirror, "look", count)
+    for _ in range(5):
+        first.publisher.publish()
+    assert len(looks) == 1, "a look of two seconds is followed by ten without one"
+    first.prints("a line\n")
+    first.publisher.publish()
+    assert first.stored.output_log.read_text() == "[1] a line\n", "the log waits for no look"
+    first.publisher.close("ended")
+    first.publisher.publish()
+    assert len(looks) == 2, "the last look waits for nothing"
