@@ -81,10 +81,18 @@ class Artifact(_Wire):
     modified: float = Field(description="Time of the last change, seconds since the epoch.")
 
 
+class ArtifactLink(_Wire):
+    """A symbolic link that the program of a run made."""
+
+    path: str = Field(description="Path of the link within the run's directory.")
+    target: str = Field(description="Where it leads, as the program wrote it.")
+
+
 class ArtifactList(_Wire):
-    """The files of a run, by path."""
+    """The files and links of a run, by path."""
 
     artifacts: list[Artifact] = Field(description="The files.")
+    links: list[ArtifactLink] = Field(default=[], description="The symbolic links.")
 
 
 class WorkerList(_Wire):

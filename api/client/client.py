@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import posixpath
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from api.schemas import (
     JOB_STATE,
     NEXT_OFFSET,
     Artifact,
+    ArtifactLink,
     ArtifactList,
     EventPage,
     JobPage,
@@ -204,7 +206,7 @@ class Client:
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
         """The files of the run."""
-        return self._http.read(ArtifactList, "GET", _path(job_id, "artifacts")).artifacts
+        return self._listing(job_id).artifacts
 
     def fetch(
         self, job_id: str, directory: Path, *, wanted: Callable[[str], bool] = lambda _: True
@@ -212,10 +214,14 @@ class Client:
         """Downloads the files of the run whose names are `wanted`; returns their paths.
 
         Each file appears below `directory` complete or not at all. A file that exists with the
-        size and modification time that the service lists is not downloaded again.
+        size and modification time that the service lists is not downloaded again. The run's links
+        are made anew, but for those that lead out of it.
         """
-        files = [file for file in self.artifacts(job_id) if wanted(file.path)]
-        return [self._fetch(job_id, file, directory) for file in files]
+        listing = self._listing(job_id)
+        files = [file for file in listing.artifacts if wanted(file.path)]
+        paths = [self._fetch(job_id, file, directory) for file in files]
+        links = [link for link in listing.links if wanted(link.path) and _stays_inside(link)]
+        return paths + [self._link(link, directory) for link in links]
 
     # -- workers --------------------------------------------------------------------------
 
@@ -240,13 +246,28 @@ class Client:
     def _act(self, job_id: str, action: str) -> JobView:
         return self._http.read(JobView, "POST", _path(job_id, action))
 
-    def _fetch(self, job_id: str, file: Artifact, directory: Path) -> Path:
-        parts = PurePosixPath(file.path)
+    def _listing(self, job_id: str) -> ArtifactList:
+        return self._http.read(ArtifactList, "GET", _path(job_id, "artifacts"))
+
+    def _target(self, path: str, directory: Path) -> Path:
+        parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts:
-            raise Unreachable(
-                self._http.url, ValueError(f"the file name {file.path!r} is not allowed")
-            )
-        target = directory / parts
+            raise Unreachable(self._http.url, ValueError(f"the file name {path!r} is not allowed"))
+        return directory / parts
+
+    def _link(self, link: ArtifactLink, directory: Path) -> Path:
+        place = self._target(link.path, directory)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+        temporary.symlink_to(link.target)
+        try:
+            temporary.replace(place)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return place
+
+    def _fetch(self, job_id: str, file: Artifact, directory: Path) -> Path:
+        target = self._target(file.path, directory)
         if target.is_file():
             there = target.stat()
             if there.st_size == file.size and abs(there.st_mtime - file.modified) < 1e-3:
@@ -263,6 +284,12 @@ class Client:
         finally:
             temporary.unlink(missing_ok=True)
         return target
+
+
+def _stays_inside(link: ArtifactLink) -> bool:
+    """Whether a link leads to something below the directory of its run."""
+    place = posixpath.join(posixpath.dirname(link.path), link.target)
+    return not posixpath.normpath(place).startswith(("/", ".."))
 
 
 def _lines_of(attempt: int, pieces: Iterator[str]) -> Iterator[str]:

@@ -33,6 +33,15 @@ class RunFiles:
         own = {p: file for p, file in at_path.items() if is_services(p) or _is_adoption(p, found)}
         return dict(sorted((found | own).items()))
 
+    def links(self) -> dict[str, str]:
+        """The symbolic links and their targets; sorted by path."""
+        moment = self._moments.newest()
+        if moment is None:
+            found = self._storage.links(self._run)
+            return {key.removeprefix(f"{self._run}/"): target for key, target in found.items()}
+        links = {p: entry.target for p, entry in moment.entries.items() if entry.kind == "link"}
+        return dict(sorted(links.items()))
+
     def key(self, path: str) -> str:
         """The key of a file's content; there may be no such file."""
         moment = self._moments.newest()

@@ -26,6 +26,7 @@ from jobs.model.record import Attempt, Progress
 from jobs.model.states import Reason
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from monitoring.storage.moments import Entry, Moment, encode
 from tests.integration.warm_python import WarmPython
 
 GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
@@ -255,6 +256,31 @@ def test_a_run_is_fetched_once_and_only_what_changed_again(
     assert changed == ["results.json"]
     assert (target / "results.json").read_bytes() == b"[]"
     assert len([path for path in target.rglob("*") if path.is_file()]) == 3
+
+
+def test_the_links_of_a_run_are_fetched_unless_they_lead_out_of_it(
+    client: Client, storage: Path, tmp_path: Path
+) -> None:
+    job = client.submit(GOOD)
+    run = run_directory(storage, job.id)
+    entries = {
+        "work": Entry("directory", mode=0o755),
+        "work/.hidden": Entry("file", 1, 0o644, content="1-a"),
+        "work/last.ckpt": Entry("link", target=".hidden"),
+        "work/out": Entry("link", target="../../etc"),
+        "work/run": Entry("link", target="/etc"),
+        "latest": Entry("link", target="work"),
+    }
+    (run / "work").mkdir()
+    (run / "work/.hidden").write_text("x")
+    (run / ".moments").mkdir()
+    (run / ".moments/000001-000001.json").write_bytes(encode(Moment(1, 1, 0.0, entries)))
+    target = tmp_path / "here"
+    for _ in range(2):
+        fetched = {path.relative_to(target).as_posix() for path in client.fetch(job.id, target)}
+        assert fetched == {"work/.hidden", "work/last.ckpt", "latest"}
+    assert (target / "latest").readlink() == Path("work")
+    assert (target / "latest/last.ckpt").read_text() == "x"
 
 
 # -- when Redis goes --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from api.schemas import (
     JOB_STATE,
     NEXT_OFFSET,
     Artifact,
+    ArtifactLink,
     ArtifactList,
     EventPage,
     EventQuery,
@@ -83,13 +84,15 @@ def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
 def list_artifacts(job_id: str) -> ArtifactList:
-    """List the files of a run."""
+    """List the files of a run, and its symbolic links."""
     context().store.get(job_id)
+    files = RunFiles(context().storage, job_id)
     return ArtifactList(
         artifacts=[
             Artifact(path=path, size=file.size, modified=file.modified)
-            for path, file in RunFiles(context().storage, job_id).all().items()
-        ]
+            for path, file in files.all().items()
+        ],
+        links=[ArtifactLink(path=path, target=target) for path, target in files.links().items()],
     )
 
 
