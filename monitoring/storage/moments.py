@@ -7,12 +7,15 @@ A file of the newest moment lies at its own path, where people and tools look fo
 replaced or removed, its content is kept in `.contents` if a moment names it. So a content is in
 `.contents` if it is there, and else at the path of its file.
 
-A run from before moments has none: its files are what it holds.
+A run from before moments has none: its files are what it holds. A long manifest is compressed;
+`zcat -f` shows either kind.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -27,6 +30,8 @@ from monitoring.storage.base import (
     StoredFile,
 )
 
+_LONG_BYTES = 1 << 16
+_GZIP = b"\x1f\x8b"
 Kind = Literal["file", "link", "directory"]
 
 
@@ -120,7 +125,7 @@ def _read(storage: Hashable, key: str) -> Moment:
 
 
 def encode(moment: Moment) -> bytes:
-    """A moment as JSON."""
+    """A moment as JSON, by gzip if it is long: a run of many files has one each second."""
     entries = {
         path: {name: value for name, value in asdict(entry).items() if value}
         for path, entry in moment.entries.items()
@@ -129,16 +134,19 @@ def encode(moment: Moment) -> bytes:
         "attempt": moment.attempt, "number": moment.number, "time": moment.time,
         "entries": entries,
     }  # fmt: skip
-    return json.dumps(whole, separators=(",", ":")).encode()
+    data = json.dumps(whole, separators=(",", ":")).encode()
+    return data if len(data) < _LONG_BYTES else gzip.compress(data, compresslevel=1)
 
 
 def decode(data: bytes, key: str) -> Moment:
     """The moment that `encode` wrote; raises `StorageError`."""
     try:
+        if data.startswith(_GZIP):
+            data = gzip.decompress(data)
         whole: dict[str, Any] = json.loads(data)
         entries = {path: Entry(**entry) for path, entry in whole["entries"].items()}
         return Moment(whole["attempt"], whole["number"], whole["time"], entries)
-    except (KeyError, TypeError, ValueError) as error:
+    except (EOFError, KeyError, OSError, TypeError, ValueError, zlib.error) as error:
         raise StorageError(f"{key} is no moment of a run: {error!r}") from error
 
 
