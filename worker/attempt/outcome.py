@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobs.model.states import Reason, Request
+from machine.terminal import plain
+from worker.failures.cause import Cause, find_cause
 from worker.launch.guard import CANNOT_START, NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(
@@ -17,10 +19,13 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 # How torch reports a data loader that the kernel may have killed for lack of memory.
-_LOADER_KILLED = re.compile(r"DataLoader worker .* killed by signal: Killed")
-_TRACEBACK = "Traceback (most recent call last):"
-_CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
+_LOADER_KILLED = re.compile(
+    r"DataLoader worker .* killed by signal: Killed|Signal 9 \(SIGKILL\) received by PID"
+)
+# Signals that others send: a program prints nothing of them, but processes that miss it may.
+_FROM_OUTSIDE = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)}
 _TAIL_LINES = 50
+_TEXT_CHARS = 500
 # What it takes to end an attempt, in addition to the upload.
 MARGIN_SECONDS = 2.0
 
@@ -133,7 +138,8 @@ def outcome(
         stop_reason is None or (zero_means_done and stop_reason not in INVALIDATING)
     ):
         return Outcome(Reason.COMPLETED, "", exit_code)
-    tail = tuple(output[-_TAIL_LINES:])
+    lines = [plain(line) for line in output]
+    tail = tuple(lines[-_TAIL_LINES:])
     if stop_reason is not None:
         reason, message = _OUTCOMES[stop_reason]
         return Outcome(
@@ -143,35 +149,29 @@ def outcome(
             retryable=stop_reason not in {StopReason.RESTARTED, StopReason.DISK},
             log_tail=tail if stop_reason in _FAULTS else (),
         )
-    last = next((line.strip() for line in reversed(tail) if line.strip()), "no output")
-    if oom_killed and exit_code == 128 + signal.SIGKILL:
-        message = f"killed by the kernel: the machine or the container is out of memory: {last}"
-        return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
-    for line in reversed(_final_traceback(tail)):
+    if exit_code in _FROM_OUTSIDE:
+        if oom_killed and exit_code == 128 + signal.SIGKILL:
+            message = "killed by the kernel: the machine or the container is out of memory"
+            return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
+        return Outcome(Reason.ERROR, _describe(exit_code), exit_code, log_tail=tail)
+    cause = find_cause(lines)
+    for line in cause.exceptions if cause else reversed(tail):
         if _OUT_OF_MEMORY.search(line) or (oom_killed and _LOADER_KILLED.search(line)):
             return Outcome(Reason.OUT_OF_MEMORY, line.strip(), exit_code, log_tail=tail)
+    return _error(exit_code, cause, tail)
+
+
+def _error(exit_code: int, cause: Cause | None, tail: Sequence[str]) -> Outcome:
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    text = str(cause) if cause else last[:_TEXT_CHARS]
     return Outcome(
         Reason.ERROR,
-        f"{_describe(exit_code)}: {last}",
+        f"{_describe(exit_code)}: {text or 'no output'}",
         exit_code,
         # A program that did start, such as a shell, may exit with that code too.
-        retryable=exit_code != NOT_STARTED or not last.startswith(CANNOT_START),
-        log_tail=tail,
+        retryable=exit_code != NOT_STARTED or not text.startswith(CANNOT_START),
+        log_tail=tuple(tail),
     )
-
-
-def _final_traceback(lines: Sequence[str]) -> Sequence[str]:
-    """The lines from the last traceback on, its chained exceptions included; all lines without one.
-
-    An error that the program survived, such as a batch that did not fit, is not why it ended.
-    """
-    previous = ""
-    start = 0
-    for number, line in enumerate(lines):
-        if line == _TRACEBACK and not previous.startswith(_CHAINED):
-            start = number
-        previous = line or previous
-    return lines[start:]
 
 
 def _describe(exit_code: int) -> str:

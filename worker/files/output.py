@@ -20,7 +20,8 @@ from worker.files.pace import Pace
 from worker.files.scratch import Scratch
 
 _READ_BYTES = 8 << 20
-_TAIL_BYTES = 16 << 10
+# Enough for the tracebacks of several processes, and what a tracker prints below them.
+_TAIL_BYTES = 256 << 10
 _REWRITTEN_SECONDS = 10.0
 _UNFINISHED_SECONDS = 2.0  # after which a line without an end is shown
 # Output may come in bursts, but no faster than this for long.
@@ -247,7 +248,7 @@ def _punch_hole(file: int, start: int, end: int) -> bool:
 
 
 def last_lines(output: Path) -> list[str]:
-    """The lines of the last 16 KiB of a program's output; raises `OSError`."""
+    """The lines of the last 256 KiB of a program's output; raises `OSError`."""
     with output.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _TAIL_BYTES))

@@ -128,3 +128,44 @@ def test_a_data_loader_that_the_kernel_killed_ran_out_of_memory(killed: bool) ->
     line = "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed. "
     ended = outcome(1, None, [line], zero_means_done=True, oom_killed=killed)
     assert ended.reason is (Reason.OUT_OF_MEMORY if killed else Reason.ERROR)
+
+
+TRACE = ["Traceback (most recent call last):", '  File "t.py", line 3, in f', "ValueError: real"]
+
+
+def test_the_reason_is_the_exception_and_not_the_last_line() -> None:
+    lines = [*TRACE, *("wandb: line" for _ in range(60)), "wandb: Find logs at: ./wandb"]
+    ended = outcome(1, None, lines, zero_means_done=True)
+    assert ended.message == "exit code 1: ValueError: real"
+    assert len(ended.log_tail) == 50
+    assert ended.log_tail[-1] == "wandb: Find logs at: ./wandb"
+
+
+@pytest.mark.parametrize("code", [129, 137, 143])
+def test_what_others_print_is_not_why_a_program_was_killed(code: int) -> None:
+    lines = [*TRACE[:2], "ConnectionResetError: [Errno 104] Connection reset by peer"]
+    message = outcome(code, None, lines, zero_means_done=True).message
+    assert message in {"killed by SIGHUP", "killed by SIGKILL", "killed by SIGTERM"}
+    killed = outcome(137, None, lines, zero_means_done=True, oom_killed=True)
+    assert killed.reason is Reason.OUT_OF_MEMORY
+    assert "Connection" not in killed.message
+
+
+def test_a_rank_that_the_kernel_killed_ran_out_of_memory() -> None:
+    lines = [
+        *TRACE[:2], "torch.elastic.ChildFailedError: ", "Root Cause (first observed failure):",
+        "  rank      : 3 (local_rank: 3)", "  traceback : Signal 9 (SIGKILL) received by PID 12",
+    ]  # fmt: skip
+    ended = outcome(1, None, lines, zero_means_done=True, oom_killed=True)
+    assert ended.reason is Reason.OUT_OF_MEMORY
+    assert ended.message == "rank 3: Signal 9 (SIGKILL) received by PID 12"
+
+
+def test_the_record_has_no_escape_codes() -> None:
+    coloured = [*TRACE[:2], "\x1b[1;35mValueError\x1b[0m: \x1b[35mreal\x1b[0m\x1b]8;;a\x07\x07"]
+    ended = outcome(1, None, coloured, zero_means_done=True)
+    assert ended.message == "exit code 1: ValueError: real"
+    assert "\x1b" not in "".join(ended.log_tail)
+    assert outcome(1, None, ["\x1b[31mno data\x1b[0m"], zero_means_done=True).message == (
+        "exit code 1: no data"
+    )
