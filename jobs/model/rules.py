@@ -45,8 +45,8 @@ def decide(job: Job, ended: Attempt, *, jitter: float = 0.0, retryable: bool = T
 
     if rule.budget is Budget.FAILURES:
         failures += 1
-        if not retryable:
-            state, message = State.FAILED, f"{ended.message} (not retried)"
+        if (refusal := _refusal(job, ended, retryable)) is not None:
+            state, message = State.FAILED, f"{ended.message} ({refusal})"
         elif failures > retry.max_failures:
             state = State.FAILED
             message = f"{ended.message} (failed {_times(failures)}, {retry.max_failures} retries)"
@@ -104,6 +104,23 @@ def _by_rule(rule: Rule, ended: Attempt, retry: Retry) -> tuple[State, str]:
     if retry.out_of_memory:
         return State.QUEUED, ended.message
     return rule.then, f"{ended.message} (not retried: retry.out_of_memory is false)"
+
+
+def _refusal(job: Job, ended: Attempt, retryable: bool) -> str | None:
+    """Why a failure is not retried, whatever is left of the budget; None if it may be."""
+    retry, code = job.spec.retry, ended.exit_code
+    if not retryable:
+        before = job.attempts[-2] if len(job.attempts) > 1 else None
+        if before is not None and before.message == ended.message:
+            return f"not retried: attempt {before.number} failed in the same way"
+        return "not retried"
+    if ended.reason is not Reason.ERROR or code is None:
+        return None
+    if code in (retry.not_on_exit_codes or ()):
+        return f"not retried: retry.not_on_exit_codes has {code}"
+    if retry.on_exit_codes is not None and code not in retry.on_exit_codes:
+        return f"not retried: retry.on_exit_codes does not have {code}"
+    return None
 
 
 def lost_attempt(

@@ -13,6 +13,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
+ExitCodes = list[Annotated[int, Field(ge=1, le=255)]]
 LabelValue = Annotated[str, Field(max_length=128)]
 
 # Names that the worker sets, or removes from the environment of the child.
@@ -77,6 +78,29 @@ class Retry(Strict):
     out_of_memory: bool = Field(
         False, description="Whether an attempt that ran out of memory is retried."
     )
+    on_exit_codes: ExitCodes | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="Exit codes of your program after which it is retried; after any other failure "
+        "of the program the job fails. 128 + N: signal N ended it. null: all. A preempted, evicted "
+        "or lost attempt is always queued again.",
+    )
+    not_on_exit_codes: ExitCodes | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="Exit codes of your program after which the job fails without a retry.",
+    )
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        on, never = self.on_exit_codes or [], self.not_on_exit_codes or []
+        if both := sorted(set(on) & set(never)):
+            raise ValueError(f"on_exit_codes and not_on_exit_codes both have {both[0]}")
+        if on and self.max_failures == 0:
+            raise ValueError("on_exit_codes has no effect with max_failures 0: nothing is retried")
+        return self
 
 
 class JobSpec(Strict):

@@ -221,3 +221,43 @@ def test_a_job_without_steps_has_no_goodput() -> None:
         assert record.goodput_at(100.0) is None
     first = job(started_at=0.0, progress=Progress(step=0, first_step=0))
     assert first.goodput_at(100.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "code", "then"),
+    [
+        ({"on_exit_codes": [75, 139]}, 75, State.QUEUED),
+        ({"on_exit_codes": [75, 139]}, 139, State.QUEUED),
+        ({"on_exit_codes": [75, 139]}, 1, State.FAILED),
+        ({"not_on_exit_codes": [2]}, 2, State.FAILED),
+        ({"not_on_exit_codes": [2]}, 1, State.QUEUED),
+        ({"on_exit_codes": [75], "not_on_exit_codes": [2]}, 1, State.FAILED),
+        ({"on_exit_codes": [75]}, None, State.QUEUED),  # a failure of the worker
+        ({}, 2, State.QUEUED),
+    ],
+)
+def test_exit_codes_decide_whether_a_failure_is_retried(
+    rule: dict[str, list[int]], code: int | None, then: State
+) -> None:
+    spec = JobSpec(name="a", command=["true"], retry=Retry(**rule))  # type: ignore[arg-type]
+    decision = decide(job(spec=spec), ended(Reason.ERROR, exit_code=code, message="no"))
+    assert decision.state is then
+    if then is State.FAILED:
+        assert "not retried: retry." in decision.message
+        assert str(code) in decision.message
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.PREEMPTED, Reason.EVICTED, Reason.LOST, Reason.STORAGE, Reason.STALLED]
+)
+def test_exit_codes_are_for_failures_of_the_program(reason: Reason) -> None:
+    spec = JobSpec(name="a", command=["true"], retry=Retry(on_exit_codes=[75]))
+    assert decide(job(spec=spec), ended(reason, exit_code=143)).state is State.QUEUED
+
+
+def test_the_same_failure_says_which_attempt_it_repeats() -> None:
+    first = ended(Reason.ERROR, message="no such file")
+    record = job(attempts=[first, Attempt(number=2, worker="w", started_at=0.0)], failures=1)
+    decision = decide(record, ended(Reason.ERROR, number=2, message="no such file"),
+                      retryable=False)  # fmt: skip
+    assert decision.message == "no such file (not retried: attempt 1 failed in the same way)"

@@ -31,6 +31,15 @@ from jobs.model.spec import JobSpec
         ({"stop_signal": "SIGKILL"}, ("stop_signal",), "SIGTERM', 'SIGINT'"),
         ({"command": None, "train": {}, "stop_signal": "SIGINT"}, (), "train` saves on SIGTERM"),
         ({"command": ["a\0b"]}, ("command", 0), "pattern"),
+        ({"retry": {"on_exit_codes": [0]}}, ("retry", "on_exit_codes", 0), "equal to 1"),
+        ({"retry": {"not_on_exit_codes": [256]}}, ("retry", "not_on_exit_codes", 0), "255"),
+        ({"retry": {"on_exit_codes": []}}, ("retry", "on_exit_codes"), "at least 1"),
+        (
+            {"retry": {"on_exit_codes": [3, 75], "not_on_exit_codes": [1, 75]}},
+            ("retry",),
+            "on_exit_codes and not_on_exit_codes both have 75",
+        ),
+        ({"retry": {"on_exit_codes": [75], "max_failures": 0}}, ("retry",), "nothing is retried"),
     ],
 )
 def test_impossible_jobs_are_refused_with_the_path_of_the_field(
