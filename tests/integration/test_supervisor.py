@@ -51,14 +51,16 @@ def test_files_below_the_run_directory_are_kept(bench: Bench) -> None:
 
 def test_a_failing_program_is_tried_again_and_then_fails_with_its_last_words(bench: Bench) -> None:
     retry = {"max_failures": 1, "backoff_seconds": 0}
-    job = bench.run(python("raise ValueError('no way')", retry=retry))
+    script = "import os; raise ValueError('no way', os.environ['SPECTRAIN_ATTEMPT'])"
+    job = bench.run(python(script, retry=retry))
     assert (job.state, job.attempts[0].exit_code) == (State.QUEUED, 1)
     again = bench.store.claim("default", "w")
     assert again is not None
     supervise(bench.service, again)
     job = bench.store.get(job.id)
     assert (job.state, job.reason) == (State.FAILED, Reason.ERROR)
-    assert job.message == "exit code 1: ValueError: no way (failed 2 times, 1 retries)"
+    message = "exit code 1: ValueError: ('no way', '2') (failed 2 times, 1 retries)"
+    assert job.message == message
     assert job.attempts[-1].log_tail[0].startswith("Traceback")
 
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from jobs.model.record import Attempt, Job
 from jobs.model.states import Reason, Request
+from jobs.store.registry import WorkerRegistry
 from worker.attempt.context import WorkerContext
 from worker.attempt.lease import Lease
 from worker.attempt.outcome import Outcome
@@ -18,6 +19,7 @@ from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import RETRY_SECONDS, StorageRetry, storage_calls
 from worker.attempt.stopping import Stopping
+from worker.failures.repeats import will_repeat
 from worker.files.publish import Publisher
 
 log = logging.getLogger(__name__)
@@ -104,7 +106,10 @@ class Ending:
                 self._lease.record_advice()
                 receipt = self._receipt(ended)
                 job = store.finish(
-                    self._job.id, receipt, retryable=ended.retryable, progress=self._lease.progress
+                    self._job.id,
+                    receipt,
+                    retryable=ended.retryable and not self._will_repeat(receipt, ended.words),
+                    progress=self._lease.progress,
                 )
             except RedisError as error:  # unavailable, or out of memory or disk
                 if not warned:
@@ -124,6 +129,23 @@ class Ending:
             self._context.messenger.flush(store.now())
         except Exception as error:  # it stays in the outbox, and the reaper sends it
             log.warning("job %s: its message is still to be sent: %s", self._job.id, error)
+
+    def _will_repeat(self, receipt: Attempt, words: str) -> bool:
+        """Whether the attempt failed, and another one would fail like it."""
+        if not words:
+            return False
+        store, resources = self._context.store, self._job.spec.resources
+        registry = WorkerRegistry(
+            store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds
+        )
+        machines = {
+            worker.host
+            for worker in registry.workers()
+            if worker.pool == resources.pool
+            and worker.state.takes_jobs
+            and len(worker.gpus) >= resources.gpus
+        }
+        return will_repeat(self._job, receipt, words, machines)
 
     def _receipt(self, ended: Outcome) -> Attempt:
         return self._receipts.of(ended, self._lease.progress)

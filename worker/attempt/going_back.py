@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from jobs.model.record import Job
 from jobs.model.states import Reason
-
-# A program that counts no steps and ran for longer has probably done some.
-_SHORT_SECONDS = 120.0
+from worker.failures.repeats import SHORT_SECONDS
 
 
 def moment_to_avoid(job: Job) -> str | None:
@@ -21,4 +19,4 @@ def moment_to_avoid(job: Job) -> str | None:
     last = ended[-1]
     counts = any(attempt.last_step is not None for attempt in ended)
     seconds = (last.ended_at or last.started_at) - last.started_at
-    return last.moment if counts or seconds < _SHORT_SECONDS else None
+    return last.moment if counts or seconds < SHORT_SECONDS else None

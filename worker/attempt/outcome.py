@@ -11,7 +11,6 @@ from enum import Enum, auto
 from jobs.model.states import Reason, Request
 from machine.terminal import plain
 from worker.failures.cause import Cause, find_cause
-from worker.launch.guard import CANNOT_START, NOT_STARTED
 
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|^MemoryError\b|Cannot allocate memory|std::bad_alloc"
@@ -103,13 +102,17 @@ def grace(reason: StopReason, seconds: float, last_upload: float) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Why an attempt ended, as the record and its readers see it."""
+    """Why an attempt ended, as the record and its readers see it.
+
+    `words` is what a program that failed said last: its exception, or its last line.
+    """
 
     reason: Reason
     message: str
     exit_code: int | None = None
     retryable: bool = True
     log_tail: tuple[str, ...] = ()
+    words: str = ""
 
 
 def stopped_before_start(stop_reason: StopReason) -> Outcome:
@@ -168,9 +171,8 @@ def _error(exit_code: int, cause: Cause | None, tail: Sequence[str]) -> Outcome:
         Reason.ERROR,
         f"{_describe(exit_code)}: {text or 'no output'}",
         exit_code,
-        # A program that did start, such as a shell, may exit with that code too.
-        retryable=exit_code != NOT_STARTED or not text.startswith(CANNOT_START),
         log_tail=tuple(tail),
+        words=cause.final if cause else text,
     )
 
 

@@ -124,7 +124,7 @@ class _Attempt:
         try:
             launch = prepare(self._job, self._scratch, self._context.slot, self._context.settings)
         except CannotLaunchError as error:
-            return Outcome(Reason.ERROR, str(error), retryable=False)
+            return Outcome(Reason.ERROR, str(error), words=str(error))
         return self._run_child(launch, restored[0])
 
     def _restore(self) -> Restored | None:

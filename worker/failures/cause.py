@@ -14,10 +14,14 @@ from worker.failures.tracebacks import Traceback, tracebacks
 _AFTER_LINES = 100
 # A crash so soon after a traceback, or another crash, belongs to the exit of the process.
 _EXIT_LINES = 5
+# Exceptions that say how a process that this one started has ended.
+_REPORT = re.compile(
+    r"(?:[\w.]*\.)?(?:ChildFailedError|ProcessRaisedException|ProcessExitedException"
+    r"|CalledProcessError)\b"
+)
 # Exceptions that say that another process is gone.
 _CONSEQUENCE = re.compile(
-    r"(?:[\w.]*\.)?(?:ChildFailedError|ProcessRaisedException|ProcessExitedException"
-    r"|CalledProcessError|BrokenProcessPool|BrokenPipeError|ConnectionResetError"
+    rf"{_REPORT.pattern}|(?:[\w.]*\.)?(?:BrokenProcessPool|BrokenPipeError|ConnectionResetError"
     r"|ConnectionRefusedError|ConnectionAbortedError|EOFError|DistBackendError|DistNetworkError"
     r"|TerminatedWorkerError)\b"
     r"|RuntimeError: .*(?:Connection (?:closed|reset) by peer|NCCL (?:communicator was|error)"
@@ -30,6 +34,9 @@ _FIRST_FAILURE = "Root Cause (first observed failure):"
 _RANK = re.compile(r"\s+rank\s*:\s*(\d+)")
 _ENDED_BY = re.compile(r"\s+traceback\s*: (Signal \d+ .*)")
 _SUMMARY_LINES = 12
+_LAUNCHER_LOG = re.compile(r"\W*[EWIF]\d{4} ")
+_LAUNCHER_LINES = 20
+_TEXT_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,15 @@ class Cause:
         root, last = self.exceptions[0], self.exceptions[-1]
         return root if last == root else f"{root} (then {last})"
 
+    @property
+    def final(self) -> str:
+        """The exception that ended the program; that of its process, if a launcher reports it.
+
+        The root cause may be one that the program was about to get over.
+        """
+        root, last = self.exceptions[0], self.exceptions[-1]
+        return root if _REPORT.match(last) else last
+
 
 def find_cause(lines: Sequence[str]) -> Cause | None:
     """Why the program that printed `lines` failed; None if it printed no exception."""
@@ -54,8 +70,20 @@ def find_cause(lines: Sequence[str]) -> Cause | None:
         return Cause((ended_by,))
     for group in (causes, strong, found):
         if group:
-            return Cause(tuple(_first_process(group, rank).exceptions))
+            chosen = _first_process(group, rank)
+            reported = [] if causes else _last_line_before(chosen, lines)
+            return Cause((*reported, *chosen.exceptions))
     return None
+
+
+def _last_line_before(report: Traceback, lines: Sequence[str]) -> list[str]:
+    """What a process without a traceback said last, before its launcher reported its end."""
+    if not _REPORT.match(report.cause):
+        return []
+    before = lines[max(0, report.start - _LAUNCHER_LINES) : report.start]
+    texts = (line.strip() for line in reversed(before))
+    said = next((text for text in texts if text and not _LAUNCHER_LOG.match(text)), None)
+    return [said[:_TEXT_CHARS]] if said else []
 
 
 def _at_the_end(found: Sequence[Traceback], lines: Sequence[str]) -> list[Traceback]:

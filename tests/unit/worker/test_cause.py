@@ -164,6 +164,11 @@ TABLE = {
         + trace("subprocess.CalledProcessError: Command 'python' returned 1."),
         REAL,
     ),
+    "torchrun, of a program without a traceback": (
+        "python: can't open file 'x.py'\nE1128 19:00:00 11 api.py:869] failed (exitcode: 2)\n"
+        + trace("torch.elastic.ChildFailedError: "),
+        "python: can't open file 'x.py' (then torch.elastic.ChildFailedError:)",
+    ),
     "a command that failed": (
         trace("subprocess.CalledProcessError: Command 'git' returned 1."),
         "subprocess.CalledProcessError: Command 'git' returned 1.",

@@ -90,13 +90,6 @@ def test_an_error_says_how_it_ended_and_its_last_words() -> None:
     assert outcome(139, None, [], zero_means_done=True).message == "killed by SIGSEGV: no output"
 
 
-def test_a_program_that_does_not_exist_is_not_tried_again_and_one_that_exits_like_that_is() -> None:
-    missing = ["cannot start no-such-program: No such file or directory"]
-    assert not outcome(127, None, missing, zero_means_done=False).retryable
-    assert outcome(127, None, ["sh: 1: nvcc: not found"], zero_means_done=False).retryable
-    assert outcome(127, None, [], zero_means_done=False).retryable
-
-
 def test_only_a_machine_that_is_about_to_go_cuts_the_grace_for_the_upload() -> None:
     assert grace(StopReason.PAUSE, 60, last_upload=50) == 60
     assert grace(StopReason.SHUTDOWN, 60, last_upload=0) == 58
