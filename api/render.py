@@ -16,6 +16,8 @@ from api.schemas import JobView
 from jobs.model.record import Attempt, Job
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker, WorkerState
+from machine.text import duration, plain
+from monitoring.disk import file_size
 
 _STYLES = {
     State.QUEUED: "yellow",
@@ -33,8 +35,6 @@ _WORKER_STYLES = {
 }
 # Wide enough that no column is cut in a pipe.
 _PIPE_WIDTH = 400
-# A unit, the next smaller one, the seconds of the first, and how many of the second it holds.
-_UNITS = (("d", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60))
 
 
 def console() -> Console:
@@ -104,17 +104,6 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
     return Group(*parts)
 
 
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `5 h 7 min`, `2 d 3 h`."""
-    whole = max(0, round(seconds))
-    for large, small, size, ratio in _UNITS:
-        if whole >= size:
-            count, rest = divmod(whole, size)
-            rest //= size // ratio
-            return f"{count} {large} {rest} {small}" if rest else f"{count} {large}"
-    return f"{whole} s"
-
-
 def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
     yield "job", job.id
     yield "state", _state(job)
@@ -178,15 +167,19 @@ def _attempts(job: JobView) -> list[Attempt]:
 
 
 def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
-    """A table of at most 80 columns, without the reasons."""
-    table = _table("attempt", "resumed from", "steps", "computed twice", "took", "ended")
+    """A table of at most 80 columns, without the reasons; steps only if the program counts them."""
+    attempts = list(attempts)
+    counted = any(attempt.first_step is not None for attempt in attempts)
+    steps = ("steps", "computed twice") if counted else ()
+    table = _table("attempt", "resumed from", *steps, "took", "ended")
     for attempt in attempts:
         running = attempt.ended_at is None
+        twice = "" if attempt.first_step is None else _number(attempt.steps_recomputed)
+        spans = (_span(attempt.first_step, attempt.last_step), twice) if counted else ()
         table.add_row(
             str(attempt.number),
             _origin(attempt),
-            _span(attempt.first_step, attempt.last_step),
-            str(attempt.steps_recomputed),
+            *spans,
             duration((now if running else attempt.ended_at or now) - attempt.started_at),
             "" if running else str(attempt.reason),
         )
@@ -197,7 +190,21 @@ def _reasons(attempts: Iterable[Attempt]) -> Iterable[RenderableType]:
     """Why each attempt ended, and how long its phases took."""
     for attempt in attempts:
         name = Text(f"attempt {attempt.number} on {attempt.worker}: ", style="bright_black")
-        yield name.append("; ".join(filter(None, (attempt.message, _phases(attempt)))))
+        parts = (plain(attempt.message), _restored(attempt), _phases(attempt))
+        yield name.append("; ".join(filter(None, parts)))
+
+
+def _restored(attempt: Attempt) -> str:
+    """The files that an attempt began with."""
+    if not attempt.restored_files:
+        return ""
+    text = f"began with {_files(attempt.restored_files)}"
+    if attempt.restored_bytes is not None:
+        text += f", {file_size(attempt.restored_bytes)}"
+    if attempt.restored_newest is None or attempt.restored_newest_at is None:
+        return text
+    age = duration(attempt.started_at - attempt.restored_newest_at)
+    return f"{text}, the newest {plain(attempt.restored_newest)}, {age} old"
 
 
 def _phases(attempt: Attempt) -> str:
@@ -211,9 +218,16 @@ def _phases(attempt: Attempt) -> str:
 
 
 def _origin(attempt: Attempt) -> str:
+    """What an attempt began with; '' if that is not known."""
     if attempt.resumed_from is not None:
         return f"step {attempt.resumed_from}"
-    return "" if attempt.first_step is None else "the start"
+    if attempt.first_step == 0 or attempt.restored_files == 0:
+        return "the start"
+    return _files(attempt.restored_files) if attempt.restored_files else ""
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _gpus(names: list[str]) -> str:

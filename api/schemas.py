@@ -34,7 +34,7 @@ class JobView(Job):
     goodput: float | None = Field(
         None,
         description="Share of the time since the first start that was spent on steps that count, "
-        "0 to 1; null for a job without steps.",
+        "0 to 1; null if it is not known: the program counts no steps, or has done only one.",
     )
     files: str = Field("", description="URL of the run's directory in storage.")
 

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from api.client.client import Client
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
-from api.render import duration, story
+from api.render import story
 from api.schemas import JobView
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
+from machine.text import duration
 from monitoring.paths import RunPaths
 from workload.settings import CheckpointConfig, ModelConfig, OptimizerConfig, TrainSpec
 

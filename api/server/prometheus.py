@@ -173,6 +173,7 @@ def _of_counters(counters: Mapping[str, float]) -> Iterator[Metric]:
         "steps": "Steps of ended attempts.",
         "steps_recomputed": "Steps of ended attempts that an earlier one had completed.",
         "attempt_seconds": "Run time of ended attempts, seconds.",
+        "counted_seconds": "Run time of ended attempts that counted steps, seconds.",
         "useful_seconds": "Time of ended attempts on new steps, seconds.",
         "uploaded_bytes": "Bytes that ended attempts published to storage.",
     }.items():

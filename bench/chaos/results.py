@@ -102,4 +102,4 @@ _MEASURES = (
 
 
 def _recomputed(attempt: Attempt) -> int:
-    return attempt.steps_recomputed
+    return attempt.steps_recomputed or 0

@@ -53,11 +53,23 @@ class Measures(_Value):
     restore_seconds: float | None = Field(
         None, description="Time to fetch and verify the files of the run, seconds."
     )
+    restored_files: int | None = Field(
+        None, description="Number of files of earlier attempts that the attempt began with."
+    )
+    restored_bytes: int | None = Field(None, description="Size of those files, bytes.")
+    restored_newest: str | None = Field(
+        None, description="Path of the newest of those files; null for none."
+    )
+    restored_newest_at: float | None = Field(
+        None, description="Time of its last change, seconds since the epoch."
+    )
     first_step_seconds: float | None = Field(
         None, description="Time from the claim to the end of the first step, seconds."
     )
-    step_seconds: float = Field(
-        0.0, description="Time from the end of the first step to the end of the last one, seconds."
+    step_seconds: float | None = Field(
+        None,
+        description="Time from the end of the first step to the end of the last one, seconds; null "
+        "if the program counts no steps.",
     )
     uploaded_bytes: int = Field(0, description="Bytes published to storage.")
 
@@ -77,8 +89,10 @@ class Attempt(Measures):
         None, description="Exit status of the program; 128 + N when signal N ended it."
     )
     last_step: int | None = Field(None, description="Last completed step.")
-    steps_recomputed: int = Field(
-        0, description="Steps of this attempt that an earlier one had completed already."
+    steps_recomputed: int | None = Field(
+        None,
+        description="Steps of this attempt that an earlier one had completed already; null if the "
+        "program counts no steps.",
     )
     queue_seconds: float | None = Field(
         None, description="Time in the queue before the claim, backoff excluded, seconds."
@@ -95,12 +109,15 @@ class Attempt(Measures):
     )
 
     @property
-    def useful_seconds(self) -> float:
-        """Time spent on steps that no earlier attempt had completed, seconds."""
-        if self.first_step is None or self.last_step is None:
-            return 0.0
+    def useful_seconds(self) -> float | None:
+        """Time spent on steps that no earlier attempt had completed, seconds.
+
+        None if it is not known: the program counted no steps, or one.
+        """
+        if self.first_step is None or self.last_step is None or not self.step_seconds:
+            return None
         done = self.last_step - self.first_step + 1
-        return self.step_seconds * max(0, done - self.steps_recomputed) / max(1, done)
+        return self.step_seconds * max(0, done - (self.steps_recomputed or 0)) / max(1, done)
 
     def receipt(self) -> bytes:
         """The content of `attempts/N.json` in storage."""
@@ -167,18 +184,18 @@ class Job(_Value):
         return self.attempts[-1] if self.attempts else None
 
     def goodput_at(self, now: float) -> float | None:
-        """Useful step time as a share of the time since the first start; None without a step.
+        """Useful step time as a share of the time since the first start; None if it is not known.
 
         Steps of the running attempt count as of its last lease renewal. `now` is in seconds since
         the epoch.
         """
-        current = None if self.progress is None else self.progress.step
-        if self.started_at is None or (self.last_step is None and current is None):
-            return None
-        useful = sum(attempt.useful_seconds for attempt in self.attempts)
+        attempts = self.attempts
         if self.state is State.RUNNING and self.progress is not None:
-            useful += self.so_far(self.attempts[-1], self.progress).useful_seconds
-        return useful / max((self.finished_at or now) - self.started_at, 1e-9)
+            attempts = [*attempts, self.so_far(attempts[-1], self.progress)]
+        useful = [one.useful_seconds for one in attempts if one.useful_seconds is not None]
+        if self.started_at is None or not useful:
+            return None
+        return sum(useful) / max((self.finished_at or now) - self.started_at, 1e-9)
 
     def so_far(self, attempt: Attempt, seen: Progress) -> Attempt:
         """The receipt of the attempt, with the progress `seen`."""
@@ -191,14 +208,16 @@ class Job(_Value):
             }
         )
 
-    def _steps_recomputed(self, seen: Progress) -> int:
+    def _steps_recomputed(self, seen: Progress) -> int | None:
         """The number of steps of the current attempt that an earlier one had completed.
 
         The record has the steps of a lost attempt as of its last renewal; its published metrics
         may show later ones.
         """
         known = [step for step in (self.last_step, seen.steps_before) if step is not None]
-        if not known or seen.first_step is None or seen.step is None:
+        if seen.first_step is None or seen.step is None:
+            return None
+        if not known:
             return 0
         return max(0, min(max(known), seen.step) - seen.first_step + 1)
 

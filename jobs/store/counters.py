@@ -30,8 +30,10 @@ def increments(ended: Attempt, state: State) -> dict[str, float]:
     if ended.ended_at is not None:
         heard = ended.ended_at - (ended.detect_seconds or 0.0)
         found["attempt_seconds"] = max(0.0, heard - ended.started_at)
-    found["useful_seconds"] = ended.useful_seconds
-    found["steps_recomputed"] = ended.steps_recomputed
+    if ended.useful_seconds is not None:
+        found["useful_seconds"] = ended.useful_seconds
+        found["counted_seconds"] = found.get("attempt_seconds", 0.0)
+    found["steps_recomputed"] = ended.steps_recomputed or 0
     if ended.first_step is not None and ended.last_step is not None:
         found["steps"] = ended.last_step - ended.first_step + 1
     found["uploaded_bytes"] = ended.uploaded_bytes

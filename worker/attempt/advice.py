@@ -58,7 +58,7 @@ def advise(
     # With losses this frequent, back-to-back saves are the best possible.
     seconds = max(young_daly(save_seconds, between), save_seconds)
     steps = None
-    if progress.step is not None and progress.first_step is not None and progress.step_seconds > 0:
+    if progress.step is not None and progress.first_step is not None and progress.step_seconds:
         pace = (progress.step - progress.first_step) / progress.step_seconds
         steps = max(1, round(seconds * pace))
     return Advice(save_seconds, upload_seconds, grace_seconds, seconds, steps)

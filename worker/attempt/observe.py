@@ -59,7 +59,7 @@ class Observer:
             step=steps.last if steps else None,
             first_step=steps.first if steps else None,
             first_step_seconds=max(0.0, steps.first_at - self._claimed_at) if steps else None,
-            step_seconds=max(0.0, steps.last_at - steps.first_at) if steps else 0.0,
+            step_seconds=max(0.0, steps.last_at - steps.first_at) if steps else None,
             resumed_from=start.step if start else None,
             resumed_checksum=start.checksum if start else None,
             steps_before=self._restored.last_step,

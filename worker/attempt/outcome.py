@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobs.model.states import Reason, Request
-from machine.terminal import plain
+from machine.text import plain
 from worker.failures.cause import Cause, find_cause
 
 _OUT_OF_MEMORY = re.compile(

@@ -8,6 +8,7 @@ import time
 from jobs.model.record import Job, Progress
 from worker.attempt.advice import advise
 from worker.attempt.context import WorkerContext
+from worker.attempt.found import Found
 from worker.attempt.lease import Lease
 from worker.attempt.observe import Observer
 from worker.files.publish import Publisher
@@ -21,6 +22,7 @@ class Reporter:
     def __init__(self, context: WorkerContext, job: Job, lease: Lease) -> None:
         self.begun = time.monotonic()
         self.restore_seconds: float | None = None
+        self.found: Found | None = None
         self._context = context
         self._job = job
         self._lease = lease
@@ -75,5 +77,6 @@ class Reporter:
                 "checkpoint_step": publisher.checkpoint.step if publisher.checkpoint else None,
                 "uploaded_bytes": publisher.uploaded_bytes,
                 "restore_seconds": self.restore_seconds,
+                **(self.found.measures() if self.found is not None else {}),
             }
         )

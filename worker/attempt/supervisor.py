@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from dataclasses import replace
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
@@ -19,6 +20,7 @@ from monitoring.storage.base import Fence, OvertakenError
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
+from worker.attempt.found import Found
 from worker.attempt.going_back import moment_to_avoid
 from worker.attempt.lease import MAX_PAUSE, Lease
 from worker.attempt.observe import Observer, restarted
@@ -142,6 +144,7 @@ class _Attempt:
         if restored is None:
             return None
         self._receipts.moment = restored.moment.name if restored.moment else None
+        self._reporter.found = Found.of(restored)
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
         if not run.job.exists():
@@ -158,7 +161,8 @@ class _Attempt:
             invalid=lambda: guarded and restarted(self._scratch, restored, undecided=True),
             exclude=self._job.spec.keep.exclude,
         )  # fmt: skip
-        publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {_start(restored)}")
+        start = Found.of(restored).line(restored.checkpoint, time.time())
+        publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {start}")
         avoided = moment_to_avoid(self._job)
         if avoided is not None and restored.moment and restored.moment.name < avoided:
             publisher.add_line(
@@ -248,9 +252,3 @@ class _Attempt:
         notice = self._context.shutdown_state.notice
         preempted = stop_reason is StopReason.SHUTDOWN and ended.reason is Reason.PREEMPTED
         return replace(ended, message=notice) if preempted and notice else ended
-
-
-def _start(restored: Restored) -> str:
-    if restored.checkpoint is None:
-        return "from the beginning"
-    return f"from the checkpoint of step {restored.checkpoint.step}"

@@ -6,11 +6,12 @@ import io
 
 from rich.console import Console, RenderableType
 
-from api.render import duration, job_table, story
+from api.render import job_table, story
 from api.schemas import JobView
 from jobs.model.record import Attempt, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
+from machine.text import duration
 
 SPEC = JobSpec.model_validate({"name": "wave", "train": {"steps": 2000}})
 JOB = JobView(
@@ -97,3 +98,29 @@ def test_a_list_has_a_line_for_each_job() -> None:
 def test_a_job_without_steps_shows_no_goodput() -> None:
     assert "goodput" not in text_of(story(JOB.model_copy(update={"goodput": None})))
     assert "93% of the time" in text_of(story(JOB.model_copy(update={"goodput": 0.93})))
+
+
+FILES = {"restored_files": 3, "restored_bytes": 4200, "restored_newest": "work/out/ckpt.pt",
+         "restored_newest_at": 1058.0}  # fmt: skip
+
+
+def test_what_is_not_known_of_a_program_is_not_shown() -> None:
+    first = JOB.attempts[0].model_copy(
+        update={"first_step": None, "last_step": None, "restored_files": 0}
+    )
+    second = JOB.attempts[1].model_copy(update=FILES)
+    job = JOB.model_copy(update={"attempts": [first, second], "progress": None})
+    text = text_of(story(job, now=1130.0))
+    assert "began with 3 files, 4.2 kB, the newest work/out/ckpt.pt, 42 s old" in text
+    assert "the start" in text
+    for unknown in ("goodput", "computed twice", "steps", "progress"):
+        assert unknown not in text
+    (row,) = (line for line in text.splitlines() if line.startswith("2 "))
+    assert row.split()[1:3] == ["3", "files"]
+
+
+def test_only_an_attempt_that_counts_steps_computes_some_twice() -> None:
+    second = JOB.attempts[1].model_copy(update=FILES)
+    job = JOB.model_copy(update={"attempts": [JOB.attempts[0], second], "progress": None})
+    (row,) = (line for line in text_of(story(job, now=1130.0)).splitlines() if line[:2] == "2 ")
+    assert row.split() == ["2", "3", "files", "30", "s"]

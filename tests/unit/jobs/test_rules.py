@@ -148,7 +148,7 @@ def test_a_finished_run_outruns_a_cancel() -> None:
         ([437], None, 0, 100, 101),
         ([437, 300], None, 401, 600, 37),
         ([], None, 0, 600, 0),
-        ([437], None, None, None, 0),
+        ([437], None, None, None, None),
         # A worker that was killed had published more than it had told.
         ([437], 450, 401, 600, 50),
         ([437], 420, 401, 600, 37),
@@ -160,7 +160,7 @@ def test_steps_computed_twice_are_counted(
     published: int | None,
     first: int | None,
     last: int | None,
-    expected: int,
+    expected: int | None,
 ) -> None:
     attempts = [
         Attempt(number=n, worker="w", started_at=0.0, last_step=step)
@@ -219,8 +219,8 @@ def test_a_job_without_steps_has_no_goodput() -> None:
         job(state=State.SUCCEEDED, started_at=0.0, finished_at=9.0, attempts=[ended]),
     ):
         assert record.goodput_at(100.0) is None
-    first = job(started_at=0.0, progress=Progress(step=0, first_step=0))
-    assert first.goodput_at(100.0) == 0.0
+    first = Progress(step=0, first_step=0, step_seconds=0.0)
+    assert job(started_at=0.0, progress=first).goodput_at(100.0) is None, "no time is known yet"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Text for people from text for a terminal: without escape codes and other control characters."""
+"""Text for people: without escape codes, and with times in readable units."""
 
 from __future__ import annotations
 
@@ -15,8 +15,23 @@ _ESCAPES = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+# A unit, the next smaller one, the seconds of the first, and how many of the second it holds.
+_UNITS = (("d", "h", 86400, 24), ("h", "min", 3600, 60), ("min", "s", 60, 60))
+
+
 def plain(text: str) -> str:
     """The text without escape codes and control characters, except tabs and newlines."""
     if text.isprintable():
         return text
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `5 h 7 min`, `2 d 3 h`."""
+    whole = max(0, round(seconds))
+    for large, small, size, ratio in _UNITS:
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            rest //= size // ratio
+            return f"{count} {large} {rest} {small}" if rest else f"{count} {large}"
+    return f"{whole} s"
