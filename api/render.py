@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import TextIO, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -33,14 +36,46 @@ _WORKER_STYLES = {
     WorkerState.DRAINING: "yellow",
     WorkerState.UNHEALTHY: "red",
 }
-# Wide enough that no column is cut in a pipe.
-_PIPE_WIDTH = 400
+_TRAILING = re.compile(r" +$", re.MULTILINE)
+# Wide enough that no line is folded in a pipe.
+_PIPE_WIDTH = 10_000
 
 
-def console() -> Console:
-    """A console for standard output; in a pipe without colours and line breaks."""
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
+def console(*, soft_wrap: bool = False, stderr: bool = False) -> Console:
+    """A console for standard output or error; in a pipe it writes plain text in whole lines.
+
+    Plain: without escape codes, also those of a job's own texts, and spaces at the ends of lines.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        return Console(highlight=False, soft_wrap=soft_wrap, stderr=stderr)
+    return Console(
+        file=cast(TextIO, _Plain(stream)),
+        force_terminal=False,
+        highlight=False,
+        soft_wrap=soft_wrap,
+        width=_PIPE_WIDTH,
+    )
+
+
+class _Plain:
+    """Writes plain text to a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> int:
+        """Writes lines; a console writes whole ones."""
+        return self._stream.write(_TRAILING.sub("", plain(text)))
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal: never."""
+        return False
 
 
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
@@ -72,7 +107,7 @@ def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Tabl
             duration(now - worker.since),
             worker.job or "",
             _gpus(worker.gpus),
-            worker.reason,
+            plain(worker.reason),
         )
     return table
 
@@ -100,7 +135,7 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
     for attempt in job.attempts[-1:]:
         if attempt.log_tail and job.state is State.FAILED:
             parts.append(Text("last lines of output", style="bold"))
-            parts.append(Padding(Text("\n".join(attempt.log_tail)), (0, 0, 0, 2)))
+            parts.append(Padding(Text(plain("\n".join(attempt.log_tail))), (0, 0, 0, 2)))
     return Group(*parts)
 
 
@@ -132,7 +167,7 @@ def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
 def _state(job: JobView) -> Text:
     text = Text(job.state, style=f"bold {_STYLES[job.state]}")
     obvious = job.reason is None or job.state is State.SUCCEEDED
-    reason = job.message or ("" if obvious else str(job.reason))
+    reason = plain(job.message) or ("" if obvious else str(job.reason))
     return text.append(f": {reason}", style="not bold default") if reason else text
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from api.client.find import find_job
 from api.render import console, job_table, story
 from api.schemas import JobView
 from jobs.model.states import State
+from machine.text import plain
 
 
 @cli.command()
@@ -95,7 +97,10 @@ def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
 @click.option("--attempt", type=click.IntRange(min=1), help="Print only this attempt's output.")
 @click.pass_obj
 def logs(endpoint: Endpoint, job: str, follow: bool, attempt: int | None) -> None:
-    """Print the output of a job, each line with its attempt number."""
+    """Print the output of a job, each line with its attempt number.
+
+    In a pipe, the output has no escape codes.
+    """
     with endpoint.client(patient=follow) as client:
         _print_log(client, find_job(client, job), follow=follow, attempt=attempt)
 
@@ -183,10 +188,22 @@ def _print_log(
     client: Client, job_id: str, *, attempt: int | None = None, follow: bool = True,
     err: bool = False,
 ) -> None:  # fmt: skip
-    for text in client.logs(job_id, attempt=attempt, follow=follow):
+    pieces = client.logs(job_id, attempt=attempt, follow=follow)
+    if not (sys.stderr if err else sys.stdout).isatty():
+        pieces = _plain_lines(pieces)
+    for text in pieces:
         click.echo(text, nl=False, err=err)
+
+
+def _plain_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """The text without escape codes, in whole lines: a piece may end within a code."""
+    rest = ""
+    for piece in pieces:
+        lines, end, rest = (rest + piece).rpartition("\n")
+        yield plain(lines + end)
+    yield plain(rest)
 
 
 def _exit_as(job: JobView) -> None:
     if job.state is not State.SUCCEEDED:
-        raise click.ClickException(f"{job.id} {job.state}: {job.message or job.reason}")
+        raise click.ClickException(f"{job.id} {job.state}: {plain(job.message) or job.reason}")

@@ -33,6 +33,7 @@ from api.drill.interruptions import (
 from api.drill.report import Report
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
+from api.render import console as new_console
 from api.schemas import JobView
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import State
@@ -105,7 +106,7 @@ def drill(
     seed = secrets.randbelow(10**6) if seed is None else seed
     number = signal.Signals[f"SIG{signal_name}"]
     plan = Plan(spec or SPEC, Target(target), number, len(at) or times, seed, tuple(at))
-    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    console = new_console(soft_wrap=True, stderr=as_json)
     try:
         plan.check()
         if connect is None:

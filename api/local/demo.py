@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from api.client.client import Client
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
+from api.render import console as new_console
 from api.render import story
 from api.schemas import JobView
 from jobs.model.spec import JobSpec
@@ -51,7 +52,7 @@ class DemoFailedError(Exception):
 
 def demo(directory: Path) -> int:
     """Runs the demo in `directory`; returns 0 only if every step of it succeeded."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console(soft_wrap=True)
     try:
         service = LocalService(
             directory,

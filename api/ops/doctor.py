@@ -18,6 +18,7 @@ from jobs.model.workers import WorkerState
 from jobs.settings import Settings, connect
 from jobs.store.records import RawRecords
 from jobs.store.registry import WorkerRegistry
+from machine.text import plain
 from monitoring.storage.base import Storage
 from monitoring.storage.probe import StorageProbe
 
@@ -87,7 +88,8 @@ def doctor(*, data: Path | None) -> int:
         return 1
     bad = 0
     for one in findings(settings):
-        print(f"bad  {one.part}: {one.problem}" if one.problem else f"ok   {one.part}")
+        problem = plain(one.problem)
+        print(f"bad  {one.part}: {problem}" if problem else f"ok   {one.part}")
         bad += bool(one.problem)
     print(f"{bad} to fix." if bad else "No problems found.")
     return 1 if bad else 0
