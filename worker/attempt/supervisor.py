@@ -21,7 +21,6 @@ from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
 from worker.attempt.found import Found
-from worker.attempt.going_back import moment_to_avoid
 from worker.attempt.lease import MAX_PAUSE, Lease
 from worker.attempt.observe import Observer, restarted
 from worker.attempt.outcome import (
@@ -37,6 +36,7 @@ from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import TICK_SECONDS, Overtaken, StorageRetry, storage_calls
 from worker.attempt.stopping import Stopping
+from worker.failures.going_back import moment_to_avoid
 from worker.files.output import last_lines
 from worker.files.publish import Publisher
 from worker.files.restore import restore, rewind

@@ -1,1 +1,1 @@
-"""Why a program failed, by its output, and whether it would fail again."""
+"""Why a program failed, by its output, and from where it is tried again, if at all."""
