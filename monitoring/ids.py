@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
+import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -44,17 +47,41 @@ def create_experiment_directory(base_dir: str | Path, experiment_id: str) -> dic
 
 
 def get_git_hash() -> str:
-    """Return the short hash of the current commit; "unknown" outside a git repository."""
-    return git("rev-parse", "--short=8", "HEAD", directory=str(Path.cwd())) or UNKNOWN
+    """Return the short hash of the commit that the program comes from; "unknown" without one.
+
+    The repository is that of the program's own directory: the directory of its main script, or the
+    working directory of a program that is installed or has no script.
+    """
+    return git("rev-parse", "--short=8", "HEAD", directory=program_directory()) or UNKNOWN
 
 
-def git(*arguments: str, directory: str) -> str | None:
-    """Run git in a directory and return its output; None if git fails or is not installed."""
+def program_directory() -> Path:
+    """The directory with the code of this program."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script is None:
+        return Path.cwd()
+    directory = Path(script).resolve().parent
+    # The repository around an environment is not that of what is installed in it.
+    installed = any(directory.is_relative_to(each) for each in _environment_directories())
+    return Path.cwd() if installed else directory
+
+
+def git(*arguments: str, directory: Path) -> str | None:
+    """Run git in a directory and return its output; None if git fails or is not installed.
+
+    In an attempt of a job, a repository around the run directory is not the program's: it may be
+    any in which the service keeps its files.
+    """
+    environment = dict(os.environ)
+    if run := environment.get("SPECTRAIN_RUN_DIR"):
+        ceilings = [environment.get("GIT_CEILING_DIRECTORIES", ""), run, str(Path(run).parent)]
+        environment["GIT_CEILING_DIRECTORIES"] = os.pathsep.join(filter(None, ceilings))
     try:
         answer = subprocess.run(
             ["git", *arguments],
             check=False,
             cwd=directory,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=10,
@@ -62,6 +89,12 @@ def git(*arguments: str, directory: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _environment_directories() -> list[Path]:
+    """Where packages and their commands are installed."""
+    names = ("scripts", "stdlib", "purelib", "platlib")
+    return [Path(sysconfig.get_path(name)).resolve() for name in names]
 
 
 def _require_single_name(name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.files import write_atomically
-from monitoring.ids import UNKNOWN, get_git_hash, git
+from monitoring.ids import UNKNOWN, get_git_hash, git, program_directory
 from monitoring.json_values import jsonable, restored
 from monitoring.paths import RunPaths
 from monitoring.runs.environment import describe_hardware, describe_software
@@ -50,7 +50,7 @@ class ConfigTracker:
 
         Raises OSError.
         """
-        here = str(Path.cwd())
+        here = program_directory()
         status = git("status", "--porcelain", directory=here)
         document = {
             **self._identity(),
