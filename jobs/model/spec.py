@@ -130,7 +130,8 @@ class JobSpec(Strict):
     env: dict[EnvironmentName, Text] = Field(
         default_factory=dict,
         max_length=256,
-        description="Environment variables of the program, by name.",
+        description="Environment variables of the program, by name. A `PATH` comes before the "
+        "worker's own.",
     )
     secrets: list[EnvironmentName] = Field(
         default_factory=list,

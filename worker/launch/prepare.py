@@ -52,6 +52,9 @@ def base_environment(slot: Slot, grace_seconds: float) -> dict[str, str]:
         # other: on two shared cores a run took five times as long.
         **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
         **_inherited(os.environ),
+        "PYTHONUNBUFFERED": "1",
+        # A command's `python` is the interpreter with torch and the monitoring library.
+        "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)),
         **_fixed_environment(slot),
     }
 
@@ -67,8 +70,9 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
             f"the job requests {wanted} GPU{'' if wanted == 1 else 's'}, and a worker of pool "
             f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
+    base = base_environment(slot, settings.grace_seconds)
     env = {
-        **base_environment(slot, settings.grace_seconds),
+        **base,
         **job.spec.env,
         **_secrets(job.spec.secrets, os.environ),
         **_fixed_environment(slot),
@@ -80,6 +84,8 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
         "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
         "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
     }
+    if env["PATH"] != base["PATH"]:
+        env["PATH"] = _joined(env["PATH"], base["PATH"])
     stop_signal = signal.Signals[job.spec.stop_signal]
     return Launch(_command(job, scratch), env, scratch.workspace, stop_signal)
 
@@ -98,12 +104,12 @@ def _command(job: Job, scratch: Scratch) -> list[str]:
 
 
 def _fixed_environment(slot: Slot) -> dict[str, str]:
-    return {
-        "CUDA_VISIBLE_DEVICES": ",".join(slot.gpus),
-        "PYTHONUNBUFFERED": "1",
-        # A command's `python` is the interpreter with torch and the monitoring library.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    }
+    return {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)}
+
+
+def _joined(first: str, then: str) -> str:
+    """A search path; an empty one would be the working directory."""
+    return os.pathsep.join(filter(None, [first, then]))
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Program:
     @classmethod
     def of(cls, launch: Launch) -> Program | None:
         """The program, if the command runs it with this Python and no flag but -u or -P."""
-        executable = _this_python(launch.command[0], launch.env.get("PATH"))
+        executable = _this_python(launch)
         arguments = launch.command[1:]
         safe_path = bool(launch.env.get("PYTHONSAFEPATH"))
         while arguments and arguments[0] in {"-u", "-P"}:
@@ -79,11 +79,14 @@ def is_shadowed(imported: Set[str], directory: Path | None, cwd: Path) -> bool:
     return not own.isdisjoint(imported) or (cwd / "matplotlibrc").exists()
 
 
-def _this_python(name: str, path: str | None) -> str | None:
-    """The full path of an executable if it is the running Python."""
+def _this_python(launch: Launch) -> str | None:
+    """The full path of the command's executable if it is the running Python."""
+    name, path = launch.command[0], launch.env.get("PATH", os.defpath)
     if "/" in name and not name.startswith("/"):
         return None
-    found, own = shutil.which(name, path=path), Path(sys.executable)
+    # Relative to the program's working directory, as `exec` would search it.
+    directories = [os.path.join(launch.cwd, entry) for entry in path.split(os.pathsep)]  # noqa: PTH118
+    found, own = shutil.which(name, path=os.pathsep.join(directories)), Path(sys.executable)
     if found is None or Path(found).parent != own.parent:
         return None
     return found if Path(found).resolve() == own.resolve() else None

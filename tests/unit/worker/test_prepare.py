@@ -88,6 +88,20 @@ def test_threads_on_the_cpu_do_not_spin_unless_told_to(
     assert active.env["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
+def test_a_jobs_path_comes_before_the_workers(scratch: Scratch) -> None:
+    ours = prepare(job(), scratch, Slot(()), SETTINGS).env["PATH"]
+    own = prepare(job(env={"PATH": "/conda/bin:/tools"}), scratch, Slot(()), SETTINGS)
+    assert own.env["PATH"] == f"/conda/bin:/tools:{ours}"
+    empty = prepare(job(env={"PATH": ""}), scratch, Slot(()), SETTINGS)
+    assert empty.env["PATH"] == ours
+
+
+def test_output_is_not_buffered_unless_the_job_says_so(scratch: Scratch) -> None:
+    assert prepare(job(), scratch, Slot(()), SETTINGS).env["PYTHONUNBUFFERED"] == "1"
+    own = prepare(job(env={"PYTHONUNBUFFERED": ""}), scratch, Slot(()), SETTINGS)
+    assert own.env["PYTHONUNBUFFERED"] == ""
+
+
 def test_secrets_come_from_the_worker_by_name(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
