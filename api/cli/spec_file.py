@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.scanner import Scanner
 
-from jobs.model.spec import JobSpec
+from jobs.model.spec import SUBMITTED, JobSpec
 from workload.refusals import refusals
 
 
@@ -36,8 +37,22 @@ class _Scanner(Scanner):
         super().fetch_flow_collection_start(TokenClass, to_push)
 
 
+# The keys whose numbers are words of a program: they stay as they are written.
+_WORDS = {"command", "resume_command", "resume_args", "env"}
+_NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
+_MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+
+
 class _Constructor(SafeConstructor):
-    """Keeps dates as text: a job has none, and a label may look like one."""
+    """Keeps dates as text: a job has none, and a label may look like one.
+
+    It also keeps the numbers in commands and variables as they are written: `1e-3`, `0.10`, `08`.
+    """
+
+    def construct_document(self, node: Node) -> Any:
+        """What the document says."""
+        return super().construct_document(_as_written(node, in_words=False))
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -55,12 +70,44 @@ def read_spec(text: bytes) -> JobSpec:
     except RecursionError:
         raise SpecFileError(_TOO_DEEP) from None
     try:
-        return JobSpec.model_validate_json(json.dumps(data))
+        return JobSpec.model_validate_json(json.dumps(data), context=SUBMITTED)
     except ValidationError as error:
         lines = map(str, refusals(JobSpec, error))
         raise SpecFileError("\n  ".join(["The specification is refused:", *lines])) from None
     except (TypeError, ValueError) as error:
         raise SpecFileError(f"It is no specification: {error}") from None
+
+
+def _as_written(node: Node, *, in_words: bool) -> Node:
+    """A job, or the words or variables of one, in which numbers of the latter are text.
+
+    The nodes are new ones, since other keys may refer to the same.
+    """
+    if isinstance(node, MappingNode):
+        pairs = [(key, _value(key, value, in_words)) for key, value in node.value]
+        return MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
+    if in_words and isinstance(node, SequenceNode):
+        words = [_text_of(item) for item in node.value]
+        return SequenceNode(node.tag, words, node.start_mark, node.end_mark)
+    return node
+
+
+def _value(key: Node, value: Node, in_words: bool) -> Node:
+    if key.tag == _MERGE and isinstance(value, SequenceNode):
+        merged = [_as_written(each, in_words=in_words) for each in value.value]
+        return SequenceNode(value.tag, merged, value.start_mark, value.end_mark)
+    if key.tag == _MERGE:
+        return _as_written(value, in_words=in_words)
+    if in_words:
+        return _text_of(value)
+    named = isinstance(key, ScalarNode) and key.value in _WORDS
+    return _as_written(value, in_words=True) if named else value
+
+
+def _text_of(node: Node) -> Node:
+    if isinstance(node, ScalarNode) and node.tag in _NUMBERS and node.style is None:
+        return ScalarNode(_TEXT, node.value, node.start_mark, node.end_mark)
+    return node
 
 
 def _place(error: Exception) -> str:

@@ -17,6 +17,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 from api.schemas import Query
 from api.server.problems import InvalidInputError
 from api.validation import field_errors, wire_errors
+from jobs.model.spec import SUBMITTED
 from workload.json_text import repeated_keys
 
 View = Callable[..., BaseModel | Response]
@@ -150,6 +151,6 @@ def parse_body(model: type[BaseModel]) -> BaseModel:
     if repeated := repeated_keys(text):
         raise InvalidInputError(wire_errors(repeated))
     try:
-        return model.model_validate_json(text)
+        return model.model_validate_json(text, context=SUBMITTED)
     except ValidationError as error:
         raise InvalidInputError(field_errors(model, error)) from None

@@ -5,13 +5,27 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from jobs.model.words import as_text, check_first_word, no_single_text
 from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]
+# A number in a command or a variable is taken as its text.
+Word = Annotated[Text, BeforeValidator(as_text)]
+Words = Annotated[list[Word], Field(min_length=1, max_length=1024), BeforeValidator(no_single_text)]
+# The context in which a specification is validated when it is submitted. Without it, as when a
+# record is read, it may be one that an earlier version has accepted.
+SUBMITTED = {"submitted": True}
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
 ExitCodes = list[Annotated[int, Field(ge=1, le=255)]]
 LabelValue = Annotated[str, Field(max_length=128)]
@@ -121,17 +135,16 @@ class JobSpec(Strict):
     train: TrainSpec | None = Field(
         None, description="The built-in workload, Spectral GPT. Excludes `command`."
     )
-    command: list[Text] | None = Field(
+    command: Words | None = Field(
         None,
-        min_length=1,
-        max_length=1024,
-        description="Your program and its arguments, started without a shell. Excludes `train`.",
+        description="Your program and its arguments, started without a shell. Excludes `train`. "
+        "A number is its text.",
     )
-    env: dict[EnvironmentName, Text] = Field(
+    env: dict[EnvironmentName, Word] = Field(
         default_factory=dict,
         max_length=256,
-        description="Environment variables of the program, by name. A `PATH` comes before the "
-        "worker's own.",
+        description="Environment variables of the program, by name. A number is its text; a `PATH` "
+        "comes before the worker's own.",
     )
     secrets: list[EnvironmentName] = Field(
         default_factory=list,
@@ -162,6 +175,15 @@ class JobSpec(Strict):
     labels: dict[Name, LabelValue] = Field(
         default_factory=dict, max_length=64, description="Your own labels, to filter jobs by."
     )
+
+    @field_validator("command")
+    @classmethod
+    def _a_word_for_each_word(
+        cls, words: list[str] | None, info: ValidationInfo
+    ) -> list[str] | None:
+        if words is not None and info.context == SUBMITTED:
+            check_first_word(words)
+        return words
 
     @model_validator(mode="after")
     def _one_kind_of_work(self) -> Self:

@@ -24,6 +24,8 @@ from tests.integration.http_calls import GOOD, UNKNOWN, MakeApp, problem
         (GOOD | {"resources": {"gpus": -1}}, "resources.gpus", "greater than or equal to 0"),
         (GOOD | {"name": "a/b"}, "name", "should match pattern"),
         ({"name": "a", "command": ["x"], "stop_signal": "KILL"}, "stop_signal", "'SIGUSR1'"),
+        ({"name": "a", "command": "python t.py"}, "command", '["python", "t.py"]'),
+        ({"name": "a", "command": ["python t.py"]}, "command", '["python", "t.py"]'),
         ([GOOD], "(top level)", "an object"),
     ],
 )

@@ -21,6 +21,37 @@ def test_yaml_means_what_it_looks_like() -> None:
     assert spec.limits.run_seconds is None
 
 
+WRITTEN = ["1", "-1", "08", "0.10", "1e-3", "1E5", ".5", "1_000", "0x1F", "0o17", "true", "False",
+           "yes", "12:30", "2024-01-01", ".nan"]  # fmt: skip
+
+
+def test_words_of_a_program_stay_as_they_are_written() -> None:
+    words = ", ".join(WRITTEN)
+    variables = "".join(f"  V{n}: {text}\n" for n, text in enumerate(WRITTEN))
+    spec = read_spec(f"name: a\ncommand: [t, {words}]\nenv:\n{variables}".encode())
+    assert spec.command == ["t", *WRITTEN]
+    assert list(spec.env.values()) == WRITTEN
+    assert read_spec(b'{"name": "a", "command": ["t", 1e-3, 0.10]}').command == [
+        "t",
+        "1e-3",
+        "0.10",
+    ]
+
+
+@pytest.mark.parametrize("merged", ["*usual", "[*usual]"])
+def test_numbers_elsewhere_are_numbers_whatever_refers_to_them(merged: str) -> None:
+    text = f"""
+<<: {merged.replace("*usual", "&usual {env: {<<: {B: 0.50}, A: &n 05}}")}
+name: a
+priority: *n
+command: [t, *n, "7", !!str 08]
+"""
+    spec = read_spec(text.encode())
+    assert spec.priority == 5
+    assert spec.command == ["t", "05", "7", "08"]
+    assert spec.env == {"A": "05", "B": "0.50"}
+
+
 def test_json_is_read_too() -> None:
     assert read_spec(b'{"name": "j", "command": ["true"]}').command == ["true"]
 
@@ -44,6 +75,10 @@ def test_json_is_read_too() -> None:
         (b"- " * 10_000, "nested too deeply"),
         (b"name: a\n---\nname: b", "line 2, column 1: but found another document"),
         (b"name: a\ntrain: {optimizer: {lr: .inf}}", "train.optimizer.lr: given Infinity"),
+        (b"name: a\ncommand: python t.py --lr 1", 'each word: ["python", "t.py", "--lr", "1"]'),
+        (b"name: a\ncommand: [python t.py]", 'each word: ["python", "t.py"]'),
+        (b"name: a\ncommand: [t, ~]", "command[1]: given null"),
+        (b"&a {<<: *a}", "nested too deeply"),
         (b"!!python/object:os.system x", "no valid YAML or JSON: "),
     ],
 )
