@@ -14,7 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.model.words import as_text, check_first_word, no_single_text
+from jobs.model.references import check_command, check_script, check_variables
+from jobs.model.scripts import shell_scripts
+from jobs.model.words import as_text, check_first_word, check_options, no_single_text
 from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
@@ -23,6 +25,9 @@ Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]
 # A number in a command or a variable is taken as its text.
 Word = Annotated[Text, BeforeValidator(as_text)]
 Words = Annotated[list[Word], Field(min_length=1, max_length=1024), BeforeValidator(no_single_text)]
+# The kernel starts no program with a longer word.
+Script = Annotated[str, Field(min_length=1, max_length=32_767, pattern=r"^[^\x00]*$")]
+BASH = ("bash", "-euo", "pipefail", "-c")
 # The context in which a specification is validated when it is submitted. Without it, as when a
 # record is read, it may be one that an earlier version has accepted.
 SUBMITTED = {"submitted": True}
@@ -118,13 +123,14 @@ class Retry(Strict):
 
 
 class JobSpec(Strict):
-    """A training job: the built-in workload (`train`) or your own program (`command`)."""
+    """A training job: the built-in workload (`train`) or your own program (`command`, `run`)."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [
                 {"required": ["train"], "properties": {"train": {"type": "object"}}},
                 {"required": ["command"], "properties": {"command": {"type": "array"}}},
+                {"required": ["run"], "properties": {"run": {"type": "string"}}},
             ]
         }
     )
@@ -133,12 +139,33 @@ class JobSpec(Strict):
         description="Name of the job and first part of its id: 1 to 63 of a-z, 0-9, - and _."
     )
     train: TrainSpec | None = Field(
-        None, description="The built-in workload, Spectral GPT. Excludes `command`."
+        None, description="The built-in workload, Spectral GPT. Excludes `command` and `run`."
     )
     command: Words | None = Field(
         None,
-        description="Your program and its arguments, started without a shell. Excludes `train`. "
-        "A number is its text.",
+        description="Your program and its arguments, started without a shell. Excludes `train` and "
+        "`run`. A number is its text.",
+    )
+    run: Script | None = Field(
+        None,
+        description="A shell script in place of `command`, run by `bash -euo pipefail`.",
+    )
+    resume_command: Words | None = Field(
+        None,
+        description="What an attempt that has something to go on from runs in place of `command` "
+        "or `run`.",
+    )
+    resume_args: Words | None = Field(
+        None,
+        description="What an attempt that has something to go on from appends to `command`, such "
+        'as `["--init_from=resume"]`.',
+    )
+    resume_when: list[Text] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Shell patterns of names or paths, such as `out/ckpt.pt` or `checkpoint-*/`: "
+        "an attempt has something to go on from if one of them is there. By default any file of "
+        "the program counts.",
     )
     env: dict[EnvironmentName, Word] = Field(
         default_factory=dict,
@@ -176,20 +203,72 @@ class JobSpec(Strict):
         default_factory=dict, max_length=64, description="Your own labels, to filter jobs by."
     )
 
-    @field_validator("command")
+    @field_validator("command", "resume_command")
     @classmethod
-    def _a_word_for_each_word(
-        cls, words: list[str] | None, info: ValidationInfo
-    ) -> list[str] | None:
+    def _words_of_a_command(cls, words: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if words is not None and info.context == SUBMITTED:
             check_first_word(words)
         return words
 
+    @field_validator("resume_args")
+    @classmethod
+    def _words_to_append(cls, words: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if words is not None and info.context == SUBMITTED:
+            check_options(words)
+        return words
+
+    @field_validator("run")
+    @classmethod
+    def _what_a_shell_expands(cls, script: str | None) -> str | None:
+        if script is not None:
+            check_script(script)
+        return script
+
+    @field_validator("env")
+    @classmethod
+    def _variables_with_values(cls, env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if info.context == SUBMITTED:
+            check_variables(env)
+        return env
+
+    @model_validator(mode="after")
+    def _known_references(self, info: ValidationInfo) -> Self:
+        if info.context == SUBMITTED:
+            own = {*self.env, *self.secrets}
+            for name in ("command", "resume_command", "resume_args"):
+                check_command(getattr(self, name) or [], own, name)
+        return self
+
     @model_validator(mode="after")
     def _one_kind_of_work(self) -> Self:
-        if (self.train is None) == (self.command is None):
-            given = "both" if self.train is not None else "neither"
-            raise ValueError(f"give exactly one of `train` and `command`; {given} was given")
+        kinds = ("train", "command", "run")
+        given = [f"`{name}`" for name in kinds if getattr(self, name) is not None]
+        if len(given) != 1:
+            was = " and ".join(given) or "none"
+            raise ValueError(
+                "give exactly one of `train` and `command`, or `run` in place of `command`; "
+                f"given: {was}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_resume(self) -> Self:
+        if self.resume_command is not None and self.resume_args is not None:
+            raise ValueError("give one of resume_command and resume_args, not both")
+        if self.train is not None and (self.resume_command or self.resume_args or self.resume_when):
+            raise ValueError("resume_… is for a program of your own: `train` resumes by itself")
+        if self.resume_args is not None and self.command is None:
+            raise ValueError(
+                "resume_args is for `command`: a script can ask "
+                '`if [ "$SPECTRAIN_RESUMED" = 1 ]`, or give resume_command'
+            )
+        if self.resume_args is not None and len(self.command or []) - 1 in shell_scripts(
+            self.command or []
+        ):
+            raise ValueError(
+                "resume_args would be $0, $1 … of the shell script in `command`, and no arguments "
+                "of the program that it starts: give resume_command"
+            )
         return self
 
     @model_validator(mode="after")
@@ -204,3 +283,14 @@ class JobSpec(Strict):
             if _RESERVED.match(name):
                 raise ValueError(f"env and secrets may not set {name}: the worker sets it")
         return self
+
+    def program(self, *, resumed: bool) -> list[str]:
+        """The command of an attempt, with its references; of `train` it is the worker's business.
+
+        `resumed`: it has something to go on from.
+        """
+        if resumed and self.resume_command is not None:
+            return list(self.resume_command)
+        if self.run is not None:
+            return [*BASH, self.run]
+        return [*(self.command or []), *(self.resume_args or [] if resumed else [])]

@@ -8,6 +8,7 @@ has the job, it kills the child and writes nothing more.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 from dataclasses import replace
@@ -40,6 +41,7 @@ from worker.failures.going_back import moment_to_avoid
 from worker.files.output import last_lines
 from worker.files.publish import Publisher
 from worker.files.restore import restore, rewind
+from worker.files.resuming import has_something_to_resume
 from worker.files.scratch import Restored, Scratch
 from worker.launch.child import Child
 from worker.launch.command import Launch
@@ -124,10 +126,17 @@ class _Attempt:
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was unavailable")
         self._reporter.restore_seconds = self._reporter.seconds
         try:
-            launch = prepare(self._job, self._scratch, self._context.slot, self._context.settings)
+            launch = prepare(
+                self._job, self._scratch, self._context.slot, self._context.settings,
+                resumed=self._is_resumed(restored[0]),
+            )  # fmt: skip
         except CannotLaunchError as error:
             return Outcome(Reason.ERROR, str(error), words=str(error))
         return self._run_child(launch, restored[0])
+
+    def _is_resumed(self, restored: Restored) -> bool:
+        patterns = self._job.spec.resume_when
+        return has_something_to_resume(restored, self._scratch.run, patterns)
 
     def _restore(self) -> Restored | None:
         storage, run = self._context.storage, self._scratch.run
@@ -168,6 +177,12 @@ class _Attempt:
             publisher.add_line(
                 f"from an older moment of the run: attempt {self._job.attempt - 1} failed before "
                 "its first step"
+            )
+        spec = self._job.spec
+        if self._is_resumed(restored) and (spec.resume_command or spec.resume_args):
+            which = "resume_command" if spec.resume_command else "resume_args"
+            publisher.add_line(
+                f"with {which}: {json.dumps(spec.resume_command or spec.resume_args)}"
             )
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from jobs.errors import SpectrainError
 from jobs.model.record import Job
+from jobs.model.references import ExpansionError, expand_command, expand_variables
+from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 from machine.gpus import usable_gpus
 from machine.python import python_module
@@ -59,10 +62,12 @@ def base_environment(slot: Slot, grace_seconds: float) -> dict[str, str]:
     }
 
 
-def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launch:
+def prepare(
+    job: Job, scratch: Scratch, slot: Slot, settings: Settings, *, resumed: bool = False
+) -> Launch:
     """The launch of the job's current attempt; writes the built-in workload's settings.
 
-    Raises `CannotLaunchError`.
+    `resumed`: the attempt has something to go on from. Raises `CannotLaunchError`.
     """
     wanted, pool = job.spec.resources.gpus, job.spec.resources.pool
     if wanted > len(slot.gpus):
@@ -71,36 +76,51 @@ def prepare(job: Job, scratch: Scratch, slot: Slot, settings: Settings) -> Launc
             f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
     base = base_environment(slot, settings.grace_seconds)
-    env = {
-        **base,
-        **job.spec.env,
+    ours = {
         **_secrets(job.spec.secrets, os.environ),
         **_fixed_environment(slot),
         "SPECTRAIN_JOB_ID": job.id,
         "SPECTRAIN_ATTEMPT": str(job.attempt),
+        "SPECTRAIN_RESUMED": "1" if resumed else "0",
         "SPECTRAIN_RUN_DIR": str(scratch.run.root),
         "SPECTRAIN_OUTPUT_DIR": str(scratch.output_dir),
         "SPECTRAIN_STEP_FILE": str(scratch.steps),
         "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
         "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
     }
-    if env["PATH"] != base["PATH"]:
-        env["PATH"] = _joined(env["PATH"], base["PATH"])
+    try:
+        own = expand_variables(job.spec.env, {**base, **ours}.get)
+        env = {**base, **own, **ours}
+        if not env["PATH"].endswith(base["PATH"]):
+            env["PATH"] = _joined(env["PATH"], base["PATH"])
+        command = _command(job, scratch, env, resumed)
+    except ExpansionError as error:
+        raise CannotLaunchError(str(error)) from None
     stop_signal = signal.Signals[job.spec.stop_signal]
-    return Launch(_command(job, scratch), env, scratch.workspace, stop_signal)
+    return Launch(command, env, scratch.workspace, stop_signal)
 
 
-def _command(job: Job, scratch: Scratch) -> list[str]:
-    if job.spec.command is not None:
-        scratch.output_dir.mkdir(exist_ok=True)
-        return job.spec.command
+def _command(job: Job, scratch: Scratch, env: Mapping[str, str], resumed: bool) -> list[str]:
     if job.spec.train is None:
-        raise CannotLaunchError("the job has neither `train` nor `command`")
+        scratch.output_dir.mkdir(exist_ok=True)
+        return _program(job.spec, env, resumed)
     config = job.spec.train.model_dump(mode="json")
     config["checkpoint"] = job.spec.checkpoint.model_dump(mode="json")
     scratch.train_config.write_text(json.dumps(config))
     options = ["--config", str(scratch.train_config), "--run-dir", str(scratch.run.root)]
     return python_module("spectral_gpt", *options)
+
+
+def _program(spec: JobSpec, env: Mapping[str, str], resumed: bool) -> list[str]:
+    words = spec.program(resumed=resumed)
+    if spec.run is None or words[-1] != spec.run:
+        return expand_command(words, env, {*spec.env, *spec.secrets})
+    if shutil.which(words[0], path=env["PATH"]) is None:
+        raise CannotLaunchError(
+            "`run` needs bash, and this worker has none: install bash where the worker runs, or "
+            'give `command: ["sh", "-c", "…"]`'
+        )
+    return words
 
 
 def _fixed_environment(slot: Slot) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.model.record import Attempt, Job
+from jobs.model.references import ATTEMPT_VARIABLES
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.settings import Settings
@@ -94,6 +95,63 @@ def test_a_jobs_path_comes_before_the_workers(scratch: Scratch) -> None:
     assert own.env["PATH"] == f"/conda/bin:/tools:{ours}"
     empty = prepare(job(env={"PATH": ""}), scratch, Slot(()), SETTINGS)
     assert empty.env["PATH"] == ours
+
+
+def test_a_path_that_names_the_workers_has_it_once(scratch: Scratch) -> None:
+    ours = prepare(job(), scratch, Slot(()), SETTINGS).env["PATH"]
+    own = prepare(job(env={"PATH": "/conda/bin:$(PATH)"}), scratch, Slot(()), SETTINGS)
+    assert own.env["PATH"] == f"/conda/bin:{ours}"
+
+
+def test_references_are_the_variables_of_the_attempt(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECTRAIN_SECRET_TOKEN", "secret")
+    monkeypatch.setenv("HOME", "/home/x")
+    spec = {
+        "command": ["t", "--out=$(OUT)", "$(SPECTRAIN_ATTEMPT)", "$(TOKEN)", "$$(OUT)"],
+        "env": {"OUT": "$(DIR)/out", "DIR": "$(SPECTRAIN_RUN_DIR)", "CACHE": "$(HOME)/.cache"},
+        "secrets": ["TOKEN"],
+    }
+    launch = prepare(job(**spec), scratch, Slot(()), SETTINGS)
+    out = f"{scratch.run.root}/out"
+    assert launch.command == ["t", f"--out={out}", "3", "secret", "$(OUT)"]
+    assert (launch.env["OUT"], launch.env["CACHE"]) == (out, "/home/x/.cache")
+    with pytest.raises(CannotLaunchError, match="a variable NO: set it in `env`"):
+        prepare(job(command=["t", "$(NO)"]), scratch, Slot(()), SETTINGS)
+    with pytest.raises(CannotLaunchError, match="a variable NO: set it in `env`"):
+        prepare(job(env={"A": "$(NO)"}), scratch, Slot(()), SETTINGS)
+
+
+def test_every_variable_of_the_service_can_be_referred_to(scratch: Scratch) -> None:
+    env = prepare(job(), scratch, Slot(()), SETTINGS).env
+    assert {name for name in env if name.startswith("SPECTRAIN_")} == {*ATTEMPT_VARIABLES}
+
+
+def test_a_script_is_left_to_bash(scratch: Scratch) -> None:
+    script = 'echo "$(date)" $(OWN) $$(OWN) $SPECTRAIN_RUN_DIR'
+    spec = {"command": None, "run": script, "env": {"OWN": "1"}}
+    launch = prepare(job(**spec), scratch, Slot(()), SETTINGS)
+    assert launch.command == ["bash", "-euo", "pipefail", "-c", script]
+
+
+def test_a_worker_without_bash_says_so(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CannotLaunchError, match="`run` needs bash, and this worker has none"):
+        prepare(job(command=None, run="true"), scratch, Slot(()), SETTINGS)
+    other = job(command=None, run="true", resume_command=["t"])
+    assert prepare(other, scratch, Slot(()), SETTINGS, resumed=True).command == ["t"]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_program_is_told_whether_there_is_something_to_go_on_from(
+    scratch: Scratch, resumed: bool
+) -> None:
+    spec = {"command": ["t"], "resume_args": ["--from=$(SPECTRAIN_RUN_DIR)"]}
+    launch = prepare(job(**spec), scratch, Slot(()), SETTINGS, resumed=resumed)
+    assert launch.env["SPECTRAIN_RESUMED"] == str(int(resumed))
+    assert launch.command == ["t", *[f"--from={scratch.run.root}"][: int(resumed)]]
 
 
 def test_output_is_not_buffered_unless_the_job_says_so(scratch: Scratch) -> None:

@@ -7,7 +7,6 @@ stays what it was, so every instant is a safe one to die at.
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from worker.files.mirror.sender import Sender, Sent
 from worker.files.mirror.settle import Cut, Settling
 from worker.files.mirror.timeline import Timeline
 from worker.files.pace import Pace
+from worker.files.patterns import matches
 from worker.files.scratch import WORK, Restored, Scratch
 
 # In the working directory: what a program or a tool makes again.
@@ -266,7 +266,7 @@ class Mirror:
             name in _CACHES or (self._root / path / "pyvenv.cfg").is_file()
         ):  # fmt: skip
             return True
-        if any(_matches(path, pattern) for pattern in self._exclude):
+        if any(matches(path, pattern) for pattern in self._exclude):
             self._excluded.add(path)
             return True
         if (name.startswith(".") and name.endswith(TEMPORARY)) or name.endswith(".pt.json.next"):
@@ -280,10 +280,3 @@ class Mirror:
 
     def _key(self, path: str) -> str:
         return f"{self._fence.run}/{path}"
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Whether a pattern names a path: by its name, below the run, or below its work directory."""
-    pattern = pattern.rstrip("/")
-    names = (path, path.removeprefix(f"{WORK}/"), path.rpartition("/")[2])
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)

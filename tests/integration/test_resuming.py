@@ -1,0 +1,172 @@
+"""A program that must be told to resume is told so when it has something to go on from."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.model.record import Job
+from jobs.model.spec import SUBMITTED, JobSpec
+from jobs.model.states import Reason, State
+from jobs.settings import Settings
+from jobs.store.jobs import JobStore
+from tests.integration.one_worker import Bench
+from worker.attempt.supervisor import supervise
+
+Wait = Callable[..., Any]
+
+# As nanoGPT: it makes its folder, saves one file, and resumes only if it is told to.
+PROGRAM = """
+import os, pathlib, sys, time
+attempt = os.environ["SPECTRAIN_ATTEMPT"]
+print("words", sys.argv[1:], "resumed", os.environ["SPECTRAIN_RESUMED"], flush=True)
+out = pathlib.Path("out")
+if "--resume" in sys.argv:
+    print("goes on from", (out / "ckpt.pt").read_text(), flush=True)
+else:
+    out.mkdir(exist_ok=True)
+saves = os.environ["SAVES"].split(",")
+if attempt in saves:
+    (out / "ckpt.pt").write_text(attempt)
+if attempt == os.environ.get("LOGS"):
+    pathlib.Path("train.log").write_text("begun")
+time.sleep(float(os.environ.get("RUNS", "0")))
+sys.exit(attempt != "3")
+"""
+RUN = """
+if [ "$SPECTRAIN_RESUMED" = 1 ]; then set -- --resume; fi
+python "$PROGRAM" "$@" | cat
+"""
+
+
+@pytest.fixture(params=["cold", "warm"])
+def both(request: pytest.FixtureRequest, settings: Settings, store: JobStore) -> Iterator[Bench]:
+    """A worker that starts each program anew, and one that forks it."""
+    start = [request.getfixturevalue("warm").start] if request.param == "warm" else []
+    bench = Bench(settings, store, *start)
+    yield bench
+    bench.service.messenger.close()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> str:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return str(tmp_path / "program.py")
+
+
+def to_its_end(bench: Bench, wait_until: Wait, fields: dict[str, Any]) -> Job:
+    """The job after its three attempts."""
+    fields = {"name": "a", "retry": {"backoff_seconds": 0, "max_failures": 5}, **fields}
+    job = bench.claim(JobSpec.model_validate(fields, context=SUBMITTED))
+    supervise(bench.service, job)
+    while not bench.store.get(job.id).state.is_final:
+        again = wait_until(lambda: bench.store.claim("default", "w"), what="another attempt")
+        supervise(bench.service, again)
+    return bench.store.get(job.id)
+
+
+def lines(bench: Bench, job: Job, word: str) -> list[str]:
+    """What follows the word in the lines of the output, with the attempt."""
+    pattern = rf"^(\[\d+\]) {word} (.*)$"
+    return [f"{mark} {rest}" for mark, rest in re.findall(pattern, bench.output(job), re.M)]
+
+
+@pytest.mark.parametrize("restart", ["from_checkpoint", "from_scratch"])
+def test_resume_args_come_once_there_is_a_file(
+    both: Bench, wait_until: Wait, program: str, restart: str
+) -> None:
+    fields = {"command": ["python", program, "--lr", "0.1"], "resume_args": ["--resume"],
+              "env": {"SAVES": "2"}, "restart": restart}  # fmt: skip
+    job = to_its_end(both, wait_until, fields)
+    assert job.state is State.SUCCEEDED, both.output(job)
+    assert lines(both, job, "words") == [
+        "[1] ['--lr', '0.1'] resumed 0",
+        "[2] ['--lr', '0.1'] resumed 0",
+        "[3] ['--lr', '0.1', '--resume'] resumed 1",
+    ]
+    assert "[3] goes on from 2\n" in both.output(job)
+    assert '[3] --- with resume_args: ["--resume"]\n' in both.output(job)
+    assert "[2] --- with" not in both.output(job)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["sh", "-c", 'python "$0" && true', "PROGRAM"], ["env", "X=1", "python", "PROGRAM"]],
+    ids=["a shell", "a launcher"],
+)  # fmt: skip
+def test_resume_command_replaces_any_command(
+    bench: Bench, wait_until: Wait, program: str, command: list[str]
+) -> None:
+    words = [program if word == "PROGRAM" else word for word in command]
+    fields = {"command": words, "resume_command": ["python", program, "--resume", "$(SAVES)"],
+              "env": {"SAVES": "1"}}  # fmt: skip
+    job = to_its_end(bench, wait_until, fields)
+    assert lines(bench, job, "words") == [
+        "[1] [] resumed 0",
+        "[2] ['--resume', '1'] resumed 1",
+        "[3] ['--resume', '1'] resumed 1",
+    ], bench.output(job)
+
+
+def test_a_script_asks_whether_it_is_resumed(bench: Bench, wait_until: Wait, program: str) -> None:
+    env = {"SAVES": "2", "PROGRAM": program}
+    job = to_its_end(bench, wait_until, {"run": RUN, "env": env})
+    assert job.state is State.SUCCEEDED, "pipefail: the end of the program is that of the script"
+    assert [a.exit_code for a in job.attempts] == [1, 1, 0]
+    assert lines(bench, job, "words")[2] == "[3] ['--resume'] resumed 1"
+
+
+@pytest.mark.parametrize("pattern", ["out/*.pt", "ou?/"])
+def test_a_log_is_nothing_to_go_on_from_if_the_job_says_what_is(
+    bench: Bench, wait_until: Wait, program: str, pattern: str
+) -> None:
+    fields = {"command": ["python", program], "resume_args": ["--resume"],
+              "resume_when": [pattern], "env": {"SAVES": "2", "LOGS": "1"}}  # fmt: skip
+    job = to_its_end(bench, wait_until, fields)
+    assert job.state is State.SUCCEEDED, bench.output(job)
+    assert [line[-1] for line in lines(bench, job, "words")] == ["0", "0", "1"]
+
+
+def test_an_older_moment_in_which_there_was_nothing_is_nothing(
+    bench: Bench, wait_until: Wait, program: str
+) -> None:
+    """The first attempt saves what cannot be loaded, late enough for a moment before it."""
+    script = Path(program)
+    script.write_text("""
+import os, pathlib, sys, time
+print("words", sys.argv[1:], "resumed", os.environ["SPECTRAIN_RESUMED"], flush=True)
+pathlib.Path("out").mkdir(exist_ok=True)
+if "--resume" in sys.argv:
+    raise ValueError("no model")
+if os.environ["SPECTRAIN_ATTEMPT"] == "1":
+    time.sleep(3)
+    pathlib.Path("out/ckpt.pt").write_text("poison")
+    sys.exit(1)
+""")
+    fields = {"command": ["python", program], "resume_args": ["--resume"]}
+    job = to_its_end(bench, wait_until, fields)
+    assert [a.reason for a in job.attempts] == [Reason.ERROR, Reason.ERROR, Reason.COMPLETED]
+    assert [line[-1] for line in lines(bench, job, "words")] == ["0", "1", "0"]
+
+
+def test_what_the_service_and_the_library_note_is_nothing_to_go_on_from(
+    bench: Bench, wait_until: Wait, program: str
+) -> None:
+    Path(program).write_text("""
+import os, sys
+from monitoring import ConfigTracker, MetricsLogger
+root = os.environ["SPECTRAIN_RUN_DIR"]
+print("resumed", os.environ["SPECTRAIN_RESUMED"], flush=True)
+ConfigTracker(root).save_config({})
+MetricsLogger(root + "/logs", 1).log_metrics(0, {"loss": 1.0})
+sys.exit(os.environ["SPECTRAIN_ATTEMPT"] != "2")
+""")
+    job = to_its_end(bench, wait_until, {"command": [sys.executable, program],
+                                         "restart": "from_scratch"})  # fmt: skip
+    assert job.state is State.SUCCEEDED, bench.output(job)
+    assert lines(bench, job, "resumed") == ["[1] 0", "[2] 0"]
