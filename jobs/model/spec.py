@@ -241,14 +241,11 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _one_kind_of_work(self) -> Self:
-        kinds = ("train", "command", "run")
-        given = [f"`{name}`" for name in kinds if getattr(self, name) is not None]
-        if len(given) != 1:
-            was = " and ".join(given) or "none"
-            raise ValueError(
-                "give exactly one of `train` and `command`, or `run` in place of `command`; "
-                f"given: {was}"
-            )
+        if self.command is not None and self.run is not None:
+            raise ValueError("give `command` or `run`, its form as a shell script, not both")
+        if (self.train is None) == (self.command is None and self.run is None):
+            given = "both" if self.train is not None else "neither"
+            raise ValueError(f"give exactly one of `train` and `command`; {given} was given")
         return self
 
     @model_validator(mode="after")

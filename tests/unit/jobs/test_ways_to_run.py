@@ -39,9 +39,9 @@ def test_an_attempt_runs_what_the_job_says(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({}, "exactly one of `train` and `command`, or `run` in place of `command`; given: none"),
-        ({"command": ["t"], "run": "t"}, "given: `command` and `run`"),
-        ({"train": {}, "run": "t"}, "given: `train` and `run`"),
+        ({}, "exactly one of `train` and `command`; neither was given"),
+        ({"command": ["t"], "run": "t"}, "give `command` or `run`"),
+        ({"train": {}, "run": "t"}, "exactly one of `train` and `command`; both was given"),
         ({"command": ["t"], "resume_command": ["t"], "resume_args": ["t"]}, "not both"),
         ({"train": {}, "resume_args": ["t"]}, "`train` resumes by itself"),
         ({"train": {}, "resume_when": ["t"]}, "`train` resumes by itself"),
