@@ -20,14 +20,15 @@ ATTEMPT_VARIABLES = (
     "SPECTRAIN_DEVICE",
 )
 _PREFIX = "SPECTRAIN_"
-# One that a job may set itself.
-_SETTABLE = "SPECTRAIN_DETERMINISTIC"
+# With the one that a job may set itself.
+_KNOWN = (*ATTEMPT_VARIABLES, "SPECTRAIN_DETERMINISTIC")
 _REFERENCE = re.compile(r"(\$+)\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _PLAIN = re.compile(r"\$\{?(SPECTRAIN_\w*)\}?")
 
 
 # The kernel starts no program with a longer word or variable.
 LONGEST = 131_071
+_DEEPEST = 32
 
 
 class ExpansionError(ValueError):
@@ -106,6 +107,8 @@ def expand_variables(
         if name in path:
             circle = " refers to ".join([*path[path.index(name) :], name])
             raise ExpansionError(f"{circle}: give one of them a value of its own")
+        if len(path) > _DEEPEST:
+            raise ExpansionError(f"{path[0]} refers to more than {_DEEPEST} variables in a row")
         if name not in values:
             values[name] = resolved(name, path)
         return values[name]
@@ -117,28 +120,35 @@ def expand_variables(
     return {name: resolved(name) for name in own}
 
 
-def check_command(words: Sequence[str], own: Collection[str], field: str) -> None:
+def check_command(words: Sequence[str]) -> None:
     """Raises `ValueError` if a word refers to a variable in a way that nobody understands."""
     inside = scripts(words)
     for number, word in enumerate(words):
-        check_text(word, own, f"{field}[{number}]", expanded=number in inside)
+        if number not in inside:
+            _check_plain(word, f"item {number}")
+        _check_names(word)
 
 
 def check_variables(variables: Mapping[str, str]) -> None:
     """Raises `ValueError` for references that can have no value, whatever the worker has."""
     for name, text in variables.items():
-        check_text(text, variables, f"env.{name}")
+        _check_plain(text, name)
+        _check_names(text)
     expand_variables(variables, lambda _: "")
 
 
-def check_text(text: str, own: Collection[str], where: str, *, expanded: bool = False) -> None:
-    """Raises `ValueError` for `$SPECTRAIN_…`, unless it is expanded, and for unknown names."""
-    if not expanded and (plain := _PLAIN.search(text)):
-        raise ValueError(f"no shell expands {plain[0]} in {where}: write $({_meant(plain[1])})")
+def _check_plain(text: str, where: str) -> None:
+    if plain := _PLAIN.search(text):
+        raise ValueError(
+            f"write $({_meant(plain[1])}) in place of {plain[0]} in {where}: no shell expands it"
+        )
+
+
+def _check_names(text: str) -> None:
     for name in references(text):
-        if name.startswith(_PREFIX) and name not in {*ATTEMPT_VARIABLES, *own}:
+        if name.startswith(_PREFIX) and name not in _KNOWN:
             raise ValueError(
-                f"there is no variable {name}, which {where} refers to: write $({_meant(name)}), "
+                f"write $({_meant(name)}) in place of $({name}): there is no variable {name}; "
                 f"or $$({name}) for the text itself"
             )
 
@@ -148,14 +158,13 @@ def check_script(text: str) -> None:
     for name in references(text):
         if name.startswith(_PREFIX):
             raise ValueError(
-                f"a shell runs $({name}) as a command: write ${_meant(name)} in a script"
+                f"write ${_meant(name)} in place of $({name}), which a shell runs as a command"
             )
 
 
 def _meant(name: str) -> str:
     """The variable of the service with the nearest name."""
-    known = [*ATTEMPT_VARIABLES, _SETTABLE]
-    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+    return difflib.get_close_matches(name, _KNOWN, n=1, cutoff=0)[0]
 
 
 def _required(value_of: Callable[[str], str | None]) -> Callable[[str], str]:

@@ -208,6 +208,7 @@ class JobSpec(Strict):
     def _words_of_a_command(cls, words: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if words is not None and info.context == SUBMITTED:
             check_first_word(words)
+            check_command(words)
         return words
 
     @field_validator("resume_args")
@@ -215,6 +216,7 @@ class JobSpec(Strict):
     def _words_to_append(cls, words: list[str] | None, info: ValidationInfo) -> list[str] | None:
         if words is not None and info.context == SUBMITTED:
             check_options(words)
+            check_command(words)
         return words
 
     @field_validator("run")
@@ -230,14 +232,6 @@ class JobSpec(Strict):
         if info.context == SUBMITTED:
             check_variables(env)
         return env
-
-    @model_validator(mode="after")
-    def _known_references(self, info: ValidationInfo) -> Self:
-        if info.context == SUBMITTED:
-            own = {*self.env, *self.secrets}
-            for name in ("command", "resume_command", "resume_args"):
-                check_command(getattr(self, name) or [], own, name)
-        return self
 
     @model_validator(mode="after")
     def _one_kind_of_work(self) -> Self:

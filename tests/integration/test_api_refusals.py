@@ -25,6 +25,16 @@ from tests.integration.http_calls import GOOD, UNKNOWN, MakeApp, problem
         (GOOD | {"name": "a/b"}, "name", "should match pattern"),
         ({"name": "a", "command": ["x"], "stop_signal": "KILL"}, "stop_signal", "'SIGUSR1'"),
         ({"name": "a", "command": "python t.py"}, "command", '["python", "t.py"]'),
+        (
+            {"name": "a", "command": ["t", "$SPECTRAIN_RUN_DIR"]},
+            "command",
+            "write $(SPECTRAIN_RUN_DIR) in place of $SPECTRAIN_RUN_DIR in item 1",
+        ),
+        (
+            {"name": "a", "command": ["t"], "resume_args": ["$(SPECTRAIN_X)"]},
+            "resume_args",
+            "in place of $(SPECTRAIN_X)",
+        ),
         ({"name": "a", "command": ["python t.py"]}, "command", '["python", "t.py"]'),
         ([GOOD], "(top level)", "an object"),
     ],

@@ -54,7 +54,7 @@ def test_an_attempt_runs_what_the_job_says(
         ({"run": ""}, "at least 1 character"),
         ({"run": 5}, "valid string"),
         ({"run": "x" * 32_768}, "at most 32767"),
-        ({"run": "ls $(SPECTRAIN_RUN_DIR)"}, "write $SPECTRAIN_RUN_DIR in a script"),
+        ({"run": "ls $(SPECTRAIN_RUN_DIR)"}, "write $SPECTRAIN_RUN_DIR in place of $("),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any], says: str) -> None:
