@@ -120,6 +120,7 @@ def test_a_flood_of_output_fills_neither_the_disk_nor_the_log(
         "_BACKLOG_BYTES": 1 << 20,
         "_KEPT_BYTES": 1 << 16,
         "_BURST_BYTES": 3 << 20,
+        "_BYTES_PER_SECOND": 0,
     }.items():
         monkeypatch.setattr(output_module, name, size)
     if not can_punch:
