@@ -15,6 +15,7 @@ import pytest
 
 from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
+from monitoring.storage.moments import Moments
 from worker.files.mirror import settle
 from worker.files.publish import Publisher
 from worker.files.restore import restore
@@ -251,11 +252,13 @@ def test_storage_ends_with_exactly_what_the_program_has(tmp_path: Path, seed: in
             attempt.publisher.publish()
         if number < 3:
             continue
-        attempt.publisher.close("end")
+        attempt.publisher.close("end", completed=True)
         attempt.publisher.publish()
     root = attempt.scratch.run.root
     files = {n: v[1][0] for n, v in state_of(root).items() if v[0] == "file"}
     stored = {file.key.removeprefix(f"{RUN}/"): store.read(file.key) for file in store.list(RUN)}
     stored.pop("logs/output.log", None)
     assert stored == files
-    assert list((store.root / RUN / ".moments").iterdir())
+    assert len(list((store.root / RUN / ".moments").iterdir())) == 1
+    named = Moments(store, RUN).newest().contents  # type: ignore[union-attr]
+    assert Moments(store, RUN).contents() <= named, "what only older moments name is gone"

@@ -64,6 +64,7 @@ class Ending:
         publisher.close(
             f"{log_time()} attempt {self._job.attempt} ended: {ended.reason}{why}",
             orderly=orderly,
+            completed=ended.reason is Reason.COMPLETED,
         )
         give_up_at = time.monotonic() + self._stopping.grace_seconds
 

@@ -57,6 +57,7 @@ class Publisher:
         self._closing = False
         self._next_look_at = -math.inf  # time.monotonic
         self._orderly = True
+        self._completed = False
         self._place = scratch.root.stat().st_ino
         self._max_pause = max_pause
         self._confirm = confirm
@@ -111,14 +112,16 @@ class Publisher:
         """
         self._output.trim()
 
-    def close(self, line: str, *, orderly: bool = True) -> None:
+    def close(self, line: str, *, orderly: bool = True, completed: bool = False) -> None:
         """Ends the run's output log with a line, after all output of the child.
 
         What an `orderly` program left counts as it is; one that was killed may have been writing.
+        Of a run that is `completed`, older moments are removed.
         """
         self._output.close(line)
         self._closing = True
         self._orderly = orderly
+        self._completed = completed
 
     def publish(self) -> None:
         """One pass over the scratch directory."""
@@ -153,7 +156,7 @@ class Publisher:
         # Checked after the look: what was seen was written after its steps were counted.
         if not self._invalid():
             if self._closing:
-                self._mirror.finish(now, orderly=self._orderly)
+                self._mirror.finish(now, orderly=self._orderly, completed=self._completed)
             else:
                 self._mirror.advance(now)
 

@@ -153,11 +153,16 @@ class Mirror:
         taken = {path: seen for path, seen in cut.taken.items() if path not in waiting}
         return replace(cut, taken=taken, held=cut.held | waiting)
 
-    def finish(self, now: Look, *, orderly: bool) -> None:
-        """Commits what an ended program left, all of it if its end was `orderly`."""
+    def finish(self, now: Look, *, orderly: bool, completed: bool) -> None:
+        """Commits what an ended program left, all of it if its end was `orderly`.
+
+        Nobody goes back to an older moment of a run that is `completed`.
+        """
         cut = self._settling.at_end(now, dict(self._committed), orderly=orderly)
         self._unfinished = {p: s for p, s in now.items() if p not in cut.taken and s.kind == "file"}
         self._commit(cut, closing=True)
+        if completed:
+            self._timeline.keep_newest()
 
     def not_kept(self) -> Iterator[str]:
         """What of the run directory is not in storage, with sizes, and why."""

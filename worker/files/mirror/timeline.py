@@ -64,6 +64,13 @@ class Timeline:
             # Should it prove bad, the next attempt needs those before it.
             earlier = [m.name for m in self._all if m.name <= self._begun_from.name]
             kept.update(earlier[-_EARLIER:])
+        self._keep(kept)
+
+    def keep_newest(self) -> None:
+        """Removes all moments but the newest, and the contents that only they name."""
+        self._keep({moment.name for moment in self._all[-1:]})
+
+    def _keep(self, kept: set[str]) -> None:
         for moment in [one for one in self._all if one.name not in kept]:
             self._moments.remove(moment.name, self._fence)
             self._all.remove(moment)
