@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 
 from bench.system.service import redis_server as running_redis
@@ -18,6 +20,12 @@ from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore
 
 Condition = Callable[[], Any]
+
+# How fast a machine is that does other things too is no property of the code.
+hypothesis_settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("tests")
 
 # Ignored where the tests run by nohup or in the background of a script; what they start would go on
 # ignoring them.
