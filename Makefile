@@ -64,6 +64,17 @@ chaos-minute: $(STAMP)  ## kill and stop everything at random for a minute; SEED
 chaos: $(STAMP)  ## kill and stop everything at random for ten minutes; SEED=n repeats a run
 	@$(BIN)/python -m bench chaos --keep $(if $(SEED),--seed $(SEED))
 
+GAUNTLET := .venv-gauntlet
+$(GAUNTLET)/.installed: pyproject.toml bench/gauntlet/constraints.txt
+	@echo "Setting up $(GAUNTLET) (once; Transformers, Lightning, Accelerate, MLflow, ...) ..."
+	@test -x $(GAUNTLET)/bin/python || $(PYTHON) -m venv $(GAUNTLET)
+	@$(GAUNTLET)/bin/pip install --quiet --disable-pip-version-check --constraint bench/gauntlet/constraints.txt --editable '.[train,s3,gauntlet]'
+	@touch $@
+
+.PHONY: gauntlet
+gauntlet: $(GAUNTLET)/.installed  ## interrupt other people's programs at random, some 15 minutes; SEED=n repeats a run
+	@$(GAUNTLET)/bin/python -m bench gauntlet $(if $(SEED),--seed $(SEED))
+
 .PHONY: lint
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter, hadolint
 	@$(BIN)/ruff check --quiet .

@@ -20,6 +20,7 @@ ABOUT = {
     "system.traffic": "what a growing file, 5,000 small files and a flood of output cost",
     "system.stalls": "whether stalls of Redis and storage lose a healthy job (an hour)",
     "system.away": "whether a ten-minute outage of the object store costs a training step",
+    "gauntlet": "whether other people's programs lose anything when they are interrupted",
     "chaos": "whether jobs keep their curves while everything is killed at random (ten minutes)",
 }
 MODULES = {module.rpartition(".")[2]: module for module in ABOUT}

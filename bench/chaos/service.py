@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,18 @@ class Service:
     Every orphan of it becomes a child of this process, so that no process can hide.
     """
 
-    def __init__(self, data: Path, *, lease: float) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        lease: float,
+        workers: int = WORKERS,
+        program: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """`program` is started in place of the command line; `settings` override ours."""
+        self._workers = workers
+        self._program = list(program) or python_module("api.cli")
         self.data = data
         self.storage = data / "experiments"
         self.scratch = data / "scratch"
@@ -67,14 +78,15 @@ class Service:
             # The last digits of a sum depend on the number of threads.
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self.temporary),
+            **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         adopt_orphans()
 
     def start(self) -> None:
         """Starts the service and waits until it is up; raises `ServiceError`."""
-        command = python_module("api.cli", "up", "--data", str(self.data))
-        options = ["--port", str(self.port), "--workers", str(WORKERS), "--device", "cpu"]
+        command = [*self._program, "up", "--data", str(self.data)]
+        options = ["--port", str(self.port), "--workers", str(self._workers), "--device", "cpu"]
         with self.output.open("ab") as file:
             self._process = subprocess.Popen(
                 [*command, *options],
