@@ -89,6 +89,10 @@ class Moments:
         """A moment, which never changes; raises `FileNotFoundError`."""
         return _read(cast(Hashable, self._storage), self._key(name))
 
+    def all(self) -> list[Moment]:
+        """All moments, oldest first."""
+        return [self.read(name) for name in self.names()]
+
     def newest(self) -> Moment | None:
         """The newest moment; None if there is none."""
         for name in reversed(self.names()):

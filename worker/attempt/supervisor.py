@@ -18,6 +18,7 @@ from jobs.model.record import Job
 from jobs.model.states import Reason
 from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
+from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
@@ -90,6 +91,7 @@ class _Attempt:
         self._job = job
         self._scratch = scratch
         self.note: NoteFile | None = None
+        self._avoided: str | None = None
         self._stopping = Stopping(context, job.id)
         self._lease = lease
         self._receipts = Receipts(job, scratch.run)
@@ -142,12 +144,13 @@ class _Attempt:
         storage, run = self._context.storage, self._scratch.run
         storage.seize(Fence(self._job.id, self._job.attempt))
         self._scratch.empty()
+        self._avoided = moment_to_avoid(self._job, Moments(storage, self._job.id).all)
         restored = restore(
             storage,
             self._job.id,
             run,
             keeps_records=self._job.spec.train is not None,
-            before=moment_to_avoid(self._job),
+            before=self._avoided,
             wanted=self._is_wanted,
         )
         if restored is None:
@@ -172,7 +175,7 @@ class _Attempt:
         )  # fmt: skip
         start = Found.of(restored).line(restored.checkpoint, time.time())
         publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {start}")
-        avoided = moment_to_avoid(self._job)
+        avoided = self._avoided
         if avoided is not None and restored.moment and restored.moment.name < avoided:
             publisher.add_line(
                 f"from an older moment of the run: attempt {self._job.attempt - 1} failed before "

@@ -124,7 +124,7 @@ class _Restoring:
         self._run = run
         self._check = check
         moments = Moments(storage, job_id)
-        self._moments = [moments.read(name) for name in moments.names()]
+        self._moments = moments.all()
         self._moment = _chosen(self._moments, before)
         self._kept = frozenset(moments.contents())
         at_path = {file.key.removeprefix(f"{job_id}/"): file for file in storage.list(job_id)}
