@@ -21,6 +21,8 @@ PATIENCE_SECONDS = 5.0
 # A new folder is being filled until nothing in it has changed for this long.
 FILLING_SECONDS = 2.0
 RESTLESS_LOOKS = 6
+# A link or file of at most this size may be a pointer to a folder beside it.
+_POINTER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ class Settling:
         growth = self._growth(now, published)
         alone = {path for path in busy if self.stands_alone(path)}
         held = {_held_folder(path, published) for path in busy if path not in alone}
+        # Where a file says which of the folders beside it is the newest.
+        beside = {_folder(path) for path in held if path not in published}
 
         def is_held(path: str, seen: Seen) -> bool:
             if path in growth.taken:
@@ -186,6 +190,8 @@ class Settling:
                 return True
             if seen.kind == "directory":
                 return path in held and path not in published
+            if _folder(path) in beside and seen.size <= _POINTER_BYTES:
+                return True
             return _folder(path) in held or not held.isdisjoint(
                 folder for folder in folders_of(path) if folder not in published
             )
