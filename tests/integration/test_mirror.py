@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from jobs.model.record import Attempt as Receipt
 from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
 from monitoring.storage.moments import Moments
+from worker.failures.going_back import has_saved
 from worker.files.mirror import settle
 from worker.files.publish import Publisher
 from worker.files.restore import restore
@@ -262,3 +264,28 @@ def test_storage_ends_with_exactly_what_the_program_has(tmp_path: Path, seed: in
     assert len(list((store.root / RUN / ".moments").iterdir())) == 1
     named = Moments(store, RUN).newest().contents  # type: ignore[union-attr]
     assert Moments(store, RUN).contents() <= named, "what only older moments name is gone"
+
+
+def test_an_attempt_that_goes_back_saves_nothing_by_that(tmp_path: Path) -> None:
+    """Else its failure would not count against the moment, and nobody would go back further."""
+    store = Store(tmp_path / "store")
+    store.root.mkdir()
+    Store.hook = staticmethod(lambda: None)
+    first = Attempt(store, tmp_path / "first", 1)
+    for text in ("good", "bad", "worse"):
+        (first.scratch.run.root / "model").write_text(text)
+        for _ in range(3):
+            first.publisher.publish()
+    before = None
+    for number, text in ((2, "worse"), (3, "bad"), (4, "good")):
+        attempt = Attempt(store, tmp_path / str(number), number, before)
+        assert (attempt.scratch.run.root / "model").read_text() == text
+        (attempt.scratch.run.root / "note").write_text("x")
+        for _ in range(3):
+            attempt.publisher.publish()
+        moment = attempt.restored.moment
+        assert moment is not None
+        ended = Receipt(number=number, worker="w", started_at=0, moment=moment.name)
+        assert not has_saved(ended, Moments(store, RUN).all())
+        assert store.read(f"{RUN}/model").decode() == text, "and it lies where people look"
+        before = moment.name

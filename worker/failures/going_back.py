@@ -20,17 +20,17 @@ def moment_to_avoid(job: Job, moments: Callable[[], Sequence[Moment]]) -> str | 
     """The moment that the attempt before this one started from, if it may be why that failed.
 
     Its program failed before it made a step: what it resumed from may be half a checkpoint, or one
-    that cannot be loaded. None if nothing speaks against the newest moment. `moments` reads those
-    of the run.
+    that cannot be loaded. None if nothing speaks against the newest moment, or somebody has had the
+    job retried since. `moments` reads those of the run.
     """
     ended = job.attempts[:-1]
-    if not ended or ended[-1].reason is not Reason.ERROR or ended[-1].last_step is not None:
+    if not ended or job.failures == 0:
         return None
     last = ended[-1]
+    if last.reason is not Reason.ERROR or last.last_step is not None or last.exit_code in _KILLED:
+        return None
     if any(attempt.last_step is not None for attempt in ended):
         return last.moment
-    if last.exit_code in _KILLED:
-        return None
     seconds = (last.ended_at or last.started_at) - last.started_at
     if last.moment is None or seconds >= SHORT_SECONDS or has_saved(last, moments()):
         return None

@@ -25,17 +25,23 @@ START = moment(1, 1, model=("one", 1000), log=("log", 5_000_000))
 
 
 def avoided(
-    *later: Moment, reason: Reason = Reason.ERROR, seconds: float = 30, exit_code: int = 1
+    *later: Moment,
+    reason: Reason = Reason.ERROR,
+    seconds: float = 30,
+    exit_code: int = 1,
+    failures: int = 1,
+    last_step: int | None = None,
 ) -> str | None:
     """What the third attempt avoids, after the second resumed from `START` and left `later`."""
     ended = [
-        Attempt(number=1, worker="w", started_at=0, ended_at=9, reason=Reason.PREEMPTED),
+        Attempt(number=1, worker="w", started_at=0, ended_at=9, reason=Reason.PREEMPTED,
+                last_step=last_step),
         Attempt(number=2, worker="w", started_at=10, ended_at=10 + seconds, reason=reason,
                 moment=START.name, exit_code=exit_code),
         Attempt(number=3, worker="w", started_at=100),
     ]  # fmt: skip
     job = Job(id="a-1", spec=SPEC, state=State.RUNNING, attempt=3, attempts=ended,
-              submitted_at=0, queued_at=0, sequence=1, priority=5)  # fmt: skip
+              failures=failures, submitted_at=0, queued_at=0, sequence=1, priority=5)  # fmt: skip
     return moment_to_avoid(job, lambda: [START, *later])
 
 
@@ -76,3 +82,13 @@ def test_who_is_killed_does_not_fail_by_what_it_resumed_from(
     exit_code: int, goes_back: bool
 ) -> None:
     assert (avoided(exit_code=exit_code) == START.name) is goes_back
+
+
+@pytest.mark.parametrize("last_step", [None, 10])
+def test_who_is_killed_before_a_step_loses_no_checkpoint(last_step: int | None) -> None:
+    assert avoided(last_step=last_step) == START.name
+    assert avoided(last_step=last_step, exit_code=137) is None
+
+
+def test_who_has_a_job_retried_gets_its_newest_moment() -> None:
+    assert avoided(failures=0) is None

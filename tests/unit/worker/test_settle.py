@@ -54,3 +54,19 @@ def test_a_killed_program_leaves_no_pointer_to_a_folder_that_does_not_count(
     found.cut(AFTER, BEFORE, 1.0)
     taken = found.at_end(AFTER, BEFORE, orderly=orderly).taken
     assert ("dcp/latest" in taken) == ("dcp/step-2/data" in taken) == orderly
+
+
+def test_a_program_that_makes_folders_all_the_time_has_its_small_files_kept_too() -> None:
+    found = settling()
+    published = dict(BEFORE)
+    kept = []
+    for second in range(60):
+        folder = f"dcp/cache-{second}"
+        look = BEFORE | {
+            "dcp/latest": seen(time=second), folder: seen("directory"), f"{folder}/x": seen(),
+        }  # fmt: skip
+        taken = found.cut(look, published, float(second)).taken
+        if taken.get("dcp/latest", published["dcp/latest"]) != published["dcp/latest"]:
+            kept.append(second)
+            published["dcp/latest"] = taken["dcp/latest"]
+    assert 2 <= len(kept) <= 6

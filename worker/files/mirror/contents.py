@@ -50,14 +50,19 @@ class Contents:
         self._pace = pace
         self._moments = Moments(storage, fence.run)
         self._published: dict[str, _Published] = {}
+        self._elsewhere: dict[str, tuple[Seen, str]] = {}  # restored from the kept contents
         self._at_path: dict[str, str] = {}  # the content that lies at each path in storage
         self._growth = Growth()
         self._kept: set[str] = set()
         self._refusals = 0  # of the store to append
         self.uploaded_bytes = 0
 
-    def begin(self, path: str, seen: Seen | None, entry: Entry) -> None:
-        """Notes a file that lies at its path in storage, and was restored if it was `seen`."""
+    def begin(self, path: str, seen: Seen | None, entry: Entry, *, at_path: bool) -> None:
+        """Notes a file that storage has at its path or elsewhere, and was restored if `seen`."""
+        if not at_path:
+            if seen is not None and not entry.grows:
+                self._elsewhere[path] = seen, entry.content
+            return
         self._at_path[path] = entry.content
         if seen is not None:
             prefix = Prefix.of(self._root / path, seen.size) if entry.grows else None
@@ -117,7 +122,7 @@ class Contents:
         self.keep([path])
         grows = source is None and not is_refused and self.grows(path, seen)
         prefix: Prefix | None
-        content = self._new_content()
+        content = self._name(path, seen, grows=grows)
         self._at_path.pop(path, None)
         if grows:
             prefix = self._send_beginning(path, seen)
@@ -153,7 +158,7 @@ class Contents:
         self._storage.put_all(sources, self._fence)
         entries = {}
         for path, seen in files.items():
-            content = self._new_content()
+            content = self._name(path, seen)
             self._at_path[path] = content
             if Seen.of(self._root / path) != seen:
                 raise ChangedError(f"{path} changed while it was saved")
@@ -243,7 +248,11 @@ class Contents:
         self._storage.delete_all([self._moments.kept(one) for one in dropped], self._fence)
         self._kept.difference_update(dropped)
 
-    def _new_content(self) -> str:
+    def _name(self, path: str, seen: Seen, *, grows: bool = False) -> str:
+        """The name of a content that is sent: its present one if it was restored like that."""
+        restored = self._elsewhere.pop(path, None)
+        if restored is not None and restored[0] == seen and not grows:
+            return restored[1]
         return f"{self._fence.attempt:x}-{secrets.token_hex(8)}"
 
     def unnamed(self, named: set[str]) -> set[str]:

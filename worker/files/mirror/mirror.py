@@ -65,8 +65,9 @@ class Mirror:
         self._contents = Contents(storage, self._root, fence, pace)
         self._contents.note_kept(restored.kept)
         for path, entry in restored.entries.items():
-            if entry.kind == "file" and entry.content not in restored.kept:
-                self._contents.begin(path, restored.look.get(path), entry)
+            if entry.kind == "file":
+                at_path = entry.content not in restored.kept
+                self._contents.begin(path, restored.look.get(path), entry, at_path=at_path)
         self._timeline = Timeline(
             storage, fence, self._contents, scratch.root / "moment", restored.moments,
             restored.moment,

@@ -21,8 +21,9 @@ PATIENCE_SECONDS = 5.0
 # A new folder is being filled until nothing in it has changed for this long.
 FILLING_SECONDS = 2.0
 RESTLESS_LOOKS = 6
-# A link or file of at most this size may be a pointer to a folder beside it.
+# A link or file of at most this size may point to a new folder beside it, and waits for that.
 _POINTER_BYTES = 1 << 16
+_POINTER_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Settling:
     _looked_at: float = 0.0
     _streaks: dict[str, int] = field(default_factory=dict)
     _busy_since: float | None = None
+    # Since when a file waits for a folder, and the version of it that is published.
+    _waiting: dict[str, tuple[Seen | None, float]] = field(default_factory=dict)
     _busy: frozenset[str] = frozenset()
     _restless: frozenset[str] = frozenset()
 
@@ -190,7 +193,7 @@ class Settling:
                 return True
             if seen.kind == "directory":
                 return path in held and path not in published
-            if _folder(path) in beside and seen.size <= _POINTER_BYTES:
+            if _folder(path) in beside and self._points(path, seen, published):
                 return True
             return _folder(path) in held or not held.isdisjoint(
                 folder for folder in folders_of(path) if folder not in published
@@ -200,6 +203,16 @@ class Settling:
         # What was removed goes only when nothing is busy: it may be what the new replaces.
         held_paths = growth.held - taken.keys()
         return Cut(taken, held_paths, restless & taken.keys())
+
+    def _points(self, path: str, seen: Seen, published: Mapping[str, Seen]) -> bool:
+        """Whether a file may say which folder beside it is the newest; for some seconds."""
+        before = published.get(path)
+        if seen == before or seen.size > _POINTER_BYTES:
+            return False
+        waiting = self._waiting.get(path)
+        if waiting is None or waiting[0] != before:
+            waiting = self._waiting[path] = before, self._looked_at
+        return self._looked_at < waiting[1] + _POINTER_SECONDS
 
 
 def _folder(path: str) -> str:

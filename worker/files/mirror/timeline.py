@@ -15,6 +15,7 @@ from worker.files.mirror.contents import Contents
 _AGES_SECONDS = (60.0, 600.0, 3600.0)
 _NEWEST = 4
 _EARLIER = 4
+_SKIPPED = 2
 
 
 class Timeline:
@@ -64,6 +65,13 @@ class Timeline:
             # Should it prove bad, the next attempt needs those before it.
             earlier = [m.name for m in self._all if m.name <= self._begun_from.name]
             kept.update(earlier[-_EARLIER:])
+            # Should it be no better, the newer ones were not to blame.
+            skipped = [
+                moment.name
+                for moment in self._all
+                if moment.name > self._begun_from.name and moment.attempt < self._fence.attempt
+            ]
+            kept.update(skipped[-_SKIPPED:])
         self._keep(kept)
 
     def keep_newest(self) -> None:
