@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +141,15 @@ def browsing_flaws(storage: Storage, run: str, there: Mapping[str, list[Any]]) -
 
 
 def fetched_flaws(directory: Path, there: Mapping[str, list[Any]]) -> Iterator[str]:
-    """Checks what `spectrain fetch` gives against the program's inventory of its run."""
-    files = {path: found[1] for path, found in there.items() if found[0] != "directory"}
+    """Checks what `spectrain fetch` gives against the program's inventory of its run.
+
+    It makes no link that leads out of the directory.
+    """
+    files = {
+        path: found[1]
+        for path, found in there.items()
+        if found[0] == "file" or (found[0] == "link" and _stays_inside(path, found[1]))
+    }
     fetched = {
         name: str(path.readlink())
         if path.is_symlink()
@@ -154,3 +162,7 @@ def fetched_flaws(directory: Path, there: Mapping[str, list[Any]]) -> Iterator[s
         if files.get(path) != fetched.get(path):
             how = "differs" if path in files and path in fetched else "is not in both"
             yield f"{path}, as fetched, {how}"
+
+
+def _stays_inside(path: str, target: str) -> bool:
+    return not os.path.normpath(Path(path).parent / target).startswith(("..", "/"))
