@@ -54,7 +54,7 @@ def test_a_job_without_a_run_has_an_empty_log_no_rows_and_no_files(
     assert http.get(f"/v1/jobs/{job_id}/metrics").get_json() == {
         "rows": [], "cursor": None, "after_step": None,
     }  # fmt: skip
-    assert http.get(f"/v1/jobs/{job_id}/artifacts").get_json() == {"artifacts": []}
+    assert http.get(f"/v1/jobs/{job_id}/artifacts").get_json() == {"artifacts": [], "links": []}
 
 
 def test_metrics_come_with_all_digits_and_without_the_half_written_row(

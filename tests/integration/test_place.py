@@ -48,7 +48,7 @@ def test_a_program_whose_worker_stands_still_is_ended_before_the_next_attempt_be
     messenger.flush(store.now())
     run = RunPaths(Path(settings.storage_url.removeprefix("file://")) / job.id)
     places = run.root / "work" / "places"
-    wait_until(places.exists, what="the first moment")
+    wait_until(lambda: places.exists() and places.read_text(), what="the first moment")
     place_1, pid = places.read_text().split()
     tree = [psutil.Process(int(pid)), *psutil.Process(int(pid)).children(recursive=True)]
     assert len(tree) == 2

@@ -346,7 +346,7 @@ def test_the_copy_is_no_file_of_the_run_for_those_who_fetch_it(
     jobs.keep()
     assert RunRecords(jobs.storage).read(job.id)
     answer = app.test_client().get(f"/v1/jobs/{job.id}/artifacts")
-    assert answer.get_json() == {"artifacts": []}
+    assert answer.get_json() == {"artifacts": [], "links": []}
     app.extensions[EXTENSION].close()
 
 

@@ -14,6 +14,8 @@ _BLOCK = 1 << 20
 _SAMPLES = 8
 _LOOKS = 6
 _NAMES = (".jsonl", ".log")
+_SQLITE = b"SQLite format 3\0"
+_JOURNALS = ("-journal", "-wal", "-shm")
 _EVENTS = "events.out.tfevents"
 # Zip (torch), HDF5 and pickle: such a file is of no use until it is whole. A safetensors file
 # begins with the length of its JSON header.
@@ -89,6 +91,21 @@ class Growth:
     def forget(self, path: str) -> None:
         """Forgets a file of which a version was published."""
         self._watched.pop(path, None)
+
+
+def is_database(file: str) -> bool:
+    """Whether a file is an SQLite database or a journal of one: sound at any time, with the other.
+
+    Raises nothing.
+    """
+    base = file
+    for suffix in _JOURNALS:
+        base = base.removesuffix(suffix)
+    try:
+        with open(base, "rb", buffering=0) as opened:  # noqa: PTH123 - a path of text is enough
+            return opened.read(len(_SQLITE)) == _SQLITE
+    except OSError:
+        return False
 
 
 def is_archive(file: str | Path) -> bool:

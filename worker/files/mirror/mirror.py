@@ -22,7 +22,7 @@ from worker.files.listing import listed
 from worker.files.look import Look, Seen, look, size_of
 from worker.files.mirror.checkpoints import Checkpoints
 from worker.files.mirror.contents import ChangedError, Contents
-from worker.files.mirror.growth import is_archive
+from worker.files.mirror.growth import is_archive, is_database
 from worker.files.mirror.open_files import open_for_writing
 from worker.files.mirror.sender import Sender, Sent
 from worker.files.mirror.settle import Cut, Settling
@@ -92,9 +92,11 @@ class Mirror:
         self._open: set[str] = set()  # the files that were open for writing at the last look
         self._settling = Settling(
             self._checkpoints.is_complete, self._contents.grows, self._is_open,
+            is_consistent=lambda path: is_database(f"{self._root}/{path}"),
+            is_archive=lambda path: is_archive(self._root / path),
             stands_alone=lambda path: step_of(self._root / path) is not None,
         )  # fmt: skip
-        self._sender = Sender(self._contents, self._checkpoints, scratch)
+        self._sender = Sender(self._contents, self._checkpoints, scratch, self._files_of)
         self._behind_since: float | None = None  # there was no time to send all of a cut
         self.longest_seconds = 0.0  # of a pass with checkpoints
         self.bytes_here = 0  # of the run directory at the last look
@@ -202,8 +204,8 @@ class Mirror:
             self._remove(gone, ours)
             self._point(sent.entries)
             self._timeline.thin()
-        held = {path: seen for path, seen in self._committed.items() if path in cut.held}
-        self._committed = {**sent.taken, **held}
+        held = {p: s for p, s in self._committed.items() if p in cut.held and p in sent.entries}
+        self._committed = {**held, **sent.taken}
         self._checkpoints.adopt(sent.taken)
         if any(path.startswith("checkpoints/") for path in sent.taken.keys() - self._strays):
             self.longest_seconds = max(self.longest_seconds, time.monotonic() - begun)
@@ -214,7 +216,7 @@ class Mirror:
         again = self._look()
         return any(
             again.get(path) != seen
-            and not (path in cut.restless or sent.entries[path].grows or seen.kind == "directory")
+            and not (path not in cut.taken or sent.entries[path].grows or seen.kind == "directory")
             for path, seen in sent.taken.items()
         )
 
@@ -261,6 +263,15 @@ class Mirror:
 
     def _look(self) -> Look:
         return look(self._root, self._is_left_out)
+
+    def _files_of(self, folder: str) -> Look:
+        """The files and links that a folder has now, by path below the run."""
+        prefix = f"{folder}/" if folder else ""
+        found = look(
+            self._root / folder,
+            lambda name, is_folder: is_folder or self._is_left_out(prefix + name, is_folder),
+        )
+        return {prefix + name: seen for name, seen in found.items()}
 
     def _is_left_out(self, path: str, is_folder: bool) -> bool:
         """Whether a path is no part of the run.

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from worker.files.mirror.contents import ChangedError, Contents, is_usable
 from worker.files.mirror.settle import Cut
 from worker.files.scratch import Scratch
 
-_RESTLESS_SECONDS = 10.0
+_RESTLESS_SECONDS = 2.0
 # Sending what changes all the time takes at most this part of the time.
 _RESTLESS_PART = 1 / 20
+_COPY_SECONDS = 2.0  # for which a time is sought in which nothing changes
 _MOST_FAILURES = 3
 _BATCH_FILES = 250
 _BATCH_BYTES = 32 << 20
@@ -42,10 +43,20 @@ class Sent:
 
 
 class Sender:
-    """Sends the files of one run; its methods raise the errors of `Storage` and `OSError`."""
+    """Sends the files of one run; its methods raise the errors of `Storage` and `OSError`.
 
-    def __init__(self, contents: Contents, checkpoints: Checkpoints, scratch: Scratch) -> None:
+    `files_of` says which files and links a folder has now.
+    """
+
+    def __init__(
+        self,
+        contents: Contents,
+        checkpoints: Checkpoints,
+        scratch: Scratch,
+        files_of: Callable[[str], Look],
+    ) -> None:
         self._contents = contents
+        self._files_of = files_of
         self._checkpoints = checkpoints
         self._root = scratch.run.root
         self._staging = scratch.staging
@@ -75,39 +86,36 @@ class Sender:
                 sent.taken[path] = seen
         changed = {path for path, seen in files.items() if self._contents.stored(path) != seen}
         self._contents.make_room(changed)
-        copies = self._copies(cut)
-        begun = time.monotonic()
         small: Look = {}
         for path in sorted(files, key=lambda path: self._order(path, last)):
             if path in changed and not path.startswith(_IN_ORDER):
-                if path not in cut.restless and self._is_small(path, files[path]):
+                if self._is_small(path, files[path]):
                     small[path] = files[path]
                     continue
-                if time.monotonic() > until and path not in cut.restless:
+                if time.monotonic() > until:
                     sent.unsent.add(path)
                     continue
-            with self._holding(
-                path, sent, last, committed, is_held=closing or path in cut.restless
-            ):
-                if path in cut.restless and path not in copies:
-                    raise ChangedError(path)
-                self._store(path, files[path], sent, copies.get(path))
+            with self._holding(path, sent, last, committed, is_held=closing):
+                self._store(path, files[path], sent)
         for batch in _batches(small):
             if time.monotonic() > until and not sent.taken.keys().isdisjoint(small):
                 sent.unsent.update(batch)
             else:
                 self._store_all(batch, sent, last, committed, closing=closing)
-        if copies:
-            took = time.monotonic() - begun
-            self._restless_at = time.monotonic() + max(_RESTLESS_SECONDS, took / _RESTLESS_PART)
+        if not sent.unsent:
+            self._send_restless(cut, sent, last, committed)
         return sent
 
     def _store(self, path: str, seen: Seen, sent: Sent, copy: Path | None = None) -> None:
         if not is_usable(path):
             raise StorageError("its name is not UTF-8")
-        ours = self._checkpoints.is_ours(path)
-        sent.entries[path] = self._contents.store(path, seen, source=copy, immutable=ours)
         sent.taken[path] = seen
+        if seen.kind == "link":
+            sent.entries[path] = self._entry(path, seen)
+            return
+        ours = self._checkpoints.is_ours(path)
+        source = None if copy == self._root / path else copy
+        sent.entries[path] = self._contents.store(path, seen, source=source, immutable=ours)
 
     def _store_all(
         self, batch: Look, sent: Sent, last: Mapping[str, Entry], committed: Look, *, closing: bool
@@ -160,20 +168,60 @@ class Sender:
             return (3 if path.endswith(".json") else 2), path
         return (5 if path in last and last[path].grows else 4), path
 
-    def _copies(self, cut: Cut) -> dict[str, Path]:
-        """Copies of the files that change all the time, each folder from one time."""
+    def _send_restless(
+        self, cut: Cut, sent: Sent, last: Mapping[str, Entry], committed: Look
+    ) -> None:
+        """Stores the folders in which something is written all the time, each from one time."""
         if not cut.restless or time.monotonic() < self._restless_at:
-            return {}
-        copies: dict[str, Path] = {}
+            return
+        begun = time.monotonic()
+        for folder in sorted(cut.restless):
+            copied = self._copy(folder, cut)
+            if copied is None:
+                continue
+            for path in [path for path in sent.entries if _folder(path) == folder]:
+                if path in cut.held and path not in cut.apart:
+                    del sent.entries[path]
+            self._contents.make_room(copied.keys())
+            for path, (seen, copy) in copied.items():
+                with self._holding(path, sent, last, committed, is_held=True):
+                    self._store(path, seen, sent, copy)
+        took = time.monotonic() - begun
+        self._restless_at = time.monotonic() + max(_RESTLESS_SECONDS, took / _RESTLESS_PART)
+
+    def _copy(self, folder: str, cut: Cut) -> dict[str, tuple[Seen, Path]] | None:
+        """The files and links of a folder, with copies of the files that are not stored yet.
+
+        None if there was no time in which nothing changed.
+        """
+
+        def files() -> Look:
+            found = self._files_of(folder)
+            return {p: s for p, s in found.items() if p not in cut.taken and p not in cut.apart}
+
         shutil.rmtree(self._staging, ignore_errors=True)
         self._staging.mkdir()
-        for number, path in enumerate(sorted(cut.restless)):
-            copy = self._staging / str(number)
+        give_up_at = time.monotonic() + _COPY_SECONDS
+        before = files()
+        while True:
+            copied: dict[str, tuple[Seen, Path]] = {}
             with contextlib.suppress(OSError):
-                shutil.copyfile(self._root / path, copy)
-                if Seen.of(self._root / path) == cut.taken[path]:
-                    copies[path] = copy
-        return copies
+                for path, seen in before.items():
+                    copied[path] = seen, self._copied(path, seen, len(copied))
+            after = files()
+            if after == before and copied.keys() == before.keys():
+                return copied
+            if time.monotonic() > give_up_at:
+                return None
+            before = after
+
+    def _copied(self, path: str, seen: Seen, number: int) -> Path:
+        """A copy of a file that storage lacks; any other path as it is."""
+        if seen.kind != "file" or self._contents.stored(path) == seen:
+            return self._root / path
+        copy = self._staging / str(number)
+        shutil.copyfile(self._root / path, copy)
+        return copy
 
     def _entry(self, path: str, seen: Seen) -> Entry:
         if seen.kind == "link":
@@ -186,10 +234,10 @@ class Sender:
 
 def _batches(files: Look) -> Iterator[Look]:
     """Parts of the files, those of folders with few of them first."""
-    sizes = Counter(path.rpartition("/")[0] for path in files)
+    sizes = Counter(map(_folder, files))
     batch: Look = {}
     size = 0
-    for path in sorted(files, key=lambda path: (sizes[path.rpartition("/")[0]], path)):
+    for path in sorted(files, key=lambda path: (sizes[_folder(path)], path)):
         batch[path] = files[path]
         size += files[path].size
         if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
@@ -197,3 +245,7 @@ def _batches(files: Look) -> Iterator[Look]:
             batch, size = {}, 0
     if batch:
         yield batch
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
