@@ -154,9 +154,9 @@ class Service:
     def training(self) -> Iterator[Training]:
         """The live training processes."""
         for process in self._parts(Target.CHILD):
-            with suppress(psutil.Error, ValueError):
-                place = Path(process.cwd().removesuffix(" (deleted)"))
-                job, attempt, *_ = place.relative_to(self.scratch).parts
+            with suppress(psutil.Error, KeyError):
+                env = process.environ()
+                job, attempt = env["SPECTRAIN_JOB_ID"], env["SPECTRAIN_ATTEMPT"]
                 above = process.parents()
                 workers = (p.pid for p in above if _is(p, Target.WORKER))
                 held = above[0].status() == psutil.STATUS_STOPPED

@@ -25,6 +25,7 @@ from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
 from monitoring.storage.open import open_storage
+from worker.files.scratch import Scratch
 
 _SAVING_SECONDS = 10.0  # the script's interval
 
@@ -54,7 +55,7 @@ def _measure(
     spec = {"name": "steady", "command": ["python", str(script)], "env": {"OMP_NUM_THREADS": "1"}}
     job = client.submit(spec)
     wait_for(lambda: storage.stat(f"{job.id}/logs/metrics.jsonl"))
-    run = RunPaths(data / "scratch" / job.id / "1" / job.id)
+    run = Scratch.usual(data / "scratch", job.id, 1).run
     wait_for(lambda: commit.committed(run.checkpoints))
 
     def newest() -> commit.CommitRecord:
