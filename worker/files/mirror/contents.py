@@ -36,6 +36,13 @@ class _Published:
     prefix: Prefix | None  # of a file that grows
     sent_at: float = field(default_factory=time.monotonic)
 
+    def has_bytes_of(self, copy: Path) -> bool:
+        """Whether it has the bytes of a file; raises `OSError`."""
+        size = copy.stat().st_size
+        if self.prefix is None or self.prefix.size != size or size == 0:
+            return False
+        return self.prefix == Prefix.of(copy, size)
+
 
 class Contents:
     """The files of a run in storage, and the contents kept for its moments.
@@ -103,7 +110,7 @@ class Contents:
         lies at its path then belongs to no moment.
         """
         known = self._published.get(path)
-        if known is not None and known.seen == seen:
+        if known is not None and source is None and known.seen == seen:
             return known.entry
         file = self._root / path
         is_here = known is not None and self._at_path.get(path) == known.entry.content
@@ -117,6 +124,10 @@ class Contents:
                 self._refusals, is_refused = self._refusals + 1, True
         if known is not None and is_here and _is_same(known.seen, seen):
             entry = _entry(seen, known.entry.content, grows=known.entry.grows)
+            self._published[path] = _Published(seen, entry, known.prefix)
+            return entry
+        if known is not None and is_here and source is not None and known.has_bytes_of(source):
+            entry = _entry(seen, known.entry.content, grows=False)
             self._published[path] = _Published(seen, entry, known.prefix)
             return entry
         self.keep([path])

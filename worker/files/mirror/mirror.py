@@ -96,7 +96,10 @@ class Mirror:
             is_archive=lambda path: is_archive(self._root / path),
             stands_alone=lambda path: step_of(self._root / path) is not None,
         )  # fmt: skip
-        self._sender = Sender(self._contents, self._checkpoints, scratch, self._files_of)
+        self._sender = Sender(
+            self._contents, self._checkpoints, scratch, self._files_of,
+            is_open=lambda path: path in self._open,
+        )  # fmt: skip
         self._behind_since: float | None = None  # there was no time to send all of a cut
         self.longest_seconds = 0.0  # of a pass with checkpoints
         self.bytes_here = 0  # of the run directory at the last look

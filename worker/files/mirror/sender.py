@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import math
 import shutil
 import time
@@ -45,7 +46,8 @@ class Sent:
 class Sender:
     """Sends the files of one run; its methods raise the errors of `Storage` and `OSError`.
 
-    `files_of` says which files and links a folder has now.
+    `files_of` says which files and links a folder has now, `is_open` whether a file was open for
+    writing a moment ago.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Sender:
         checkpoints: Checkpoints,
         scratch: Scratch,
         files_of: Callable[[str], Look],
+        is_open: Callable[[str], bool],
     ) -> None:
         self._contents = contents
         self._files_of = files_of
+        self._is_open = is_open
         self._checkpoints = checkpoints
         self._root = scratch.run.root
         self._staging = scratch.staging
@@ -209,19 +213,31 @@ class Sender:
                 for path, seen in before.items():
                     copied[path] = seen, self._copied(path, seen, len(copied))
             after = files()
-            if after == before and copied.keys() == before.keys():
+            if after == before and copied.keys() == before.keys() and self._are_true(copied):
                 return copied
             if time.monotonic() > give_up_at:
                 return None
             before = after
 
     def _copied(self, path: str, seen: Seen, number: int) -> Path:
-        """A copy of a file that storage lacks; any other path as it is."""
-        if seen.kind != "file" or self._contents.stored(path) == seen:
+        """A copy of a file that storage lacks; any other path as it is.
+
+        A file that somebody has mapped may change without a change of its time.
+        """
+        is_known = self._contents.stored(path) == seen and not self._is_open(path)
+        if seen.kind != "file" or is_known:
             return self._root / path
         copy = self._staging / str(number)
         shutil.copyfile(self._root / path, copy)
         return copy
+
+    def _are_true(self, copied: Mapping[str, tuple[Seen, Path]]) -> bool:
+        """Whether the copies of open files are still what these hold."""
+        return all(
+            filecmp.cmp(self._root / path, copy, shallow=False)
+            for path, (_, copy) in copied.items()
+            if self._is_open(path) and copy != self._root / path
+        )
 
     def _entry(self, path: str, seen: Seen) -> Entry:
         if seen.kind == "link":

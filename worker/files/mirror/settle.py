@@ -25,6 +25,7 @@ _LONG_FILLING_SECONDS = 60.0
 RESTLESS_LOOKS = 6
 # A file that has been open for so many looks is no checkpoint that is being written.
 _LONG_OPEN_LOOKS = 15
+_IN_PLACE_LOOKS = 5
 # A link or file of at most this size may point to a new folder beside it, and waits for that.
 _POINTER_BYTES = 1 << 16
 _POINTER_SECONDS = 15.0
@@ -70,6 +71,7 @@ class Settling:
     # For how many looks without a break a folder has had something busy, and a file was open.
     _streaks: dict[str, int] = field(default_factory=dict)
     _open: dict[str, int] = field(default_factory=dict)
+    _same_size: dict[str, int] = field(default_factory=dict)
     # Since when a new folder is being filled, and those that are not new any more by that.
     _filled_since: dict[str, float] = field(default_factory=dict)
     _ordinary: set[str] = field(default_factory=set)
@@ -139,6 +141,11 @@ class Settling:
             and self.is_open(path, seen, self._quiet[path])
         }
         self._open = {path: self._open.get(path, 0) + 1 for path in held_open}
+        self._same_size = {
+            path: self._same_size.get(path, 0) + 1
+            for path in held_open
+            if (before := last.get(path)) is not None and before.size == now[path].size
+        }
         busy = differing | held_open | self._filling(now, published, differing)
         folder_of = {
             path: self._held_folder(path, published) for path in busy if not self.stands_alone(path)
@@ -161,7 +168,9 @@ class Settling:
         """Whether an open file may count in the middle of its writer's work."""
         if self.is_consistent(path):
             return True
-        return self._open[path] >= _LONG_OPEN_LOOKS and not self.is_archive(path)
+        is_long_open = self._open[path] >= _LONG_OPEN_LOOKS
+        is_in_place = self._same_size.get(path, 0) >= _IN_PLACE_LOOKS  # a checkpoint would grow
+        return (is_long_open or is_in_place) and not self.is_archive(path)
 
     def _filling(self, now: Look, published: Mapping[str, Seen], differing: Set[str]) -> set[str]:
         """The files in new folders in which something has changed a moment ago."""
