@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,12 +20,16 @@ TEMPORARY = ".tmp"
 
 _NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}" + re.escape(TEMPORARY))
 _MANY = 16  # files
+# What file systems answer that cannot sync a file, and those that cannot sync a directory (CIFS,
+# drvfs, some of FUSE).
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_NO_DIRECTORY_SYNC = _NO_SYNC | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
 _FORSAKEN = 3600.0  # seconds without a change after which the writer is assumed to be gone
 
 
 def temporary(path: Path) -> Path:
     """A unique temporary name beside `path` for its next content."""
-    writer = f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    writer = f"{pid_namespace()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{writer}{TEMPORARY}")
 
 
@@ -35,7 +40,7 @@ def is_left(draft: Path) -> bool:
     changed for an hour.
     """
     name = _NAME.fullmatch(draft.name)
-    if name is not None and name[1] == _host():
+    if name is not None and name[1] == pid_namespace():
         return not Path(f"/proc/{name[2]}").exists()
     try:
         return time.time() - draft.lstat().st_mtime > _FORSAKEN
@@ -44,7 +49,7 @@ def is_left(draft: Path) -> bool:
 
 
 @cache
-def _host() -> str:
+def pid_namespace() -> str:
     """A hash that identifies this PID namespace: host, boot and namespace."""
     seen = [socket.gethostname()]
     with contextlib.suppress(OSError):  # a kernel that hides them
@@ -86,7 +91,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with draft.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync_open(file.fileno())
         draft.replace(path)
     except OSError:
         draft.unlink(missing_ok=True)
@@ -105,13 +110,41 @@ def link_atomically(link: Path, target: str) -> None:
         raise
 
 
-def sync(path: Path) -> None:
-    """Sync a file's content, or the names in a directory, to disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def sync(path: Path) -> bool:
+    """Sync a file's content, or the names in a directory, to disk. Raises OSError.
+
+    Returns whether the file system could.
+    """
+    try:
+        _sync(path, os.O_RDONLY)
+    except OSError as error:
+        if path.is_dir():
+            if error.errno in _NO_DIRECTORY_SYNC:
+                return False
+        elif error.errno == errno.EBADF:  # CIFS syncs what is open for writing
+            _sync(path, os.O_RDWR)
+            return True
+        elif error.errno in _NO_SYNC:
+            return False
+        raise
+    return True
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_open(descriptor: int) -> None:
+    """Sync the content of an open file to disk, if its file system can. Raises OSError."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def sync_all(paths: Sequence[Path]) -> None:

@@ -7,18 +7,24 @@ Keys are relative paths with `/`; the first part is the run's id. Writers of one
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from monitoring.storage.lacks import Lacks
+
 log = logging.getLogger(__name__)
 
-# Files of the service in a run, which `list` omits: the fencing number and a copy of the job's
-# record.
+# Files of the service in a run, which `list` omits: the fencing number, the lock where the file
+# system has none, and a copy of the job's record.
 FENCE_NAME = ".fence"
+LOCK_NAME = ".fence.lock"
 RECORD_NAME = ".record.json"
-SERVICE_NAMES = frozenset({FENCE_NAME, RECORD_NAME})
+SERVICE_NAMES = frozenset({FENCE_NAME, LOCK_NAME, RECORD_NAME})
+# How the names of files begin that a directory is still writing.
+TEMPORARY = ".spectrain-tmp-"
 # Folders of the service in a run, which `list` omits unless it is asked for one of them: the
 # moments of the run, and the contents that only older moments name.
 MOMENTS_FOLDER = ".moments"
@@ -57,6 +63,16 @@ class StoredFile:
 
 class Storage(Protocol):
     """The operations of a store of runs. Every method may raise `OSError` or `StorageError`."""
+
+    @property
+    def lacks(self) -> Lacks:
+        """What this store has been found to lack, and is done without."""
+
+    def for_trial(self) -> Storage:
+        """The same store, with the same `lacks`, which knows nothing of what this one writes."""
+
+    def findings(self) -> Sequence[str]:
+        """What an operator should know of the place itself, a sentence each; asks the store."""
 
     @property
     def appends_in_place(self) -> bool:
@@ -155,6 +171,14 @@ def is_service(key: str) -> bool:
     """Whether a key belongs to the service, and not to the program of its run."""
     parts = key.strip("/").split("/")
     return parts[-1] in SERVICE_NAMES or (len(parts) > 1 and parts[1] in SERVICE_FOLDERS)
+
+
+_REMOVED = re.compile(r"\.(nfs[0-9a-f]{16,}|fuse_hidden[0-9a-f]{16,})")
+
+
+def is_removed(name: str) -> bool:
+    """Whether a file was removed while it was open: NFS and FUSE keep it under such a name."""
+    return _REMOVED.fullmatch(name) is not None
 
 
 def is_text(name: str) -> bool:

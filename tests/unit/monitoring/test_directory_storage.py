@@ -56,7 +56,7 @@ def test_what_a_writer_left_that_was_killed_is_gone_when_the_next_attempt_has_th
         "from pathlib import Path\n"
         "from monitoring.storage import directory as file_storage\n"
         "from monitoring.storage.base import Fence\n"
-        "file_storage.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "file_storage.sync_all = lambda paths: os.kill(os.getpid(), signal.SIGKILL)\n"
         "storage = file_storage.FileStorage(Path(sys.argv[1]))\n"
         "storage.put('run/checkpoints/b', Path(sys.argv[2]), Fence('run', 1))\n"
     )

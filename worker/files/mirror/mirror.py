@@ -15,7 +15,7 @@ from pathlib import Path
 
 from monitoring.files import TEMPORARY
 from monitoring.paths import step_of
-from monitoring.storage.base import Fence, Storage, is_service
+from monitoring.storage.base import Fence, Storage, is_removed, is_service
 from monitoring.storage.moments import Entry
 from monitoring.storage.run_files import is_services
 from worker.files.listing import listed
@@ -291,7 +291,7 @@ class Mirror:
             return True
         if (name.startswith(".") and name.endswith(TEMPORARY)) or name.endswith(".pt.json.next"):
             return True
-        if path == "attempts":
+        if path == "attempts" or is_removed(name):
             return True
         if is_service(self._key(path)) or is_services(path):
             self._reserved[Path(path)] = "the service uses this name itself"
