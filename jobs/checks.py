@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,16 +48,23 @@ class Probe(Protocol):
     def sees(self, name: str) -> bool:
         """Whether storage has the probe of another process."""
 
+    def try_out(self, name: str, *, thoroughly: bool = False) -> Sequence[str]:
+        """Tries what will be needed later; what storage lacks and is done without."""
+
     def remove(self, name: str) -> None:
         """Removes the probe of a process."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check: `problem` says what to change, '' for none."""
+    """The result of one check: `problem` says what to change, '' for none.
+
+    `note` says what is worth knowing although it works.
+    """
 
     part: str
     problem: str = ""
+    note: str = ""
 
 
 class Checks:
@@ -91,6 +98,14 @@ class Checks:
         if not storage and not redis:
             found.append(Finding("shared storage", self._of_others()))
         return found
+
+    def try_out(self, *, thoroughly: bool = False) -> list[Finding]:
+        """Tries in storage what jobs will need; a finding with the problem or with each note."""
+        try:
+            notes = self._probe.try_out(self.name, thoroughly=thoroughly)
+        except Exception as error:
+            return [Finding("what jobs do in storage", str(error) or repr(error))]
+        return [Finding("what jobs do in storage"), *(Finding("storage", note=n) for n in notes)]
 
     def report(self) -> None:
         """Renews the report that this process is running; does nothing while Redis is away."""
@@ -215,15 +230,29 @@ class StartupChecks:
         self._checks.leave()
 
     def _run(self) -> None:
-        while self.verdict and not self._stop.is_set():
-            before, self.verdict = self.verdict, self._check()
-            self._checked.set()
-            if self.verdict != before:
-                self._on_change()
-            if self.verdict:
-                self._stop.wait(self._RETRY_SECONDS)
+        trial = ""  # its problem
+        while not self._stop.is_set():
+            problem = self._check()
+            if not problem and trial:
+                problem = trial = self._try_out()
+            self._say(problem)
+            # What jobs need is tried after that: it takes longer, and hardly ever fails.
+            if not problem and (trial := self._try_out()):
+                self._say(trial)
+            if not self.verdict:
+                break
+            self._stop.wait(self._RETRY_SECONDS)
         while not self._stop.wait(self._REPORT_SECONDS):
             self._checks.report()
+
+    def _say(self, problem: str) -> None:
+        before, self.verdict = self.verdict, problem
+        self._checked.set()
+        if problem != before:
+            self._on_change()
+
+    def _try_out(self) -> str:
+        return "; ".join(found.problem for found in self._checks.try_out() if found.problem)
 
     def _check(self) -> str:
         try:

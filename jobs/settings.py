@@ -48,6 +48,14 @@ class Settings(BaseSettings):
         description="URL of the storage for runs: file:///shared/directory or s3://bucket/prefix.",
     )
     s3_endpoint_url: str = Field("", description="URL of the object store, if it is not Amazon S3.")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Where requests to the object store name the bucket: path, or host (virtual).",
+    )
+    s3_extra_args: str = Field(
+        "",
+        description='Arguments of each write to it, JSON: {"ServerSideEncryption": "aws:kms"}.',
+    )
     s3_redirect: bool = Field(
         True,
         description="Redirect downloads to the object store; false: send files through the API.",
@@ -149,6 +157,15 @@ class Settings(BaseSettings):
         if url and not (parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0):
             raise ValueError(url)
         return url
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """The arguments of `monitoring.storage.open.open_storage` beside the URL."""
+        return {
+            "s3_endpoint_url": self.s3_endpoint_url,
+            "s3_addressing": self.s3_addressing,
+            "s3_extra_args": self.s3_extra_args,
+        }
 
     @property
     def redis_address(self) -> str:

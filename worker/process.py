@@ -61,7 +61,7 @@ class WorkerProcess:
             settings,
             store,
             Messenger(settings, store),
-            open_storage(settings.storage_url, settings.s3_endpoint_url),
+            open_storage(settings.storage_url, **settings.storage_options),
             slot,
             self._shutdown_state,
             _start_of_children(slot, settings),

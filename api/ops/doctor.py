@@ -29,9 +29,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
     storage = command_storage(settings)
     checks = Checks(redis, settings, StorageProbe(storage, settings.storage_url))
     found = checks.run()
+    healthy = {one.part for one in found if not one.problem}
+    if "storage" in healthy:
+        found += checks.try_out(thoroughly=True)
     checks.leave()
     yield from found
-    healthy = {one.part for one in found if not one.problem}
     yield Finding("scratch disk", _check_scratch(settings.scratch_dir))
     if {"redis", "storage"} <= healthy:
         yield Finding("records", _check_records(redis, settings, storage))
@@ -88,8 +90,13 @@ def doctor(*, data: Path | None) -> int:
         return 1
     bad = 0
     for one in findings(settings):
-        problem = plain(one.problem)
-        print(f"bad  {one.part}: {problem}" if problem else f"ok   {one.part}")
+        print(plain(_line(one)))
         bad += bool(one.problem)
     print(f"{bad} to fix." if bad else "No problems found.")
     return 1 if bad else 0
+
+
+def _line(found: Finding) -> str:
+    if found.problem:
+        return f"bad  {found.part}: {found.problem}"
+    return f"note {found.part}: {found.note}" if found.note else f"ok   {found.part}"

@@ -16,7 +16,7 @@ from monitoring.storage.run_records import RunRecords
 
 def reaping(settings: Settings) -> Reaping:
     """The reaper of this process, for the storage in `settings`."""
-    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+    storage = open_storage(settings.storage_url, **settings.storage_options)
     return Reaping(settings, lambda job: newest_change(storage, job.id), RunRecords(storage))
 
 

@@ -28,6 +28,6 @@ def command_settings(data: Path | None) -> Settings:
 def command_storage(settings: Settings) -> Storage:
     """Opens the storage of the settings; raises `SettingsError` if they cannot be used."""
     try:
-        return open_storage(settings.storage_url, settings.s3_endpoint_url)
+        return open_storage(settings.storage_url, **settings.storage_options)
     except StorageError as error:
         raise SettingsError(str(error)) from error

@@ -45,7 +45,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings()
     redis = _connect(settings)
     store = open_store(redis, settings)
-    storage = open_storage(settings.storage_url, settings.s3_endpoint_url)
+    storage = open_storage(settings.storage_url, **settings.storage_options)
     app = Flask("api", static_folder=None)
     app.extensions[EXTENSION] = AppContext(
         settings=settings,

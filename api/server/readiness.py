@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
 from jobs.checks import Checks, Finding
+
+log = logging.getLogger(__name__)
+
+_TRIAL_SECONDS = 5.0  # that the end of the process waits for it
 
 # How long a result is valid, seconds: platforms probe often while all is well.
 _GOOD, _BAD = 10.0, 1.0
@@ -19,6 +24,7 @@ class Readiness:
         self._refreshing = threading.Lock()
         self._found: list[Finding] | None = None
         self._until = 0.0
+        self._trial: threading.Thread | None = None
 
     def found(self) -> list[Finding]:
         """One finding per part."""
@@ -29,6 +35,9 @@ class Readiness:
             if time.monotonic() >= self._until:
                 self._found = self._checks.run()
                 bad = any(one.problem for one in self._found)
+                if not bad and self._trial is None:
+                    self._trial = threading.Thread(target=self._try_out, name="trial", daemon=True)
+                    self._trial.start()
                 self._until = time.monotonic() + (_BAD if bad else _GOOD)
             return self._found or []
         finally:
@@ -36,5 +45,13 @@ class Readiness:
 
     def leave(self) -> None:
         """Removes what the checks left in storage."""
+        if self._trial is not None:
+            self._trial.join(_TRIAL_SECONDS)
         if self._found is not None:
             self._checks.leave()
+
+    def _try_out(self) -> None:
+        """Logs what storage lacks, once; the API itself needs little of it."""
+        for found in self._checks.try_out():
+            if found.problem:
+                log.warning("jobs cannot use this storage: %s", found.problem)

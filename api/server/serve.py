@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings()
     if reason := refusal(settings):
         sys.exit(reason)
-    open_storage(settings.storage_url, settings.s3_endpoint_url)  # before gunicorn starts workers
+    open_storage(settings.storage_url, **settings.storage_options)  # before gunicorn starts workers
     try:
         listener = (
             listen(settings.api_host, settings.api_port)

@@ -71,8 +71,11 @@ class Storage(Protocol):
     def for_trial(self) -> Storage:
         """The same store, with the same `lacks`, which knows nothing of what this one writes."""
 
-    def findings(self) -> Sequence[str]:
-        """What an operator should know of the place itself, a sentence each; asks the store."""
+    def inspect(self, folder: str, *, thoroughly: bool) -> Sequence[str]:
+        """Tries in a folder what only this kind of store does, and notes what it lacks.
+
+        Returns what an operator should know of the place, a sentence each, if asked `thoroughly`.
+        """
 
     @property
     def appends_in_place(self) -> bool:

@@ -69,8 +69,8 @@ class FileStorage:
         """Another one, for the same directory."""
         return FileStorage(self.root, self.lacks)
 
-    def findings(self) -> Sequence[str]:
-        """Nothing: a directory says nothing of itself."""
+    def inspect(self, folder: str, *, thoroughly: bool) -> Sequence[str]:
+        """Nothing: all that a directory does is an operation."""
         return ()
 
     def seize(self, fence: Fence) -> None:

@@ -247,7 +247,7 @@ def test_a_bucket_that_does_not_exist_is_told(
     ("code", "words"),
     [
         ("InvalidAccessKeyId", "does not accept the credentials"),
-        ("SignatureDoesNotMatch", "check AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", "check AWS_SECRET_ACCESS_KEY"),
         ("AccessDenied", "they need s3:ListBucket"),
         ("RequestTimeTooSkewed", "the clock of this machine is wrong"),
     ],

@@ -5,7 +5,9 @@ boto3 notices some of its invalid settings only in a request, and names the vari
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import os
 import re
 import ssl
@@ -21,12 +23,12 @@ from botocore.handlers import VALID_BUCKET
 
 from monitoring.storage.base import StorageError
 from monitoring.storage.s3.errors import S3_ERRORS, in_words
+from monitoring.storage.s3.options import ENDPOINT, S3Options
 
 # Short, because a worker that stops waits for the current call.
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
 _TRIES_OF_A_PART = 5  # one failed part must not fail the upload; other requests have three
 TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - the name of a variable
-_ENDPOINT = "SPECTRAIN_S3_ENDPOINT_URL"
 _FILES = (
     "AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE, by default ~/.aws/config and "
     "~/.aws/credentials"
@@ -36,21 +38,22 @@ _FILES = (
 _INVALID = (*S3_ERRORS, AttributeError, KeyError, OSError, TypeError, ValueError)
 
 
-def open_clients(bucket: str, endpoint_url: str | None) -> tuple[Any, Any]:
+def open_clients(bucket: str, options: S3Options) -> tuple[Any, Any]:
     """The client for requests and the one for parts of a large file, with the same credentials.
 
     Raises `StorageError` for settings that cannot be used. Sends no request to the store.
     """
     if not VALID_BUCKET.match(bucket):
         raise StorageError(f"the storage URL names the bucket {bucket!r}, which is no valid name")
+    endpoint_url = options.endpoint_url or None
     try:
         core = botocore.session.get_session()
         # boto3 itself reads only AWS_DEFAULT_REGION.
         region = os.environ.get("AWS_REGION") or None
         session = boto3.session.Session(region_name=region, botocore_session=core)
         _check_bundle(core.get_config_variable("ca_bundle"))
-        client = _client(session, endpoint_url)
-        parts_client = _client(session, endpoint_url, total_max_attempts=_TRIES_OF_A_PART)
+        client = _client(session, options)
+        parts_client = _client(session, options, total_max_attempts=_TRIES_OF_A_PART)
         _check_endpoint(client.meta.endpoint_url)
         _check_credentials(session.get_credentials())
     except NoCredentialsError as error:
@@ -60,16 +63,22 @@ def open_clients(bucket: str, endpoint_url: str | None) -> tuple[Any, Any]:
         message = " ".join(str(error).split()).rstrip(".")
         hint = _hint(message, endpoint_url)
         raise StorageError(f"cannot open the object store: {message}{hint}") from error
+    for one in (client, parts_client):
+        options.register(one)
+        one.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
     return client, parts_client
 
 
-def _client(session: boto3.session.Session, endpoint_url: str | None, **retries: int) -> Any:
+def _client(session: boto3.session.Session, options: S3Options, **retries: int) -> Any:
+    # Without a choice of the operator, that of the profile holds.
+    addressing = {} if options.addressing == "auto" else {"addressing_style": options.addressing}
     if "AWS_MAX_ATTEMPTS" in os.environ:
         retries = {}
     return session.client(
         "s3",
-        endpoint_url=endpoint_url,
+        endpoint_url=options.endpoint_url or None,
         config=Config(
+            s3=addressing or None,
             signature_version="s3v4",
             retries={"mode": "standard", **retries},
             connect_timeout=_CONNECT_SECONDS,
@@ -78,6 +87,12 @@ def _client(session: boto3.session.Session, endpoint_url: str | None, **retries:
             max_pool_connections=16,
         ),
     )
+
+
+def _add_md5(request: Any, **_: Any) -> None:
+    """Adds what stores want that are older than boto3's checksums."""
+    digest = hashlib.md5(request.data, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 def _check_bundle(path: str | None) -> None:
@@ -110,7 +125,7 @@ def _hint(message: str, endpoint_url: str | None) -> str:
     names = [
         name
         for name, value in sorted(os.environ.items())
-        if (name.startswith("AWS_") or name == _ENDPOINT) and _quotes(message, value)
+        if (name.startswith("AWS_") or name == ENDPOINT) and _quotes(message, value)
     ]
     from_caller = not names and endpoint_url and endpoint_url in message
     if from_caller or re.search(r"\bAWS_[A-Z]", message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import time
+from email.utils import parsedate_to_datetime
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -21,6 +23,7 @@ from monitoring.storage.base import StorageError
 
 S3_ERRORS = (BotoCoreError, ClientError, RetriesExceededError)
 
+_MOST_SKEW = 300.0  # seconds; stores refuse more than 15 minutes
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "409", "412"}
 
@@ -37,12 +40,27 @@ _BY_CODE = {
     "NoSuchBucket": (
         "there is no bucket {bucket!r} at {endpoint}: create it or change the storage URL"
     ),
-    "RequestTimeTooSkewed": "the clock of this machine is wrong, says {endpoint}: set it",
+    "RequestTimeTooSkewed": (
+        "the clock of this machine is wrong, says {endpoint}{skew}: let it follow a time server"
+    ),
     **dict.fromkeys(["AccessDenied", "AllAccessDisabled", "403"], _FORBIDDEN),
     **dict.fromkeys(["PermanentRedirect", "AuthorizationHeaderMalformed", "301"], _ELSEWHERE),
     **dict.fromkeys(
-        ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "401"],
+        ["InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "401"],
         _REFUSED,
+    ),
+    "SignatureDoesNotMatch": (
+        "{endpoint} computes another signature ({code}): check AWS_SECRET_ACCESS_KEY. If it is "
+        "right, the store sees another request than was signed: check AWS_REGION, "
+        "SPECTRAIN_S3_ADDRESSING (path or virtual), and proxies, which must leave the headers and "
+        "the host name as they are; a store that does not know checksums in trailers needs "
+        "AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+    ),
+    **dict.fromkeys(
+        ["XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "MissingContentLength"],
+        "{endpoint} does not understand how the data is sent ({code}): set "
+        "AWS_REQUEST_CHECKSUM_CALCULATION=when_required, for a store that does not know checksums "
+        "in trailers ({error})",
     ),
 }
 _BY_TYPE: list[tuple[tuple[type[Exception], ...], str]] = [
@@ -62,6 +80,12 @@ _BY_TYPE: list[tuple[tuple[type[Exception], ...], str]] = [
 _OTHER = "the object store at {endpoint} failed: {error}"
 
 
+def status_of(error: Exception) -> int:
+    """The HTTP status of the store's answer; 0 for none."""
+    answer = error.response.get("ResponseMetadata", {}) if isinstance(error, ClientError) else {}
+    return int(answer.get("HTTPStatusCode", 0))
+
+
 def error_code(error: Exception) -> str:
     """The error code of the store, or the status of an answer without a body."""
     return str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
@@ -74,8 +98,8 @@ def is_missing(error: ClientError) -> bool:
 
 def is_passing(error: ClientError) -> bool:
     """Whether the store failed rather than refused, so that a retry may succeed."""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return bool(status >= 500 and status != 501)  # 501: not implemented
+    status = status_of(error)
+    return status >= 500 and status != 501  # 501: not implemented
 
 
 def is_conflict(error: ClientError, *, conditional: bool) -> bool:
@@ -87,9 +111,27 @@ def in_words(error: Exception, *, endpoint: str, bucket: str, key: str) -> Excep
     """The exception for an error of boto3: `FileNotFoundError` or `StorageError`."""
     if isinstance(error, RetriesExceededError):
         error = error.last_exception
-    code = error_code(error)
+    code, skew = error_code(error), _skew(error)
+    if code == "SignatureDoesNotMatch" and skew:
+        code = "RequestTimeTooSkewed"
     if code in _MISSING:
         return FileNotFoundError(errno.ENOENT, f"no such file in bucket {bucket!r}", key)
     by_type = (words for types, words in _BY_TYPE if isinstance(error, types))
     words = _BY_CODE.get(code) or next(by_type, _OTHER)
-    return StorageError(words.format(endpoint=endpoint, bucket=bucket, code=code, error=error))
+    return StorageError(
+        words.format(endpoint=endpoint, bucket=bucket, code=code, error=error, skew=skew)
+    )
+
+
+def _skew(error: Exception) -> str:
+    """By how much this machine's clock differs from that of the store, in words; '' for little."""
+    if not isinstance(error, ClientError):
+        return ""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        ahead = time.time() - parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return ""
+    if abs(ahead) < _MOST_SKEW:
+        return ""
+    return f" ({abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the store)"

@@ -13,10 +13,12 @@ from urllib.parse import unquote
 from botocore.exceptions import ClientError
 
 from monitoring.storage.base import StorageError, StoredFile, is_service, key_parts
+from monitoring.storage.lacks import Lacks
 from monitoring.storage.s3.bucket import Bucket, Written
 from monitoring.storage.s3.clients import TOKEN_FILE
 from monitoring.storage.s3.download import Options
 from monitoring.storage.s3.errors import S3_ERRORS, in_words, is_missing
+from monitoring.storage.s3.options import S3Options
 
 # The files that boto3 reads a token from, again and again.
 _TOKEN_FILES = (TOKEN_FILE, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
@@ -40,10 +42,14 @@ def explained(method: Method) -> Method:
 class S3Reader:
     """A prefix of a bucket, as its readers see it."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint_url: str) -> None:
+    def __init__(self, bucket: str, prefix: str, options: S3Options) -> None:
         self._prefix = f"{prefix}/" if prefix else ""
-        self._endpoint = endpoint_url or os.environ.get("SPECTRAIN_S3_ENDPOINT_URL", "")
-        self._bucket = Bucket(bucket, self._endpoint or None)
+        self._bucket = Bucket(bucket, options)
+
+    @property
+    def lacks(self) -> Lacks:
+        """What the store has been found to lack."""
+        return self._bucket.lacks
 
     @explained
     def get(
@@ -105,7 +111,7 @@ class S3Reader:
 
     @explained
     def presign(self, key: str, seconds: float) -> str | None:
-        """A presigned URL of the store."""
+        """A presigned URL of the store; None if a download needs headers too."""
         return self._bucket.presign(self._find(key)[0], seconds)
 
     # -- objects ----------------------------------------------------------------------------

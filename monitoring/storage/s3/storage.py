@@ -15,14 +15,16 @@ write does no harm: a checkpoint without its record does not count, and with its
 and has its metrics; late rows are truncated by the next append of the newer attempt;
 restore does not trust links before records; a checkpoint is removed only after a newer one is
 stored. In a store without conditional writes only the check of the fence remains. Many small
-files share one check.
+files share one check. `monitoring.storage.s3.lacks` says what else a store may lack.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -36,17 +38,26 @@ from monitoring.storage.base import (
     OvertakenError,
     StorageError,
 )
-from monitoring.storage.s3.bucket import WHOLE, Written
+from monitoring.storage.lacks import Lack
+from monitoring.storage.s3.bucket import WHOLE, NoPartCopyError, Written
 from monitoring.storage.s3.download import Options
 from monitoring.storage.s3.errors import (
-    error_code,
     is_conflict,
     is_missing,
     is_passing,
 )
+from monitoring.storage.s3.lacks import (
+    CONDITIONS,
+    COPIES,
+    PART_CONDITIONS,
+    PART_COPIES,
+    may_be_lacking,
+)
+from monitoring.storage.s3.options import S3Options
+from monitoring.storage.s3.parts import MIN_PART
 from monitoring.storage.s3.reader import LINK, S3Reader, explained, neighbor
+from monitoring.storage.s3.resend import Resender
 
-_MIN_PART = 5 << 20
 _TRIES = 5
 _AT_ONCE = 16
 _UNDER_ONE_CHECK = 64
@@ -60,15 +71,32 @@ class S3Storage(S3Reader):
 
     appends_in_place = False
 
-    def __init__(self, bucket: str, prefix: str = "", endpoint_url: str = "") -> None:
-        super().__init__(bucket, prefix, endpoint_url)
+    def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
+        super().__init__(bucket, prefix, options or S3Options.read())
+        self._deletes_conditionally = True
+        self._begin()
+
+    def _begin(self) -> None:
         # The last known state of the run that this process writes; it may be outdated.
         self._seized = ""
         self._known: dict[str, Written] = {}
         self._fence: Fence | None = None  # the last valid one
-        self._conditional = True
-        self._deletes_conditionally = True
         self._checked_until = 0.0  # time.monotonic
+        self._resender = Resender(self._bucket)
+
+    def for_trial(self) -> S3Storage:
+        """Another one, with the same connections."""
+        other = copy(self)
+        other._begin()
+        return other
+
+    @explained
+    def inspect(self, folder: str, *, thoroughly: bool) -> Sequence[str]:
+        """Tries uploads in parts; `thoroughly`: also asks for versions of the bucket."""
+        source, name = self._name(f"{folder}/source"), self._name(f"{folder}/parts")
+        self._bucket.put(source, b"data", {})
+        self._bucket.try_parts(source, name)
+        return self._bucket.remarks() if thoroughly else ()
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -97,7 +125,7 @@ class S3Storage(S3Reader):
         if name not in self._known:
             # The condition is checked after the last part: a wrong guess would waste the upload.
             self._remember(name, self._look(name))
-        self._write(name, fence, send)
+        self._write(name, fence, send, PART_CONDITIONS)
 
     def put_all(self, files: Mapping[str, Path], fence: Fence | None = None) -> None:
         """Stores small files; see `Storage`."""
@@ -112,7 +140,21 @@ class S3Storage(S3Reader):
         # What an overtaken attempt kept must not be replaced by what it put there instead.
         if self._look(self._name(place)) is None:
             self._checked(fence, {})
-            self._bucket.copy(self._name(key), self._name(place), source.size)
+            self._copy(self._name(key), self._name(place), source.size)
+
+    def _copy(self, name: str, place: str, size: int) -> None:
+        if COPIES not in self.lacks:
+            try:
+                self._bucket.copy(name, place, size)
+            except ClientError as error:
+                if not may_be_lacking(error):
+                    raise
+            except NoPartCopyError:
+                pass
+            else:
+                return
+        self._resender.copy(name, place)
+        self.lacks.note(COPIES)
 
     def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
         """Keeps contents; see `Storage`."""
@@ -122,24 +164,40 @@ class S3Storage(S3Reader):
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; the module's docstring says how."""
         name = self._name(key)
+        if offset >= MIN_PART:
+            self._append_to_large(key, offset, data, fence)
+            return
 
         def send(condition: Options) -> Written:
             # The remembered state is that of the store, if the write has it as a condition.
             known = self._known.get(name) if "IfMatch" in condition else None
-            if offset >= _MIN_PART:
-                known = known or self._look(name)
-                _refuse_gap(key, known.size if known else 0, offset)
-                return self._bucket.compose(
-                    name, offset, data, condition, lambda: self._checked(fence, condition)
-                )
             body = known.body if known else None
             body = (self._beginning(name, offset) if body is None else body)[:offset]
             _refuse_gap(key, len(body), offset)
             body += data
             written = self._bucket.put(name, body, condition)
-            return replace(written, body=body) if condition and len(body) < _MIN_PART else written
+            return replace(written, body=body) if condition and len(body) < MIN_PART else written
 
         self._write(name, fence, send)
+
+    def _append_to_large(self, key: str, offset: int, data: bytes, fence: Fence | None) -> None:
+        name = self._name(key)
+
+        def send(condition: Options) -> Written:
+            def checked() -> Options:
+                return self._checked(fence, condition)
+
+            known = (self._known.get(name) if "IfMatch" in condition else None) or self._look(name)
+            _refuse_gap(key, known.size if known else 0, offset)
+            assert known is not None  # noqa: S101 - an object without bytes has a gap
+            if PART_COPIES not in self.lacks:
+                with contextlib.suppress(NoPartCopyError):
+                    return self._bucket.compose(name, offset, data, condition, checked)
+            written = self._resender.append(name, offset, data, known, condition, checked)
+            self.lacks.note(PART_COPIES)
+            return written
+
+        self._write(name, fence, send, PART_CONDITIONS)
 
     @explained
     def point(self, key: str, target: str, fence: Fence | None = None) -> None:
@@ -208,23 +266,37 @@ class S3Storage(S3Reader):
                     self._checked_until = 0.0
 
     def _write(
-        self, name: str, fence: Fence | None, send: Callable[[Options], Written | None]
+        self,
+        name: str,
+        fence: Fence | None,
+        send: Callable[[Options], Written | None],
+        kind: Lack = CONDITIONS,
     ) -> None:
-        """Writes an object with `send`, unless a newer attempt has the run."""
+        """Writes an object with `send`, unless a newer attempt has the run.
+
+        `kind`: what the store lacks if it does not take the condition.
+        """
+        refuses = False  # the condition, perhaps
         for _ in range(_TRIES):
             known = self._known.get(name)
             condition = {"IfMatch": known.etag} if known else {"IfNoneMatch": "*"}
-            condition = self._checked(fence, condition if fence and self._conditional else {})
+            is_conditional = fence and kind not in self.lacks and not refuses
+            condition = self._checked(fence, condition if is_conditional else {})
             try:
                 written = send(condition)
             except ClientError as error:
                 # A newer attempt aborts our uploads; then any error may mean that.
                 self._checked_until = 0.0
                 self._checked(fence, condition)
-                if not self._may_try_again(error, condition):
+                if condition and may_be_lacking(error):
+                    refuses = True
+                elif is_conflict(error, conditional="IfMatch" in condition):
+                    self._remember(name, self._look(name))
+                else:
                     raise
-                self._remember(name, self._look(name))
             else:
+                if refuses:
+                    self.lacks.note(kind)
                 if fence is not None:
                     self._remember(name, written)
                 return
@@ -241,6 +313,7 @@ class S3Storage(S3Reader):
     def _check(self, fence: Fence) -> None:
         """Raises `OvertakenError` if a newer attempt has the run; else takes it over."""
         name = self._name(f"{fence.run}/{FENCE_NAME}")
+        refuses = False
         for _ in range(_TRIES):
             newest, condition = 0, {"IfNoneMatch": "*"}
             try:
@@ -256,20 +329,19 @@ class S3Storage(S3Reader):
             if newest == fence.attempt:
                 self._fence = fence
                 return
-            condition = condition if self._conditional else {}
+            if CONDITIONS in self.lacks or refuses:
+                condition = {}
             try:
                 self._bucket.put(name, str(fence.attempt).encode(), condition)
             except ClientError as error:
-                if not self._may_try_again(error, condition):
+                if condition and may_be_lacking(error):
+                    refuses = True
+                elif not is_conflict(error, conditional="IfMatch" in condition):
                     raise
+            else:
+                if refuses:
+                    self.lacks.note(CONDITIONS)
         raise StorageError(f"too many attempts compete for {fence.run}")
-
-    def _may_try_again(self, error: ClientError, condition: Options) -> bool:
-        """Whether a refused write may succeed with the present state of the store."""
-        if condition and error_code(error) == "NotImplemented":
-            self._conditional = False
-            return True
-        return is_conflict(error, conditional="IfMatch" in condition)
 
     def _look(self, name: str) -> Written | None:
         """The present object of a name."""
