@@ -230,16 +230,18 @@ class StartupChecks:
         self._checks.leave()
 
     def _run(self) -> None:
-        trial = ""  # its problem
+        tried = failed = False
         while not self._stop.is_set():
             problem = self._check()
-            if not problem and trial:
-                problem = trial = self._try_out()
+            if not problem and failed:
+                problem = self._try_out()
+                tried = not problem
             self._say(problem)
             # What jobs need is tried after that: it takes longer, and hardly ever fails.
-            if not problem and (trial := self._try_out()):
-                self._say(trial)
-            if not self.verdict:
+            if not problem and not tried and (problem := self._try_out()):
+                failed = True
+                self._say(problem)
+            if not problem:
                 break
             self._stop.wait(self._RETRY_SECONDS)
         while not self._stop.wait(self._REPORT_SECONDS):

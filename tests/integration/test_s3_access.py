@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import ipaddress
 import os
 import socket
 import subprocess
@@ -11,18 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from api.local.redis_server import free_port
 from monitoring.storage.base import Fence, StorageError
 from monitoring.storage.open import open_storage
 from monitoring.storage.s3.storage import S3Storage
+from monitoring.storage.trial import try_out
+from tests.integration.tls import make_certificate, tls_in_front_of
 
 FENCE = Fence("run", 1)
 
@@ -254,33 +253,7 @@ def test_a_profile_may_have_buckets_named_in_the_host(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that nobody else has signed, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a store of ones own")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public, private = directory / "cert.pem", directory / "key.pem"
-    public.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return public, private
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +285,33 @@ def _trusting(public: Path) -> Any:
     import ssl
 
     return ssl.create_default_context(cafile=public)
+
+
+@pytest.mark.parametrize("kind", ["moto", "SeaweedFS"])
+def test_all_that_a_run_needs_goes_over_tls_with_checksums_in_trailers(
+    kind: str,
+    s3_url: str,
+    certificate: tuple[Path, Path],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SeaweedFS also verifies signatures, and that the checksums are those of the data."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+    with contextlib.ExitStack() as stack:
+        if kind == "moto":
+            address = request.getfixturevalue("tls_server")
+        else:
+            plain = urlsplit(request.getfixturevalue("seaweedfs_server")).port
+            assert plain is not None
+            port = stack.enter_context(tls_in_front_of(plain, certificate))
+            address = f"https://127.0.0.1:{port}"
+        storage = opened(s3_url, address)
+        sent = requests_of(storage)
+        try_out(storage, "trial", thoroughly=True)
+        assert storage.lacks.sentences() == []
+        assert storage.list("trial") == []
+    trailers = {header(request, "X-Amz-Trailer") for request in sent if request.method == "PUT"}
+    assert "x-amz-checksum-crc32" in trailers
 
 
 def test_a_certificate_of_ones_own_authority_is_trusted_where_that_is_said(

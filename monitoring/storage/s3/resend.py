@@ -1,12 +1,14 @@
 """Adds to large objects in stores that cannot copy parts: the whole object is sent again.
 
-The last objects are kept on the local disk, so that they are not fetched each time.
+The last objects are kept on the local disk, so that they are not fetched each time. Their files have
+no name, and end with the process.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
 import tempfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -24,9 +26,9 @@ class Resender:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._kept: OrderedDict[str, tuple[str, Path]] = OrderedDict()  # ETag and copy, by name
-        self._number = 0
+        # By name: an ETag and the descriptor of a copy.
+        self._kept: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        weakref.finalize(self, _close_all, self._kept)
 
     def append(
         self,
@@ -43,17 +45,18 @@ class Resender:
                 f"{name} has more than {MOST_RESENT >> 20} MiB, and this store cannot copy parts "
                 "(UploadPartCopy): it would have to be sent again for each addition"
             )
-        path = self._copy_of(name, known)
-        with path.open("r+b") as file:
-            file.truncate(offset)
-            file.seek(offset)
-            file.write(data)
+        descriptor = self._copy_of(name, known)
         try:
+            os.ftruncate(descriptor, offset)
+            with open(descriptor, "r+b", closefd=False) as file:
+                file.seek(offset)
+                file.write(data)
+            path = Path(f"/proc/self/fd/{descriptor}")
             written = self._send(path, name, condition, checked)
         except BaseException:
             self._forget(name)
             raise
-        self._kept[name] = written.etag, path
+        self._kept[name] = written.etag, descriptor
         return written
 
     def copy(self, name: str, target: str) -> None:
@@ -72,27 +75,27 @@ class Resender:
         head = self._bucket.head(name)
         return Written(head["ETag"], head["ContentLength"])
 
-    def _copy_of(self, name: str, known: Written) -> Path:
-        etag, path = self._kept.get(name, ("", Path()))
+    def _copy_of(self, name: str, known: Written) -> int:
+        etag, descriptor = self._kept.get(name, ("", -1))
         if etag == known.etag:
             self._kept.move_to_end(name)
-            return path
+            return descriptor
         self._forget(name)
         while len(self._kept) >= _MOST_KEPT:
             self._forget(next(iter(self._kept)))
-        path = self._place()
-        head = {"ETag": known.etag, "ContentLength": known.size}
-        self._bucket.download(name, head, path, lambda: None)
-        self._kept[name] = known.etag, path
-        return path
-
-    def _place(self) -> Path:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="spectrain-")
-        self._number += 1
-        return Path(self._folder.name) / str(self._number)
+        with tempfile.TemporaryDirectory(prefix="spectrain-") as folder:
+            path = Path(folder) / "copy"
+            head = {"ETag": known.etag, "ContentLength": known.size}
+            self._bucket.download(name, head, path, lambda: None)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._kept[name] = known.etag, descriptor
+        return descriptor
 
     def _forget(self, name: str) -> None:
         if name in self._kept:
-            with contextlib.suppress(OSError):
-                self._kept.pop(name)[1].unlink()
+            os.close(self._kept.pop(name)[1])
+
+
+def _close_all(kept: OrderedDict[str, tuple[str, int]]) -> None:
+    for _, descriptor in kept.values():
+        os.close(descriptor)
