@@ -6,17 +6,49 @@ import os
 import subprocess
 from itertools import takewhile
 
+# What device plugins of Kubernetes and the container toolkit write for no GPU.
+_NO_GPU = {"nodevfiles", "none", "void"}
+# The second for drivers that do not know the fields of the first.
+_QUERIES = ("index,uuid,mig.mode.current", "index")
+
 
 def usable_gpus() -> tuple[str, ...]:
-    """The NVIDIA GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
+    """The NVIDIA GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES.
+
+    By UUID where that is known: an index means another GPU to CUDA than to NVML, unless
+    CUDA_DEVICE_ORDER is PCI_BUS_ID.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        gpus = (gpu.strip() for gpu in visible.split(","))
-        # CUDA ignores all entries from the first invalid one on; "-1" commonly means no GPU.
-        return tuple(takewhile(lambda gpu: gpu and not gpu.startswith("-"), gpus))
-    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(answer.stdout.split())
+    if visible is None:
+        return tuple(_uuids().values())
+    gpus = (gpu.strip() for gpu in visible.split(","))
+    # CUDA ignores all entries from the first invalid one on; "-1" commonly means no GPU.
+    named = tuple(takewhile(_is_gpu, gpus))
+    order = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    if order != "PCI_BUS_ID" or not any(gpu.isdigit() for gpu in named):
+        return named
+    uuids = _uuids()
+    return tuple(uuids.get(gpu, gpu) for gpu in named)
+
+
+def _is_gpu(name: str) -> bool:
+    return bool(name) and not name.startswith("-") and name.lower() not in _NO_GPU
+
+
+def _uuids() -> dict[str, str]:
+    """The GPUs by index in the order of the bus; a divided one (MIG) keeps its index as name."""
+    for fields in _QUERIES:
+        command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        except FileNotFoundError:
+            break
+        except (OSError, subprocess.SubprocessError):
+            continue
+        gpus = [[field.strip() for field in line.split(",")] for line in answer.stdout.splitlines()]
+        return {index: _name(index, *more) for index, *more in gpus}
+    return {}
+
+
+def _name(index: str, uuid: str = "", mig: str = "") -> str:
+    return uuid if uuid.startswith("GPU-") and mig != "Enabled" else index

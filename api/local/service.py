@@ -20,6 +20,7 @@ from api.local.redis_server import RedisConfig, find_redis_server
 from api.ports import CannotListenError, holder, in_use, join, listen
 from api.schemas import INSTANCE
 from jobs.settings import Settings
+from machine.cpus import usable_cpus
 from machine.gpus import usable_gpus
 from machine.python import python_module
 
@@ -272,7 +273,7 @@ def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[di
         return [{"SPECTRAIN_DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:count]]
     slot = {"SPECTRAIN_DEVICE": "cpu"}
     if count > 1:  # two trainers that each use all cores are far slower than half as fast
-        threads = max(1, (os.cpu_count() or 1) // count)
+        threads = max(1, usable_cpus() // count)
         slot["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     return [slot] * count
 

@@ -53,7 +53,8 @@ def unhealthy(readings: Sequence[GpuReading], *, idle_seconds: float, silent_sec
 
 
 def _fault(reading: GpuReading, idle_seconds: float) -> str:
-    name = f"GPU {reading.gpu}"
+    # A name such as GPU-2f6e… says what it is.
+    name = f"GPU {reading.gpu}" if reading.gpu.isdigit() else reading.gpu
     if reading.error:
         return f"{name} cannot be read (NVML: {reading.error})"
     for xid in reading.xids:

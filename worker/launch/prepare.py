@@ -17,6 +17,7 @@ from jobs.model.record import Job
 from jobs.model.references import ExpansionError, expand_command, expand_variables
 from jobs.model.spec import JobSpec
 from jobs.settings import Settings
+from machine.cpus import usable_cpus
 from machine.gpus import usable_gpus
 from machine.python import python_module
 from worker.files.scratch import Scratch
@@ -54,12 +55,27 @@ def base_environment(slot: Slot, grace_seconds: float) -> dict[str, str]:
         # Threads that spin while they wait take the cores from other processes and from each
         # other: on two shared cores a run took five times as long.
         **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
+        # The order of NVML and nvidia-smi; CUDA's own sorts by speed.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        **_threads(slot),
         **_inherited(os.environ),
         "PYTHONUNBUFFERED": "1",
         # A command's `python` is the interpreter with torch and the monitoring library.
         "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)),
         **_fixed_environment(slot),
     }
+
+
+def _threads(slot: Slot) -> dict[str, str]:
+    """As many threads as processors, where a control group allows fewer than there are.
+
+    MKL, OpenBLAS and numexpr take theirs from this variable too, unless they have one of their own.
+    Each GPU may have a process.
+    """
+    allowed = usable_cpus()
+    if allowed >= len(os.sched_getaffinity(0)):
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, allowed // max(1, len(slot.gpus))))}
 
 
 def prepare(

@@ -1,7 +1,7 @@
 """Adds to large objects in stores that cannot copy parts: the whole object is sent again.
 
-The last objects are kept on the local disk, so that they are not fetched each time. Their files have
-no name, and end with the process.
+The last objects are kept on the local disk, so that they are not fetched each time. Their files
+have no name, and end with the process.
 """
 
 from __future__ import annotations

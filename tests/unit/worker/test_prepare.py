@@ -16,6 +16,7 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.settings import Settings
 from worker.files.scratch import Scratch
+from worker.launch import prepare as module
 from worker.launch.prepare import CannotLaunchError, Slot, prepare
 
 SETTINGS = Settings(redis_url="redis://x", grace_seconds=45)
@@ -158,6 +159,33 @@ def test_output_is_not_buffered_unless_the_job_says_so(scratch: Scratch) -> None
     assert prepare(job(), scratch, Slot(()), SETTINGS).env["PYTHONUNBUFFERED"] == "1"
     own = prepare(job(env={"PYTHONUNBUFFERED": ""}), scratch, Slot(()), SETTINGS)
     assert own.env["PYTHONUNBUFFERED"] == ""
+
+
+@pytest.mark.parametrize(
+    ("allowed", "gpus", "threads"), [(3, (), "3"), (6, ("0", "1"), "3"), (1, ("0", "1"), "1")]
+)
+def test_threads_follow_the_quota_unless_the_job_says_how_many(
+    allowed: int, gpus: tuple[str, ...], threads: str, scratch: Scratch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(module, "usable_cpus", lambda: allowed)
+    assert prepare(job(), scratch, Slot(gpus), SETTINGS).env["OMP_NUM_THREADS"] == threads
+    own = prepare(job(env={"OMP_NUM_THREADS": "5"}), scratch, Slot(gpus), SETTINGS)
+    assert own.env["OMP_NUM_THREADS"] == "5"
+    monkeypatch.setattr(module, "usable_cpus", lambda: 64)
+    assert "OMP_NUM_THREADS" not in prepare(job(), scratch, Slot(gpus), SETTINGS).env
+
+
+def test_cuda_counts_gpus_as_nvml_does_unless_told_otherwise(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    launch = prepare(job(), scratch, Slot(("0",)), SETTINGS)
+    assert launch.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    own = prepare(job(env={"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}), scratch, Slot(()), SETTINGS)
+    assert own.env["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_secrets_come_from_the_worker_by_name(

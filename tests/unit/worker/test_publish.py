@@ -399,6 +399,15 @@ def test_hidden_files_and_checkpoints_without_a_record_are_kept_in_the_end(first
     assert first.stored.checkpoint(10).read_bytes() == b"plain torch.save"
 
 
+def test_what_nfs_keeps_of_a_removed_file_is_no_file_of_the_run(first: Attempt) -> None:
+    (first.run.root / ".nfs0000000000a3f1c200000001").write_bytes(b"removed, and still open")
+    (first.run.root / "kept").write_bytes(b"kept")
+    first.publisher.close("ended")
+    first.publisher.publish()
+    assert {file.key for file in first.storage.list("job")} == {"job/kept", "job/logs/output.log"}
+    assert first.publisher.not_kept() == []
+
+
 def test_an_outage_of_storage_loses_no_line(
     first: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
