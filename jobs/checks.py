@@ -19,11 +19,14 @@ from typing import Any, Protocol
 from redis import Redis
 from redis.exceptions import (
     AuthenticationError,
+    MovedError,
     NoPermissionError,
     RedisError,
     ResponseError,
 )
+from redis.sentinel import MasterNotFoundError
 
+from jobs.redis_address import where_is
 from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.keys import Keys
@@ -32,6 +35,38 @@ log = logging.getLogger(__name__)
 
 # A process counts as running for so long after its last report, seconds.
 _FRESH_SECONDS = 300.0
+_CLUSTER = (
+    "Redis at {where} is part of a cluster, which keeps keys on several servers; each change of a "
+    "job is one script over keys of all kinds: use one Redis, or one with replicas and Sentinel "
+    "(redis+sentinel://…)"
+)
+# Kinds of errors, or what is in their text, and what they mean.
+_EXPLAINED: list[tuple[tuple[type[Exception], ...], tuple[str, ...], str]] = [
+    (
+        (NoPermissionError,), (),
+        "the user of Redis at {where} may not do that: give it the rules in docs/settings.md "
+        "({text})",
+    ),
+    ((MovedError,), ("CROSSSLOT", "SELECT is not allowed in cluster"), _CLUSTER),
+    (
+        (AuthenticationError,), ("NOAUTH",),
+        "Redis at {where} refuses the password: put the right one in SPECTRAIN_REDIS_URL",
+    ),
+    (
+        (), ("CERTIFICATE_VERIFY_FAILED",),
+        "the certificate of Redis at {where} is not trusted: add the file of its authority to "
+        "SPECTRAIN_REDIS_URL (…?ssl_ca_certs=/path/ca.crt)",
+    ),
+    (
+        (MasterNotFoundError,), (),
+        "no Sentinel of {where} knows a Redis that is up: start one, or change the service's name "
+        "in SPECTRAIN_REDIS_URL ({text})",
+    ),
+    (
+        (), ("MISCONF", "No space left"),
+        "Redis at {where} cannot write to its disk: make room on its volume ({text})",
+    ),
+]  # fmt: skip
 # The number of other processes whose probes a check looks for.
 _OTHERS = 3
 
@@ -122,17 +157,18 @@ class Checks:
 
     def _of_redis(self, *, report: bool) -> tuple[float, str]:
         """Seconds by which this clock is ahead of that of Redis, and the problem of Redis."""
-        pool = self._redis.connection_pool.connection_kwargs
-        where = pool.get("path") or f"{pool.get('host')}:{pool.get('port')}"
+        where = where_is(self._redis)
         try:
             before = self._clock()
             now = redis_time(self._redis)
             ahead = _ahead(before, now, self._clock())
-            memory = self._redis.info("memory")
+            memory, cluster = self._info("memory"), self._info("cluster")
             # Also without anything to report: Redis must accept writes.
             self._redis.zadd(self._key, {self.name: now}, xx=not report)
         except RedisError as error:
             return 0.0, explain_redis_error(error, where)
+        if cluster.get("cluster_enabled"):
+            return ahead, _CLUSTER.format(where=where)
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and memory.get("maxmemory", 0):
             return ahead, (
@@ -140,6 +176,13 @@ class Checks:
                 "set it to noeviction"
             )
         return ahead, ""
+
+    def _info(self, section: str) -> dict[str, Any]:
+        """What Redis says of itself; nothing if its user may not ask."""
+        try:
+            return dict(self._redis.info(section))
+        except NoPermissionError:
+            return {}
 
     def _of_clock(self, ahead: float, whose: str) -> str:
         """The problem of a clock; leases and signs of life are compared across clocks."""
@@ -188,18 +231,17 @@ def _ahead(before: float, other: float, after: float) -> float:
 def explain_redis_error(error: RedisError, where: str) -> str:
     """What is wrong with a Redis, and what to change."""
     text = str(error)
-    if isinstance(error, (AuthenticationError, NoPermissionError)) or "NOAUTH" in text:
-        return f"Redis at {where} refuses the password: put the right one in SPECTRAIN_REDIS_URL"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return (
-            f"the certificate of Redis at {where} is not trusted: add the file of its authority to "
-            "SPECTRAIN_REDIS_URL (…?ssl_ca_certs=/path/ca.crt)"
-        )
-    if "MISCONF" in text or "No space left" in text:
-        return f"Redis at {where} cannot write to its disk: make room on its volume ({text})"
-    if isinstance(error, ResponseError):
-        return f"Redis at {where} refuses: {text}"
-    return f"Redis cannot be reached at {where}: start it, or change SPECTRAIN_REDIS_URL ({text})"
+    words = next(
+        (
+            words
+            for kinds, beginnings, words in _EXPLAINED
+            if isinstance(error, kinds) or any(one in text for one in beginnings)
+        ),
+        "Redis at {where} refuses: {text}"
+        if isinstance(error, ResponseError)
+        else "Redis cannot be reached at {where}: start it, or change SPECTRAIN_REDIS_URL ({text})",
+    )
+    return words.format(where=where, text=text)
 
 
 class StartupChecks:

@@ -13,6 +13,7 @@ from celery import Celery
 from kombu import pools
 from kombu.exceptions import OperationalError
 
+from jobs.redis_address import RedisAddress
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.keys import Keys
@@ -40,8 +41,9 @@ class _Application(Celery):  # type: ignore[misc]  # celery has no types
 
 def celery_app(settings: Settings) -> Celery:
     """The Celery application, for senders and for the worker."""
-    app = _Application("spectrain", broker=settings.redis_address, set_as_current=False)
-    app.address = settings.redis_address
+    redis_address = RedisAddress.parse(settings.redis_address)
+    app = _Application("spectrain", broker=redis_address.broker_url, set_as_current=False)
+    app.address = redis_address.broker_url
     app.conf.update(
         # With late acknowledgement a message is restored, and runs twice, after any reconnect.
         task_acks_late=False,
@@ -60,13 +62,13 @@ def celery_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         # Redis refuses commands in a failover or while its disk is full, which passes.
         broker_channel_error_retry=True,
-        broker_transport_options={
-            "socket_connect_timeout": 5,
-            "socket_timeout": 10,
-            "socket_keepalive": True,
+        **redis_address.broker_settings(
+            socket_connect_timeout=5,
+            socket_timeout=10,
+            socket_keepalive=True,
             # Detects a dead connection in about ten seconds.
-            "health_check_interval": 5,
-        },
+            health_check_interval=5,
+        ),
     )
     return app
 

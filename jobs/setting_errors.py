@@ -16,7 +16,10 @@ _URL = re.compile(r"url$")
 _LONGEST = 200
 _HTTP = "http://host:port or https://host:port"
 _FORMS = {
-    "redis_url": "redis://host:port/number or rediss://host:port/number",
+    "redis_url": (
+        "redis://host:port/number or rediss://host:port/number; with Sentinel "
+        "redis+sentinel://host:port,host:port/service/number"
+    ),
     "storage_url": "file:///directory or s3://bucket/prefix",
     "s3_endpoint_url": _HTTP,
     "spot_metadata_url": _HTTP,

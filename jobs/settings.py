@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
     AliasChoices,
@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import Redis
-from redis.connection import parse_url
 
+from jobs.redis_address import RedisAddress, with_password
 from jobs.setting_errors import SettingsError, sentence
 
 PREFIX = "SPECTRAIN_"
@@ -135,10 +135,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        # redis-py also accepts unix://, which Celery does not.
-        if urlsplit(url).scheme not in {"redis", "rediss"}:
-            raise ValueError(url)
-        parse_url(url)  # type: ignore[no-untyped-call]
+        RedisAddress.parse(url)
         return url
 
     @field_validator("storage_url")
@@ -170,12 +167,7 @@ class Settings(BaseSettings):
     @property
     def redis_address(self) -> str:
         """The URL of Redis, password included."""
-        parts = urlsplit(self.redis_url)
-        if not self.redis_password or parts.password is not None:
-            return self.redis_url
-        user, host = parts.username or "", parts.netloc.rpartition("@")[2]
-        password = quote(self.redis_password, safe="")
-        return parts._replace(netloc=f"{user}:{password}@{host}").geturl()
+        return with_password(self.redis_url, self.redis_password)
 
 
 def _read(variable: str, path: str) -> str:
@@ -189,12 +181,15 @@ def _read(variable: str, path: str) -> str:
         ) from None
 
 
-def connect(settings: Settings) -> Redis:
-    """A client for the Redis of the settings that returns `str` and detects a dead peer."""
-    return Redis.from_url(
-        settings.redis_address,
-        decode_responses=True,
-        socket_connect_timeout=5,
-        socket_timeout=10,
-        health_check_interval=15,
-    )
+def connect(settings: Settings, **options: Any) -> Redis:
+    """A client for the Redis of the settings that returns `str` and detects a dead peer.
+
+    `options` are those of redis-py.
+    """
+    usual: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_connect_timeout": 5,
+        "socket_timeout": 10,
+        "health_check_interval": 15,
+    }
+    return RedisAddress.parse(settings.redis_address).client(**{**usual, **options})

@@ -12,6 +12,7 @@ from redis import Redis
 
 from jobs.errors import STORE_AWAY
 from jobs.messages import TASK, celery_app, queue_name
+from jobs.redis_address import where_is
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
 from worker.consumer import PromptConsumer, listen_again
@@ -47,8 +48,7 @@ def _keep_logging(**_: object) -> None:
 
 def wait_for_redis(redis: Redis) -> None:
     """Returns when Redis answers; logs what it is waiting for."""
-    pool = redis.connection_pool.connection_kwargs
-    where = pool.get("path") or f"{pool.get('host')}:{pool.get('port')}"
+    where = where_is(redis)
     warned = False
     while True:
         try:

@@ -20,7 +20,7 @@ from api.server.readiness import Readiness
 from api.server.views import health, jobs, runs, workers
 from jobs.checks import Checks
 from jobs.messages import Messenger
-from jobs.settings import Settings
+from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
 from jobs.store.registry import WorkerRegistry
 from monitoring.storage.open import open_storage
@@ -74,11 +74,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def _connect(settings: Settings) -> Redis:
     """A client that fails sooner than that of a worker; one retry replaces a stale connection."""
-    return Redis.from_url(
-        settings.redis_address,
-        decode_responses=True,
+    return connect(
+        settings,
         socket_connect_timeout=_REDIS_TIMEOUT,
         socket_timeout=_REDIS_TIMEOUT,
         retry=Retry(NoBackoff(), 1),
-        health_check_interval=15,
     )

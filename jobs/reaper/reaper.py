@@ -142,7 +142,7 @@ class Reaper:
         self._store.redis.set(self._store.keys.reaped, now)
         self._wake(now)
         uptime = self._store.uptime()
-        # A negative uptime: the clock was set back since Redis started.
+        # A negative uptime: the clock was set back since Redis started, or it may not be asked.
         observed = Observed(redis_since=now - uptime if uptime >= 0 else since, reaper_since=since)
         if not is_watched(now, period, observed):
             return []

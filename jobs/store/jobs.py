@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from jobs.errors import (
     ClaimRefusedError,
@@ -322,8 +323,11 @@ class JobStore:
         return take_snapshot(self.redis, self.keys)
 
     def uptime(self) -> float:
-        """Seconds for which Redis has been up."""
-        return float(self.redis.info("server")["uptime_in_seconds"])
+        """Seconds for which Redis has been up; negative if its user may not ask that."""
+        try:
+            return float(self.redis.info("server")["uptime_in_seconds"])
+        except NoPermissionError:
+            return -1.0
 
     # -- the rest -------------------------------------------------------------------------
 
