@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from redis import Redis
 from redis.exceptions import (
     AuthenticationError,
+    ClusterDownError,
     MovedError,
     NoPermissionError,
     RedisError,
@@ -47,7 +48,7 @@ _EXPLAINED: list[tuple[tuple[type[Exception], ...], tuple[str, ...], str]] = [
         "the user of Redis at {where} may not do that: give it the rules in docs/settings.md "
         "({text})",
     ),
-    ((MovedError,), ("CROSSSLOT", "SELECT is not allowed in cluster"), _CLUSTER),
+    ((MovedError, ClusterDownError), ("CROSSSLOT", "SELECT is not allowed in cluster"), _CLUSTER),
     (
         (AuthenticationError,), ("NOAUTH",),
         "Redis at {where} refuses the password: put the right one in SPECTRAIN_REDIS_URL",
