@@ -41,12 +41,17 @@ def link(source: Path, target: Path, lacks: Lacks) -> bool:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno in _CANNOT:
+        if error.errno in _CANNOT or (error.errno in _MAY_NOT and _is_own(source)):
             lacks.note(HARD_LINKS)
         elif error.errno not in _MAY_NOT | _NOT_THIS_ONE:
             raise
         return False
     return True
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is this user's; Linux may refuse links to those of others."""
+    return os.geteuid() in {0, path.stat().st_uid}
 
 
 def point(at: Path, target: str, lacks: Lacks) -> None:

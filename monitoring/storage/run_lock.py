@@ -3,8 +3,9 @@
 A lock file is made with `O_EXCL`, names its holder, and is held for one step of a write. One whose
 holder is dead on this machine, or which stays the same for a minute, was left behind: the next
 process takes it away. So a holder asks before each change whether the lock is still its own, and
-stops when it has had it for half that time. What is left is a holder that stands still, for half a
-minute or longer, between that question and the change: it can complete this one change.
+renews it; when it last did that half a minute ago or earlier, it stops. What is left is a holder
+that stands still, for half a minute or longer, between that question and the change: it can
+complete this one change.
 """
 
 from __future__ import annotations
@@ -52,19 +53,23 @@ class RunLock:
             yield lambda: None
             return
         lock = path.with_name(LOCK_NAME)
-        holder = f"{pid_namespace()}-{os.getpid()}-{secrets.token_hex(8)}".encode()
+        holder = _name()
         self._make(lock, holder, deadline)
-        taken_at = time.monotonic()
+        renewed = time.monotonic()
 
         def confirm() -> None:
-            if time.monotonic() - taken_at > _FORSAKEN_SECONDS / 2 or _read(lock) != holder:
+            nonlocal holder, renewed
+            age = time.monotonic() - renewed
+            if age > _FORSAKEN_SECONDS / 2 or _read(lock) != holder:
                 raise StorageError(f"{lock} was held for too long: another process may have it now")
+            if age > _FORSAKEN_SECONDS / 4:
+                holder, renewed = _name(), time.monotonic()
+                lock.write_bytes(holder)
 
         try:
             yield confirm
         finally:
-            with contextlib.suppress(StorageError):
-                confirm()
+            if _read(lock) == holder:
                 lock.unlink(missing_ok=True)
 
     def _flock(self, descriptor: int, path: Path, deadline: float) -> bool:
@@ -85,7 +90,9 @@ class RunLock:
     def _make(self, lock: Path, holder: bytes, deadline: float) -> None:
         while True:
             try:
-                descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+                descriptor = os.open(
+                    lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
+                )
             except FileExistsError:
                 if not self._take_away(lock):
                     _wait(lock, deadline, self._patience())
@@ -117,6 +124,11 @@ class RunLock:
             lock.replace(aside)
             aside.unlink()
         return True
+
+
+def _name() -> bytes:
+    """A name for this process and this time."""
+    return f"{pid_namespace()}-{os.getpid()}-{secrets.token_hex(8)}".encode()
 
 
 def _wait(path: Path, deadline: float, patience: float) -> None:

@@ -270,6 +270,24 @@ def test_whoever_lost_its_lock_file_writes_nothing_more(
         without_locks.put("run/a", source, FIRST)
 
 
+def test_whoever_is_slow_but_goes_on_keeps_its_lock_file(
+    without_locks: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(run_lock.time, "monotonic", lambda: now[0])
+    with without_locks._guarded(FIRST) as confirm:
+        seen = set()
+        for _ in range(10):
+            now[0] += 20.0
+            confirm()
+            seen.add(lock_of(without_locks).read_bytes())
+        assert len(seen) == 10
+        now[0] += 31.0
+        with pytest.raises(StorageError, match="held for too long"):
+            confirm()
+    assert not lock_of(without_locks).exists()
+
+
 COUNT = """
 import fcntl, sys
 from pathlib import Path
