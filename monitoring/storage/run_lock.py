@@ -29,6 +29,7 @@ _REFUSALS = frozenset(
     {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM, errno.EACCES}
 )
 _FORSAKEN_SECONDS = 60.0
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _PAUSE = 0.01
 
 Confirm = Callable[[], None]

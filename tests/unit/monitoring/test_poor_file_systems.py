@@ -230,8 +230,11 @@ def test_the_lock_file_of_a_dead_process_of_this_machine_stops_nobody(
     assert not lock_of(without_locks).exists()
 
 
+ALIVE = f"{files.pid_namespace()}-{os.getpid()}-00"
+
+
 @pytest.mark.parametrize(
-    "holder", ["elsewhere-1-00", f"{files.pid_namespace()}-{os.getpid()}-0", ""]
+    "holder", ["elsewhere-1-00", ALIVE, ""], ids=["elsewhere", "here", "nobody"]
 )
 def test_a_lock_file_that_stays_the_same_is_taken_away_in_the_end(
     holder: str, without_locks: FileStorage, source: Path, monkeypatch: pytest.MonkeyPatch
