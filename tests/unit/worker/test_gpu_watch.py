@@ -111,7 +111,7 @@ def test_an_xid_is_remembered_for_the_gpu_that_had_it(watch: GpuWatch, nvml: Fak
     nvml.xids[1] = [79, 31, 31]
     for _ in range(2):
         watch.check()
-        assert watch.verdict().startswith("GPU GPU-1a reported Xid 79")
+        assert watch.verdict().startswith("GPU-1a reported Xid 79")
 
 
 def test_an_nvml_error_is_one_for_as_long_as_it_lasts(watch: GpuWatch, nvml: FakeNvml) -> None:
@@ -184,7 +184,7 @@ def test_each_new_verdict_is_passed_on_once(watch: GpuWatch, nvml: FakeNvml) -> 
     nvml.pending = 0
     watch.check()
     assert verdicts == [
-        "GPU 0 has bad memory and needs a reset; GPU GPU-1a has bad memory and needs a reset", "",
+        "GPU 0 has bad memory and needs a reset; GPU-1a has bad memory and needs a reset", "",
     ]  # fmt: skip
 
 
