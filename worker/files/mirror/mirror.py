@@ -207,7 +207,7 @@ class Mirror:
             self._remove(gone, ours)
             self._point(sent.entries)
             self._timeline.thin()
-        held = {p: s for p, s in self._committed.items() if p in cut.held and p in sent.entries}
+        held = {p: s for p, s in self._committed.items() if p in cut.held - sent.dropped}
         self._committed = {**held, **sent.taken}
         self._checkpoints.adopt(sent.taken)
         if any(path.startswith("checkpoints/") for path in sent.taken.keys() - self._strays):

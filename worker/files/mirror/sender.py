@@ -35,12 +35,14 @@ _IN_ORDER = ("logs/metrics.", "checkpoints/")
 class Sent:
     """What storage has of a cut: the entries of its moment, and what was seen of them.
 
-    `unsent` are the files that there was no time for.
+    `unsent` are the files that there was no time for, `dropped` what was replaced or removed
+    although the cut holds it.
     """
 
     entries: dict[str, Entry]
     taken: Look = field(default_factory=dict)
     unsent: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
 
 
 class Sender:
@@ -183,9 +185,9 @@ class Sender:
             copied = self._copy(folder, cut)
             if copied is None:
                 continue
-            for path in [path for path in sent.entries if _folder(path) == folder]:
-                if path in cut.held and path not in cut.apart:
-                    del sent.entries[path]
+            for path in [path for path in cut.held - cut.apart if _folder(path) == folder]:
+                sent.dropped.add(path)  # unless it is there still
+                sent.entries.pop(path, None)
             self._contents.make_room(copied.keys())
             for path, (seen, copy) in copied.items():
                 with self._holding(path, sent, last, committed, is_held=True):
