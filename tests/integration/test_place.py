@@ -18,6 +18,8 @@ from jobs.model.states import State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.paths import RunPaths
+from monitoring.storage.directory import FileStorage
+from monitoring.storage.moments import Moments
 from tests.integration.worker_processes import Workers
 from worker.attempt import place
 from worker.files.scratch import Scratch
@@ -48,7 +50,10 @@ def test_a_program_whose_worker_stands_still_is_ended_before_the_next_attempt_be
     messenger.flush(store.now())
     run = RunPaths(Path(settings.storage_url.removeprefix("file://")) / job.id)
     places = run.root / "work" / "places"
-    wait_until(lambda: places.exists() and places.read_text(), what="the first moment")
+    moments = Moments(FileStorage(run.root.parent), job.id)
+    wait_until(
+        lambda: (found := moments.newest()) and "work/places" in found.entries, what="a moment"
+    )
     place_1, pid = places.read_text().split()
     tree = [psutil.Process(int(pid)), *psutil.Process(int(pid)).children(recursive=True)]
     assert len(tree) == 2
