@@ -85,7 +85,7 @@ def test_an_attempt_out_of_reach_keeps_its_place(
     monkeypatch.setattr(place, "_KILL_SECONDS", 0.1)
     job = store.submit(JobSpec(name="a", command=["true"])).model_copy(update={"attempt": 2})
     note = Note.here(job.id, 1, "elsewhere", tmp_path / "steps")
-    elsewhere = replace(note, host="another container", guard=os.getpid())
+    elsewhere = replace(note, host="another container")
     usual = Scratch.usual(tmp_path, job.id, 1)
     with noted(tmp_path, elsewhere), usual.held():
         second = place.place_of(tmp_path, job)

@@ -36,8 +36,8 @@ def place_of(scratch_dir: Path, job: Job) -> Scratch:
     while usual.is_held() or _running(scratch_dir, job):
         seconds = time.monotonic() - begun
         if seconds > _POLITE_SECONDS:
-            guards = [_guard(path) for path in _running(scratch_dir, job)]
-            if not any(guards):
+            guards = [pid for path in _running(scratch_dir, job) for pid in _guards(path)]
+            if not guards:
                 log.info("job %s: moves aside what an overtaken attempt left", job.id)
                 with contextlib.suppress(FileNotFoundError):
                     usual.move_aside()
@@ -61,18 +61,22 @@ def _running(scratch_dir: Path, job: Job) -> list[Path]:
     ]  # fmt: skip
 
 
-def _guard(path: Path) -> int:
-    """The guard of an attempt's training process; 0 if it has ended, -1 if it is out of reach."""
+def _guards(path: Path) -> list[int]:
+    """The processes that hold an attempt's note, its worker excepted: they guard its program.
+
+    -1 for those that are out of reach.
+    """
     note = Note.read(path)
     if note is None or note.host != socket.gethostname():
-        return -1
-    # The process of that number holds the note, or it is another one by now.
-    with contextlib.suppress(OSError):
-        for descriptor in Path(f"/proc/{note.guard}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if descriptor.samefile(path):
-                    return note.guard
-    return 0
+        return [-1]
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and int(process.name) not in {note.pid, os.getpid()}:
+                opened = (descriptor.readlink() for descriptor in (process / "fd").iterdir())
+                if path.resolve() in opened:
+                    found.append(int(process.name))
+    return found
 
 
 def _kill(guard: int) -> None:

@@ -225,7 +225,7 @@ class _Attempt:
             code = child.exit_code
             self._reporter.report(observer, publisher)
             if self.note is not None:
-                self.note.update(child.guard)
+                self.note.update()
             publisher.note_followed(self._lease.is_followed)
             with contextlib.suppress(OSError):
                 publisher.trim_output()

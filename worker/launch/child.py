@@ -86,11 +86,6 @@ class Child:
         threading.Thread(target=self._wait, name="child-exit", daemon=True).start()
 
     @property
-    def guard(self) -> int:
-        """The process id of its guard; 0 until that is known."""
-        return self._guard or 0
-
-    @property
     def exit_code(self) -> int | None:
         """The command's exit code, 128 + number for a signal; None while it runs."""
         return self._exit_code

@@ -36,7 +36,6 @@ class Note:
     boot: str
     steps: str  # path of the step counter
     memory: Memory  # about a second ago
-    guard: int = 0  # the process that guards the training process; 0 before there is one
 
     @classmethod
     def here(cls, job: str, attempt: int, worker: str, steps: Path) -> Note:
@@ -50,7 +49,7 @@ class Note:
         with contextlib.suppress(ValueError, TypeError, KeyError):
             found = json.loads(data)
             found["memory"] = Memory(**found["memory"])
-            return cls(**{f.name: found[f.name] for f in fields(cls) if f.name in found})
+            return cls(**{field.name: found[field.name] for field in fields(cls)})
         return None
 
     @classmethod
@@ -104,9 +103,9 @@ class NoteFile:
             raise
         return file
 
-    def update(self, guard: int) -> None:
-        """Notes the present memory, and the guard."""
-        self._note = replace(self._note, memory=Memory.now(), guard=guard)
+    def update(self) -> None:
+        """Notes the present memory."""
+        self._note = replace(self._note, memory=Memory.now())
         with contextlib.suppress(OSError):  # a full disk; the last one stands
             self._write()
 
