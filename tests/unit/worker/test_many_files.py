@@ -112,6 +112,10 @@ def test_a_batch_with_a_file_that_cannot_be_stored_costs_that_file_only(
     first.publish()
     assert {f"work/many/{number}" for number in range(20) if number != 7} <= stored(first)
     assert first.publisher.refused == {Path("work/many/7"): "no 7 here"}
+    monkeypatch.setattr(FileStorage, "put_all", put_all)
+    monkeypatch.setattr(FileStorage, "put", put)
+    first.publisher.publish()
+    assert "work/many/7" in stored(first), "it is offered again"
 
 
 def test_looks_at_very_many_files_are_far_between(

@@ -115,13 +115,13 @@ class Sender:
     def _store(self, path: str, seen: Seen, sent: Sent, copy: Path | None = None) -> None:
         if not is_usable(path):
             raise StorageError("its name is not UTF-8")
-        sent.taken[path] = seen
         if seen.kind == "link":
             sent.entries[path] = self._entry(path, seen)
-            return
-        ours = self._checkpoints.is_ours(path)
-        source = None if copy == self._root / path else copy
-        sent.entries[path] = self._contents.store(path, seen, source=source, immutable=ours)
+        else:
+            ours = self._checkpoints.is_ours(path)
+            source = None if copy == self._root / path else copy
+            sent.entries[path] = self._contents.store(path, seen, source=source, immutable=ours)
+        sent.taken[path] = seen
 
     def _store_all(
         self, batch: Look, sent: Sent, last: Mapping[str, Entry], committed: Look, *, closing: bool
