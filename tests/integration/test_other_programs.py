@@ -29,13 +29,15 @@ def pause(step):
         time.sleep(5)
 def due(step):
     if attempt == 1 and step == 12 and END != "never":
-        time.sleep(1.5)
+        time.sleep(1)
         print("now", flush=True)
         return True
-def end():
+def end(write=lambda: None):
     if END == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    while True:  # until the test has read what was printed
+        write()
+        time.sleep(0.1)
 """
 
 # One checkpoint in `out/`, rewritten in place, as nanoGPT does.
@@ -82,7 +84,7 @@ for step in range(start + 1, 21):
         (folder / "incomplete.txt").touch()
         (folder / "state.json").write_text(json.dumps([step, total]))
         if due(step):
-            end()
+            end(lambda: (folder / "weights.bin").write_text(f"half {time.time()}"))
         (folder / "weights.bin").write_text(str(total))
         (folder / "incomplete.txt").unlink()
         for old in sorted(root.glob("checkpoint-*"), key=lambda p: int(p.name[11:]))[:-2]:
