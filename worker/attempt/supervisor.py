@@ -205,6 +205,8 @@ class _Attempt:
         finally:
             child.end()
             publication.stop()
+        if not publisher.is_in_place:  # a newer attempt has moved it aside, or the program has
+            self._lease.confirm(time.monotonic())
         ended = outcome(
             exit_code,
             self._stopping.reason,

@@ -87,6 +87,14 @@ class Publisher:
         """The files that storage refused in the last pass, and why."""
         return self._mirror.refused
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the attempt has its directory: a newer one on this machine moves it aside."""
+        try:
+            return self._scratch.root.stat().st_ino == self._place
+        except FileNotFoundError:
+            return False
+
     def not_kept(self) -> list[str]:
         """What of an ended program's files is not in storage, with sizes, and why."""
         refused = (f"{path}: {error}" for path, error in self.refused.items())
@@ -138,7 +146,7 @@ class Publisher:
         self._pass()
 
     def _pass(self) -> None:
-        if not self._scratch.root.exists() or self._scratch.root.stat().st_ino != self._place:
+        if self._scratch.root.exists() and not self.is_in_place:
             raise OvertakenError(self._fence.run, self._fence.attempt, self._fence.attempt + 1)
         if self._closing:
             self._mirror.checkpoints.settle()
