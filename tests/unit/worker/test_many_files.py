@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,3 +142,30 @@ def test_looks_at_very_many_files_are_far_between(
     first.publisher.close("ended")
     first.publisher.publish()
     assert len(looks) == 2, "the last look waits for nothing"
+
+
+def test_a_pass_over_a_quiet_run_asks_storage_for_nothing(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one each second: it must not take the lock of the run, nor make a request."""
+    monkeypatch.setattr(mirror, "_SENDING_SECONDS", 60.0)
+    write(first.run.root / "work/many", 20)
+    for _ in range(3):
+        first.publish()
+    called: list[str] = []
+
+    def spy(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            called.append(name)
+            return operation(*args, **options)
+
+        return call
+
+    for name, operation in vars(FileStorage).items():
+        if callable(operation) and not name.startswith("__"):
+            monkeypatch.setattr(FileStorage, name, spy(name, operation))
+    first.publish()
+    assert called == []
+    write(first.run.root / "work/more", 1)
+    first.publish()
+    assert "put_all" in called

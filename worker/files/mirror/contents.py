@@ -184,12 +184,15 @@ class Contents:
 
     def make_room(self, paths: Collection[str]) -> None:
         """Removes the files in storage that lie where these need a folder, or the reverse."""
+        if not paths:  # as in every pass over a quiet run
+            return
         here = set(paths)
         in_the_way = {
             folder for path in here for folder in folders_of(path) if folder in self._at_path
         }
         in_the_way.update(p for p in self._at_path if not here.isdisjoint(folders_of(p)))
-        self.remove(in_the_way)
+        if in_the_way:
+            self.remove(in_the_way)
 
     def _send_beginning(self, path: str, seen: Seen) -> Prefix:
         """Stores the first bytes of a file that grows."""
@@ -230,6 +233,8 @@ class Contents:
         """Keeps what lies at some paths, before it is replaced or removed."""
         contents = {path: self._at_path[path] for path in paths if path in self._at_path}
         contents = {path: one for path, one in contents.items() if one not in self._kept}
+        if not contents:
+            return
         places = {self._key(path): self._moments.kept(one) for path, one in contents.items()}
         try:
             self._storage.keep_all(places, self._fence)
