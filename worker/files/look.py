@@ -85,6 +85,11 @@ def size_of(path: Path) -> int:
     return 0
 
 
+def folder_of(path: str) -> str:
+    """The folder that a path lies in; '' for the run directory itself."""
+    return path.rpartition("/")[0]
+
+
 def folders_of(path: str) -> list[str]:
     """The folders that a path lies in, outermost first."""
     parts = path.split("/")[:-1]

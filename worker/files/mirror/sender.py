@@ -14,7 +14,7 @@ from pathlib import Path
 
 from monitoring.storage.base import OvertakenError, StorageError
 from monitoring.storage.moments import Entry
-from worker.files.look import Look, Seen
+from worker.files.look import Look, Seen, folder_of
 from worker.files.mirror.checkpoints import Checkpoints
 from worker.files.mirror.contents import ChangedError, Contents, is_usable
 from worker.files.mirror.settle import Cut
@@ -185,7 +185,7 @@ class Sender:
             copied = self._copy(folder, cut)
             if copied is None:
                 continue
-            for path in [path for path in cut.held - cut.apart if _folder(path) == folder]:
+            for path in [path for path in cut.held - cut.apart if folder_of(path) == folder]:
                 sent.dropped.add(path)  # unless it is there still
                 sent.entries.pop(path, None)
             self._contents.make_room(copied.keys())
@@ -252,10 +252,10 @@ class Sender:
 
 def _batches(files: Look) -> Iterator[Look]:
     """Parts of the files, those of folders with few of them first."""
-    sizes = Counter(map(_folder, files))
+    sizes = Counter(map(folder_of, files))
     batch: Look = {}
     size = 0
-    for path in sorted(files, key=lambda path: (sizes[_folder(path)], path)):
+    for path in sorted(files, key=lambda path: (sizes[folder_of(path)], path)):
         batch[path] = files[path]
         size += files[path].size
         if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
@@ -263,7 +263,3 @@ def _batches(files: Look) -> Iterator[Look]:
             batch, size = {}, 0
     if batch:
         yield batch
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]

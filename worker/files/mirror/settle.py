@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from worker.files.look import Look, Seen, folders_of
+from worker.files.look import Look, Seen, folder_of, folders_of
 
 PATIENCE_SECONDS = 5.0
 # A new folder is being filled until nothing in it has changed for this long.
@@ -115,7 +115,7 @@ class Settling:
         if orderly:
             return Cut(now)
         self._examine(now, published)
-        restless = {path for path in now if _folder(path) in self._restless}
+        restless = {path for path in now if folder_of(path) in self._restless}
         changed = {path for path in restless if now[path] != published.get(path)}
         self._restless, self._apart = frozenset(), frozenset()
         held = self._busy | changed
@@ -147,10 +147,10 @@ class Settling:
             if (before := last.get(path)) is not None and before.size == now[path].size
         }
         busy = differing | held_open | self._filling(now, published, differing)
-        folder_of = {
+        held_up = {
             path: self._held_folder(path, published) for path in busy if not self.stands_alone(path)
         }
-        self._streaks = {f: self._streaks.get(f, 0) + 1 for f in set(folder_of.values())}
+        self._streaks = {f: self._streaks.get(f, 0) + 1 for f in set(held_up.values())}
         restless = {
             folder
             for folder, looks in self._streaks.items()
@@ -159,10 +159,10 @@ class Settling:
         self._apart = frozenset(
             path
             for path in held_open
-            if folder_of.get(path) in restless and not self._may_be_copied(path)
+            if held_up.get(path) in restless and not self._may_be_copied(path)
         )
         self._restless = frozenset(restless)
-        self._busy = frozenset(p for p in busy if folder_of.get(p) not in restless)
+        self._busy = frozenset(p for p in busy if held_up.get(p) not in restless)
 
     def _may_be_copied(self, path: str) -> bool:
         """Whether an open file may count in the middle of its writer's work."""
@@ -255,11 +255,11 @@ class Settling:
         alone = {path for path in busy if self.stands_alone(path)}
         held = {self._held_folder(path, published) for path in busy if path not in alone}
         # Where a file says which of the folders beside it is the newest.
-        beside = {_folder(path) for path in held if self._is_new(path, published)}
+        beside = {folder_of(path) for path in held if self._is_new(path, published)}
         pointers = {
             path
             for path, seen in now.items()
-            if _folder(path) in beside and self._points(path, seen, published)
+            if folder_of(path) in beside and self._points(path, seen, published)
         }
 
         def is_held(path: str, seen: Seen) -> bool:
@@ -269,9 +269,9 @@ class Settling:
                 return True
             if seen.kind == "directory":
                 return path in held and self._is_new(path, published)
-            if path in pointers or _folder(path) in self._restless:
+            if path in pointers or folder_of(path) in self._restless:
                 return True
-            return _folder(path) in held or not held.isdisjoint(
+            return folder_of(path) in held or not held.isdisjoint(
                 folder for folder in folders_of(path) if self._is_new(folder, published)
             )
 
@@ -283,7 +283,7 @@ class Settling:
     def _but_restless(self, now: Look, published: Mapping[str, Seen]) -> Cut:
         """The present state but for the files of restless folders, which stay published."""
         cut = self._by_folder(now, published, ())
-        gone = {p for p in cut.held if p not in now and _folder(p) not in self._restless}
+        gone = {p for p in cut.held if p not in now and folder_of(p) not in self._restless}
         return replace(cut, held=cut.held - gone)
 
     def _points(self, path: str, seen: Seen, published: Mapping[str, Seen]) -> bool:
@@ -299,8 +299,4 @@ class Settling:
     def _held_folder(self, path: str, published: Mapping[str, Seen]) -> str:
         """The folder that something busy holds up: its own, or the outermost one that is new."""
         new = (folder for folder in folders_of(path) if self._is_new(folder, published))
-        return next(new, _folder(path))
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
+        return next(new, folder_of(path))
