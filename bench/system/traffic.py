@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.report import Report, options
@@ -32,8 +33,9 @@ from worker.files.restore import restore
 from worker.files.scratch import Scratch
 
 _MB = 1 << 20
-_CHECKPOINTS = 5
+_CHECKPOINTS = 3
 _BYTES = 10 * _MB  # of a checkpoint
+Beside = contextlib.AbstractContextManager[None]
 
 
 class Attempt:
@@ -117,28 +119,54 @@ def growth(storage: Storage, directory: Path, seconds: int, sent: Callable[[], i
 
 
 def delays(
-    storage: Storage, directory: Path, beside: Callable[[Attempt, int], None], name: str
+    storage: Storage, directory: Path, beside: Callable[[Attempt], Beside], name: str
 ) -> tuple[list[float], float]:
-    """The delays of some checkpoints, each after `beside`; the disk that the output took, MB."""
-    found = []
-    with attempt_in(storage, directory, name) as attempt:
-        attempt.delay(1)
-        for number in range(2, 2 + _CHECKPOINTS):
-            beside(attempt, number)
-            found.append(attempt.delay(number))
-    return found, attempt.most_disk
+    """The delays of some checkpoints, each of a new run, `beside` something; the disk of its output, MB.
+
+    Each run has had a checkpoint before.
+    """
+    found, disk = [], 0.0
+    for number in range(_CHECKPOINTS):
+        with attempt_in(storage, directory, f"{name}{number}-23456789") as attempt:
+            attempt.delay(1)
+            with beside(attempt):
+                found.append(attempt.delay(2))
+        disk = max(disk, attempt.most_disk)
+    return found, disk
 
 
-def _write_files(attempt: Attempt, number: int, count: int) -> None:
-    folder = attempt.scratch.workspace / f"many-{number}"
+@contextlib.contextmanager
+def _nothing(_: Attempt) -> Iterator[None]:
+    time.sleep(4.0)
+    yield
+
+
+@contextlib.contextmanager
+def _files(attempt: Attempt, count: int) -> Iterator[None]:
+    """Many small files, which are being sent."""
+    folder = attempt.scratch.workspace / "many"
     folder.mkdir()
     for name in range(count):
         (folder / f"{name}.json").write_bytes(os.urandom(200))
-    time.sleep(4.0)  # until they are being sent
+    time.sleep(4.0)
+    yield
 
 
-def _flood(attempt: Attempt, rate: float, ended: threading.Event) -> None:
-    """Prints `rate` MB each second."""
+@contextlib.contextmanager
+def _flood(attempt: Attempt, rate: float) -> Iterator[None]:
+    """Output of `rate` MB each second."""
+    ended = threading.Event()
+    printing = threading.Thread(target=_print, args=(attempt, rate, ended))
+    printing.start()
+    time.sleep(4.0)
+    try:
+        yield
+    finally:
+        ended.set()
+        printing.join()
+
+
+def _print(attempt: Attempt, rate: float, ended: threading.Event) -> None:
     line = b"x" * 99 + b"\n"
     block = line * (_MB // len(line))
     due = time.monotonic()
@@ -148,26 +176,6 @@ def _flood(attempt: Attempt, rate: float, ended: threading.Event) -> None:
             attempt.watch_disk()
             due = max(due + 1 / rate, time.monotonic() - 1.0)
             time.sleep(max(0.0, due - time.monotonic()))
-
-
-def _flooded(
-    storage: Storage, directory: Path, rate: float, name: str
-) -> tuple[list[float], float]:
-    ended = threading.Event()
-    flooding: list[threading.Thread] = []
-
-    def begin(attempt: Attempt, _: int) -> None:
-        if not flooding:
-            flooding.append(threading.Thread(target=_flood, args=(attempt, rate, ended)))
-            flooding[0].start()
-        time.sleep(2.0)
-
-    try:
-        return delays(storage, directory, begin, name)
-    finally:
-        ended.set()
-        for thread in flooding:
-            thread.join()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -187,15 +195,13 @@ def main(argv: Sequence[str]) -> int:
         report.add("1 MiB/s appended, object store", "bytes sent per byte", [ratio])
         report.bar("1 MiB/s appended: bytes sent per byte", ratio, 1.2)
         for store, storage in stores.items():
-            alone, _ = delays(storage, directory, lambda *_: time.sleep(4.0), "alone-23456789")
+            alone, _ = delays(storage, directory, _nothing, "alone")
             few = report.add(f"a checkpoint's delay, {store}", "s", alone)
-            many, _ = delays(
-                storage, directory, lambda a, n: _write_files(a, n, chosen.files), "many-23456789"
-            )
+            many, _ = delays(storage, directory, partial(_files, count=chosen.files), "many")
             report.add(f"beside {chosen.files} new files, {store}", "s", many)
             report.bar(f"{chosen.files} files delay a checkpoint, {store}, s",
                        statistics.median(many) - few, 2.0)  # fmt: skip
-            flood, disk = _flooded(storage, directory, chosen.flood, "flood-23456789")
+            flood, disk = delays(storage, directory, partial(_flood, rate=chosen.flood), "flood")
             report.add(f"beside a flood of output, {store}", "s", flood)
             report.bar(f"a flood delays a checkpoint, {store}, s",
                        statistics.median(flood) - few, 2.0)  # fmt: skip

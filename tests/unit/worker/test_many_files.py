@@ -50,6 +50,21 @@ def test_a_checkpoint_is_committed_while_files_are_still_to_be_sent(first: Attem
     assert {f"work/many/{number}" for number in range(100)} <= stored(first)
 
 
+def test_a_new_checkpoint_waits_for_one_batch_of_other_files(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_SENDING_SECONDS", 3600.0)
+    first.publish()
+    write(first.run.root / "work/many", 100)
+    first.publisher.publish()
+    first.save(10)
+    first.publisher.publish()
+    assert first.publisher.checkpoint is not None
+    assert len(list((first.stored.root / "work/many").iterdir())) == 10
+    first.publisher.publish()
+    assert {f"work/many/{number}" for number in range(100)} <= stored(first)
+
+
 def test_another_folder_counts_once_it_is_sent(
     first: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,10 @@ class Sender:
                     continue
             with self._holding(path, sent, last, committed, is_held=closing):
                 self._store(path, files[path], sent)
+        if not closing and any(
+            path.startswith("checkpoints/") for path in changed & sent.taken.keys()
+        ):
+            until = time.monotonic()  # a new checkpoint waits for one more batch at most
         for batch in _batches(small):
             if time.monotonic() > until and not sent.taken.keys().isdisjoint(small):
                 sent.unsent.update(batch)
