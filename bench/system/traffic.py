@@ -121,9 +121,9 @@ def growth(storage: Storage, directory: Path, seconds: int, sent: Callable[[], i
 def delays(
     storage: Storage, directory: Path, beside: Callable[[Attempt], Beside], name: str
 ) -> tuple[list[float], float]:
-    """The delays of some checkpoints, each of a new run, `beside` something; the disk of its output, MB.
+    """The delays of some checkpoints, and the disk that the output took, MB.
 
-    Each run has had a checkpoint before.
+    Each is the second checkpoint of a new run, written `beside` something else.
     """
     found, disk = [], 0.0
     for number in range(_CHECKPOINTS):

@@ -170,7 +170,10 @@ class OutputLog:
                 self._storage.delete(self._earlier, self._fence)
                 self._storage.keep(self._key, self._earlier, self._fence)
                 self._storage.delete(self._key, self._fence)  # what is kept is not appended to
-                self._size = 0
+                self._size, self._is_mid_line = 0, False
+                data = b"[%d] --- what came before is in %s\n" % (
+                    self._fence.attempt, self._earlier.rpartition("/")[2].encode(),
+                ) + data  # fmt: skip
             if self._is_mid_line and data.startswith(b"[%d] --- " % self._fence.attempt):
                 data = b"\n" + data
             assert self._size is not None  # noqa: S101
