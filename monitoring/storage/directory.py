@@ -83,7 +83,6 @@ class FileStorage:
         self, key: str, source: Path, fence: Fence | None = None, *, immutable: bool = False
     ) -> None:
         """Stores a file; an immutable one by a hard link if it is on the same file system."""
-
         write = self._linked_or_copied if immutable else _copied
         self._replace({key: partial(write, source)}, fence)
 

@@ -91,9 +91,7 @@ class RunLock:
     def _make(self, lock: Path, holder: bytes, deadline: float) -> None:
         while True:
             try:
-                descriptor = os.open(
-                    lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
-                )
+                descriptor = os.open(lock, _NEW, 0o644)
             except FileExistsError:
                 if not self._take_away(lock):
                     _wait(lock, deadline, self._patience())

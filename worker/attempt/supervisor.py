@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
@@ -103,7 +104,7 @@ class _Attempt:
         )  # fmt: skip
 
     def run(self) -> None:
-        """Runs the attempt to its end while a thread keeps its lease."""
+        """Runs the attempt to its end."""
         self.ending.finish(self._outcome())
 
     def _outcome(self) -> Outcome:
@@ -173,20 +174,8 @@ class _Attempt:
             invalid=lambda: guarded and restarted(self._scratch, restored, undecided=True),
             exclude=self._job.spec.keep.exclude,
         )  # fmt: skip
-        start = Found.of(restored).line(restored.checkpoint, time.time())
-        publisher.add_line(f"{log_time()} attempt {self._job.attempt} starts {start}")
-        avoided = self._avoided
-        if avoided is not None and restored.moment and restored.moment.name < avoided:
-            publisher.add_line(
-                f"from an older moment of the run: attempt {self._job.attempt - 1} failed before "
-                "its first step"
-            )
-        spec = self._job.spec
-        if self._is_resumed(restored) and (spec.resume_command or spec.resume_args):
-            which = "resume_command" if spec.resume_command else "resume_args"
-            publisher.add_line(
-                f"with {which}: {json.dumps(spec.resume_command or spec.resume_args)}"
-            )
+        for line in self._first_lines(restored):
+            publisher.add_line(line)
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)
         kills = oom_kills()
         child = Child(
@@ -216,6 +205,19 @@ class _Attempt:
         )
         ended = self._with_notice(ended, self._stopping.reason)
         return self.ending.publish(publisher, ended, orderly=child.is_orderly)
+
+    def _first_lines(self, restored: Restored) -> Iterator[str]:
+        """What the log of the run says at the beginning of the attempt."""
+        number, spec = self._job.attempt, self._job.spec
+        start = Found.of(restored).line(restored.checkpoint, time.time())
+        yield f"{log_time()} attempt {number} starts {start}"
+        avoided, moment = self._avoided, restored.moment
+        if avoided is not None and moment is not None and moment.name < avoided:
+            because = f"attempt {number - 1} failed before its first step"
+            yield f"from an older moment of the run: {because}"
+        if self._is_resumed(restored) and (spec.resume_command or spec.resume_args):
+            which = "resume_command" if spec.resume_command else "resume_args"
+            yield f"with {which}: {json.dumps(spec.resume_command or spec.resume_args)}"
 
     def _watch(
         self, child: Child, publisher: Publisher, publication: Background, restored: Restored
