@@ -159,3 +159,17 @@ def test_a_page_that_a_run_wrote_cannot_act_in_the_services_name(
     with http.get(f"/v1/jobs/{job_id}/artifacts/page.html") as answer:
         assert answer.headers["Content-Security-Policy"].startswith("sandbox")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_who_reads_a_running_job_follows_it(
+    http: FlaskClient, store: JobStore, job_id: str
+) -> None:
+    """Its worker then sends new lines at once, also to a store in which each addition costs."""
+    http.get(f"/v1/jobs/{job_id}/logs")
+    assert not store.is_followed(job_id), "it does not run"
+    assert store.claim("default", "w") is not None
+    for path in ("logs", "metrics"):
+        store.redis.delete(store.keys.followed(job_id))
+        assert http.get(f"/v1/jobs/{job_id}/{path}").status_code == 200
+        assert store.is_followed(job_id)
+        assert 0 < store.redis.ttl(store.keys.followed(job_id)) <= 15

@@ -22,6 +22,7 @@ from jobs.store.jobs import JobStore
 from tests.integration.one_worker import BEATS, STUBBORN, Bench, python
 from worker.attempt.context import ShutdownState
 from worker.attempt.supervisor import supervise
+from worker.files.publish import Publisher
 from worker.losses import memory
 
 Wait = Callable[..., Any]
@@ -271,6 +272,7 @@ from monitoring.storage.open import open_storage
 from worker.launch.prepare import Slot
 from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
+from worker.files.publish import Publisher
 from worker.losses import memory
 settings = Settings()
 store = open_store(connect(settings), settings)
@@ -386,3 +388,16 @@ def test_nothing_that_a_job_does_to_its_directory_costs_its_results(
     job = bench.run(python(script))
     assert (job.state, job.attempt) == (State.SUCCEEDED, 1), job.message
     assert (bench.files(job).root / "weights.bin").read_text() == "kept"
+
+
+def test_a_worker_learns_that_somebody_follows_its_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[bool] = []
+    monkeypatch.setattr(
+        Publisher, "note_followed", lambda _, is_followed: noted.append(is_followed)
+    )
+    job = bench.claim(python("import time; time.sleep(2)"))
+    bench.store.follow(job.id)
+    supervise(bench.service, job)
+    assert True in noted
