@@ -107,6 +107,33 @@ def test_files_are_stored_and_replaced_many_at_a_time(
     assert (first.stored.root / "work/many/7").read_text() == "again 7"
 
 
+def test_a_slow_store_gets_fewer_files_at_a_time(
+    first: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint waits for the batch that is being sent."""
+    batches: list[int] = []
+    put_all = FileStorage.put_all
+    now = 0.0
+
+    def put_slowly(self: FileStorage, files: dict[str, Path], *args: object) -> None:
+        nonlocal now
+        batches.append(len(files))
+        now += 0.01 * len(files)
+        put_all(self, files, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sender, "_BATCH_FILES", 100)
+    monkeypatch.setattr(mirror, "_SENDING_SECONDS", 60.0)
+    monkeypatch.setattr(FileStorage, "put_all", put_slowly)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first.publish()
+    write(first.run.root / "work/many", 300)
+    for _ in range(3):
+        now += 1
+        first.publisher.publish()
+    assert batches[:3] == [100, 25, 25], "a hundred a second, for a quarter of one"
+    assert sum(batches) == 300
+
+
 def test_a_batch_with_a_file_that_cannot_be_stored_costs_that_file_only(
     first: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

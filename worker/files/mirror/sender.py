@@ -25,7 +25,10 @@ _RESTLESS_SECONDS = 2.0
 _RESTLESS_PART = 1 / 20
 _COPY_SECONDS = 2.0  # for which a time is sought in which nothing changes
 _MOST_FAILURES = 3
+# At most; as many as the store takes in `_BATCH_SECONDS`, for which a checkpoint may have to wait.
 _BATCH_FILES = 250
+_LEAST_FILES = 16
+_BATCH_SECONDS = 0.25
 _BATCH_BYTES = 32 << 20
 # Sent one after the other, whatever the time: a checkpoint counts after the curve that led to it.
 _IN_ORDER = ("logs/metrics.", "checkpoints/")
@@ -68,6 +71,7 @@ class Sender:
         self._staging = scratch.staging
         self._restless_at = -math.inf  # time.monotonic
         self._failures = 0
+        self._rate = math.inf  # small files per second
         self.refused: dict[Path, str] = {}  # files that storage refused since this was cleared
 
     def send(
@@ -107,7 +111,7 @@ class Sender:
             path.startswith("checkpoints/") for path in changed & sent.taken.keys()
         ):
             until = time.monotonic()  # a new checkpoint waits for one more batch at most
-        for batch in _batches(small):
+        for batch in self._batches(small):
             if time.monotonic() > until and not sent.taken.keys().isdisjoint(small):
                 sent.unsent.update(batch)
             else:
@@ -131,9 +135,11 @@ class Sender:
         self, batch: Look, sent: Sent, last: Mapping[str, Entry], committed: Look, *, closing: bool
     ) -> None:
         """Stores small files together, or one by one if that fails."""
+        begun = time.monotonic()
         try:
             sent.entries.update(self._contents.store_all(batch))
             sent.taken.update(batch)
+            self._rate = len(batch) / max(time.monotonic() - begun, 1e-3)
         except OvertakenError:
             raise
         except (OSError, StorageError):
@@ -245,6 +251,21 @@ class Sender:
             if self._is_open(path) and copy != self._root / path
         )
 
+    def _batches(self, files: Look) -> Iterator[Look]:
+        """Parts of the files, those of folders with few of them first."""
+        sizes = Counter(map(folder_of, files))
+        batch: Look = {}
+        size = 0
+        for path in sorted(files, key=lambda path: (sizes[folder_of(path)], path)):
+            batch[path] = files[path]
+            size += files[path].size
+            most = min(max(self._rate * _BATCH_SECONDS, _LEAST_FILES), _BATCH_FILES)
+            if len(batch) >= most or size >= _BATCH_BYTES:
+                yield batch
+                batch, size = {}, 0
+        if batch:
+            yield batch
+
     def _entry(self, path: str, seen: Seen) -> Entry:
         if seen.kind == "link":
             return Entry("link", target=seen.target)
@@ -252,18 +273,3 @@ class Sender:
         with contextlib.suppress(OSError):
             modified = (self._root / path).stat().st_mtime_ns
         return Entry("directory", 0, seen.mode, modified)
-
-
-def _batches(files: Look) -> Iterator[Look]:
-    """Parts of the files, those of folders with few of them first."""
-    sizes = Counter(map(folder_of, files))
-    batch: Look = {}
-    size = 0
-    for path in sorted(files, key=lambda path: (sizes[folder_of(path)], path)):
-        batch[path] = files[path]
-        size += files[path].size
-        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = {}, 0
-    if batch:
-        yield batch
