@@ -141,11 +141,12 @@ def test_signals_that_come_together_wait_for_the_child_to_save_and_a_later_one_k
 ) -> None:
     worker = workers.start(SPECTRAIN_GRACE_SECONDS="600")
     wait_until(registry.workers, what="the worker")
-    signalled = tmp_path / "signalled"
-    script = f"trap 'touch {signalled}' TERM; while true; do sleep 0.05; done"
+    signalled, ready = tmp_path / "signalled", tmp_path / "ready"
+    script = f"trap 'touch {signalled}' TERM; echo $$ > {ready}; while true; do sleep 0.05; done"
     job = store.submit(JobSpec(name="stubborn", command=["sh", "-c", script]))
     messenger.flush(store.now())
-    wait_until(lambda: stubborn_child(script), what="the child")
+    wait_until(lambda: ready.exists() and ready.read_text(), what="the child with its trap set")
+    child = psutil.Process(int(ready.read_text()))
     os.kill(worker.pid, signal.SIGTERM)
     wait_until(signalled.exists, what="the first SIGTERM at the child")
     leaving = wait_until(
@@ -158,24 +159,16 @@ def test_signals_that_come_together_wait_for_the_child_to_save_and_a_later_one_k
         os.kill(worker.pid, signal.SIGTERM)
         time.sleep(0.5)
     assert worker.poll() is None
-    assert stubborn_child(script)
+    assert child.is_running()
     while time.monotonic() - began < TOGETHER_SECONDS:
         time.sleep(0.1)
     os.kill(worker.pid, signal.SIGTERM)
     assert worker.wait(30) == 0
-    assert not stubborn_child(script)
+    assert not child.is_running()
     ended = store.get(job.id)
     assert (ended.state, ended.reason) == (State.QUEUED, Reason.PREEMPTED)
     assert ended.attempts[0].exit_code == 137
     assert registry.workers() == []
-
-
-def stubborn_child(script: str) -> bool:
-    """Whether the child runs with its trap set: its shell is in its first sleep."""
-    for process in psutil.process_iter(["cmdline"]):
-        if process.info["cmdline"] == ["sh", "-c", script] and process.children():
-            return True
-    return False
 
 
 def outage_logged(workers: Workers, times: int) -> bool:
