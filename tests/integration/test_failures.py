@@ -87,6 +87,8 @@ def test_the_same_failure_twice_before_any_step_ends_a_job(bench: Bench) -> None
     assert job.message.endswith("no data (not retried: attempt 1 failed in the same way)")
     stepping = f"from monitoring import step_counter\nstep_counter.beat(0)\n{script}"
     assert until_the_end(bench, python(stepping, retry=retry)).attempt == 6
+    saving = f"open('model.pt', 'wb').write(__import__('os').urandom(50_000))\n{script}"
+    assert until_the_end(bench, python(saving, retry=retry)).attempt == 6
 
 
 def test_a_machine_that_lacks_a_module_condemns_no_job(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import RETRY_SECONDS, StorageRetry, storage_calls
 from worker.attempt.stopping import Stopping
+from worker.failures.going_back import has_saved
 from worker.failures.repeats import will_repeat
 from worker.files.publish import Publisher
 
@@ -49,6 +50,7 @@ class Ending:
         self._receipts = receipts
         self._reporter = reporter
         self._retry = retry
+        self._has_saved = False
 
     def publish(self, publisher: Publisher, ended: Outcome, *, orderly: bool) -> Outcome:
         """Publishes the last files and the receipt; the outcome, which storage may change.
@@ -56,6 +58,7 @@ class Ending:
         `orderly`: the program ended by itself, so that it was not in the middle of a write.
         """
         ended = self._publish_files(publisher, ended, orderly)
+        self._has_saved = has_saved(self._receipt(ended), publisher.moments)
         self._publish_receipt(publisher, ended)
         return ended
 
@@ -146,7 +149,7 @@ class Ending:
             and worker.state.takes_jobs
             and len(worker.gpus) >= resources.gpus
         }
-        return will_repeat(self._job, receipt, words, machines)
+        return will_repeat(self._job, receipt, words, machines, saved=self._has_saved)
 
     def _receipt(self, ended: Outcome) -> Attempt:
         return self._receipts.of(ended, self._lease.progress)

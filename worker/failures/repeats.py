@@ -25,20 +25,22 @@ _CERTAIN = (
 _OF_ONE_PROCESS = re.compile(r"0x[0-9a-fA-F]+|(?<=pid)\W{0,4}\d+", re.IGNORECASE)
 
 
-def will_repeat(job: Job, ended: Attempt, words: str, machines: Set[str]) -> bool:
+def will_repeat(
+    job: Job, ended: Attempt, words: str, machines: Set[str], *, saved: bool = False
+) -> bool:
     """Whether another attempt of `job` would end like its current one, `ended`.
 
     `words` is what the program said last, '' for nothing. `machines` are the hosts in the pool
     whose workers could run the job. The failure repeats if it is certain to or has occurred twice,
-    and the job has never got any further. It must not be the fault of one machine: either there is
-    no other, or two have seen it.
+    and the job has never got any further, as one has whose program `saved` before it failed. It
+    must not be the fault of one machine: either there is no other, or two have seen it.
     """
     attempts = [*job.attempts[:-1], ended]
     if not words or not all(_got_nowhere(one, ended) for one in attempts):
         return False
     if ended.exit_code in (job.spec.retry.on_exit_codes or ()):
         return False
-    if len(attempts) == 1 and not _is_certain(ended.exit_code, words):
+    if (len(attempts) == 1 or saved) and not _is_certain(ended.exit_code, words):
         return False
     tried = {_machine(one.worker) for one in attempts}
     return len(tried) > 1 or not machines - tried

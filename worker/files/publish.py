@@ -12,6 +12,7 @@ from pathlib import Path
 
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
+from monitoring.storage.moments import Moment
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
 from worker.files.pace import Pace
@@ -99,6 +100,11 @@ class Publisher:
         """What of an ended program's files is not in storage, with sizes, and why."""
         refused = (f"{path}: {error}" for path, error in self.refused.items())
         return [*self._mirror.not_kept(), *refused]
+
+    @property
+    def moments(self) -> Sequence[Moment]:
+        """The moments of the run that are kept, the oldest first."""
+        return self._mirror.moments
 
     @property
     def checkpoint(self) -> CommitRecord | None:

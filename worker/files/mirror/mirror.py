@@ -16,7 +16,7 @@ from pathlib import Path
 from monitoring.files import TEMPORARY
 from monitoring.paths import step_of
 from monitoring.storage.base import Fence, Storage, is_removed, is_service
-from monitoring.storage.moments import Entry
+from monitoring.storage.moments import Entry, Moment
 from monitoring.storage.run_files import is_services
 from worker.files.listing import listed
 from worker.files.look import Look, Seen, look, size_of
@@ -116,6 +116,11 @@ class Mirror:
     def refused(self) -> dict[Path, str]:
         """The files that were not stored in the last pass, and why."""
         return self._reserved | self._sender.refused
+
+    @property
+    def moments(self) -> Sequence[Moment]:
+        """The moments of the run that are kept, the oldest first."""
+        return self._timeline.moments
 
     @property
     def checkpoints(self) -> Checkpoints:

@@ -44,6 +44,11 @@ class Timeline:
         self._committed = False
         self.entries: Mapping[str, Entry] = begun_from.entries if begun_from else {}
 
+    @property
+    def moments(self) -> Sequence[Moment]:
+        """The moments of the run that are kept, the oldest first."""
+        return self._all
+
     def commit(self, entries: Mapping[str, Entry]) -> bool:
         """Makes these entries the newest moment, unless they are; whether it did."""
         if self._committed and not _differs(self.entries, entries):
