@@ -77,8 +77,9 @@ def test_another_folder_counts_once_it_is_sent(
     assert "work/many/1" not in stored(first)
 
 
+@pytest.mark.parametrize("folder", ["work/many", "checkpoints/step_7.zarr"])
 def test_files_are_stored_and_replaced_many_at_a_time(
-    first: Attempt, monkeypatch: pytest.MonkeyPatch
+    first: Attempt, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     batches: list[int] = []
     put_all, keep_all = FileStorage.put_all, FileStorage.keep_all
@@ -96,15 +97,15 @@ def test_files_are_stored_and_replaced_many_at_a_time(
         "keep_all",
         lambda self, places, *a: (kept.append(len(places)), keep_all(self, places, *a)),
     )
-    write(first.run.root / "work/many", 100)
+    write(first.run.root / folder, 100)
     first.publish()
     assert batches == [60, 40]
     for number in range(100):
-        (first.run.root / f"work/many/{number}").write_text(f"again {number}")
+        (first.run.root / f"{folder}/{number}").write_text(f"again {number}")
     first.publish()
     assert batches == [60, 40] * 2
     assert sum(kept) == 100, "the contents before are kept for the moment before"
-    assert (first.stored.root / "work/many/7").read_text() == "again 7"
+    assert (first.stored.root / f"{folder}/7").read_text() == "again 7"
 
 
 def test_a_slow_store_gets_fewer_files_at_a_time(

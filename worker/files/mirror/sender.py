@@ -30,8 +30,6 @@ _BATCH_FILES = 250
 _LEAST_FILES = 16
 _BATCH_SECONDS = 0.25
 _BATCH_BYTES = 32 << 20
-# Sent one after the other, whatever the time: a checkpoint counts after the curve that led to it.
-_IN_ORDER = ("logs/metrics.", "checkpoints/")
 
 
 @dataclass
@@ -98,7 +96,7 @@ class Sender:
         self._contents.make_room(changed)
         small: Look = {}
         for path in sorted(files, key=lambda path: self._order(path, last)):
-            if path in changed and not path.startswith(_IN_ORDER):
+            if path in changed and not _is_in_order(path):
                 if self._is_small(path, files[path]):
                     small[path] = files[path]
                     continue
@@ -273,3 +271,12 @@ class Sender:
         with contextlib.suppress(OSError):
             modified = (self._root / path).stat().st_mtime_ns
         return Entry("directory", 0, seen.mode, modified)
+
+
+def _is_in_order(path: str) -> bool:
+    """Whether a file is sent in its turn, whatever the time.
+
+    A checkpoint of this library counts after the curve that led to it. One that is a folder counts
+    with the last of its files, of which there may be thousands.
+    """
+    return path.startswith("logs/metrics.") or folder_of(path) == "checkpoints"
