@@ -69,13 +69,18 @@ class Course:
         with Client(self.service.url) as client:
             first = client.submit(self._spec(kind, slug, twin, pace=0.0))
             job = client.submit(self._spec(kind, slug, ledger, pace=_PACE_SECONDS))
-            for strike in strikes(self.seed, kind.name):
-                if not self._strike(client, job.id, ledger, strike, result):
-                    result.flaws.append("it ended before all strikes were executed")
-                    break
-            hold.unlink()
-            job = client.wait(job.id, _STEP_SECONDS)
-            undisturbed = client.wait(first.id, _STEP_SECONDS)
+            try:
+                for strike in strikes(self.seed, kind.name):
+                    if not self._strike(client, job.id, ledger, strike, result):
+                        result.flaws.append("it ended before all strikes were executed")
+                        break
+                hold.unlink()
+                job = client.wait(job.id, _STEP_SECONDS)
+                undisturbed = client.wait(first.id, _STEP_SECONDS)
+            except TimeoutError:
+                for one in (job, first):  # the other kinds need the workers
+                    client.cancel(one.id)
+                raise
             if undisturbed.state != "succeeded":
                 result.flaws.append(f"its twin {undisturbed.state}: {undisturbed.message}")
             client.fetch(job.id, place / "fetched")

@@ -126,13 +126,15 @@ def test_a_killed_fork_server_harms_no_job_and_comes_back(
     expendable: ForkServerClient, runner: Any, wait_until: Wait
 ) -> None:
     (runner.cwd / "s.py").write_text(WAIT)
-    child, ended = runner.begin(expendable.start, ["python", "s.py"], name="long")
+    ours = {"SPECTRAIN_JOB_ID": "long-23456789", "SPECTRAIN_ATTEMPT": "1"}
+    child, ended = runner.begin(expendable.start, ["python", "s.py"], name="long", **ours)
     log = runner.cwd.parent / "long"
     wait_until(lambda: log.read_text() == "up\n", what="the program")
     killed = server(expendable)
     guard, program = killed.children(recursive=True)
     assert guard.cmdline()[1:4] == ["-P", "-m", "worker.launch.guard"]
     assert program.cmdline()[:2] == ["python", "s.py"], "people can tell which is which"
+    assert ours.items() <= program.environ().items(), "and whose it is"
     killed.kill()
     wait_until(lambda: not killed.is_running(), what="its end")
     assert runner.run(expendable.start, ["echo", "a"]).output == "a\n", "the next job starts"

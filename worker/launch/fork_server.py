@@ -176,7 +176,7 @@ def main() -> None:
     if program is None:
         guard.execute(launch)
     interpreter.prepare(program, launch)
-    set_title(program.command)
+    set_title(program.command, launch.env)
     end_quickly()
     new_random_state()
     run(program)
