@@ -27,7 +27,9 @@ def set_title(command: Sequence[str], environment: Mapping[str, str] | None = No
     )
     room = room_end - start
     # If the arguments do not end with a zero byte, the kernel shows the text up to the next one.
-    text = os.fsencode(" ".join(command))[: room - 1].ljust(end - start - 1) + b"\0"
+    text = os.fsencode(" ".join(command))[: room - 2]
+    # An environment that began with the zero byte after the text would read as an empty one.
+    text = text.ljust(end - start + (1 if len(text) >= end - start else -1)) + b"\0"
     for name, value in sorted((environment or {}).items(), key=_after_ours):
         pair = os.fsencode(f"{name}={value}") + b"\0"
         if len(text) + len(pair) <= room:

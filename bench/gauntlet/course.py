@@ -6,10 +6,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from api.client.client import Client
+from api.client.transport import ApiError
 from api.schemas import JobView
 from bench.chaos.service import Service, ServiceError, Training
 from bench.gauntlet import checks
@@ -79,7 +81,8 @@ class Course:
                 undisturbed = client.wait(first.id, _STEP_SECONDS)
             except TimeoutError:
                 for one in (job, first):  # the other kinds need the workers
-                    client.cancel(one.id)
+                    with suppress(ApiError):  # it has ended
+                        client.cancel(one.id)
                 raise
             if undisturbed.state != "succeeded":
                 result.flaws.append(f"its twin {undisturbed.state}: {undisturbed.message}")
