@@ -15,7 +15,10 @@ from jobs.messages import TASK, celery_app, queue_name
 from jobs.redis_address import where_is
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
+from machine.control_groups import divide, own_group
 from worker.consumer import PromptConsumer, listen_again
+from worker.launch.group import remove_left
+from worker.losses.memory import limit_around
 from worker.losses.witness import fork_witness
 from worker.process import WorkerProcess
 
@@ -64,6 +67,17 @@ def wait_for_redis(redis: Redis) -> None:
             return
 
 
+def _divide_group() -> None:
+    division = divide()
+    if division.group is not None:
+        log.info("control group %s is divided: for lack of memory, a job is killed alone",
+                 division.group)  # fmt: skip
+        remove_left(division.group)
+    elif (own := own_group()) is not None and limit_around(own) is not None:
+        log.info("a job shares the memory limit of this worker: its control group cannot be "
+                 "divided, %s", division.why)  # fmt: skip
+
+
 def main() -> None:
     """Runs the worker until SIGTERM."""
     logging.basicConfig(
@@ -75,6 +89,7 @@ def main() -> None:
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
     settings = Settings()
+    _divide_group()  # before this process has others
     fork_witness(settings)  # before this process has threads and connections
     redis = connect(settings)
     wait_for_redis(redis)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
+from machine.control_groups import divide
 
 
 def up(data: Path, host: str, port: int, workers: int | None, device: str) -> int:
     """Runs the service until Ctrl-C or SIGTERM; returns the exit code."""
+    divide()  # for the workers, which share the group of this process
     try:
         service = LocalService(data, host=host, port=port, workers=workers, device=device)
         with running(service):

@@ -127,11 +127,11 @@ def outcome(
     output: Sequence[str],
     *,
     zero_means_done: bool,
-    oom_killed: bool = False,
+    out_of_memory: str = "",
 ) -> Outcome:
     """The outcome of a child that exited with `exit_code` after the lines `output`.
 
-    `oom_killed`: the kernel killed some process for lack of memory in the meantime.
+    `out_of_memory` says that the kernel has killed some process for lack of memory meanwhile.
 
     `zero_means_done`: the child exits with 0 only if it has finished, even if it was asked to
     stop. For any other program, 0 after SIGTERM may mean that it finished or that it stopped; it
@@ -153,13 +153,12 @@ def outcome(
             log_tail=tail if stop_reason in _FAULTS else (),
         )
     if exit_code in _FROM_OUTSIDE:
-        if oom_killed and exit_code == 128 + signal.SIGKILL:
-            message = "killed by the kernel: the machine or the container is out of memory"
-            return Outcome(Reason.OUT_OF_MEMORY, message, exit_code, log_tail=tail)
+        if out_of_memory and exit_code == 128 + signal.SIGKILL:
+            return Outcome(Reason.OUT_OF_MEMORY, out_of_memory, exit_code, log_tail=tail)
         return Outcome(Reason.ERROR, _describe(exit_code), exit_code, log_tail=tail)
     cause = find_cause(lines)
     for line in cause.exceptions if cause else reversed(tail):
-        if _OUT_OF_MEMORY.search(line) or (oom_killed and _LOADER_KILLED.search(line)):
+        if _OUT_OF_MEMORY.search(line) or (out_of_memory and _LOADER_KILLED.search(line)):
             return Outcome(Reason.OUT_OF_MEMORY, line.strip(), exit_code, log_tail=tail)
     return _error(exit_code, cause, tail)
 

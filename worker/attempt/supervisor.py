@@ -47,8 +47,8 @@ from worker.files.resuming import has_something_to_resume
 from worker.files.scratch import Restored, Scratch
 from worker.launch.child import Child
 from worker.launch.command import Launch
+from worker.launch.group import Group, group_of_attempt
 from worker.launch.prepare import CannotLaunchError, prepare
-from worker.losses.memory import oom_kills
 from worker.losses.note import Note, NoteFile, noted
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,8 @@ class _Attempt:
             )  # fmt: skip
         except CannotLaunchError as error:
             return Outcome(Reason.ERROR, str(error), words=str(error))
-        return self._run_child(launch, restored[0])
+        with group_of_attempt(f"{self._job.id}.{self._job.attempt}") as group:
+            return self._run_child(launch, restored[0], group)
 
     def _is_resumed(self, restored: Restored) -> bool:
         patterns = self._job.spec.resume_when
@@ -166,7 +167,7 @@ class _Attempt:
         self._receipts.write_missing(storage)
         return restored
 
-    def _run_child(self, launch: Launch, restored: Restored) -> Outcome:
+    def _run_child(self, launch: Launch, restored: Restored, group: Group) -> Outcome:
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
@@ -177,7 +178,6 @@ class _Attempt:
         for line in self._first_lines(restored):
             publisher.add_line(line)
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)
-        kills = oom_kills()
         child = Child(
             launch.command,
             env=launch.env,
@@ -187,6 +187,7 @@ class _Attempt:
             start=self._context.start,
             stop_signal=launch.stop_signal,
             note=self.note.path if self.note else None,
+            group=group.path,
         )
         try:
             publication.start()
@@ -201,7 +202,7 @@ class _Attempt:
             self._stopping.reason,
             last_lines(self._scratch.output),
             zero_means_done=self._job.spec.train is not None,
-            oom_killed=oom_kills() != kills,
+            out_of_memory=group.out_of_memory(),
         )
         ended = self._with_notice(ended, self._stopping.reason)
         return self.ending.publish(publisher, ended, orderly=child.is_orderly)

@@ -73,8 +73,9 @@ class Child:
         start: Start = start_cold,
         stop_signal: signal.Signals = signal.SIGTERM,
         note: Path | None = None,
+        group: Path | None = None,
     ) -> None:
-        launch = Launch(list(command), dict(env), cwd, stop_signal, note)
+        launch = Launch(list(command), dict(env), cwd, stop_signal, note, group)
         with output.open("ab") as file:
             started = start(launch, file.fileno())
         self._control, self._process = started.control, started.process

@@ -21,11 +21,12 @@ class Launch:
     cwd: Path
     stop_signal: signal.Signals = signal.SIGTERM
     note: Path | None = None  # of the attempt; the guard holds it (`worker.losses.note`)
+    group: Path | None = None  # the control group that the program joins (`worker.launch.group`)
 
     def send(self, to: socket.socket) -> None:
         """Sends the launch to a guard; raises `OSError`."""
-        note = None if self.note is None else str(self.note)
-        fields = [self.command, self.env, str(self.cwd), self.stop_signal, note]
+        paths = [None if path is None else str(path) for path in (self.note, self.group)]
+        fields = [self.command, self.env, str(self.cwd), self.stop_signal, *paths]
         data = json.dumps(fields).encode()
         to.sendall(_LENGTH.pack(len(data)) + data)
 
@@ -37,9 +38,9 @@ class Launch:
             data = _read(file, _LENGTH.unpack(head)[0]) if head else b""
         if not data:
             return None
-        command, env, cwd, stop_signal, note = json.loads(data)
-        path = None if note is None else Path(note)
-        return cls(command, env, Path(cwd), signal.Signals(stop_signal), path)
+        command, env, cwd, stop_signal, *paths = json.loads(data)
+        note, group = (None if path is None else Path(path) for path in paths)
+        return cls(command, env, Path(cwd), signal.Signals(stop_signal), note, group)
 
 
 def _read(file: socket.SocketIO, size: int) -> bytes:

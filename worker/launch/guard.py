@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from machine.control_groups import join
 from machine.parent_death import adopt_orphans, die_with_parent
 from worker.launch.command import Launch
 from worker.launch.tree import Process, StopRequest, child_pids
@@ -76,6 +77,8 @@ def guard(
     if child == 0:
         control.close()
         _become_training_process(guard_pid)
+        if launch.group is not None:
+            join(launch.group)
         return launch, 0
     if launch.note is not None:
         hold(launch.note)  # until this process ends, after all others of the attempt

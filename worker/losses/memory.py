@@ -7,10 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from machine.control_groups import divided_group, groups_around, own_group
+
 _GROUPS = Path("/sys/fs/cgroup")
 _MACHINE = Path("/proc/vmstat")
 # A control group that was less full a second before did not kill for lack of memory.
 _FULL = 0.5
+# Memory that the kernel cannot take back from a group without swap (memory.stat).
+_HELD = ("anon", "shmem", "kernel")
 
 
 def oom_kills() -> int | None:
@@ -25,7 +29,10 @@ def oom_kills() -> int | None:
 
 
 def own_counters() -> Iterator[Path]:
-    """The counter files of this process's control group, for both versions of control groups."""
+    """The counter files of this process's control group, for both versions of control groups.
+
+    Of a group that the service has divided, they count all of it.
+    """
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             number, controllers, path = line.split(":", 2)
@@ -35,7 +42,7 @@ def own_counters() -> Iterator[Path]:
                 yield _GROUPS / "memory" / within / "memory.oom_control"
                 yield _GROUPS / "memory" / "memory.oom_control"
             elif number == "0":
-                yield _GROUPS / within / "memory.events"
+                yield (divided_group() or _GROUPS / within) / "memory.events"
                 yield _GROUPS / "memory.events"
 
 
@@ -77,25 +84,48 @@ class Memory:
         return moved and self.used >= _FULL
 
 
-def _kills(counter: Path) -> int | None:
+def counts(path: Path) -> dict[str, int]:
+    """The numbers in a file of the kernel that has a name and a number on each line."""
     with suppress(OSError, ValueError):
-        fields = dict(line.split(maxsplit=1) for line in counter.read_text().splitlines())
-        if "oom_kill" in fields:
-            return int(fields["oom_kill"])
+        pairs = (line.split(maxsplit=1) for line in path.read_text().splitlines())
+        return {name: int(number) for name, number in pairs}
+    return {}
+
+
+def limit_around(group: Path) -> int | None:
+    """The smallest memory limit of a group and those around it, in bytes; None without one."""
+    limits = (_number(folder / "memory.max") for folder in groups_around(group))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def held(group: Path) -> int:
+    """The bytes of memory in a group that the kernel cannot take back, roughly."""
+    found = counts(group / "memory.stat")
+    return sum(found.get(name, 0) for name in _HELD)
+
+
+def _kills(counter: Path) -> int | None:
+    return counts(counter).get("oom_kill")
+
+
+def _number(path: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(path.read_text())
     return None
 
 
 def _used_of_group() -> float:
-    """The share of its limit that the control group uses; 0 where there is no limit."""
-    for counter in own_counters():
-        for used, limit in (
-            ("memory.current", "memory.max"),
-            ("memory.usage_in_bytes", "memory.limit_in_bytes"),
-        ):
-            with suppress(OSError, ValueError):
-                most = int((counter.parent / limit).read_text())
-                return int((counter.parent / used).read_text()) / most
-    return 0.0
+    """The share of its limit that the control group, or one around it, uses; 0 without a limit."""
+    folders = [(counter.parent, "memory.usage_in_bytes", "memory.limit_in_bytes")
+               for counter in own_counters()]  # fmt: skip
+    if (own := own_group()) is not None:
+        folders += [(each, "memory.current", "memory.max") for each in groups_around(own)]
+    shares = [0.0]
+    for folder, used, limit in folders:
+        now, most = _number(folder / used), _number(folder / limit)
+        if now is not None and most:
+            shares.append(now / most)
+    return max(shares)
 
 
 def _used_of_machine() -> float:

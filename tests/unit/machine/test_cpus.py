@@ -23,6 +23,10 @@ V2, V1 = "0::/kubepods/pod1/c1\n", "4:memory:/docker/1\n3:cpu,cpuacct:/docker/1\
         ("0::/\n", {"cpu.max": "300000 100000"}, 3.0),
         # A container that sees the path of the host, and only its own group.
         (V2, {"cpu.max": "100000 100000"}, 1.0),
+        # A worker that has moved to a child group, and the program of its job.
+        ("0::/w.service/spectrain\n", {"w.service/cpu.max": "150000 100000",
+                                       "w.service/spectrain/cgroup.procs": ""}, 1.5),
+        ("0::/w.service/attempt-a.1.7\n", {"w.service/cpu.max": "150000 100000"}, 1.5),
         (V2, {}, None),
         (V2, {"cpu.max": "nonsense"}, None),
         (V1, {"cpu,cpuacct/docker/1/cpu.cfs_quota_us": "150000",

@@ -7,6 +7,8 @@ import pytest
 from jobs.model.states import Reason
 from worker.attempt.outcome import StopReason, grace, outcome
 
+KILLED = "killed by the kernel: the machine or the container is out of memory"
+
 
 @pytest.mark.parametrize(
     ("exit_code", "stop_reason", "zero_means_done", "reason"),
@@ -119,7 +121,7 @@ def test_what_went_wrong_keeps_the_last_lines_and_what_was_asked_for_does_not(
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_data_loader_that_the_kernel_killed_ran_out_of_memory(killed: bool) -> None:
     line = "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Killed. "
-    ended = outcome(1, None, [line], zero_means_done=True, oom_killed=killed)
+    ended = outcome(1, None, [line], zero_means_done=True, out_of_memory=KILLED if killed else "")
     assert ended.reason is (Reason.OUT_OF_MEMORY if killed else Reason.ERROR)
 
 
@@ -139,8 +141,8 @@ def test_what_others_print_is_not_why_a_program_was_killed(code: int) -> None:
     lines = [*TRACE[:2], "ConnectionResetError: [Errno 104] Connection reset by peer"]
     message = outcome(code, None, lines, zero_means_done=True).message
     assert message in {"killed by SIGHUP", "killed by SIGKILL", "killed by SIGTERM"}
-    killed = outcome(137, None, lines, zero_means_done=True, oom_killed=True)
-    assert killed.reason is Reason.OUT_OF_MEMORY
+    killed = outcome(137, None, lines, zero_means_done=True, out_of_memory=KILLED)
+    assert (killed.reason, killed.message) == (Reason.OUT_OF_MEMORY, KILLED)
     assert "Connection" not in killed.message
 
 
@@ -149,7 +151,7 @@ def test_a_rank_that_the_kernel_killed_ran_out_of_memory() -> None:
         *TRACE[:2], "torch.elastic.ChildFailedError: ", "Root Cause (first observed failure):",
         "  rank      : 3 (local_rank: 3)", "  traceback : Signal 9 (SIGKILL) received by PID 12",
     ]  # fmt: skip
-    ended = outcome(1, None, lines, zero_means_done=True, oom_killed=True)
+    ended = outcome(1, None, lines, zero_means_done=True, out_of_memory=KILLED)
     assert ended.reason is Reason.OUT_OF_MEMORY
     assert ended.message == "rank 3: Signal 9 (SIGKILL) received by PID 12"
 
