@@ -48,7 +48,7 @@ tests: $(STAMP)  ## the tests alone
 
 .PHONY: test-all
 test-all: lint $(STAMP)  ## all that needs neither a GPU nor Docker: every Kubernetes, a minute of chaos
-	@$(PYTEST) -m 'not gpu and not images'
+	@$(PYTEST) -m 'not cgroup and not gpu and not images'
 
 .PHONY: bench
 bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; keeps the results
@@ -92,6 +92,10 @@ BUILD ?=
 .PHONY: image-check
 image-check: $(STAMP)  ## build both images and run jobs in them (Docker, Compose); BUILD="--network host"
 	@SPECTRAIN_IMAGE_BUILD="$(BUILD)" $(BIN)/pytest -v -s -m images tests/images
+
+.PHONY: cgroup-check
+cgroup-check: $(STAMP)  ## exceed memory limits in real control groups (root, version 2)
+	@$(BIN)/pytest -v -m cgroup tests/cgroup
 
 .PHONY: chart-readme
 chart-readme: $(STAMP)  ## write the Helm chart's README from its values
