@@ -25,7 +25,7 @@ def unit(path: Path, limit: str = f"{4 * GIB}\n") -> Path:
     [
         (24.0, 0.1, 23.5),
         (4.0, 0.25, 3.5),
-        (4.0, 0.5, 3.25),  # a fork server with large libraries, or files left in /dev/shm
+        (4.0, 0.5, 3.375),  # a fork server with large libraries, or files left in /dev/shm
         (0.75, 0.1, 0.375),  # a limit that leaves no room for the reserve
     ],
 )
