@@ -107,6 +107,17 @@ class Settings(BaseSettings):
         Path("/tmp/spectrain"),  # noqa: S108 - on a local disk of the worker, one directory per attempt
         description="Directory on a local disk that attempts write to before publication.",
     )
+    cache_dir: str = Field(
+        "",
+        description="Directory on a local disk for code, inputs and environments of jobs; by "
+        "default `.cache` in the scratch directory.",
+    )
+    cache_bytes: int = Field(
+        50_000_000_000,
+        ge=0,
+        le=2**60,
+        description="Size of that directory (bytes) above which a worker removes what is not used.",
+    )
     warm_start: bool = Field(
         True, description="Keep a process with torch imported, which starts jobs in milliseconds."
     )
@@ -163,6 +174,11 @@ class Settings(BaseSettings):
             "s3_addressing": self.s3_addressing,
             "s3_extra_args": self.s3_extra_args,
         }
+
+    @property
+    def cache_path(self) -> Path:
+        """The directory of the worker's cache."""
+        return Path(self.cache_dir) if self.cache_dir else self.scratch_dir / ".cache"
 
     @property
     def redis_address(self) -> str:

@@ -96,7 +96,9 @@ class WorkerProcess:
         self._reaping = Reaping(
             settings, lambda job: newest_change(storage, job.id), RunRecords(storage)
         )
-        self._scratch_cleaner = ScratchCleaner(settings.scratch_dir, seconds=lease)
+        self._scratch_cleaner = ScratchCleaner(
+            settings.scratch_dir, seconds=lease, then=self._context.cache.trim
+        )
         self._losses = LossWatch(settings.scratch_dir, store, self._context.messenger)
         log.info("worker %s: pool %s, GPUs: %s", name, settings.pool,
                  ", ".join(slot.gpus) or "none, uses the CPU")  # fmt: skip

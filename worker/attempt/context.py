@@ -13,6 +13,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.preemption import TOGETHER_SECONDS
 from monitoring.storage.base import Storage
+from worker.cache.cache import Cache
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
 
@@ -81,3 +82,8 @@ class WorkerContext:
     slot: Slot
     shutdown_state: ShutdownState
     start: Start = start_cold
+
+    @property
+    def cache(self) -> Cache:
+        """The cache that the workers of this machine share."""
+        return Cache(self.settings.cache_path, self.settings.cache_bytes)

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -183,11 +183,15 @@ class ScratchCleaner:
     """Removes the leftovers of killed workers regularly, in a thread of its own.
 
     Once at the start is not enough: the training process of a killed worker may outlive it while
-    its guard or the machine is stopped, and makes its directories again.
+    its guard or the machine is stopped, and makes its directories again. After each pass it calls
+    `then`, which makes room on the same disk.
     """
 
-    def __init__(self, scratch_dir: Path, *, seconds: float) -> None:
+    def __init__(
+        self, scratch_dir: Path, *, seconds: float, then: Callable[[], None] = lambda: None
+    ) -> None:
         self._scratch_dir = scratch_dir
+        self._then = then
         self._seconds = seconds
         self._stopping = threading.Event()
 
@@ -202,6 +206,7 @@ class ScratchCleaner:
     def _run(self) -> None:
         while not self._stopping.is_set():
             remove_leftovers(self._scratch_dir)
+            self._then()
             self._stopping.wait(self._seconds)
 
 

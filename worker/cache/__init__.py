@@ -1,0 +1,1 @@
+"""A cache on the worker's disk, shared by all workers of the machine, for what jobs bring."""
