@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         50_000_000_000,
         ge=0,
-        le=2**60,
+        le=10**15,
         description="Size of that directory (bytes) above which a worker removes what is not used.",
     )
     warm_start: bool = Field(

@@ -37,7 +37,7 @@ def test_every_setting_may_come_from_a_file(
         "s3_endpoint_url": "http://file:9000",
         "spot_metadata_url": "http://file",
     }
-    value = odd.get(name, "7" if name.endswith("seconds") else "from a file")
+    value = odd.get(name, "7" if name.endswith(("bytes", "seconds")) else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
     monkeypatch.delenv(f"SPECTRAIN_{name.upper()}", raising=False)
     monkeypatch.setenv(f"SPECTRAIN_{name.upper()}_FILE", str(tmp_path / "value"))
