@@ -29,6 +29,7 @@ ROOMS = (
     "tools",
     "worker",
     "workload",
+    "workspaces",
 )
 FOLDERS = (*ROOMS, "deploy", "docs", "examples", "helm", "tests")
 # Modules of a design that is not built: docs/internet-scale.md proposes them.

@@ -18,7 +18,16 @@ from worker.launch.command import Launch
 from worker.launch.program import WORKLOAD, Program, is_shadowed, read_at_start
 
 # A job may have modules with the same names as these packages.
-OUR_PACKAGES = {"api", "jobs", "machine", "monitoring", "spectral_gpt", "worker", "workload"}
+OUR_PACKAGES = {
+    "api",
+    "jobs",
+    "machine",
+    "monitoring",
+    "spectral_gpt",
+    "worker",
+    "workload",
+    "workspaces",
+}
 
 
 def forget(names: Iterable[str]) -> None:
