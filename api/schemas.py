@@ -11,6 +11,7 @@ from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
 
 JOB_ID = r"[a-z0-9_-]{1,63}-[2-9b-df-hj-np-tv-xz]{8}"
+SHA256 = r"[0-9a-f]{64}"
 NEXT_OFFSET = "Spectrain-Next-Offset"
 JOB_STATE = "Spectrain-Job-State"
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -93,6 +94,14 @@ class ArtifactList(_Wire):
 
     artifacts: list[Artifact] = Field(description="The files.")
     links: list[ArtifactLink] = Field(default=[], description="The symbolic links.")
+
+
+class StoredWorkspace(_Wire):
+    """What the service has of the archive of a workspace."""
+
+    sha256: str = Field(description="SHA-256 of the archive.")
+    size: int = Field(description="Number of bytes that the service has.")
+    complete: bool = Field(description="Whether these are all, and verified.")
 
 
 class WorkerList(_Wire):

@@ -22,6 +22,7 @@ from jobs.redis_address import RedisAddress, with_password
 from jobs.setting_errors import SettingsError, sentence
 
 PREFIX = "SPECTRAIN_"
+DEFAULT_BYTES = 256_000_000
 _DAY, _YEAR = 86400.0, 365 * 86400.0
 
 
@@ -68,6 +69,13 @@ class Settings(BaseSettings):
     api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")
     instance: str = Field(
         "", description="Name of this API process, returned by /readyz as a header."
+    )
+    workspace_bytes: int = Field(
+        DEFAULT_BYTES,
+        ge=1,
+        le=10**12,
+        description="Largest size (bytes) of the files that a job brings. The command line, the "
+        "API and the workers each read it.",
     )
     pool: str = Field("default", description="Pool whose jobs a worker runs.")
     device: Literal["auto", "cpu", "cuda"] = Field(

@@ -16,7 +16,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.scanner import Scanner
 
-from jobs.model.spec import SUBMITTED, JobSpec
+from jobs.model.spec import JobSpec
+from jobs.model.words import SUBMITTED
 from workload.refusals import refusals
 
 

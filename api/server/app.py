@@ -10,14 +10,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from werkzeug.routing import BaseConverter
 
-from api.schemas import JOB_ID
+from api.schemas import JOB_ID, SHA256
 from api.server.auth import require_token
 from api.server.context import EXTENSION, AppContext
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
-from api.server.views import health, jobs, runs, workers
+from api.server.views import health, jobs, runs, workers, workspaces
 from jobs.checks import Checks
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
@@ -29,6 +29,12 @@ from monitoring.storage.probe import StorageProbe
 MAX_BODY_BYTES = 1 << 20
 # Timeout of Redis, seconds: a caller waits for the answer.
 _REDIS_TIMEOUT = 2.0
+
+
+class Sha256Converter(BaseConverter):
+    """Matches a SHA-256 in a path; any other text is a 404."""
+
+    regex = SHA256
 
 
 class JobIdConverter(BaseConverter):
@@ -59,8 +65,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["job_id"] = JobIdConverter
+    app.url_map.converters["sha256"] = Sha256Converter
     app.url_map.merge_slashes = False
-    groups = (jobs.routes, runs.routes, workers.routes, health.routes)
+    groups = (jobs.routes, runs.routes, workspaces.routes, workers.routes, health.routes)
     for routes in groups:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]

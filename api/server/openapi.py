@@ -18,6 +18,7 @@ _REF = "#/components/schemas/{model}"
 _TEXT = {"type": "string"}
 _PATH_ARGUMENTS = {
     "job_id": "Id of the job.",
+    "sha256": "SHA-256 of the archive, 64 hexadecimal digits.",
     "path": "Path of the file within the run's directory.",
 }
 
@@ -81,6 +82,8 @@ def _operation(
     if call.body is not None:
         content = {"application/json": {"schema": refs[call.body, "validation"]}}
         operation["requestBody"] = {"required": True, "content": content}
+    elif call.takes is not None:
+        operation["requestBody"] = {"required": True, "content": {call.takes: {}}}
     return operation
 
 

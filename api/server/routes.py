@@ -17,7 +17,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 from api.schemas import Query
 from api.server.problems import InvalidInputError
 from api.validation import field_errors, wire_errors
-from jobs.model.spec import SUBMITTED
+from jobs.model.words import SUBMITTED
 from workload.json_text import repeated_keys
 
 View = Callable[..., BaseModel | Response]
@@ -39,6 +39,7 @@ class Call:
     request_headers: Mapping[str, str] = field(default_factory=dict)
     response_headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
+    takes: str | None = None  # the media type of a body that the view reads itself
 
     @property
     def path(self) -> str:
@@ -67,13 +68,15 @@ class Routes:
         status: int = 200,
         problems: tuple[int, ...] = (),
         public: bool = False,
+        takes: str | None = None,
         request_headers: Mapping[str, str] | None = None,
         response_headers: Mapping[str, str] | None = None,
     ) -> Callable[[View], View]:
         """Registers a view.
 
         A view takes the variable parts of the path, `query` and `body`. The annotations of these
-        two are the models of valid input. `answer` is the model or the media type of the answer; a
+        two are the models of valid input; a view that `takes` a media type reads the body itself.
+        `answer` is the model or the media type of the answer; a
         view may also return a finished `Response`.
         """
 
@@ -94,6 +97,7 @@ class Routes:
                     request_headers=request_headers or {},
                     response_headers=response_headers or {},
                     public=public,
+                    takes=takes,
                 )
             )
 

@@ -16,7 +16,14 @@ from pydantic import (
 
 from jobs.model.references import check_command, check_script, check_variables
 from jobs.model.scripts import shell_scripts
-from jobs.model.words import as_text, check_first_word, check_options, no_single_text
+from jobs.model.words import (
+    SUBMITTED,
+    as_text,
+    check_first_word,
+    check_options,
+    no_single_text,
+)
+from jobs.model.workspace import Workspace
 from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
@@ -28,9 +35,6 @@ Words = Annotated[list[Word], Field(min_length=1, max_length=1024), BeforeValida
 # The kernel starts no program with a longer word.
 Script = Annotated[str, Field(min_length=1, max_length=32_767, pattern=r"^[^\x00]*$")]
 BASH = ("bash", "-euo", "pipefail", "-c")
-# The context in which a specification is validated when it is submitted. Without it, as when a
-# record is read, it may be one that an earlier version has accepted.
-SUBMITTED = {"submitted": True}
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
 ExitCodes = list[Annotated[int, Field(ge=1, le=255)]]
 LabelValue = Annotated[str, Field(max_length=128)]
@@ -150,6 +154,10 @@ class JobSpec(Strict):
         None,
         description="A shell script in place of `command`, run by `bash -euo pipefail`.",
     )
+    workspace: Workspace | None = Field(
+        None,
+        description="Files that the job brings: they are its working directory, wherever it runs.",
+    )
     resume_command: Words | None = Field(
         None,
         description="What an attempt that has something to go on from runs in place of `command` "
@@ -240,6 +248,12 @@ class JobSpec(Strict):
         if (self.train is None) == (self.command is None and self.run is None):
             given = "both" if self.train is not None else "neither"
             raise ValueError(f"give exactly one of `train` and `command`; {given} was given")
+        return self
+
+    @model_validator(mode="after")
+    def _a_workspace_of_the_program(self) -> Self:
+        if self.train is not None and self.workspace is not None:
+            raise ValueError("workspace is for a program of your own: `train` brings no files")
         return self
 
     @model_validator(mode="after")

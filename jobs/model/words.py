@@ -8,6 +8,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
+# The context in which a specification is validated when it is submitted. Without it, as when a
+# record is read, it may be one that an earlier version has accepted.
+SUBMITTED = {"submitted": True}
+
 _SHORT = 300
 _QUOTED = r"'[^']*'"
 # What only a shell understands: outside of single quotes, and outside of all quotes.

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from jobs.model.record import Job
-from jobs.model.spec import SUBMITTED, JobSpec
+from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
+from jobs.model.words import SUBMITTED
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench

@@ -60,8 +60,10 @@ def _call(
             ([*_parameter(one, schemas)] for one in parameters),
         )
     if body := operation.get("requestBody"):
-        schema = body["content"]["application/json"]["schema"]
-        yield f"Body: JSON, {_model(schema, schemas)}."
+        ((kind, media),) = body["content"].items()
+        is_json = kind == "application/json"
+        what = f"JSON, {_model(media['schema'], schemas)}" if is_json else code(kind)
+        yield f"Body: {what}."
     yield table(["answer", "body", "when"], _answers(operation["responses"], schemas))
     if statuses := [status for status, one in operation["responses"].items() if _is_usual(one)]:
         yield f"[Errors](#errors): {', '.join(map(code, statuses))}."

@@ -10,12 +10,14 @@ from api.schemas import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQu
 from api.server.context import context
 from api.server.listing import page_of
 from api.server.problems import InvalidInputError, problem
+from api.server.receiving import Receiving
 from api.server.routes import Routes, as_json
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Request
+from jobs.model.workspace import Workspace
 
 routes = Routes("jobs")
 
@@ -35,6 +37,8 @@ routes = Routes("jobs")
 def submit_job(body: JobSpec) -> Response:
     """Submit a job."""
     key = _idempotency_key()
+    if body.workspace is not None:
+        _check_workspace(body.workspace)
     try:
         job = context().store.submit(body, idempotency_key=key)
     except JobNotFoundError as error:
@@ -126,6 +130,23 @@ def _view(job: Job) -> JobView:
     return JobView.model_construct(
         **dict(job), queue_position=position, goodput=goodput, files=files
     )
+
+
+def _check_workspace(workspace: Workspace) -> None:
+    """Raises `InvalidInputError` for one that storage does not have."""
+    receiving = Receiving(context().storage, workspace.sha256)
+    if not receiving.is_whole:
+        raise InvalidInputError(
+            [
+                FieldError(
+                    field="workspace.sha256",
+                    given=f'"{workspace.sha256}"',
+                    allowed="an archive that the service has: send it first, by "
+                    f"PUT /v1/workspaces/{workspace.sha256}",
+                )
+            ]
+        )
+    receiving.note_use()
 
 
 def _idempotency_key() -> str | None:

@@ -19,7 +19,8 @@ from jobs.model.references import (
     expand_command,
     expand_variables,
 )
-from jobs.model.spec import SUBMITTED, JobSpec
+from jobs.model.spec import JobSpec
+from jobs.model.words import SUBMITTED
 
 names = st.sampled_from(["A", "B", "LONG_NAME", "_x", "SPECTRAIN_RUN_DIR"])
 plain = st.text(st.characters(exclude_characters="$"), max_size=8)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from jobs.model.spec import SUBMITTED, JobSpec
+from jobs.model.spec import JobSpec
+from jobs.model.words import SUBMITTED
 
 
 def submitted(**fields: Any) -> JobSpec:

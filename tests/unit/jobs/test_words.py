@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobs.model.record import job_from_hash
-from jobs.model.spec import SUBMITTED, JobSpec
+from jobs.model.spec import JobSpec
+from jobs.model.words import SUBMITTED
 
 
 def submitted(**fields: Any) -> JobSpec:
