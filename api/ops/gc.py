@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from api.local.redis_server import NoRedisServerError
 from api.ops.garbage import Garbage, Stored, Unclear, garbage
+from api.ops.old_workspaces import unneeded_workspaces
 from api.ops.reindex import read_remains
 from api.ops.settings import command_settings, command_storage
 from api.render import console
@@ -32,6 +34,7 @@ from monitoring.storage.base import (
     StoredFile,
 )
 from monitoring.storage.moments import Moments
+from workspaces.layout import FOLDER
 
 _SHOWN = 50
 _DAY = 86400.0
@@ -112,8 +115,9 @@ def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) ->
         settings = command_settings(data)
         store = open_store(connect(settings), settings)
         storage = command_storage(settings)
-        found = []
-        for one in find(store, storage, time.time() - older_than * _DAY):
+        found: list[Garbage | Unclear] = []
+        before = time.time() - older_than * _DAY
+        for one in chain(find(store, storage, before), _workspaces(store, storage, before, found)):
             found.append(one)
             if isinstance(one, Garbage) and not dry_run:
                 remove(storage, one)
@@ -125,6 +129,14 @@ def gc(*, data: Path | None, dry_run: bool, older_than: float, as_json: bool) ->
     else:
         _show(found, dry_run=dry_run)
     return 1 if any(isinstance(one, Unclear) for one in found) else 0
+
+
+def _workspaces(
+    store: JobStore, storage: Storage, before: float, found: Sequence[Garbage | Unclear]
+) -> Iterator[Garbage]:
+    """The workspaces that no job names; none if there are runs whose jobs are unknown."""
+    if not any(isinstance(one, Unclear) for one in found):
+        yield from unneeded_workspaces(store, storage, before)
 
 
 def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
@@ -140,7 +152,8 @@ def _show(found: Sequence[Garbage | Unclear], *, dry_run: bool) -> None:
             print(f"… and {len(removable) - _SHOWN} more")
     verb = "would be removed" if dry_run else "removed"
     total = file_size(sum(one.bytes for one in removable))
-    print(f"{total} {verb}, in {len({one.run for one in removable})} runs.")
+    runs = {one.run for one in removable} - {FOLDER}
+    print(f"{total} {verb}, in {len(runs)} runs.")
     if unclear:
         for left in unclear[:5]:
             print(f"{left.run}: {left.why}", file=sys.stderr)

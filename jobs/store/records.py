@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from redis import Redis
@@ -16,6 +16,7 @@ from jobs.store.scripts import Scripts
 RawEvent = tuple[str, str, str, str]
 
 IDEMPOTENCY_SECONDS = 7 * 24 * 3600
+_PAGE = 200
 
 
 class RawRecords:
@@ -65,6 +66,15 @@ class RawRecords:
         """The sequence number of every job, by id."""
         found = self._redis.zrange(self._keys.jobs, 0, -1, withscores=True)
         return {job_id: int(sequence) for job_id, sequence in found}
+
+    def specs(self) -> Iterator[str]:
+        """The specification of each job, as JSON."""
+        ids = list(self.sequences())
+        for start in range(0, len(ids), _PAGE):
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id in ids[start : start + _PAGE]:
+                    pipe.hget(self._keys.job(job_id), "spec")
+                yield from (spec for spec in pipe.execute() if spec)
 
     def last_sequence(self) -> int:
         """The sequence number of the last submission; 0 before the first."""
