@@ -246,6 +246,7 @@ def _phases(attempt: Attempt) -> str:
     times = {
         "detected after": attempt.detect_seconds,
         "in the queue": attempt.queue_seconds,
+        "fetched its code in": attempt.workspace_seconds,
         "restored in": attempt.restore_seconds,
         "first step after": attempt.first_step_seconds,
     }

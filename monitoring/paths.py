@@ -98,6 +98,16 @@ class RunPaths:
         """The job's specification as the service accepted it."""
         return self.root / "job.json"
 
+    @property
+    def git(self) -> Path:
+        """The commit that the job's code comes from."""
+        return self.root / "git.json"
+
+    @property
+    def git_patch(self) -> Path:
+        """What had changed since that commit."""
+        return self.root / "git.patch"
+
     def attempt(self, number: int) -> Path:
         """The receipt of an attempt."""
         return self.attempts / f"{number}.json"

@@ -50,6 +50,11 @@ class Measures(_Value):
         description="Step of the newest committed checkpoint that the service heard of. A lost "
         "worker may have published one more, which the next attempt then resumes from.",
     )
+    workspace_seconds: float | None = Field(
+        None,
+        description="Time to fetch the workspace, unless this machine had it, and to copy it, "
+        "seconds; null without one.",
+    )
     restore_seconds: float | None = Field(
         None, description="Time to fetch and verify the files of the run, seconds."
     )

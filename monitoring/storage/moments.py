@@ -32,12 +32,12 @@ from monitoring.storage.base import (
 
 _LONG_BYTES = 1 << 16
 _GZIP = b"\x1f\x8b"
-Kind = Literal["file", "link", "directory"]
+Kind = Literal["file", "link", "directory", "removed"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, link or directory of a moment.
+    """A file, link or directory of a moment, or a path of the job's code that is removed in it.
 
     `size` in bytes, `mode` the permission bits, `modified_ns` since the epoch. `content` names the
     bytes of a file. One that `grows` has been appended to since: all bytes at its path count.

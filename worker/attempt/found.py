@@ -10,8 +10,8 @@ from monitoring.checkpoints.commit import CommitRecord
 from monitoring.disk import file_size
 from worker.files.scratch import Restored
 
-# The service's own file; the others are the program's, or written for it by the library.
-_OURS = {"job.json"}
+# The service's own files; the others are the program's, or written for it by the library.
+_OURS = {"job.json", "git.json", "git.patch"}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Reporter:
 
     def __init__(self, context: WorkerContext, job: Job, lease: Lease) -> None:
         self.begun = time.monotonic()
+        self.workspace_seconds: float | None = None
         self.restore_seconds: float | None = None
         self.found: Found | None = None
         self._context = context
@@ -76,6 +77,7 @@ class Reporter:
             update={
                 "checkpoint_step": publisher.checkpoint.step if publisher.checkpoint else None,
                 "uploaded_bytes": publisher.uploaded_bytes,
+                "workspace_seconds": self.workspace_seconds,
                 "restore_seconds": self.restore_seconds,
                 **(self.found.measures() if self.found is not None else {}),
             }

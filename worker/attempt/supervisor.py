@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.model.record import Job
@@ -21,6 +22,7 @@ from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
 from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
+from worker.attempt.code import AttemptCode
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
 from worker.attempt.found import Found
@@ -95,6 +97,7 @@ class _Attempt:
         self._avoided: str | None = None
         self._stopping = Stopping(context, job.id)
         self._lease = lease
+        self._code = AttemptCode(context, job, self._is_wanted)
         self._receipts = Receipts(job, scratch.run)
         self._reporter = Reporter(context, job, self._lease)
         self._retry = StorageRetry(context, self._lease, self._stopping)
@@ -119,6 +122,20 @@ class _Attempt:
             return Outcome(Reason.ERROR, f"the supervisor failed: {error!r}")
 
     def _prepare_and_run(self) -> Outcome:
+        fetched = self._retry(self._code.fetch, worthwhile=self._is_wanted)
+        try:
+            return self._restore_and_run(fetched=fetched)
+        finally:
+            self._code.close()
+
+    def _restore_and_run(self, *, fetched: bool) -> Outcome:
+        if self._stop_reason() is None:
+            if self._code.failure is not None:
+                return self._code.failure
+            if not fetched:
+                return Outcome(
+                    Reason.STORAGE, "the code could not be fetched: storage was unavailable"
+                )
         restored: list[Restored | None] = []
         succeeded = self._retry(
             lambda: restored.append(self._restore()), worthwhile=self._is_wanted
@@ -127,7 +144,9 @@ class _Attempt:
             return self._with_notice(stopped_before_start(stop_reason), stop_reason)
         if not succeeded or restored[0] is None:
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was unavailable")
-        self._reporter.restore_seconds = self._reporter.seconds
+        self._reporter.workspace_seconds = self._code.seconds
+        self._reporter.restore_seconds = self._reporter.seconds - (self._code.seconds or 0.0)
+        self._code.close()
         try:
             launch = prepare(
                 self._job, self._scratch, self._context.slot, self._context.settings,
@@ -154,6 +173,7 @@ class _Attempt:
             keeps_records=self._job.spec.train is not None,
             before=self._avoided,
             wanted=self._is_wanted,
+            place=partial(self._code.place, run.root),
         )
         if restored is None:
             return None
@@ -212,6 +232,8 @@ class _Attempt:
         number, spec = self._job.attempt, self._job.spec
         start = Found.of(restored).line(restored.checkpoint, time.time())
         yield f"{log_time()} attempt {number} starts {start}"
+        if (code := self._code.line()) is not None:
+            yield code
         avoided, moment = self._avoided, restored.moment
         if avoided is not None and moment is not None and moment.name < avoided:
             because = f"attempt {number - 1} failed before its first step"

@@ -16,6 +16,7 @@ from monitoring.storage.moments import Kind
 class Seen:
     """A file, link or directory, and what tells one content of it from the next.
 
+    `removed` stands for a path of the job's code that is not there (`worker.files.given`).
     `size` in bytes, `modified_ns` since the epoch. A directory has neither: its names are entries
     of their own.
     """

@@ -19,6 +19,7 @@ from monitoring.paths import RunPaths, commit_record, step_of
 from monitoring.storage.base import Storage, StoredFile
 from monitoring.storage.moments import Entry, Moment, Moments, files_now
 from monitoring.storage.run_files import is_services
+from worker.files.given import REMOVED, Given
 from worker.files.look import Look, Seen
 from worker.files.mirror.adoptions import judge
 from worker.files.scratch import Restored, Version
@@ -26,6 +27,15 @@ from worker.files.scratch import Restored, Version
 log = logging.getLogger(__name__)
 
 _FETCHES = 16
+
+
+# Given the entries that will be restored, whether they are those of a moment, and what to call
+# often: it ends the restore by raising.
+Place = Callable[[Mapping[str, Entry], bool, Callable[[], None]], Given]
+
+
+def _nothing(*_: object) -> Given:
+    return Given()
 
 
 class _Unwanted(Exception):  # noqa: N818
@@ -40,6 +50,7 @@ def restore(
     keeps_records: bool = False,
     before: str | None = None,
     wanted: Callable[[], bool] = lambda: True,
+    place: Place = _nothing,
 ) -> Restored | None:
     """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
 
@@ -49,7 +60,8 @@ def restore(
     checkpoints stay in a store from which they would have to be downloaded, except the targets of
     links. The output log stays there too, since it only grows. `keeps_records`: the program is
     known to commit its checkpoints. `before`: restores the newest moment older than the one of this
-    name, if there is one. Raises `OSError` and `StorageError`.
+    name, if there is one. `place` puts the code of the job there first, given what will be restored
+    over it, and whether that is a moment. Raises `OSError` and `StorageError`.
     """
 
     def check() -> None:
@@ -57,7 +69,7 @@ def restore(
             raise _Unwanted
 
     try:
-        restoring = _Restoring(storage, job_id, run, check, before)
+        restoring = _Restoring(storage, job_id, run, check, before, place)
         return restoring.all(keeps_records=keeps_records)
     except _Unwanted:
         return None
@@ -119,7 +131,9 @@ class _Restoring:
         run: RunPaths,
         check: Callable[[], None],
         before: str | None,
+        place: Place,
     ) -> None:
+        self._place = place
         self._storage = storage
         self._run = run
         self._check = check
@@ -166,6 +180,7 @@ class _Restoring:
 
     def all(self, *, keeps_records: bool) -> Restored:
         """Fetches what the attempt needs: the small files, then its checkpoint."""
+        given = self._place(self._entries, self._moment is not None, self._check)
         for name, entry in self._entries.items():
             if entry.kind == "directory":
                 (self._run.root / name).mkdir(parents=True, exist_ok=True)
@@ -191,7 +206,7 @@ class _Restoring:
         return Restored(
             newest, self._files, self._points, left, last, self._adopted, self._moment,
             self._moments, self._entries, self._seen(), self._kept,
-            frozenset(self._unfetched), self._strays,
+            frozenset(self._unfetched), self._strays, given,
         )  # fmt: skip
 
     def _fetch_checkpoints(
@@ -318,7 +333,7 @@ class _Restoring:
 
     def _seen(self) -> Look:
         """What is here of the moment."""
-        found = {}
+        found = {p: REMOVED for p, entry in self._entries.items() if entry.kind == "removed"}
         for path in self._entries:
             with contextlib.suppress(OSError):
                 seen = Seen.of(self._run.root / path)

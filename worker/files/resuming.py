@@ -33,7 +33,7 @@ def _only_tells(path: str, run: RunPaths) -> bool:
     whole = run.root / path
     records = {
         run.job, run.output_log, run.config, run.metrics, run.superseded_metrics, run.resumes,
-        run.training_log,
+        run.training_log, run.git, run.git_patch,
     }  # fmt: skip
     if whole in records or run.attempts in whole.parents:
         return True

@@ -15,6 +15,7 @@ from jobs.model.record import is_job_id
 from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths
 from monitoring.storage.moments import Entry, Moment
+from worker.files.given import Given
 from worker.files.look import Look
 
 WORK = "work"
@@ -247,3 +248,4 @@ class Restored:
     kept: frozenset[str] = frozenset()  # the contents in the folder of contents
     unfetched: frozenset[str] = frozenset()  # damaged checkpoints, which nobody needs here
     strays: frozenset[str] = frozenset()  # files at paths that the moment lacks
+    given: Given = field(default_factory=Given)

@@ -105,6 +105,8 @@ class Mirror:
         self.bytes_here = 0  # of the run directory at the last look
         self._reserved: dict[Path, str] = {}
         self._excluded: set[str] = set()
+        here = look(self._root, self._is_left_out) if restored.given.paths else {}
+        self._given = restored.given.within(here, restored.entries)
         self._unfinished: Look = {}  # what was being written when the program was killed
 
     @property
@@ -270,7 +272,7 @@ class Mirror:
         return quiet_looks < _QUIET_LOOKS or is_archive(self._root / path)
 
     def _look(self) -> Look:
-        return look(self._root, self._is_left_out)
+        return self._given.what_the_program_made(look(self._root, self._is_left_out))
 
     def _files_of(self, folder: str) -> Look:
         """The files and links that a folder has now, by path below the run."""
@@ -279,7 +281,8 @@ class Mirror:
             self._root / folder,
             lambda name, is_folder: is_folder or self._is_left_out(prefix + name, is_folder),
         )
-        return {prefix + name: seen for name, seen in found.items()}
+        here = {prefix + name: seen for name, seen in found.items()}
+        return self._given.what_the_program_made(here, folder)
 
     def _is_left_out(self, path: str, is_folder: bool) -> bool:
         """Whether a path is no part of the run.

@@ -121,7 +121,7 @@ class Sender:
     def _store(self, path: str, seen: Seen, sent: Sent, copy: Path | None = None) -> None:
         if not is_usable(path):
             raise StorageError("its name is not UTF-8")
-        if seen.kind == "link":
+        if seen.kind != "file":
             sent.entries[path] = self._entry(path, seen)
         else:
             ours = self._checkpoints.is_ours(path)
@@ -267,6 +267,8 @@ class Sender:
     def _entry(self, path: str, seen: Seen) -> Entry:
         if seen.kind == "link":
             return Entry("link", target=seen.target)
+        if seen.kind == "removed":
+            return Entry("removed")
         modified = 0
         with contextlib.suppress(OSError):
             modified = (self._root / path).stat().st_mtime_ns

@@ -267,6 +267,8 @@ class Settling:
                 return False
             if path in alone or path in self._apart:
                 return True
+            if seen.kind == "removed" and seen != published.get(path) and held:
+                return True  # as below: it may be what the new replaces
             if seen.kind == "directory":
                 return path in held and self._is_new(path, published)
             if path in pointers or folder_of(path) in self._restless:

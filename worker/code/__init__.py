@@ -1,0 +1,1 @@
+"""The code that a job brings: fetched once per machine, and copied for each attempt."""
