@@ -16,8 +16,10 @@ import pytest
 from jobs.model.record import Attempt as Receipt
 from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
-from monitoring.storage.moments import Moments
+from monitoring.storage.moments import Entry, Moments
+from worker.code.place import place_code
 from worker.failures.going_back import has_saved
+from worker.files.given import Given
 from worker.files.mirror import settle
 from worker.files.publish import Publisher
 from worker.files.restore import restore
@@ -186,32 +188,58 @@ def compare(restored: State, history: list[State], seed: str) -> None:
             )
 
 
+def code(base: Path) -> Path:
+    """Code as it lies in a cache, with names that the program uses too."""
+    code = base / "code"
+    files = code / "files"
+    for path in ("f0", "f1", "d0/x", "d1/y/z", "ckpt-0/weights.bin", "own/a", "own/b"):
+        (files / path).parent.mkdir(parents=True, exist_ok=True)
+        (files / path).write_text(path * 20)
+    (files / "link0").symlink_to("own/a")
+    (code / "git.json").write_text("{}")
+    return code
+
+
 class Attempt:
-    def __init__(self, store: Store, base: Path, number: int, before: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        base: Path,
+        number: int,
+        before: str | None = None,
+        code: Path | None = None,
+    ) -> None:
         self.fence = Fence(RUN, number)
         self.scratch = Scratch(base, RUN, number)
         self.scratch.root.mkdir(parents=True)
         store.seize(self.fence)
         self.scratch.empty()
-        restored = restore(store, RUN, self.scratch.run, before=before)
+        root = self.scratch.run.root
+
+        def place(entries: Mapping[str, Entry], is_moment: bool, _: object) -> Given:
+            return place_code(code, root, entries, is_moment=is_moment) if code else Given()
+
+        restored = restore(store, RUN, self.scratch.run, before=before, place=place)
         assert restored is not None
         self.restored = restored
         self.publisher = Publisher(store, self.scratch, self.fence, restored)
 
 
+@pytest.mark.parametrize("brings_code", [False, True], ids=["", "code"])
 @pytest.mark.parametrize("seed", range(40))
 def test_a_kill_at_any_operation_leaves_one_moment(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, seed: int, brings_code: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settle, "PATIENCE_SECONDS", 1e9)
     chance = random.Random(seed)
     store = Store(tmp_path / "store")
     store.root.mkdir()
     history: list[State] = []
+    own = code(tmp_path) if brings_code else None
     for number in range(1, 6):
         Store.hook = staticmethod(lambda: None)
-        attempt = Attempt(store, tmp_path / f"scratch{number}", number)
-        root = attempt.scratch.run.root
+        attempt = Attempt(store, tmp_path / f"scratch{number}", number, code=own)
+        root = attempt.scratch.workspace if brings_code else attempt.scratch.run.root
         restored = state_of(root)
         if history:
             compare(restored, history, f"seed {seed}, attempt {number}")
