@@ -1,10 +1,14 @@
-"""Why a document was refused: the path of each field, what was given, what is allowed."""
+"""Why a document was refused: the path of each field, what was given, what is allowed.
+
+A model may have a table `ELSEWHERE`: what to write here in place of keys that people know from
+other services.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -65,8 +69,12 @@ def path_of(location: Sequence[int | str]) -> str:
 
 def _known_fields(model: type[BaseModel], location: Sequence[int | str]) -> str:
     names: list[str] = []
+    answers: Mapping[str, str] = {}
     for inner in _models(model, location[:-1]):
         names = list(inner.model_fields)
+        answers = getattr(inner, "ELSEWHERE", {})
+    if (answer := answers.get(str(location[-1]))) is not None:
+        return answer
     near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.7)
     if near:
         return f"unknown field; did you mean {near[0]}?"

@@ -13,7 +13,7 @@ import click
 from pydantic import BaseModel
 from rich.table import Table
 
-from api.client.client import ApiError, Client, Unreachable
+from api.client.client import ApiError, CannotSendError, Client, Unreachable
 from api.client.find import NotOneFoundError
 from api.render import console
 
@@ -51,7 +51,7 @@ class _Sentences(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (ApiError, NotOneFoundError, OSError, Unreachable) as error:
+        except (ApiError, CannotSendError, NotOneFoundError, OSError, Unreachable) as error:
             if isinstance(error, BrokenPipeError):
                 raise
             raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""The commands for jobs: submit, list, show, control and fetch."""
+"""The commands for jobs: list, show, control and fetch."""
 
 from __future__ import annotations
 
@@ -16,31 +16,6 @@ from api.render import console, job_table, story
 from api.schemas import JobView
 from jobs.model.states import State
 from machine.text import plain
-
-
-@cli.command()
-@click.argument("file", type=click.File("rb"), help="A job in YAML or JSON; - for standard input.")
-@click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
-@click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
-@as_json
-@click.pass_obj
-def submit(endpoint: Endpoint, file: Any, wait: bool, follow: bool, as_json: bool) -> None:
-    """Submit the job in FILE."""
-    from api.cli.spec_file import read_spec  # noqa: PLC0415 - see there
-
-    spec = read_spec(file.read())
-    with endpoint.client(patient=wait or follow) as client:
-        job = client.submit(spec)
-        if not as_json:
-            click.echo(job.id)
-        if follow:
-            _print_log(client, job.id, err=as_json)
-        if wait or follow:
-            job = client.wait(job.id)
-    if as_json:
-        print_json(job)
-    if wait or follow:
-        _exit_as(job)
 
 
 @cli.command("ls")
@@ -102,7 +77,7 @@ def logs(endpoint: Endpoint, job: str, follow: bool, attempt: int | None) -> Non
     In a pipe, the output has no escape codes.
     """
     with endpoint.client(patient=follow) as client:
-        _print_log(client, find_job(client, job), follow=follow, attempt=attempt)
+        print_log(client, find_job(client, job), follow=follow, attempt=attempt)
 
 
 def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) -> None:
@@ -184,10 +159,11 @@ def remove(endpoint: Endpoint, job: str, files: bool) -> None:
         client.delete(find_job(client, job), files=files)
 
 
-def _print_log(
+def print_log(
     client: Client, job_id: str, *, attempt: int | None = None, follow: bool = True,
     err: bool = False,
 ) -> None:  # fmt: skip
+    """Prints the output of a job; without escape codes unless a terminal shows it."""
     pieces = client.logs(job_id, attempt=attempt, follow=follow)
     if not (sys.stderr if err else sys.stdout).isatty():
         pieces = _plain_lines(pieces)
@@ -204,6 +180,7 @@ def _plain_lines(pieces: Iterable[str]) -> Iterator[str]:
     yield plain(rest)
 
 
-def _exit_as(job: JobView) -> None:
+def exit_as(job: JobView) -> None:
+    """Ends the command with an error unless the job has succeeded."""
     if job.state is not State.SUCCEEDED:
         raise click.ClickException(f"{job.id} {job.state}: {plain(job.message) or job.reason}")

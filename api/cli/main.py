@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from api.cli import jobs, ops, service
+from api.cli import jobs, ops, service, submit
 from api.cli.base import cli
 from jobs.entry import run
 
-__all__ = ["cli", "jobs", "main", "ops", "service"]  # whose import adds their commands
+__all__ = ["cli", "jobs", "main", "ops", "service", "submit"]  # whose import adds commands
 
 
 def main() -> None:

@@ -61,15 +61,24 @@ _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.cons
 
 def read_spec(text: bytes) -> JobSpec:
     """The specification in `text`; raises `SpecFileError`."""
+    return checked(read_data(text))
+
+
+def read_data(text: bytes) -> Any:
+    """What the document in `text` says; raises `SpecFileError`."""
     yaml = YAML(typ="safe", pure=True)  # pure: YAML 1.2, which the library's C parser does not read
     yaml.Scanner = _Scanner
     yaml.Constructor = _Constructor
     try:
-        data = yaml.load(text)
+        return yaml.load(text)
     except (YAMLError, ValueError) as error:
         raise SpecFileError(f"It is no valid YAML or JSON: {_place(error)}") from None
     except RecursionError:
         raise SpecFileError(_TOO_DEEP) from None
+
+
+def checked(data: Any) -> JobSpec:
+    """The specification that a document says; raises `SpecFileError`."""
     try:
         return JobSpec.model_validate_json(json.dumps(data), context=SUBMITTED)
     except ValidationError as error:

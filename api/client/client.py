@@ -20,6 +20,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from api.client.transport import ApiError, Transport, Unreachable
+from api.client.workspaces import CannotSendError, send_workspace, source_of
 from api.schemas import (
     IDEMPOTENCY_KEY,
     JOB_STATE,
@@ -39,8 +40,9 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
 from monitoring.json_values import restored
+from workspaces.archive import Packed
 
-__all__ = ["ApiError", "Client", "Unreachable"]
+__all__ = ["ApiError", "CannotSendError", "Client", "Unreachable"]
 
 _PAGE = 200
 
@@ -78,14 +80,27 @@ class Client:
     # -- jobs -----------------------------------------------------------------------------
 
     def submit(
-        self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        spec: JobSpec | Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        on_packed: Callable[[Packed], None] = lambda _: None,
+        on_sent: Callable[[int, int], None] = lambda *_: None,
     ) -> JobView:
         """Submits a job and returns it.
+
+        The files of its `workspace: {path: DIR}` are sent first, unless the service has them.
+        `on_packed` is called with their number and size before that, and `on_sent` with the bytes
+        sent and those of all. Raises `CannotSendError` for files that cannot be sent.
 
         The same `idempotency_key` returns the first job again. Without one, the client generates a
         key, so that a retry after a lost answer does not submit a second job.
         """
         body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
+        if (source := source_of(body)) is not None:
+            body["workspace"] = send_workspace(
+                self._http, source, on_packed=on_packed, on_sent=on_sent
+            )
         headers = {IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16)}
         return self._http.read(JobView, "POST", "/v1/jobs", json=body, headers=headers)
 

@@ -18,6 +18,8 @@ from api.schemas import IDEMPOTENCY_KEY, Problem
 Wire = TypeVar("Wire", bound=BaseModel)
 Result = TypeVar("Result")
 
+# Calls that may be carried out twice.
+_SAFE = {"GET", "PUT"}
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
 # Linux repeats a lost SYN packet after one and after three seconds.
 _CONNECT_SECONDS = 5.0
@@ -31,10 +33,11 @@ class ClientError(Exception):
 class ApiError(ClientError):
     """The service answered with an error; `problem` holds the details."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
         fields = [f"{e.field}: given {e.given}, allowed: {e.allowed}" for e in problem.errors or []]
         super().__init__("\n  ".join([problem.detail, *fields]))
         self.problem = problem
+        self.headers = headers or {}
 
     @property
     def status(self) -> int:
@@ -55,10 +58,10 @@ class Unreachable(ClientError):  # noqa: N818 - reads better than UnreachableErr
 class Transport:
     """Sends requests.
 
-    Retries each for `patience` seconds while no connection can be made. A GET, and a request with
-    an Idempotency-Key, is also retried when no answer comes or the service answers 503. `on_wait`
-    is called with a message when a request has to wait. Each method may raise `ApiError` and
-    `Unreachable`.
+    Retries each for `patience` seconds while no connection can be made. A GET or PUT, and a
+    request with an Idempotency-Key, is also retried when no answer comes or the service answers
+    503. `on_wait` is called with a message when a request has to wait. Each method may raise
+    `ApiError` and `Unreachable`.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class Transport:
             except httpx.TransportError as error:
                 raise Unreachable(self.url, error) from error
 
-        safe = method == "GET" or IDEMPOTENCY_KEY in options.get("headers", {})
+        safe = method in _SAFE or IDEMPOTENCY_KEY in options.get("headers", {})
         return self._persist(once, safe=safe)
 
     def download(self, path: str, target: Path) -> None:
@@ -195,4 +198,4 @@ def _accepted(answer: httpx.Response) -> httpx.Response:
     except ValidationError:
         detail = f"{answer.status_code} {answer.reason_phrase} from {answer.url}"
         problem = Problem(title=answer.reason_phrase, status=answer.status_code, detail=detail)
-    raise ApiError(problem)
+    raise ApiError(problem, answer.headers)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from jobs.model.elsewhere import ELSEWHERE
 from jobs.model.references import check_command, check_script, check_variables
 from jobs.model.scripts import shell_scripts
 from jobs.model.words import (
@@ -128,6 +130,8 @@ class Retry(Strict):
 
 class JobSpec(Strict):
     """A training job: the built-in workload (`train`) or your own program (`command`, `run`)."""
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from jobs.model.spec import JobSpec
+from jobs.model.workspace import Workspace, WorkspaceSource
 from tools.reference.markdown import code, document, table
 from tools.reference.schema import Schema, default_of, limits_of, resolve, type_of
 
@@ -14,9 +16,19 @@ def key_paths() -> list[str]:
     return [path for path, _, _ in _keys()]
 
 
+def _schema() -> dict[str, Any]:
+    """The schema of a job, whose workspace is one in a job file, or one that was sent before."""
+    schema = JobSpec.model_json_schema()
+    source = WorkspaceSource.model_json_schema()
+    sent = schema["$defs"][Workspace.__name__]
+    sent["properties"] = source["properties"] | sent["properties"]
+    sent["required"] = []
+    return schema
+
+
 def _keys() -> Iterator[tuple[str, Schema, bool]]:
     """Path, schema and whether it is required, sections before what is in them."""
-    root = JobSpec.model_json_schema()
+    root = _schema()
     yield from _walk(root, root.get("$defs", {}), "")
 
 
@@ -31,7 +43,7 @@ def _walk(
 
 def block() -> str:
     """What the page says below its introduction."""
-    definitions: Mapping[str, Schema] = JobSpec.model_json_schema().get("$defs", {})
+    definitions: Mapping[str, Schema] = _schema().get("$defs", {})
     sections: dict[str, list[list[str]]] = {"": []}
     about: dict[str, str] = {}
     for path, field, required in _keys():

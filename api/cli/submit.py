@@ -1,0 +1,188 @@
+"""The command `submit`: a job from a file, from the words behind `--`, or from both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from api.cli.base import Endpoint, as_json, cli, print_json
+from api.cli.jobs import exit_as, print_log
+from api.client.workspaces import source_of
+from jobs.model.workspace import Workspace
+from workspaces.archive import Packed
+from workspaces.layout import bytes_text
+
+_WORDS = "spectrain.words"
+_SCRIPT = re.compile(r"\.(py|sh)$")
+# Stands for a workspace that is not packed yet while the rest of the job is checked.
+_UNPACKED = Workspace(sha256="0" * 64, files=0, bytes=0).model_dump()
+
+
+class _WithWords(click.Command):
+    """A command that keeps what stands behind `--` as the words of a program."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[_WORDS] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
+
+
+@cli.command(cls=_WithWords)
+@click.argument(
+    "file", type=click.File("rb"), required=False,
+    help="A job in YAML or JSON; - for standard input.",
+)  # fmt: skip
+@click.option(
+    "--workspace", "-w", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Send the files of DIR: they are the working directory of the job.",
+)  # fmt: skip
+@click.option("--name", help="Set the name; by default that of the script or of the directory.")
+@click.option("--gpus", type=click.IntRange(min=0), help="Set the number of GPUs.")
+@click.option(
+    "--env", "-e", "variables", metavar="NAME=VALUE", multiple=True,
+    help="Set an environment variable; may be repeated.",
+)  # fmt: skip
+@click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
+@click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
+@as_json
+@click.pass_context
+def submit(
+    ctx: click.Context, /, file: Any, wait: bool, follow: bool, as_json: bool, **options: Any
+) -> None:
+    """Submit the job in FILE, or one that runs COMMAND.
+
+    Options and COMMAND replace what FILE says. `spectrain submit --workspace . -- python train.py`
+    runs the script with the files beside it, on any worker.
+    """
+    from api.cli.spec_file import checked, read_data  # noqa: PLC0415 - see there
+
+    words: list[str] = ctx.meta[_WORDS]
+    if file is None and not words:
+        raise click.UsageError("give a FILE, or the words of a program behind --")
+    if file is not None and (script := _SCRIPT.search(str(file.name))) is not None:
+        program = {"py": "python", "sh": "bash"}[script[1]]
+        raise click.UsageError(
+            f"{file.name} is no job: `spectrain submit --workspace . -- {program} {file.name}` "
+            "runs it"
+        )
+    data = read_data(file.read()) if file is not None else {}
+    if isinstance(data, dict):
+        data = _completed(data, words, _folder_of(file), **options)
+    source = source_of(data) if isinstance(data, dict) else None
+    job_data = checked(data if source is None else {**data, "workspace": _UNPACKED}).model_dump(
+        mode="json"
+    )
+    if source is not None:
+        job_data["workspace"] = source.model_dump()
+    endpoint: Endpoint = ctx.obj
+    with endpoint.client(patient=wait or follow) as client:
+        job = client.submit(job_data, on_packed=_say_packed, on_sent=_say_sent)
+        if not as_json:
+            click.echo(job.id)
+        if follow:
+            print_log(client, job.id, err=as_json)
+        if wait or follow:
+            job = client.wait(job.id)
+    if as_json:
+        print_json(job)
+    if wait or follow:
+        exit_as(job)
+
+
+def _completed(
+    data: Mapping[str, Any],
+    words: Sequence[str],
+    folder: Path,
+    *,
+    workspace: Path | None,
+    name: str | None,
+    gpus: int | None,
+    variables: Sequence[str],
+) -> dict[str, Any]:
+    """What a file says, with what the command line says in its place."""
+    new = dict(data)
+    given = new.get("workspace")
+    if isinstance(given, str):
+        given = {"path": given}
+    if isinstance(given, dict) and isinstance(given.get("path"), str):
+        given = {**given, "path": str(folder / Path(given["path"]).expanduser())}
+        new["workspace"] = given
+    if workspace is not None:
+        others = given if isinstance(given, dict) and "sha256" not in given else {}
+        new["workspace"] = {**others, "path": str(workspace)}
+    if words:
+        new.pop("run", None)
+        new["command"] = list(words)
+        if new.get("workspace") is None and (script := _script_here(words)) is not None:
+            raise click.UsageError(
+                f"{script} is here, and not on the worker: `--workspace .` sends this directory"
+            )
+    if gpus is not None:
+        new["resources"] = {**_mapping(new, "resources"), "gpus": gpus}
+    if variables:
+        new["env"] = {**_mapping(new, "env"), **dict(map(_pair, variables))}
+    if named := name or new.get("name") or _derived_name(new):
+        new["name"] = named
+    return new
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A section of the file; nothing for what is no section, which the option replaces."""
+    found = data.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint="--env")
+    return name, value
+
+
+def _folder_of(file: Any) -> Path:
+    """The directory that a file's paths are relative to."""
+    name = getattr(file, "name", "-")
+    return Path(name).parent if isinstance(name, str) and name not in {"-", "<stdin>"} else Path()
+
+
+def _script_here(words: Sequence[str]) -> str | None:
+    """The first word that names a script of the present directory, by a relative path."""
+    for word in words:
+        if word.startswith(("-", "/")):
+            continue
+        if (_SCRIPT.search(word) or (word is words[0] and "/" in word)) and Path(word).is_file():
+            return word
+    return None
+
+
+def _derived_name(data: Mapping[str, Any]) -> str:
+    """A name by the script, the module or the directory; '' if there is none."""
+    command, workspace = data.get("command"), data.get("workspace")
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    names = [Path(word).stem for word in words if _SCRIPT.search(word)]
+    if "-m" in words[:-1]:
+        names.append(words[words.index("-m") + 1].rpartition(".")[2])
+    if isinstance(workspace, dict) and isinstance(workspace.get("path"), str):
+        names.append(Path(workspace["path"]).resolve().name)
+    names += [Path(word).name for word in words[:1]]
+    usable = (re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")[:63] for name in names)
+    return next(filter(None, usable), "")
+
+
+def _say_packed(packed: Packed) -> None:
+    click.echo(str(packed), err=True)
+    for note in packed.notes:
+        click.echo(f"  {note}", err=True)
+
+
+def _say_sent(sent: int, size: int) -> None:
+    """Says how far a large workspace is; one that is sent at once needs no word."""
+    if sent < size:
+        click.echo(f"  sent {bytes_text(sent)} of {bytes_text(size)}", err=True)

@@ -1,0 +1,54 @@
+"""Keys that other schedulers have at the top of a job, and what does the same here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_WORKSPACE = "here it is `workspace: {path: .}`"
+_GPUS = "here it is `resources: {gpus: 1}`"
+_ENV = "here it is `env: {NAME: value}`"
+_POOL = "here it is `resources: {pool: NAME}`: the workers of a pool are alike"
+_SECONDS = "here it is `limits: {run_seconds: 3600}`"
+_COMMAND = 'here it is `command: ["python", "train.py"]`, or a script in `run`'
+_FAILURES = "here it is `retry: {max_failures: 2}`"
+_ONE_WORKER = (
+    "nothing: one worker runs a job; `resources: {gpus: N}` gives it several GPUs, for `torchrun` "
+    "in its command"
+)
+_IMAGE = "nothing: a job runs in the image of the worker that `resources: {pool: NAME}` chooses"
+_MACHINE = "nothing: processors and memory are those of the worker's machine; choose a pool"
+
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("workdir", "working_dir", "work_dir", "cwd", "chdir", "code", "source_dir", "code_dir"),
+        _WORKSPACE,
+    ),
+    **dict.fromkeys(("gpus", "num_gpus", "gpu", "n_gpus", "gpus_per_node", "gres"), _GPUS),
+    "accelerators": f"{_GPUS}; {_POOL.removeprefix('here it is ')}",
+    **dict.fromkeys(("envs", "env_vars", "environment_variables", "runtime_env"), _ENV),
+    **dict.fromkeys(("pool", "partition", "queue", "cluster", "instance_type"), _POOL),
+    **dict.fromkeys(
+        ("num_nodes", "nodes", "replicas", "num_workers", "world_size", "ntasks"), _ONE_WORKER
+    ),
+    **dict.fromkeys(
+        ("entrypoint", "cmd", "script", "args", "program", "commands", "task"), _COMMAND
+    ),
+    **dict.fromkeys(("image", "image_id", "container", "docker", "docker_image"), _IMAGE),
+    **dict.fromkeys(("cpus", "num_cpus", "memory", "mem", "disk_size"), _MACHINE),
+    **dict.fromkeys(
+        ("time", "timeout", "time_limit", "max_duration", "walltime", "timeout_min"), _SECONDS
+    ),
+    **dict.fromkeys(("max_restarts", "max_retries", "retries", "backoff_limit"), _FAILURES),
+    "tags": "here it is `labels: {key: value}`",
+    "project": "here it is a label: `labels: {project: NAME}`",
+    **dict.fromkeys(
+        ("spot", "use_spot", "spot_policy", "preemptible_instances"),
+        "nothing: a worker on a spot machine needs no word in a job; `preemptible` says whether a "
+        "job of higher priority may evict this one",
+    ),
+    **dict.fromkeys(
+        ("outputs", "output_dir", "artifacts"),
+        "nothing: what the program writes to its working directory, `$SPECTRAIN_RUN_DIR` or "
+        "`$SPECTRAIN_OUTPUT_DIR` is kept",
+    ),
+}
