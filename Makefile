@@ -52,7 +52,7 @@ test-all: lint $(STAMP)  ## all that needs neither a GPU nor Docker: every Kuber
 
 .PHONY: bench
 bench: $(STAMP)  ## measure the library on a quiet machine, some 30 minutes; keeps the results
-	@failed=0; for run in metrics plots reader dispatch recovery scale storage overhead checkpoint "checkpoint --mb 1500"; do \
+	@failed=0; for run in metrics plots reader dispatch submit recovery scale storage overhead checkpoint "checkpoint --mb 1500"; do \
 		$(BIN)/python -m bench $$run --keep || failed=1; done; exit $$failed
 
 SEED ?=

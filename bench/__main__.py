@@ -14,6 +14,7 @@ ABOUT = {
     "library.model": "time per step of the wave variant, compared with the standard one",
     "library.gpu": "checkpoints of a CUDA state (needs only an NVIDIA GPU, torch and numpy)",
     "system.dispatch": "from POST to the first line of the training script, warm and cold",
+    "system.submit": "what sending a directory adds to the time to the first line of its script",
     "system.recovery": "from SIGKILL and SIGTERM of a worker to the first new step on another",
     "system.scale": "claim, renew and list with 100,000 finished and 10,000 queued jobs",
     "system.storage": "a checkpoint to an object store and back, compared with boto3",

@@ -34,6 +34,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # torch sets it on import: a job would have another environment than the fork server of its worker.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor_tests")
+# The command line remembers there what it has packed.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="spectrain-tests-")
 _GIVEN = dict(os.environ)
 
 

@@ -10,8 +10,8 @@ import os
 import stat
 import tarfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,13 +26,13 @@ from workspaces.layout import (
     bytes_text,
     count_text,
 )
-from workspaces.listing import Listing, Member, is_sent, list_members
+from workspaces.listing import Listing, Member, list_members
 
 _TRIES = 4
 _PAUSE_SECONDS = 0.25
-# A file system's clock is this coarse: a file that changed just now may change again in the same
-# tick, without another time.
-_TICK_SECONDS = 0.02
+# A clock of a file system is this coarse: a file that changed just now may change again in the same
+# tick, without another time. Where no time has a fraction, a tick is a second or two.
+_TICK_SECONDS, _LONG_TICK_SECONDS = 0.02, 2.0
 _TICKS = 5
 # Of text, a higher level saves a tenth of the bytes and takes several times as long.
 _LEVEL = 1
@@ -57,81 +57,115 @@ class Packed:
         return {"sha256": self.sha256, "files": self.files, "bytes": self.bytes}
 
 
-def pack(root: Path, target: IO[bytes], *, limit: int, exclude: Sequence[str] = ()) -> Packed:
-    """Writes the archive of a directory into a file that is open for writing.
+@dataclass(frozen=True)
+class State:
+    """What a workspace holds at one time; `extra` are the files about its commit, by name."""
 
-    `limit`: of the size of the files, bytes. `exclude`: patterns as in `.gitignore`. What is
-    packed comes from one time: if anything changes meanwhile, all is packed again. Raises
-    `WorkspaceError`, and `OSError` for `target`.
+    listing: Listing
+    extra: Mapping[str, bytes]
+
+    def fingerprint(self, root: Path) -> str:
+        """A hash that is the same while no file has changed; no file is read for it."""
+        said = hashlib.sha256(os.fsencode(root.resolve()))
+        members = {path: asdict(member) for path, member in self.listing.members.items()}
+        said.update(json.dumps(members).encode())
+        for name, data in self.extra.items():
+            said.update(name.encode() + hashlib.sha256(data).digest())
+        return said.hexdigest()
+
+    def differing(self, other: State) -> list[str]:
+        """What is not the same in another state."""
+        mine, others = self.listing.members, other.listing.members
+        paths = [path for path in mine.keys() | others.keys() if mine.get(path) != others.get(path)]
+        return paths or (["the commit"] if self.extra != other.extra else [])
+
+
+class Directory:
+    """A directory that is a workspace; its methods raise `WorkspaceError`.
+
+    `limit`: of the size of its files, bytes. `exclude`: patterns as in `.gitignore`.
     """
-    if not root.is_dir():
-        raise WorkspaceError(f"there is no directory {root}")
-    ignored = Ignored(root, exclude)
-    repository = Repository.of(root)
-    changed: list[str] = []
-    for left in reversed(range(_TRIES)):
-        listing = _settled(root, ignored, repository)
-        listing.check(limit)
-        target.seek(0)
-        target.truncate()
-        sha256 = _write(root, listing, repository, ignored, target)
-        if sha256 is not None:
-            again = list_members(root, ignored, repository)
-            changed = _differing(listing, again)
-            if not changed:
+
+    def __init__(self, root: Path, *, limit: int, exclude: Sequence[str] = ()) -> None:
+        if not root.is_dir():
+            raise WorkspaceError(f"there is no directory {root}")
+        self.root = root
+        self._limit = limit
+        self._ignored = Ignored(root, exclude)
+        self._repository = Repository.of(root)
+
+    def look(self) -> State:
+        """What it holds now, without files that may change without a change of their time."""
+        for _ in range(_TICKS):
+            state = self._look()
+            if not _may_change_unseen(state.listing):
+                break
+            time.sleep(_TICK_SECONDS)
+        state.listing.check(self._limit)
+        return state
+
+    def pack(self, target: IO[bytes], state: State | None = None) -> tuple[Packed, State]:
+        """Writes the archive into a file that is open for writing.
+
+        What is packed comes from one time: if anything changes meanwhile, all is packed again.
+        `state`: what a look has found before. Also raises `OSError`, for `target`.
+        """
+        changed: list[str] = []
+        for left in reversed(range(_TRIES)):
+            state = state or self.look()
+            target.seek(0)
+            target.truncate()
+            sha256 = _write(self.root, state, target)
+            changed = state.differing(self._look())
+            if sha256 is not None and not changed:
+                listing = state.listing
                 size = target.tell()
-                return Packed(sha256, size, listing.files, listing.bytes, listing.notes)
-        else:
-            changed = _differing(listing, list_members(root, ignored, repository))
-        if left:
-            time.sleep(_PAUSE_SECONDS)
-    names = ", ".join(sorted(changed)[:_NAMED]) or "a file"
-    raise WorkspaceError(
-        f"{names} changed each time that the workspace was packed: stop what writes there, or "
-        f"name it in {IGNORE_FILE}"
-    )
+                return Packed(sha256, size, listing.files, listing.bytes, listing.notes), state
+            state = None
+            if left:
+                time.sleep(_PAUSE_SECONDS)
+        names = ", ".join(sorted(changed)[:_NAMED]) or "a file"
+        raise WorkspaceError(
+            f"{names} changed each time that the workspace was packed: stop what writes there, or "
+            f"name it in {IGNORE_FILE}"
+        )
+
+    def _look(self) -> State:
+        if self._repository is None:
+            return State(list_members(self.root, self._ignored), {})
+        tree = self._repository.tree()
+        listing = list_members(self.root, self._ignored, self._repository, tree)
+        said, patch = self._repository.describe(tree, lambda path: not self._ignored.by_rules(path))
+        extra = {GIT: json.dumps(said, indent=2).encode(), PATCH: patch}
+        return State(listing, {name: data for name, data in extra.items() if data})
 
 
-def _settled(root: Path, ignored: Ignored, repository: Repository | None) -> Listing:
-    """A listing without files that may change without a change of their time."""
-    for _ in range(_TICKS):
-        listing = list_members(root, ignored, repository)
-        newest = max((member.version[1] for member in listing.members.values()), default=0)
-        if not 0 <= time.time() - newest / 1e9 < _TICK_SECONDS:
-            break
-        time.sleep(_TICK_SECONDS)
-    return listing
+def pack(root: Path, target: IO[bytes], *, limit: int, exclude: Sequence[str] = ()) -> Packed:
+    """Writes the archive of a directory; see `Directory`."""
+    return Directory(root, limit=limit, exclude=exclude).pack(target)[0]
 
 
-def _differing(before: Listing, after: Listing) -> list[str]:
-    paths = before.members.keys() | after.members.keys()
-    return [path for path in paths if before.members.get(path) != after.members.get(path)]
+def _may_change_unseen(listing: Listing) -> bool:
+    times = [member.version[1] for member in listing.members.values()]
+    is_coarse = all(at % 10**9 == 0 for at in times)
+    age = time.time() - max(times, default=0) / 1e9
+    return 0 <= age < (_LONG_TICK_SECONDS if is_coarse else _TICK_SECONDS)
 
 
-def _write(
-    root: Path,
-    listing: Listing,
-    repository: Repository | None,
-    ignored: Ignored,
-    target: IO[bytes],
-) -> str | None:
+def _write(root: Path, state: State, target: IO[bytes]) -> str | None:
     """Writes the archive and returns its SHA-256; None if a file has changed."""
     hashing = _Hashing(target)
     with (
         gzip.GzipFile("", "wb", _LEVEL, cast(IO[bytes], hashing), mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for path, member in listing.members.items():
+        for path, member in state.listing.members.items():
             if not _add(tar, root, path, member):
                 return None
-        if repository is not None:
-            said, patch = repository.changes(lambda path: is_sent(path, ignored))
-            commit = json.dumps({**repository.commit(), **said}, indent=2, ensure_ascii=True)
-            for name, data in ((GIT, commit.encode()), (PATCH, patch)):
-                if data:
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    tar.addfile(info, io.BytesIO(data))
+        for name, data in state.extra.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return hashing.sha256.hexdigest()
 
 

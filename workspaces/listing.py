@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from workspaces.git import Repository
+from workspaces.git import Repository, Tree
 from workspaces.ignore import Ignored
 from workspaces.layout import (
     IGNORE_FILE,
@@ -72,13 +72,17 @@ class Listing:
             )
 
 
-def list_members(root: Path, ignored: Ignored, repository: Repository | None) -> Listing:
-    """What belongs to the workspace in `root`, as it is now; raises `WorkspaceError`."""
+def list_members(
+    root: Path, ignored: Ignored, repository: Repository | None = None, tree: Tree | None = None
+) -> Listing:
+    """What belongs to the workspace in `root`, as it is now; raises `WorkspaceError`.
+
+    `tree`: what the repository says, where there is one.
+    """
     notes: list[str] = []
-    if repository is None:
+    if repository is None or tree is None:
         found = set(_walk(root, ignored))
     else:
-        tree = repository.tree()
         notes = [f"the submodule {path} is not checked out" for path in tree.missing_submodules]
         found = {path for path in tree.tracked if not ignored.by_rules(path)}
         found |= {path for path in tree.untracked if _is_sent(path, ignored)}
@@ -92,11 +96,6 @@ def list_members(root: Path, ignored: Ignored, repository: Repository | None) ->
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # deleted, but tracked
             members[path] = _member(root, path)
     return Listing(members, notes)
-
-
-def is_sent(path: str, ignored: Ignored) -> bool:
-    """Whether a file that git tracks, or did, belongs to the workspace."""
-    return not ignored.by_rules(path)
 
 
 def _is_sent(path: str, ignored: Ignored) -> bool:

@@ -173,6 +173,7 @@ class _Stream(io.RawIOBase):
         self._most = most
         self._unfold = zlib.decompressobj(wbits=31)
         self._ahead = b""
+        self._used = 0  # of it
         self._position = 0
 
     def readable(self) -> bool:
@@ -203,14 +204,15 @@ class _Stream(io.RawIOBase):
 
     def _take(self, size: int) -> bytes:
         """Up to `size` bytes; none at the end."""
-        while not self._ahead:
+        while self._used == len(self._ahead):
             if self._unfold.eof:
                 return b""
             data = self._unfold.unconsumed_tail or self._archive.read(_HEADER_BYTES)
             if not data:
                 raise EOFError("it ends too early")
-            self._ahead = self._unfold.decompress(data, _BLOCK)
-        taken, self._ahead = self._ahead[:size], self._ahead[size:]
+            self._ahead, self._used = self._unfold.decompress(data, _BLOCK), 0
+        taken = self._ahead[self._used : self._used + size]
+        self._used += len(taken)
         self._position += len(taken)
         if self._position > self._most():
             raise ValueError("it unfolds to more than is allowed")

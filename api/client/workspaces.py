@@ -9,11 +9,12 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from api.client.packed_before import PackedBefore
 from api.client.transport import ApiError, ClientError, Transport
 from api.schemas import NEXT_OFFSET
 from jobs.model.workspace import WorkspaceSource
 from workload.refusals import refusals
-from workspaces.archive import Packed, pack
+from workspaces.archive import Directory, Packed
 from workspaces.layout import WorkspaceError, limit_here
 
 _PART = 8 << 20  # bytes of a request
@@ -51,23 +52,30 @@ def send_workspace(
     Calls `on_packed` before anything is sent, and `on_sent` with the bytes that the service has
     and those of the archive. Raises `CannotSendError`, `ApiError` and `Unreachable`.
     """
-    with tempfile.TemporaryFile() as archive:
-        try:
-            root = Path(source.path).expanduser()
-            packed = pack(root, archive, limit=limit_here(), exclude=source.exclude)
-        except WorkspaceError as error:
-            raise CannotSendError(f"The workspace cannot be sent: {error}.") from None
-        on_packed(packed)
-        _send(http, archive, packed, on_sent)
+    try:
+        root = Path(source.path).expanduser()
+        directory = Directory(root, limit=limit_here(), exclude=source.exclude)
+        state = directory.look()
+        before = PackedBefore()
+        packed = before.find(state.fingerprint(root))
+        if packed is not None and _received(http, packed) is None:
+            on_packed(packed)
+            return packed.reference()
+        with tempfile.TemporaryFile() as archive:
+            packed, state = directory.pack(archive, state)
+            on_packed(packed)
+            _send(http, archive, packed, on_sent)
+        before.add(state.fingerprint(root), packed)
+    except WorkspaceError as error:
+        raise CannotSendError(f"The workspace cannot be sent: {error}.") from None
     return packed.reference()
 
 
 def _send(
     http: Transport, archive: IO[bytes], packed: Packed, on_sent: Callable[[int, int], None]
 ) -> None:
-    path = f"/v1/workspaces/{packed.sha256}"
     tries = _TRIES
-    offset = _received(http, path)
+    offset = _received(http, packed)
     while offset is not None:
         # All of it may be there, and not be verified: then it is sent again.
         offset %= packed.size
@@ -79,23 +87,27 @@ def _send(
             "Content-Range": f"bytes {offset}-{last}/{packed.size}",
         }
         try:
-            answer = http.call("PUT", path, content=part, headers=headers)
+            answer = http.call("PUT", _path(packed), content=part, headers=headers)
         except ApiError as error:
             # Somebody else sends the same files, or what was received before was damaged.
             tries -= 1
             if error.status not in {409, 422} or tries == 0:
                 raise
-            offset = _received(http, path)
+            offset = _received(http, packed)
             continue
         sent = int(answer.headers[NEXT_OFFSET])
         on_sent(sent, packed.size)
         offset = sent if sent < packed.size else None
 
 
-def _received(http: Transport, path: str) -> int | None:
+def _path(packed: Packed) -> str:
+    return f"/v1/workspaces/{packed.sha256}"
+
+
+def _received(http: Transport, packed: Packed) -> int | None:
     """The number of bytes that the service has; None if it has all of them."""
     try:
-        http.call("GET", path)
+        http.call("GET", _path(packed))
     except ApiError as error:
         if error.status != 404:
             raise

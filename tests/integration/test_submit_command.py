@@ -25,6 +25,7 @@ from jobs.store.jobs import JobStore
 from tests.integration.http_calls import MakeApp
 from tests.integration.one_worker import Bench
 from worker.attempt.supervisor import supervise
+from workspaces.archive import Directory
 from workspaces.layout import archive_key
 
 Submit = Callable[..., Result]
@@ -135,6 +136,41 @@ def test_it_is_sent_once(submit: Submit, settings: Settings, store: JobStore) ->
         before.st_ino,
         before.st_mtime_ns,
     )
+
+
+@pytest.mark.parametrize("change", ["nothing", "content", "mode", "commit", "memory", "service"])
+def test_what_was_packed_before_is_sent_again_if_anything_has_changed(
+    submit: Submit, settings: Settings, store: JobStore, code: Path, change: str,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    memory = tmp_path / "cache" / "spectrain" / "packed.json"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(memory.parents[1]))
+    subprocess.run(["git", "-C", str(code), "init", "--quiet"], check=True)
+    words = ("--workspace", ".", "--", "python", "train.py")
+    first = submitted(store, submit(*words)).spec.workspace
+    assert first is not None
+    stored = Path(settings.storage_url.removeprefix("file://")) / archive_key(first.sha256)
+    packs: list[None] = []
+    pack = Directory.pack
+    monkeypatch.setattr(
+        Directory,
+        "pack",
+        lambda *given: packs.append(None) or pack(*given),  # type: ignore[func-returns-value]
+    )
+    if change == "content":
+        (code / "lib" / "names.py").write_text("ONE = 2\n")
+    elif change == "mode":
+        (code / "train.py").chmod(0o755)
+    elif change == "commit":
+        subprocess.run(["git", "-C", str(code), "add", "."], check=True)
+    elif change == "memory":
+        memory.write_text('{"nonsense": ')
+    elif change == "service":
+        stored.unlink()
+    again = submitted(store, submit(*words)).spec.workspace
+    assert (again == first) == (change in {"nothing", "memory", "service"})
+    assert packs == ([] if change == "nothing" else [None])
+    assert stored.exists()
 
 
 @pytest.mark.parametrize(

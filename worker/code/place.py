@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from monitoring.storage.moments import Entry
 from worker.files.given import Given
-from worker.files.look import Look, Seen, folders_of
+from worker.files.look import Look, Seen, folder_of, folders_of
 from worker.files.scratch import WORK
 from workspaces.layout import FILES, GIT, PATCH
 from workspaces.unpacking import TIME_NS
 
 # Makes a file share the blocks of another one, until either is written to (linux/fs.h).
 _FICLONE = 0x40049409
+_BLOCK = 1 << 20
 
 
 def place_code(
@@ -36,39 +36,47 @@ def place_code(
     """
     paths: set[str] = set()
     copied: Look = {}
+    folders = {""}
+    copier = _Copier()
+
+    def make_folder(path: str) -> None:
+        if path not in folders:
+            os.makedirs(f"{run}/{path}", exist_ok=True)  # noqa: PTH103 - a text is enough
+            folders.add(path)
+
     for source, path, is_folder in _members(code):
         on_file()
-        target = run / path
         if is_folder:
             if not is_moment or path in entries:
-                target.mkdir(parents=True, exist_ok=True)
+                make_folder(path)
             continue
         if path.startswith(f"{WORK}/"):
             paths.add(path)
         if path in entries or _lies_below_a_file(path, entries):
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(source, target)
-        seen = Seen.of(target)
+        make_folder(folder_of(path))
+        target = f"{run}/{path}"
+        copier.copy(source, target)
+        seen = Seen.by_status(target, os.lstat(target))
         if seen is not None and path in paths:
             copied[path] = seen
     return Given(frozenset(paths), copied)
 
 
-def _members(code: Path) -> Iterator[tuple[Path, str, bool]]:
+def _members(code: Path) -> Iterator[tuple[str, str, bool]]:
     """Each folder, file and link of an unpacked workspace, and its path below a run."""
     for name in (GIT, PATCH):
         if (code / name).exists():
-            yield code / name, name, False
-    folders = [(code / FILES, WORK)]
+            yield f"{code}/{name}", name, False
+    folders = [(f"{code}/{FILES}", WORK)]
     while folders:
         folder, path = folders.pop()
         with os.scandir(folder) as found:
             for item in found:
                 below, is_folder = f"{path}/{item.name}", item.is_dir(follow_symlinks=False)
                 if is_folder:
-                    folders.append((Path(item.path), below))
-                yield Path(item.path), below, is_folder
+                    folders.append((item.path, below))
+                yield item.path, below, is_folder
 
 
 def _lies_below_a_file(path: str, entries: Mapping[str, Entry]) -> bool:
@@ -78,21 +86,46 @@ def _lies_below_a_file(path: str, entries: Mapping[str, Entry]) -> bool:
     )
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file or a link; no hard link, through which the program could write."""
-    if source.is_symlink():
-        target.symlink_to(source.readlink())
-        return
-    with source.open("rb", buffering=0) as read, target.open("xb", buffering=0) as written:
-        if not _cloned(read.fileno(), written.fileno()):
-            shutil.copyfileobj(read, written, 1 << 20)
-        os.fchmod(written.fileno(), os.fstat(read.fileno()).st_mode & 0o777)
-        os.utime(written.fileno(), ns=(TIME_NS, TIME_NS))
+class _Copier:
+    """Copies files and links; makes no hard link, through which the program could write."""
+
+    def __init__(self) -> None:
+        self._may_clone = True
+
+    def copy(self, source: str, target: str) -> None:
+        """Copies one, with its mode; raises `OSError`."""
+        try:
+            read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            os.symlink(os.readlink(source), target)  # noqa: PTH115, PTH211 - texts are enough
+            return
+        try:
+            mode = os.fstat(read).st_mode & 0o777
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            written = os.open(target, flags, mode)
+            try:
+                if not self._cloned(read, written):
+                    _copy_bytes(read, written)
+                os.fchmod(written, mode)
+                os.utime(written, ns=(TIME_NS, TIME_NS))
+            finally:
+                os.close(written)
+        finally:
+            os.close(read)
+
+    def _cloned(self, source: int, target: int) -> bool:
+        """Makes one file share the blocks of another; whether the file system can."""
+        if self._may_clone:
+            try:
+                fcntl.ioctl(target, _FICLONE, source)
+            except OSError:
+                self._may_clone = False
+        return self._may_clone
 
 
-def _cloned(source: int, target: int) -> bool:
-    """Makes one file share the blocks of another; whether the file system can."""
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(target, _FICLONE, source)
-        return True
-    return False
+def _copy_bytes(source: int, target: int) -> None:
+    while block := os.read(source, _BLOCK):
+        while block:
+            block = block[os.write(target, block) :]
