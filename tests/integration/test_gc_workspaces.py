@@ -18,7 +18,7 @@ from api.ops import old_workspaces
 from api.ops.old_workspaces import unneeded_workspaces
 from api.server.app import create_app
 from api.server.context import EXTENSION
-from api.server.receiving import Receiving
+from api.server.files.receiving import Receiving
 from jobs.model.record import Job
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore

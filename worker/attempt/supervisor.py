@@ -22,7 +22,6 @@ from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
 from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
-from worker.attempt.code import AttemptCode
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
 from worker.attempt.found import Found
@@ -37,6 +36,7 @@ from worker.attempt.outcome import (
     stopped_before_start,
 )
 from worker.attempt.place import place_of
+from worker.attempt.preparation.code import AttemptCode
 from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import TICK_SECONDS, Overtaken, StorageRetry, storage_calls

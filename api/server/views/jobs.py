@@ -8,9 +8,9 @@ from flask import Response, request, url_for
 
 from api.schemas import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
 from api.server.context import context
+from api.server.files.receiving import Receiving
 from api.server.listing import page_of
 from api.server.problems import InvalidInputError, problem
-from api.server.receiving import Receiving
 from api.server.routes import Routes, as_json
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange

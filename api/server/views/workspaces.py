@@ -9,8 +9,8 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from api.schemas import NEXT_OFFSET, StoredWorkspace
 from api.server.context import context
+from api.server.files.receiving import Receiving, WrongHashError, WrongOffsetError
 from api.server.problems import problem
-from api.server.receiving import Receiving, WrongHashError, WrongOffsetError
 from api.server.routes import Routes, as_json
 from workspaces.layout import VARIABLE, archive_limit, bytes_text
 

@@ -1,0 +1,1 @@
+"""Files in storage, served and received over HTTP."""

@@ -1,0 +1,1 @@
+"""What an attempt needs before its program starts."""
