@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         "default `.cache` in the scratch directory.",
     )
     cache_bytes: int = Field(
-        50_000_000_000,
+        20_000_000_000,
         ge=0,
         le=10**15,
         description="Size of that directory (bytes) above which a worker removes what is not used.",

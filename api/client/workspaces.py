@@ -24,6 +24,9 @@ _TRIES = 5
 class CannotSendError(ClientError):
     """A workspace cannot be packed or sent; the message says what to change."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 def source_of(spec: Mapping[str, Any]) -> WorkspaceSource | None:
     """The files that a job brings; None if it brings none, or the service has them already.

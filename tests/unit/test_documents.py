@@ -9,6 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from api.cli.main import cli
+from api.client.workspaces import source_of
 from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 
@@ -33,7 +34,10 @@ def test_every_job_in_the_documents_is_one() -> None:
     jobs = blocks("yaml")
     assert jobs
     for text in jobs:
-        JobSpec.model_validate(yaml.safe_load(text))
+        job = yaml.safe_load(text)
+        if source_of(job) is not None:
+            job["workspace"] = {"sha256": "0" * 64, "files": 0, "bytes": 0}
+        JobSpec.model_validate(job)
 
 
 def test_every_python_block_compiles() -> None:
