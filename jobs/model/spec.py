@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from jobs.model.elsewhere import ELSEWHERE
+from jobs.model.expressions import Expressions
 from jobs.model.references import check_command, check_script, check_variables
 from jobs.model.scripts import shell_scripts
 from jobs.model.words import (
@@ -38,6 +39,11 @@ Words = Annotated[list[Word], Field(min_length=1, max_length=1024), BeforeValida
 Script = Annotated[str, Field(min_length=1, max_length=32_767, pattern=r"^[^\x00]*$")]
 BASH = ("bash", "-euo", "pipefail", "-c")
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
+# Curves are named as in TensorBoard: `loss`, `train/loss`, `val_loss`.
+Curve = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*$", max_length=128)]
+Finding = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
+# A number is its text.
+Found = Annotated[Finding, BeforeValidator(as_text)]
 ExitCodes = list[Annotated[int, Field(ge=1, le=255)]]
 LabelValue = Annotated[str, Field(max_length=128)]
 
@@ -202,6 +208,13 @@ class JobSpec(Strict):
     limits: Limits = Field(Limits(), description="When the service ends an attempt by itself.")
     keep: Keep = Field(Keep(), description="What of the run directory is kept.")
     retry: Retry = Field(Retry(), description="How often the service tries the job again.")
+    progress: dict[Curve, Found] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="What the lines of the output say, by name: regular expressions (RE2) with one "
+        "group, such as `step: 'step (\\d+)'`. `step` is required, `total` may be a number, and "
+        "every other name, such as `loss`, is a curve.",
+    )
     restart: Literal["from_checkpoint", "from_scratch"] = Field(
         "from_checkpoint",
         description="`from_checkpoint`: a later attempt that ignores the checkpoint fails. "
@@ -245,6 +258,13 @@ class JobSpec(Strict):
             check_variables(env)
         return env
 
+    @field_validator("progress")
+    @classmethod
+    def _what_can_be_found(cls, progress: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if progress and info.context == SUBMITTED:
+            Expressions.of(progress)
+        return progress
+
     @model_validator(mode="after")
     def _one_kind_of_work(self) -> Self:
         if self.command is not None and self.run is not None:
@@ -284,6 +304,12 @@ class JobSpec(Strict):
     def _a_signal_of_the_program(self) -> Self:
         if self.train is not None and self.stop_signal != "SIGTERM":
             raise ValueError("stop_signal is for `command`: `train` saves on SIGTERM")
+        return self
+
+    @model_validator(mode="after")
+    def _progress_of_the_program(self) -> Self:
+        if self.train is not None and self.progress:
+            raise ValueError("progress is for `command` and `run`: `train` counts its steps itself")
         return self
 
     @model_validator(mode="after")
