@@ -59,6 +59,11 @@ class RunPaths:
         return self.logs / "metrics.jsonl"
 
     @property
+    def read_metrics(self) -> Path:
+        """Rows that the service has read of a program that writes none itself."""
+        return self.logs / "metrics.read.jsonl"
+
+    @property
     def superseded_metrics(self) -> Path:
         """Rows of steps that a resume computed again."""
         return self.logs / "metrics.superseded.jsonl"

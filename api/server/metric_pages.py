@@ -1,4 +1,4 @@
-"""Pages of a run's metrics.jsonl.
+"""Pages of a run's metrics.jsonl, or of what the service has read of a program without one.
 
 A cursor is the place of the last row of a page: its offset in the file and its step. The next page
 begins with one read at that offset, however long the file is.
@@ -42,7 +42,7 @@ def page_of(storage: Storage, run: str, query: MetricsQuery) -> MetricsPage:
     An attempt that resumes cuts the file back to its checkpoint and writes other rows there. A
     cursor whose row has gone continues with the rows of later steps, found by a scan.
     """
-    key, after = RunPaths(Path(run)).metrics.as_posix(), query.after_step
+    key, after = _key(storage, run), query.after_step
     offset, step = map(int, query.cursor.split("-")) if query.cursor else (0, -1)
     rows = _rows(storage, key, offset)
     if query.cursor:
@@ -56,6 +56,15 @@ def page_of(storage: Storage, run: str, query: MetricsQuery) -> MetricsPage:
         cursor=found[-1].cursor if found else query.cursor,
         after_step=found[-1].step if found else asked,
     )
+
+
+def _key(storage: Storage, run: str) -> str:
+    """The key of the rows: those of the program itself, if it writes any."""
+    paths = RunPaths(Path(run))
+    own, read = paths.metrics.as_posix(), paths.read_metrics.as_posix()
+    if storage.stat(read) is None or any(True for _ in _rows(storage, own, 0)):
+        return own
+    return read
 
 
 def _rows(storage: Storage, key: str, offset: int) -> Iterator[_Row]:

@@ -28,6 +28,10 @@ Real = Annotated[
 ]
 
 
+# Where steps are read if the program does not count them with the library.
+StepSource = Literal["output", "trainer_state", "metrics_csv", "tensorboard"]
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -75,6 +79,12 @@ class Measures(_Value):
         None,
         description="Time from the end of the first step to the end of the last one, seconds; null "
         "if the program counts no steps.",
+    )
+    step_source: StepSource | None = Field(
+        None,
+        description="Where the last step was read: `output` by `progress`, a Trainer's "
+        "`trainer_state`, a `metrics_csv` or `tensorboard` files. null: the program counts its "
+        "steps, or no step is known.",
     )
     uploaded_bytes: int = Field(0, description="Bytes published to storage.")
 
@@ -134,6 +144,9 @@ class Progress(Measures):
 
     step: int | None = Field(None, description="Last completed step.")
     total_steps: int | None = Field(None, description="Steps of the whole run, if known.")
+    seconds_left: Real | None = Field(
+        None, description="Time to the last step at the pace of this attempt, seconds, if known."
+    )
     loss: Real | None = Field(
         None,
         description="Loss of the newest row of metrics; the text `NaN`, `Infinity` or `-Infinity` "

@@ -9,7 +9,9 @@ from monitoring.storage.base import Storage, StoredFile
 from monitoring.storage.moments import Moments, files_now
 
 _PATHS = RunPaths(Path())
-_OUTPUT_LOGS = {path.as_posix() for path in (_PATHS.output_log, _PATHS.earlier_output_log)}
+_LOGS = {
+    path.as_posix() for path in (_PATHS.output_log, _PATHS.earlier_output_log, _PATHS.read_metrics)
+}
 _ATTEMPTS = f"{_PATHS.attempts.as_posix()}/"
 
 
@@ -54,10 +56,8 @@ class RunFiles:
 
 
 def is_services(path: str) -> bool:
-    """Whether the service writes a file itself: the output log and the receipts."""
-    return path in _OUTPUT_LOGS or (
-        path.startswith(_ATTEMPTS) and "/" not in path[len(_ATTEMPTS) :]
-    )
+    """Whether the service writes a file itself: the output log, what it reads, the receipts."""
+    return path in _LOGS or (path.startswith(_ATTEMPTS) and "/" not in path[len(_ATTEMPTS) :])
 
 
 def _is_adoption(path: str, found: dict[str, StoredFile]) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -52,6 +52,7 @@ from worker.launch.command import Launch
 from worker.launch.group import Group, group_of_attempt
 from worker.launch.prepare import CannotLaunchError, prepare
 from worker.losses.note import Note, NoteFile, noted
+from worker.progress.reader import ProgressReader
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +199,13 @@ class _Attempt:
         for line in self._first_lines(restored):
             publisher.add_line(line)
         publication = storage_calls(self._context, publisher.publish, nice=PUBLICATION_NICE)
+        reader = ProgressReader(
+            self._job.spec, self._scratch, restored, publisher.curves, lambda: publisher.seen
+        )
+        reading = self._reading(reader.advance)
+        observer = Observer(
+            self._job.spec, self._scratch, restored, self._reporter.begun, lambda: reader.reading
+        )
         child = Child(
             launch.command,
             env=launch.env,
@@ -211,10 +219,16 @@ class _Attempt:
         )
         try:
             publication.start()
-            exit_code = self._watch(child, publisher, publication, restored)
+            reading.start()
+            exit_code = self._watch(child, publisher, publication, observer)
         finally:
             child.end()
             publication.stop()
+            reading.stop()
+        self._reading(lambda: reader.finish(publisher.look)).call()
+        self._reporter.report(observer, publisher)
+        if (fault := self._violation(observer)) in INVALIDATING:
+            self._stopping.note(fault)
         if not publisher.is_in_place:  # a newer attempt has moved it aside, or the program has
             self._lease.confirm(time.monotonic())
         ended = outcome(
@@ -226,6 +240,13 @@ class _Attempt:
         )
         ended = self._with_notice(ended, self._stopping.reason)
         return self.ending.publish(publisher, ended, orderly=child.is_orderly)
+
+    def _reading(self, action: Callable[[], None]) -> Background:
+        """Calls of `action`, which reads what the program says of its progress."""
+        return Background(
+            "the progress of the program", action, seconds=TICK_SECONDS,
+            on_overtaken=self._context.shutdown_state.wake, nice=PUBLICATION_NICE,
+        )  # fmt: skip
 
     def _first_lines(self, restored: Restored) -> Iterator[str]:
         """What the log of the run says at the beginning of the attempt."""
@@ -243,11 +264,10 @@ class _Attempt:
             yield f"with {which}: {json.dumps(spec.resume_command or spec.resume_args)}"
 
     def _watch(
-        self, child: Child, publisher: Publisher, publication: Background, restored: Restored
+        self, child: Child, publisher: Publisher, publication: Background, observer: Observer
     ) -> int:
         """The child's exit code; until then checks it and its limits each second and when woken."""
         shutdown_state = self._context.shutdown_state
-        observer = Observer(self._job.spec, self._scratch, restored, self._reporter.begun)
         while True:
             code = child.exit_code
             self._reporter.report(observer, publisher)
@@ -257,8 +277,6 @@ class _Attempt:
             with contextlib.suppress(OSError):
                 publisher.trim_output()
             if code is not None:
-                if (fault := self._violation(observer)) in INVALIDATING:
-                    self._stopping.note(fault)
                 return code
             if self._lease.overtaken or publication.overtaken:
                 raise Overtaken

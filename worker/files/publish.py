@@ -1,6 +1,7 @@
 """Publishes an attempt: the moments of its run, its output log and its receipts.
 
-The log and the receipts are the service's own files: they belong to no moment, and go after it.
+The log, the rows that were read and the receipts are the service's own files: they belong to no
+moment, and go after it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
+from worker.files.curve_file import CurveFile
+from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
 from worker.files.pace import Pace
@@ -54,6 +57,8 @@ class Publisher:
         self._pace = Pace(appends_in_place=storage.appends_in_place)
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
+        self.curves = CurveFile(storage, scratch, fence, self._pace)
+        self.seen: Look = {}  # at the last look
         self._receipts: dict[Path, Version] = {}
         self._closing = False
         self._next_look_at = -math.inf  # time.monotonic
@@ -71,7 +76,8 @@ class Publisher:
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""
-        return self._mirror.uploaded_bytes + self._output.published_bytes
+        own = self._output.published_bytes + self.curves.published_bytes
+        return self._mirror.uploaded_bytes + own
 
     @property
     def longest_seconds(self) -> float:
@@ -114,6 +120,11 @@ class Publisher:
     def add_line(self, line: str) -> None:
         """Adds a line of the supervisor to the run's output log with the next pass."""
         self._output.add_line(line)
+
+    def look(self) -> Look:
+        """What is in the run directory now; not while another thread publishes."""
+        self.seen = self._mirror.look()
+        return self.seen
 
     def note_followed(self, is_followed: bool) -> None:
         """Notes whether somebody follows the run: then what grows is sent at once."""
@@ -159,11 +170,12 @@ class Publisher:
         if self._closing or time.monotonic() >= self._next_look_at:
             self._publish_files()
         self._output.publish()
+        self.curves.publish(closing=self._closing)
         self._publish_receipts()
 
     def _publish_files(self) -> None:
         begun = time.thread_time()
-        now = self._mirror.look()
+        now = self.look()
         rest = min((time.thread_time() - begun) * _REST, _MAX_REST_SECONDS)
         if rest > _PASS_SECONDS:
             self._next_look_at = time.monotonic() + rest

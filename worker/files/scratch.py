@@ -21,7 +21,16 @@ from worker.files.look import Look
 WORK = "work"
 _USUAL = "0"
 # The names in an attempt's directory besides its run, those of earlier versions included.
-_NAMES = {"workspace", "output", "steps", "train.json", "adoptions", "staging", "moment"}
+_NAMES = {
+    "workspace",
+    "output",
+    "steps",
+    "train.json",
+    "adoptions",
+    "staging",
+    "moment",
+    "curves",
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,11 @@ class Scratch:
     def steps(self) -> Path:
         """The child's step counter."""
         return self.root / "steps"
+
+    @property
+    def curves(self) -> Path:
+        """Rows of metrics that the service reads, before they are in storage."""
+        return self.root / "curves"
 
     @property
     def adoptions(self) -> Path:

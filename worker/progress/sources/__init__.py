@@ -1,0 +1,1 @@
+"""Where progress is read: output, TensorBoard, metrics.csv and trainer_state.json."""
