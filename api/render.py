@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -37,6 +38,13 @@ _WORKER_STYLES = {
     WorkerState.UNHEALTHY: "red",
 }
 _TRAILING = re.compile(r" +$", re.MULTILINE)
+# What is said of steps that the program does not count with the library.
+_READ_FROM = {
+    "output": "the output",
+    "trainer_state": "trainer_state.json",
+    "metrics_csv": "metrics.csv",
+    "tensorboard": "TensorBoard files",
+}
 # Wide enough that no line is folded in a pipe.
 _PIPE_WIDTH = 10_000
 
@@ -81,12 +89,13 @@ class _Plain:
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
     """A table with one line per job."""
     now = time.time() if now is None else now
-    table = _table("job", "state", "step", "loss", "attempts", "pool", "submitted")
+    table = _table("job", "state", "step", "left", "loss", "attempts", "pool", "submitted")
     for job in jobs:
         table.add_row(
             job.id,
             Text(job.state, style=_STYLES[job.state]),
             _steps(job),
+            _left(job),
             _number(job.progress.loss if job.progress else None),
             str(job.attempt),
             job.spec.resources.pool,
@@ -190,7 +199,19 @@ def _progress(job: JobView) -> str:
         parts.append(f"loss {_number(progress.loss)}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens per second")
+    if left := _left(job):
+        parts.append(f"{left} left")
+    if progress.step_source is not None:
+        parts.append(f"read from {_READ_FROM[progress.step_source]}")
     return ", ".join(parts)
+
+
+def _left(job: Job) -> str:
+    """The time to the last step of a running job; '' if it is not known."""
+    seconds = job.progress.seconds_left if job.progress else None
+    if seconds is None or not math.isfinite(seconds) or job.state is not State.RUNNING:
+        return ""
+    return duration(seconds)
 
 
 def _attempts(job: JobView) -> list[Attempt]:
@@ -202,15 +223,17 @@ def _attempts(job: JobView) -> list[Attempt]:
 
 
 def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
-    """A table of at most 80 columns, without the reasons; steps only if the program counts them."""
+    """A table of at most 80 columns, without the reasons; steps only as far as they are known."""
     attempts = list(attempts)
+    known = any(attempt.last_step is not None for attempt in attempts)
     counted = any(attempt.first_step is not None for attempt in attempts)
-    steps = ("steps", "computed twice") if counted else ()
+    steps = (*(["steps"] if known else []), *(["computed twice"] if counted else []))
     table = _table("attempt", "resumed from", *steps, "took", "ended")
     for attempt in attempts:
         running = attempt.ended_at is None
         twice = "" if attempt.first_step is None else _number(attempt.steps_recomputed)
-        spans = (_span(attempt.first_step, attempt.last_step), twice) if counted else ()
+        span = _span(attempt.first_step, attempt.last_step)
+        spans = (*([span] if known else []), *([twice] if counted else []))
         table.add_row(
             str(attempt.number),
             _origin(attempt),
@@ -279,18 +302,22 @@ def _table(*columns: str) -> Table:
 
 
 def _steps(job: Job) -> str:
-    step = job.progress.step if job.progress else job.last_step
-    if step is None:
+    seen = job.progress or max(job.attempts, key=lambda one: one.last_step or -1, default=None)
+    step = seen.last_step if isinstance(seen, Attempt) else seen.step if seen else None
+    if step is None or seen is None:
         return ""
     total = (job.progress.total_steps if job.progress else None) or (
         job.spec.train.steps if job.spec.train else None
     )
-    # Steps are numbered from 0: step 99 of 100 is the last one.
+    # The library numbers steps from 0: step 99 of 100 is the last one.
+    step -= seen.step_source is not None
     return f"{step + 1}/{total}" if total else str(step + 1)
 
 
 def _span(first: int | None, last: int | None) -> str:
-    return "" if first is None or last is None else f"{first} to {last}"
+    if last is None:
+        return ""
+    return f"to {last}" if first is None else f"{first} to {last}"
 
 
 def _number(value: float | None) -> str:

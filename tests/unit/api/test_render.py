@@ -124,3 +124,38 @@ def test_only_an_attempt_that_counts_steps_computes_some_twice() -> None:
     job = JOB.model_copy(update={"attempts": [JOB.attempts[0], second], "progress": None})
     (row,) = (line for line in text_of(story(job, now=1130.0)).splitlines() if line[:2] == "2 ")
     assert row.split() == ["2", "3", "files", "30", "s"]
+
+
+def read(**progress: object) -> JobView:
+    """A job of a program that does not use the library."""
+    spec = JobSpec.model_validate({"name": "wave", "command": ["t"]})
+    seen = Progress.model_validate({"step": 700, "step_source": "tensorboard", **progress})
+    first = JOB.attempts[0].model_copy(
+        update={"first_step": None, "last_step": 510, "step_source": "tensorboard"}
+    )
+    attempts = [first, JOB.attempts[1]]
+    return JOB.model_copy(update={"spec": spec, "progress": seen, "attempts": attempts})
+
+
+def test_a_step_that_is_read_is_the_one_that_the_program_says() -> None:
+    job = read(total_steps=2000, loss=2.5, seconds_left=200.0)
+    text = text_of(story(job, now=1130.0))
+    assert "step 700/2000, loss 2.5, 3 min 20 s left, read from TensorBoard files" in text
+    assert "700/2000" in (listed := text_of(job_table([job], now=1130.0)))
+    assert "3 min 20 s" in listed
+    assert "read from the output" in text_of(story(read(step_source="output"), now=1130.0))
+
+
+def test_which_steps_were_made_twice_is_not_said_of_steps_that_are_read() -> None:
+    text = text_of(story(read(), now=1130.0))
+    assert "to 510" in text
+    assert "to 700" in text
+    assert "computed twice" not in text
+
+
+def test_a_queued_job_shows_the_step_that_it_has_reached() -> None:
+    update = {"progress": None, "state": State.QUEUED}
+    assert " 510 " in text_of(job_table([read().model_copy(update=update)], now=1130.0))
+    assert " 511/2000 " in text_of(job_table([JOB.model_copy(update=update)], now=1130.0))
+    ended = read(seconds_left=0.0).model_copy(update={"state": State.SUCCEEDED})
+    assert "left" not in text_of(story(ended, now=1130.0))
