@@ -1,0 +1,69 @@
+"""The rows that the service reads of a run, kept in storage of each kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monitoring.storage.base import Fence, OvertakenError, Storage
+from monitoring.storage.open import open_storage
+from worker.files.curve_file import CurveFile
+from worker.files.pace import Pace
+from worker.files.scratch import Scratch
+
+KEY = "job/logs/metrics.read.jsonl"
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "bucket":
+        return open_storage(request.getfixturevalue("s3_url"))
+    return open_storage((tmp_path / "storage").as_uri())
+
+
+def opened(storage: Storage, root: Path, attempt: int) -> CurveFile:
+    scratch = Scratch(root, "job", attempt)
+    scratch.root.mkdir(parents=True)
+    fence = Fence("job", attempt)
+    storage.seize(fence)
+    return CurveFile(storage, scratch, fence, Pace(appends_in_place=storage.appends_in_place))
+
+
+def test_rows_are_added_replaced_and_found_by_the_next_attempt(
+    storage: Storage, tmp_path: Path
+) -> None:
+    first = opened(storage, tmp_path, 1)
+    first.publish()
+    assert storage.stat(KEY) is None
+    first.append(b"1\n")
+    first.publish(closing=True)
+    first.append(b"2\n3\n")
+    first.publish(closing=True)
+    assert storage.read(KEY) == b"1\n2\n3\n"
+    first.replace(b"1\n")
+    first.append(b"4\n")
+    first.publish(closing=True)
+    assert storage.read(KEY) == first.read() == b"1\n4\n"
+    second = opened(storage, tmp_path, 2)
+    second.publish()
+    second.append(b"5\n")
+    second.publish(closing=True)
+    assert storage.read(KEY) == b"1\n4\n5\n"
+    first.append(b"6\n")
+    with pytest.raises(OvertakenError):
+        first.publish(closing=True)
+
+
+def test_half_a_row_of_a_machine_that_failed_is_written_over(
+    storage: Storage, tmp_path: Path
+) -> None:
+    first = opened(storage, tmp_path, 1)
+    first.publish()
+    first.append(b'{"step": 1}\n{"st')
+    first.publish(closing=True)
+    second = opened(storage, tmp_path, 2)
+    second.publish()
+    second.append(b'{"step": 2}\n')
+    second.publish(closing=True)
+    assert storage.read(KEY) == b'{"step": 1}\n{"step": 2}\n'
