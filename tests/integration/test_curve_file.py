@@ -55,6 +55,21 @@ def test_rows_are_added_replaced_and_found_by_the_next_attempt(
         first.publish(closing=True)
 
 
+def test_who_reads_while_rows_are_replaced_sees_them_whole(tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "storage").as_uri())
+    file = opened(storage, tmp_path, 1)
+    file.publish()
+    file.append(b"1\n2\n")
+    file.publish()
+    place = storage.local_path(KEY)
+    assert place is not None
+    with place.open("rb") as reader:
+        file.replace(b"1\n")
+        file.publish()
+        assert reader.read() == b"1\n2\n"
+    assert storage.read(KEY) == b"1\n"
+
+
 def test_half_a_row_of_a_machine_that_failed_is_written_over(
     storage: Storage, tmp_path: Path
 ) -> None:

@@ -98,3 +98,16 @@ def test_a_page_at_the_end_of_the_file_reads_no_more_than_one_at_its_beginning(
     storage.bytes = 0
     assert steps_of([storage.page(cursor=page.cursor, limit=10)]) == [*range(99_011, 99_021)]
     assert storage.bytes <= 1 << 20
+
+
+def test_a_program_that_logs_nothing_has_the_rows_that_the_service_read(
+    storage: CountingStorage,
+) -> None:
+    read = storage.file.with_name("metrics.read.jsonl")
+    read.write_text(lines(range(3)))
+    assert [row["step"] for row in storage.page().rows] == [0, 1, 2]
+    storage.file.write_text("not a row\n")  # a file of the program's own
+    assert [row["step"] for row in storage.page().rows] == [0, 1, 2]
+    page = storage.page(limit=2)
+    storage.file.write_text(lines(range(1, 9)))  # now it does
+    assert steps_of([storage.page(cursor=page.cursor)]) == list(range(2, 9))

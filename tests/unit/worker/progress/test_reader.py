@@ -223,6 +223,13 @@ def test_a_trainers_state_repeats_what_was_before(run: Run) -> None:
     assert reading.step_seconds is not None
 
 
+def test_an_older_state_adds_nothing(run: Run) -> None:
+    for step in (10, 20, 10, 30):
+        trainer_state(run, step, {n: n / 8 for n in range(10, step + 1, 10)})
+        run.read()
+    assert run.curve() == [(10, 1.25), (20, 2.5), (30, 3.75)]
+
+
 def test_a_state_that_is_being_written_is_read_when_it_is_whole(run: Run) -> None:
     path = run.path("work/results/checkpoint-5/trainer_state.json")
     path.write_text('{"global_step": 5, "log_his')
