@@ -309,8 +309,9 @@ def _steps(job: Job) -> str:
     total = (job.progress.total_steps if job.progress else None) or (
         job.spec.train.steps if job.spec.train else None
     )
-    # The library numbers steps from 0: step 99 of 100 is the last one.
-    step -= seen.step_source is not None
+    if job.spec.train is None:  # the program may number its steps from 0 or from 1
+        return f"{step}/{total}" if total else str(step)
+    # Steps are numbered from 0: step 99 of 100 is the last one.
     return f"{step + 1}/{total}" if total else str(step + 1)
 
 

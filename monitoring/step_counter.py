@@ -1,10 +1,11 @@
 """The step counter: the progress of a training process, readable by others even after its death.
 
-The file that `SPECTRAIN_STEP_FILE` names holds seven little-endian 64-bit integers: the first
+The file that `SPECTRAIN_STEP_FILE` names holds eight little-endian 64-bit integers: the first
 step done, the last step done, the number of beats, the times of the first and of the last beat in
-nanoseconds of the machine's monotonic clock, which is never set, the second step done, and the
-number of heartbeats. It is mapped into memory, so a beat is a few stores and takes less than a
-microsecond, and the kernel keeps them when the process is killed.
+nanoseconds of the machine's monotonic clock, which is never set, the second step done, the number
+of heartbeats, and the number of steps of the whole run or 0. It is mapped into memory, so a beat
+is a few stores and takes less than a microsecond, and the kernel keeps them when the process is
+killed.
 
 A heartbeat is a sign of life without a step, for work that takes longer than the job's
 `limits.stall_seconds`: an evaluation, an export, a download.
@@ -26,8 +27,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = struct.Struct("<qqqqqqq")
-_OLDER_BYTES = 48  # the file of a library without heartbeats
+_LAYOUT = struct.Struct("<qqqqqqqq")
+_OLDER_BYTES = (48, 56)  # the files of a library without heartbeats, or a number of steps
 VARIABLE = "SPECTRAIN_STEP_FILE"
 
 
@@ -54,6 +55,9 @@ class NoCounter:
         """Do nothing."""
 
     def heartbeat(self) -> None:
+        """Do nothing."""
+
+    def expect(self, steps: int) -> None:
         """Do nothing."""
 
 
@@ -97,6 +101,10 @@ class StepCounter:
         """Count a sign of life, which is no step."""
         self._words[6] += 1
 
+    def expect(self, steps: int) -> None:
+        """Note the number of steps of the whole run."""
+        self._words[7] = int(steps)
+
 
 def read_signs(path: Path) -> int:
     """Read how many steps and heartbeats there were; 0 before the first."""
@@ -109,10 +117,16 @@ def read_steps(path: Path) -> Steps | None:
     words = _read(path)
     if words is None:
         return None
-    first, last, beats, first_at, last_at, second, _ = words
+    first, last, beats, first_at, last_at, second, *_ = words
     if not beats:
         return None
     return Steps(first, second if beats > 1 else None, last, beats, first_at / 1e9, last_at / 1e9)
+
+
+def read_expected(path: Path) -> int | None:
+    """Read how many steps the whole run has; None if the process has not said."""
+    words = _read(path)
+    return words[7] or None if words else None
 
 
 def _read(path: Path) -> tuple[int, ...] | None:
@@ -120,7 +134,7 @@ def _read(path: Path) -> tuple[int, ...] | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    if len(data) == _OLDER_BYTES:
+    if len(data) in _OLDER_BYTES:
         data = data.ljust(_LAYOUT.size, b"\0")
     return _LAYOUT.unpack(data) if len(data) == _LAYOUT.size else None
 
@@ -148,6 +162,14 @@ def heartbeat() -> None:
     no service runs this process, it does nothing.
     """
     _opened().heartbeat()
+
+
+def expect(steps: int) -> None:
+    """Tell the service how many steps the whole run has, so that it can say how long is left.
+
+    Where no service runs this process, it does nothing.
+    """
+    _opened().expect(steps)
 
 
 def _opened() -> StepCounter | NoCounter:

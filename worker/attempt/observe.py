@@ -108,6 +108,8 @@ class Observer:
         """The steps of the whole run; of what is read, only what its own steps are part of."""
         if self._spec.train is not None:
             return self._spec.train.steps
+        if (expected := step_counter.read_expected(self._scratch.steps)) is not None:
+            return expected
         counts = step_counter.read_steps(self._scratch.steps) is not None
         return reading.total if not counts or reading.source == "output" else None
 

@@ -63,6 +63,18 @@ def _is_held(step: int) -> bool:
         return True
 
 
+def stopped(step: int) -> None:
+    """The program has saved this step because it was asked to stop, and ends."""
+    note("stopped", step)
+
+
+def curve() -> list[str]:
+    """The rows of metrics that the program has logged, without their times."""
+    path = Path(os.environ["SPECTRAIN_RUN_DIR"], "logs", "metrics.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.dumps({k: v for k, v in row.items() if k != "timestamp"}) for row in rows]
+
+
 def pause() -> None:
     """In the middle of a checkpoint, where a larger model takes its time."""
     time.sleep(_PACE)
