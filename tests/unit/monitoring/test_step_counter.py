@@ -14,7 +14,13 @@ import pytest
 
 import monitoring
 from monitoring import MetricsLogger, step_counter
-from monitoring.step_counter import NoCounter, StepCounter, read_signs, read_steps
+from monitoring.step_counter import (
+    NoCounter,
+    StepCounter,
+    read_expected,
+    read_signs,
+    read_steps,
+)
 
 
 def steps(file: Path) -> tuple[int, int, int]:
@@ -152,3 +158,26 @@ def test_the_steps_survive_sigkill(tmp_path: Path) -> None:
     )
     assert child.returncode == -signal.SIGKILL
     assert steps(file) == (5, 1004, 1000)
+
+
+def test_the_number_of_steps_of_the_run_is_known_before_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "steps"
+    assert read_expected(file) is None
+    counter = StepCounter(file)
+    assert read_expected(file) is None
+    counter.expect(1000)
+    assert read_expected(file) == 1000
+    assert read_steps(file) is None
+
+
+@pytest.mark.parametrize("older", [48, 56])
+def test_the_file_of_an_older_library_is_read(tmp_path: Path, older: int) -> None:
+    file = tmp_path / "steps"
+    counter = StepCounter(file)
+    counter.expect(9)
+    counter.beat(3)
+    counter.heartbeat()
+    file.write_bytes(file.read_bytes()[:older])
+    assert steps(file) == (3, 3, 1)
+    assert read_signs(file) == (2 if older == 56 else 1)
+    assert read_expected(file) is None

@@ -130,3 +130,14 @@ def test_only_a_loss_that_the_job_names_ends_it(tmp_path: Path) -> None:
     observer = observed(tmp_path / "2", [named])
     assert observer.violation(Limits(), 0.0) is StopReason.DIVERGED
     assert observer.violation(Limits(stop_on_nan=False), 0.0) is None
+
+
+def test_a_program_may_say_how_many_steps_it_makes(tmp_path: Path) -> None:
+    observer = observed(tmp_path, [Reading("tensorboard", 700, total=900)])
+    counter = StepCounter(tmp_path / "job" / "1" / "steps")
+    counter.expect(12)
+    for step in range(5):
+        counter.beat(step)
+    progress = observer.progress()
+    assert (progress.step, progress.total_steps) == (4, 12)
+    assert progress.seconds_left is not None
