@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +13,12 @@ from typing import Protocol
 from jobs.model.expressions import Expressions
 from jobs.model.record import StepSource
 from jobs.model.spec import JobSpec
-from monitoring.metrics.logger import latest_step
+from monitoring.metrics.rows import decode
 from worker.files.curve_file import CurveFile
 from worker.files.look import Look, Seen
 from worker.files.scratch import Restored, Scratch
 from worker.progress.curves import RunCurves
-from worker.progress.points import Pace, Point, training_loss
+from worker.progress.points import Pace, Point, open_file, training_loss
 from worker.progress.sources.metrics_csv import MetricsCsv
 from worker.progress.sources.output import Output
 from worker.progress.sources.tensorboard import TensorBoard
@@ -26,7 +27,8 @@ from worker.progress.sources.trainer_state import TrainerState
 log = logging.getLogger(__name__)
 
 _MOST_WAITING = 50_000  # points that wait for storage to give the rows of earlier attempts
-_LAST_SECONDS = 5.0  # to read what is left when the program has ended
+_BEGINNING = 64 << 10  # bytes of the program's own metrics that are looked at
+_LAST_SECONDS = 2.0  # to read what is left when the program has ended
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ class ProgressReader:
 
     def _advance(self) -> bool:
         """Reads some of what is new; whether there is more."""
-        if self._logs_itself or latest_step(self._metrics) is not None:
-            self._logs_itself = True
+        self._logs_itself = self._logs_itself or _has_rows(self._metrics)
+        if self._logs_itself:
             return False
         more = False
         if self._output is not None:
@@ -150,7 +152,7 @@ class ProgressReader:
             points, more = self._files[rank - 1].read(
                 path, self._root / path, seen, self._restored.look.get(path)
             )
-        except FileNotFoundError:
+        except OSError:  # it is gone, or no file any more; if it changes, it is read again
             return False
         if more:
             self._unread[path] = seen
@@ -195,6 +197,16 @@ def _is_ahead(source: _Source, state: _Source) -> bool:
     if source.step is None or state.step is None or state.total is None:
         return False
     return state.step < source.step <= state.total
+
+
+def _has_rows(metrics: Path) -> bool:
+    """Whether a file begins with rows of the library; any program may have one of this name."""
+    with contextlib.suppress(OSError), open_file(metrics) as file:
+        for line in file.read(_BEGINNING).splitlines():
+            with contextlib.suppress(ValueError):
+                decode(line)
+                return True
+    return False
 
 
 def _output_of(spec: JobSpec, scratch: Scratch) -> Output | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.model.record import StepSource
 from worker.files.look import Seen, folder_of
-from worker.progress.points import Curves, Pace, Point, whole
+from worker.progress.points import Curves, Pace, Point, open_file, whole
 
 NAME = "metrics.csv"
 _BLOCK = 128 << 10  # read at once
@@ -68,7 +68,7 @@ class MetricsCsv:
         self, path: str, file: Path, seen: Seen, restored: Seen | None
     ) -> tuple[list[Point], bool]:
         """The points that follow in a file, and whether there are more. Raises `OSError`."""
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             header = opened.readline(_LONGEST_LINE)
             columns = _cells(header)
             if not header.endswith(b"\n") or _STEP not in columns:

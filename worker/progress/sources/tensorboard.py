@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.model.record import StepSource
 from worker.files.look import Seen, folder_of
-from worker.progress.points import Curves, Pace, Point, whole
+from worker.progress.points import Curves, Pace, Point, open_file, whole
 from worker.progress.sources.tfevents import DamagedError, Event, events
 
 NAME = "events.out.tfevents."
@@ -62,7 +62,7 @@ class TensorBoard:
             known = self._files[path] = _File(seen.inode, restored=old)
         if known.is_damaged or seen.size <= known.offset:
             return [], False
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             opened.seek(known.offset)
             data = opened.read(_BLOCK)
         start, points = known.offset, []

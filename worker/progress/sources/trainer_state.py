@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.model.record import StepSource
 from worker.files.look import Seen
-from worker.progress.points import Pace, Point, whole
+from worker.progress.points import Pace, Point, open_file, whole
 
 NAME = "trainer_state.json"
 _MOST_BYTES = 64 << 20
@@ -46,7 +46,8 @@ class TrainerState:
         """The points that a file adds to those that were read. Raises `OSError`."""
         if seen.size > _MOST_BYTES or self._read.get(path) == seen:
             return [], False
-        state = _parsed(file.read_bytes())
+        with open_file(file) as opened:
+            state = _parsed(opened.read())
         if state is None:  # it is being written
             return [], False
         self._read[path] = seen

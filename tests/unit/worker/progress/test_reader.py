@@ -277,6 +277,22 @@ def test_a_program_that_logs_with_the_library_says_all_itself(run: Run) -> None:
     assert run.rows() == []
 
 
+def test_a_file_of_that_name_in_another_format_is_none_of_the_librarys(run: Run) -> None:
+    run.scratch.run.logs.mkdir()
+    run.scratch.run.metrics.write_text('{"epoch": 1}\n' * 10_000)
+    write(run.path(EVENTS), [(1, "loss", 0.5)])
+    assert run.read().step == 1
+
+
+def test_a_file_that_became_a_pipe_holds_up_nobody(run: Run) -> None:
+    write(run.path(EVENTS), [(1, "loss", 0.5)])
+    looked = run.look()
+    run.reader._look = lambda: looked
+    run.path(EVENTS).unlink()
+    os.mkfifo(run.path(EVENTS))
+    assert run.read() == Reading()
+
+
 class MetricsLoggerOf:
     """A logger of the run, which is closed in the end."""
 
