@@ -8,9 +8,6 @@ batch that a loader with `state_dict` and `load_state_dict` gives; other loaders
 
 from __future__ import annotations
 
-import math
-import os
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,7 @@ from monitoring.integrations.run_log import RunLog, leave, stop_requested
 
 
 class SpectrainLogger(Logger):
-    """Logs what `self.log` is given; checkpoints go to `checkpoints` in the working directory.
-
-    `log_dir`: where the metrics go, by default where the service looks for them.
-    """
+    """Logs to `log_dir`, by default where the service looks; checkpoints go to `checkpoints`."""
 
     save_dir, name, version = ".", "", ""
 
@@ -40,10 +34,9 @@ class SpectrainLogger(Logger):
         """Log a row; Lightning counts steps from 0."""
         self.run.log(step or 0, metrics)
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Do nothing: the service keeps the job with its command."""
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write every row."""
         self.run.logger.close()
@@ -52,43 +45,49 @@ class SpectrainLogger(Logger):
 class SpectrainCallback(Callback):
     """Counts steps, keeps random states, and saves and ends when it is asked to stop."""
 
-    def __init__(self) -> None:
-        self._random: dict[str, Any] | None = None
-        self._stopping = False
+    _random: dict[str, Any] | None = None
+    _stopping = _is_between = False
+    _step = -1
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Continue the metrics after the checkpoint."""
         preemption.install()  # in place of Lightning's handler, which ends without a checkpoint
-        total = trainer.estimated_stepping_batches
-        for logger in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(logger, SpectrainLogger):
-                logger.run.begin(trainer.global_step - 1, total if math.isfinite(total) else None)
+        for log in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(log, SpectrainLogger):
+                log.run.begin(trainer.global_step - 1, trainer.estimated_stepping_batches)
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Restore random states after a resume; end if a checkpoint was saved for that."""
-        if self._stopping:  # what the last step logged is written by now
+        if self._stopping and not self._is_between:  # the last step is logged by now
             leave()
-        if self._random is not None:
-            restore_rng_state(self._random)
-            self._random = None
+        state, self._random = self._random, None
+        if state is not None:
+            restore_rng_state(state)
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         """Count the step; save if asked to stop."""
+        if trainer.global_step == self._step:
+            return  # gradients are being accumulated
+        self._step = trainer.global_step
         if trainer.is_global_zero:
-            step_counter.beat(trainer.global_step - 1)
-        if self._stopping or not stop_requested():
-            return
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None) or "checkpoints"
-        draft, last = (os.path.join(folder, name) for name in ("draft", "last.ckpt"))  # noqa: PTH118
-        trainer.save_checkpoint(draft)
-        if trainer.is_global_zero:
-            Path(draft).replace(last)  # which may be a link to another checkpoint
-        self._stopping = True
+            step_counter.beat(self._step - 1)
+        self._stopping = self._stopping or stop_requested()
+        if self._stopping:
+            folder = Path(getattr(trainer.checkpoint_callback, "dirpath", None) or "checkpoints")
+            trainer.save_checkpoint(folder / "draft")
+            if trainer.is_global_zero:  # by this name `ckpt_path="last"` finds it, if the newest
+                (folder / "draft").replace(folder / "last-stopped.ckpt")
+            self._is_between = False
 
-    def on_validation_batch_end(self, trainer: Any, *_: Any) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Make one more step: Lightning would go on from the last one without this validation."""
+        self._is_between = True
+
+    on_validation_start = on_train_epoch_start
+
+    def on_validation_batch_end(self, *_: Any) -> None:
         """Tell the service that a validation is alive."""
-        if trainer.is_global_zero:
-            step_counter.heartbeat()
+        step_counter.heartbeat()
 
     def state_dict(self) -> dict[str, Any]:
         """The random states, for the checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -29,14 +30,14 @@ class RunLog:
         run = Path(os.environ.get("SPECTRAIN_RUN_DIR", "."))
         self.logger = MetricsLogger(run / "logs" if log_dir is None else log_dir, log_interval=1)
 
-    def begin(self, step: int, total: int | None = None) -> None:
+    def begin(self, step: int, total: float | None = None) -> None:
         """Begin after `step`, the last one that is done: later rows are moved aside.
 
         `total` is the number of steps of the whole run. Raises OSError.
         """
         self.logger.rewind(step)
-        if total is not None and total > 0:
-            step_counter.expect(total)
+        if total is not None and 0 < total < math.inf:
+            step_counter.expect(int(total))
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Log the numbers among values at a step, and count it."""
