@@ -107,13 +107,13 @@ class ProgressReader:
     def finish(self, look: Callable[[], Look]) -> None:
         """Reads what an ended program has left, as far as there is time."""
         until = time.monotonic() + _LAST_SECONDS
+        self._file.at_end = self._write
         self._look = look
         while self._advance() and time.monotonic() < until:
             self._look = lambda: self._looked
         if self._output is not None:
             self._add(self._output.finish(), 0)
         self._tell()
-        self._file.at_end = self._write
 
     def _advance(self) -> bool:
         """Reads some of what is new; whether there is more."""
@@ -121,9 +121,11 @@ class ProgressReader:
         if self._logs_itself:
             return False
         more = False
+        self._write()
         if self._output is not None:
             points, more = self._output.read()
-            self._add(points, 0)
+            if not self._is_full:
+                self._add(points, 0)
         look = self._look()
         if look is not self._looked:
             self._looked = look
@@ -132,11 +134,16 @@ class ProgressReader:
             self._seen = found
         # In the order of their times: the newest says last.
         for path in sorted(self._unread, key=lambda path: self._unread[path].modified_ns):
-            if sum(len(points) for points, _ in self._waiting) > _MOST_WAITING:
+            if self._is_full:
                 break  # it stays in its file
             more = self._read(path) or more
         self._tell()
         return more
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether storage has not answered for so long that no more points can wait for it."""
+        return sum(len(points) for points, _ in self._waiting) > _MOST_WAITING
 
     def _rank(self, path: str) -> int | None:
         """The rank of the source that a path belongs to; 0 is the output's."""

@@ -406,6 +406,23 @@ def test_rows_wait_for_storage_and_none_is_lost(tmp_path: Path) -> None:
     assert run.curve() == [(1, 1), (2, 2)]
 
 
+def test_while_storage_is_away_no_more_waits_than_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.progress.reader._MOST_WAITING", 3)
+    run = Run(tmp_path)
+    run.attempt(PROGRESS)
+    write(run.path(EVENTS), [(step, "events", 1) for step in range(20)])
+    for step in range(20):
+        run.prints(f"step {step} loss 1\n")
+        run.reader.advance()
+    assert run.reader.reading.step == 19, "it is alive, and the service has to know"
+    for _ in range(3):
+        run.read()
+    assert len(run.curve()) < 20
+    assert len(run.curve("events")) == 20, "what is in files is read later"
+
+
 def test_a_long_curve_is_thinned(run: Run) -> None:
     from worker.progress.curves import RunCurves
 
