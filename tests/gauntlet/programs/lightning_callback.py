@@ -10,7 +10,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint as Checkpoints
 
-from monitoring import preemption
 from monitoring.integrations.lightning import SpectrainCallback, SpectrainLogger
 
 warnings.filterwarnings("ignore")
@@ -32,10 +31,6 @@ class Module(LightningModule):
     def configure_optimizers(self):
         return tiny.optimizer(self)
 
-    def on_save_checkpoint(self, checkpoint):
-        if preemption.was_requested():
-            stopped(self.global_step)
-
 
 class Report(Callback):
     def on_train_start(self, trainer, module):
@@ -43,6 +38,14 @@ class Report(Callback):
 
     def on_train_batch_end(self, trainer, *args):
         made(trainer.global_step)
+
+
+class Ours(SpectrainCallback):
+    def on_train_batch_end(self, trainer, *args):
+        super().on_train_batch_end(trainer, *args)
+        if self._stopping:
+            saved(trainer.global_step)
+            stopped(trainer.global_step)
 
 
 class ModelCheckpoint(Checkpoints):
@@ -62,7 +65,7 @@ checkpoints = ModelCheckpoint(
 trainer = Trainer(
     max_steps=STEPS,
     accelerator="cpu",
-    callbacks=[checkpoints, Report(), SpectrainCallback()],
+    callbacks=[checkpoints, Report(), Ours()],
     logger=SpectrainLogger(),
     log_every_n_steps=1,
     enable_progress_bar=False,
