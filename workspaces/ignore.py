@@ -18,8 +18,9 @@ _USUAL = frozenset(
         ".mypy_cache", ".pytest_cache", ".ruff_cache", ".tox", ".nox", ".DS_Store",
     }
 )  # fmt: skip
-# Files that only the root of an environment has: virtual ones, and those of conda.
-_ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
+# What only the root of an environment has, a virtual one or one of conda, or a directory in which
+# this service stores runs, or all its data (`spectrain up`).
+_MARKS = ("pyvenv.cfg", "conda-meta", ".spectrain", "experiments/.spectrain")
 
 
 class Ignored:
@@ -31,7 +32,7 @@ class Ignored:
 
     def __init__(self, root: Path, exclude: Sequence[str] = ()) -> None:
         self._root = root
-        self._environments: dict[str, bool] = {}
+        self._marked: dict[str, bool] = {}
         self._rules: GitIgnoreSpec | None = None
         lines = [*_lines(root), *exclude]
         meant = [line for line in lines if line.strip() and not line.startswith("#")]
@@ -57,13 +58,13 @@ class Ignored:
         name = path.rpartition("/")[2]
         if name in _USUAL or name.endswith(".pyc"):
             return True
-        return is_folder and self._is_environment(path)
+        return is_folder and self._is_marked(path)
 
-    def _is_environment(self, folder: str) -> bool:
-        if folder not in self._environments:
+    def _is_marked(self, folder: str) -> bool:
+        if folder not in self._marked:
             at = self._root / folder
-            self._environments[folder] = any((at / name).exists() for name in _ENVIRONMENT_MARKS)
-        return self._environments[folder]
+            self._marked[folder] = any((at / name).exists() for name in _MARKS)
+        return self._marked[folder]
 
 
 def _lines(root: Path) -> list[str]:

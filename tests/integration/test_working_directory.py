@@ -17,6 +17,7 @@ from api.local.redis_server import free_port
 
 NAMES = (
     "api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "worker", "workload",
+    "workspaces",
     "celery", "celeryconfig", "click", "flask", "gunicorn", "httpx", "kombu", "psutil", "pydantic",
     "redis", "torch", "numpy", "matplotlib", "yaml", "rich", "json", "logging", "random", "secrets",
     "socket", "runpy", "typing", "gunicorn.conf", "sitecustomize",

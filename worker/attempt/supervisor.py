@@ -125,18 +125,22 @@ class _Attempt:
     def _prepare_and_run(self) -> Outcome:
         fetched = self._retry(self._code.fetch, worthwhile=self._is_wanted)
         try:
-            return self._restore_and_run(fetched=fetched)
+            return self._without_code(fetched=fetched) or self._restore_and_run()
         finally:
             self._code.close()
 
-    def _restore_and_run(self, *, fetched: bool) -> Outcome:
-        if self._stop_reason() is None:
-            if self._code.failure is not None:
-                return self._code.failure
-            if not fetched:
-                return Outcome(
-                    Reason.STORAGE, "the code could not be fetched: storage was unavailable"
-                )
+    def _without_code(self, *, fetched: bool) -> Outcome | None:
+        """The outcome of an attempt whose code could not be fetched; None if it is there."""
+        if self._code.is_there:
+            return None
+        if (stop_reason := self._stop_reason()) is not None:
+            return self._with_notice(stopped_before_start(stop_reason), stop_reason)
+        why = "storage was unavailable" if not fetched else "it was interrupted"
+        return self._code.failure or Outcome(
+            Reason.STORAGE, f"the code could not be fetched: {why}"
+        )
+
+    def _restore_and_run(self) -> Outcome:
         restored: list[Restored | None] = []
         succeeded = self._retry(
             lambda: restored.append(self._restore()), worthwhile=self._is_wanted

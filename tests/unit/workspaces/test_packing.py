@@ -227,6 +227,15 @@ def test_without_git_all_but_the_usual_is_packed(tmp_path: Path) -> None:
     assert names(tmp_path) == {"train.py", "a/b.txt", ".hidden", "out"}
 
 
+@pytest.mark.parametrize("knows_git", [False, True])
+def test_the_data_of_the_service_itself_is_not_sent(tmp_path: Path, knows_git: bool) -> None:
+    if knows_git:
+        git(tmp_path, "init", "--quiet")
+    write(tmp_path, "train.py", "spectrain-data/experiments/.spectrain/probe", "runs/.spectrain/x")
+    write(tmp_path, "spectrain-data/redis/aof", "runs/a-23456789/logs/output.log")
+    assert names(tmp_path) == {"train.py"}
+
+
 def test_own_rules_apply_without_git_too(tmp_path: Path) -> None:
     write(tmp_path, "train.py", "a.csv", "keep.csv", "big/x")
     (tmp_path / ".spectrainignore").write_text("*.csv\n!keep.csv\n/big\n")

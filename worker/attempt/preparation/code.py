@@ -33,6 +33,11 @@ class AttemptCode:
         self._held: Held | None = None
         self._fetch_seconds = 0.0
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the attempt can have its code; also if the job brings none."""
+        return self._job.spec.workspace is None or self._held is not None
+
     def fetch(self) -> None:
         """Fetches the code unless this machine has it; raises `OSError` and `StorageError`.
 
