@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,21 @@ def test_a_checkpoint_is_committed_while_files_are_still_to_be_sent(first: Attem
     for _ in range(10):
         first.publisher.publish()
     assert {f"work/many/{number}" for number in range(100)} <= stored(first)
+
+
+def test_files_that_a_program_removes_while_they_are_sent_stay_nowhere(first: Attempt) -> None:
+    first.publish()
+    write(first.run.root / "work/many", 100)
+    for _ in range(3):
+        first.publisher.publish()
+    sent = first.stored.root / "work/many"
+    assert len(list(sent.iterdir())) >= 10
+    shutil.rmtree(first.run.root / "work/many")
+    first.log(10)
+    for _ in range(3):
+        first.publisher.publish()
+    assert [path for path in first.stored.root.rglob("*") if path.name.isdigit()] == []
+    assert not list((first.stored.root / ".contents").glob("*"))
 
 
 def test_a_new_checkpoint_waits_for_one_batch_of_other_files(

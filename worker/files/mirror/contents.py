@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,6 +74,11 @@ class Contents:
         if seen is not None:
             prefix = Prefix.of(self._root / path, seen.size) if entry.grows else None
             self._published[path] = _Published(seen, entry, prefix)
+
+    @property
+    def paths(self) -> Set[str]:
+        """The paths at which a content lies in storage."""
+        return self._at_path.keys()
 
     def note_kept(self, contents: Iterable[str]) -> None:
         """Notes the contents that lie in the folder of contents."""

@@ -8,8 +8,9 @@ stays what it was, so every instant is a safe one to die at.
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +215,7 @@ class Mirror:
             self._remove(gone, ours)
             self._point(sent.entries)
             self._timeline.thin()
+        self._remove_unnamed(sent.entries.keys() | cut.taken.keys() | cut.held)
         held = {p: s for p, s in self._committed.items() if p in cut.held - sent.dropped}
         self._committed = {**held, **sent.taken}
         self._checkpoints.adopt(sent.taken)
@@ -243,6 +245,14 @@ class Mirror:
         strays = sorted(self._strays - self._timeline.entries.keys())
         self._storage.delete_all([self._key(path) for path in strays], self._fence)
         self._strays.clear()
+
+    def _remove_unnamed(self, here: Set[str]) -> None:
+        """Removes what was sent in passes without a moment, and was gone before the next."""
+        unnamed = self._contents.paths - here
+        left = {path for path in unnamed if not os.path.lexists(self._root / path)}
+        if left:
+            self._contents.remove(left)
+            self._timeline.thin()
 
     def _unpoint(self, cut: Cut) -> None:
         """Removes the links in storage that are no more, before anything goes below their names."""
