@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from worker.files.mirror import mirror, sender, settle
 def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     monkeypatch.setattr(mirror, "_SENDING_SECONDS", 0.0)
     monkeypatch.setattr(sender, "_BATCH_FILES", 10)
+    monkeypatch.setattr(sender, "_BATCH_SECONDS", math.inf)  # however slow this machine is
     monkeypatch.setattr(settle, "FILLING_SECONDS", 0.0)
     return Attempt(tmp_path, 1)
 
@@ -139,6 +141,7 @@ def test_a_slow_store_gets_fewer_files_at_a_time(
         put_all(self, files, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sender, "_BATCH_FILES", 100)
+    monkeypatch.setattr(sender, "_BATCH_SECONDS", 0.25)
     monkeypatch.setattr(mirror, "_SENDING_SECONDS", 60.0)
     monkeypatch.setattr(FileStorage, "put_all", put_slowly)
     monkeypatch.setattr(time, "monotonic", lambda: now)
