@@ -22,8 +22,9 @@ OUTAGE_ERRORS = (*STORE_AWAY, ForgottenError, OSError, StorageError)
 class Background:
     """Calls `action` every `seconds` in a thread of its own, and survives outages.
 
-    An outage is logged once when it begins and once when it ends. With a `nice` value the thread,
-    and every thread that it starts, yields the processors to others.
+    An outage is logged once when it begins and once when it ends, and so is that Redis has
+    forgotten the job, which somebody must mend: a reset often begins as an outage. With a `nice`
+    value the thread, and every thread that it starts, yields the processors to others.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Background:
         self._stopping = False
         self._due = threading.Event()
         self.failing_since: float | None = None  # time.monotonic; None if the last call succeeded
+        self._is_forgotten = False  # as was logged
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -68,8 +70,10 @@ class Background:
             self.overtaken = True
             self._on_overtaken.set()
         except Exception as error:  # no error may end the training
-            if self.failing_since is None:
-                self.failing_since = time.monotonic()
+            is_forgotten = isinstance(error, ForgottenError)
+            if self.failing_since is None or is_forgotten > self._is_forgotten:
+                self.failing_since = self.failing_since or time.monotonic()
+                self._is_forgotten = is_forgotten
                 unexpected = not isinstance(error, OUTAGE_ERRORS)
                 log.warning("%s is unavailable, training continues: %s", self._name, error,
                             exc_info=unexpected)  # fmt: skip
@@ -78,6 +82,7 @@ class Background:
                 outage = time.monotonic() - self.failing_since
                 log.info("%s is available again after %.1f s", self._name, outage)
                 self.failing_since = None
+            self._is_forgotten = False
             return True
         return False
 
