@@ -280,7 +280,8 @@ def state_of(admin: Redis) -> str:
 
 
 def test_a_cluster_is_refused_in_one_sentence(tmp_path: Path, wait_until: WaitUntil) -> None:
-    port = free_port()
+    # A cluster also listens on the port 10,000 above.
+    port = next(port for port in iter(free_port, None) if port <= 55_535)
     command = [find_redis_server(), "--port", str(port), "--dir", str(tmp_path), "--save", "",
                "--cluster-enabled", "yes"]  # fmt: skip
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
