@@ -101,7 +101,11 @@ def test_the_trainer_refuses_exactly_what_the_service_refuses(document: dict[str
 
 
 # Most documents are refused: that is what the test before this one is about.
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 @given(documents(SCHEMA, SCHEMA).filter(lambda document: submitted(document) is not None))
 def test_whatever_is_submitted_can_be_built(document: dict[str, Any]) -> None:
     sizes = {"d_model": 8, "num_heads": 1, "num_layers": 1, "block_size": 4, "num_waves": 2}
