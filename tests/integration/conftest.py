@@ -29,11 +29,28 @@ from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.http_calls import MakeApp, submitted
-from tests.integration.one_worker import Bench, OwnRedis
+from tests.integration.one_worker import Bench, DiskOf, OwnRedis
 from tests.integration.warm_python import WarmPython
 from tests.integration.worker_processes import Workers
 from worker.launch.child import Child, Start
 from worker.launch.fork_client import ForkServerClient
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Iterator[DiskOf]:
+    """Mounts one disk, which only root can; it is unmounted even if something still uses it."""
+    path = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            pytest.skip("mounting a disk needs root")
+        return path
+
+    yield mount
+    if path.is_mount():
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from api.local.redis_server import RedisConfig
 from jobs.messages import Messenger
@@ -25,6 +26,8 @@ STUBBORN = (
     "print('up', flush=True); time.sleep(600)"
 )
 # A Redis that a test may take away: its configuration, and what starts it (again).
+# A disk of the size that mount understands, such as 64k.
+DiskOf = Callable[[str], Path]
 OwnRedis = tuple[RedisConfig, Callable[[], "subprocess.Popen[bytes]"]]
 BEATS = "from monitoring import step_counter; import time\n"
 

@@ -35,6 +35,7 @@ from jobs.store.registry import WorkerRegistry
 from machine.python import python_module
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
+from tests.integration.one_worker import DiskOf
 from tests.integration.warm_python import WarmPython
 
 Wait = Callable[..., Any]
@@ -272,22 +273,8 @@ def test_a_certificate_of_the_store_that_is_not_trusted_is_told(
         assert "set AWS_CA_BUNDLE" in look(store)["storage"]
 
 
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A volume of 64 KiB, which only root can mount."""
-    path = tmp_path / "volume"
-    path.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(path)],
-        check=False, capture_output=True,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("mounting a volume needs root")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
-
-
-def test_a_full_volume_is_told_and_loses_nothing(settings: Settings, small_volume: Path) -> None:
+def test_a_full_volume_is_told_and_loses_nothing(settings: Settings, disk_of: DiskOf) -> None:
+    small_volume = disk_of("64k")
     kept = small_volume / "kept"
     kept.write_bytes(b"1" * (40 << 10))
     full = changed(settings, storage_url=small_volume.as_uri())

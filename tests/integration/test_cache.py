@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.one_worker import DiskOf
 from worker.cache.cache import Building, Cache, CacheFullError, Held, Unwanted
 from worker.cache.entries import Entry, entries
 
@@ -249,18 +250,8 @@ def test_a_name_that_leaves_the_cache_is_refused(tmp_path: Path, kind: str, key:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB, which only root can mount."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)],
-        check=False, capture_output=True,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("mounting a disk needs root")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+def small_disk(disk_of: DiskOf) -> Path:
+    return disk_of("4m")
 
 
 def test_a_full_disk_evicts_and_builds_again(small_disk: Path) -> None:

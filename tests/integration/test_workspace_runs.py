@@ -20,7 +20,7 @@ from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.storage.directory import FileStorage
 from monitoring.storage.run_files import RunFiles
-from tests.integration.one_worker import Bench
+from tests.integration.one_worker import Bench, DiskOf
 from worker.attempt.supervisor import supervise
 from worker.cache.entries import entries
 from workspaces.archive import pack
@@ -236,28 +236,21 @@ def test_a_bad_workspace_ends_the_job_and_the_worker_takes_the_next(
 
 
 def test_a_full_cache_disk_is_told_and_the_job_is_tried_again(
-    settings: Settings, store: JobStore, code: Path, tmp_path: Path
+    settings: Settings, store: JobStore, code: Path, disk_of: DiskOf
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a disk needs root")
-    try:
-        bench = Bench(settings.model_copy(update={"cache_dir": str(disk)}), store)
-        (code / "large").write_bytes(bytes(1_000_000))
-        job = bench.run(spec(send(bench.storage, code)))
-        assert job.state is State.QUEUED
-        assert job.attempts[0].reason is Reason.STORAGE
-        assert f"the disk of the cache {disk} is full" in job.attempts[0].message
-        bench.settings = bench.settings.model_copy(update={"cache_dir": ""})
-        store.request(job.id, Request.CANCEL)
-        (code / "large").unlink()
-        job = bench.run(spec(send(bench.storage, code), env={"FIRST_ONLY": "1"}))
-        assert job.state is State.SUCCEEDED, "the worker is fit for the next job"
-        bench.service.messenger.close()
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    disk = disk_of("200k")
+    bench = Bench(settings.model_copy(update={"cache_dir": str(disk)}), store)
+    (code / "large").write_bytes(bytes(1_000_000))
+    job = bench.run(spec(send(bench.storage, code)))
+    assert job.state is State.QUEUED
+    assert job.attempts[0].reason is Reason.STORAGE
+    assert f"the disk of the cache {disk} is full" in job.attempts[0].message
+    bench.settings = bench.settings.model_copy(update={"cache_dir": ""})
+    store.request(job.id, Request.CANCEL)
+    (code / "large").unlink()
+    job = bench.run(spec(send(bench.storage, code), env={"FIRST_ONLY": "1"}))
+    assert job.state is State.SUCCEEDED, "the worker is fit for the next job"
+    bench.service.messenger.close()
 
 
 def test_a_job_can_be_cancelled_while_its_code_is_fetched(

@@ -71,7 +71,7 @@ class Background:
             self._on_overtaken.set()
         except Exception as error:  # no error may end the training
             is_forgotten = isinstance(error, ForgottenError)
-            if self.failing_since is None or is_forgotten > self._is_forgotten:
+            if self.failing_since is None or (is_forgotten and not self._is_forgotten):
                 self.failing_since = self.failing_since or time.monotonic()
                 self._is_forgotten = is_forgotten
                 unexpected = not isinstance(error, OUTAGE_ERRORS)
