@@ -29,7 +29,7 @@ from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.http_calls import MakeApp, submitted
-from tests.integration.one_worker import Bench, DiskOf, OwnRedis
+from tests.integration.one_worker import USUAL, Bench, DiskOf, OwnRedis
 from tests.integration.warm_python import WarmPython
 from tests.integration.worker_processes import Workers
 from worker.launch.child import Child, Start
@@ -114,14 +114,6 @@ def s3_url(s3_server: str, read_once: None, monkeypatch: pytest.MonkeyPatch) -> 
     return f"s3://{BUCKET}/{secrets.token_hex(4)}"
 
 
-USUAL = {
-    **{k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "PYTHONUNBUFFERED": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-}
-
-
 @dataclass(frozen=True)
 class Run:
     """How a command ended."""
@@ -175,18 +167,48 @@ def usual() -> dict[str, str]:
     return USUAL
 
 
+class _SharedForkServer:
+    """A fork server for many tests, renewed after jobs of another environment replaced it."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._client = ForkServerClient(USUAL)
+        assert self._client.wait_until_ready(60)
+        self._first = self._client.server_pid
+
+    def client(self) -> ForkServerClient:
+        self._client.wait_until_ready(60)
+        if self._client.server_pid != self._first:
+            self._client.close()
+            self._begin()
+        return self._client
+
+    def close(self) -> None:
+        self._client.close()
+
+
 @pytest.fixture(scope="session")
-def _warm() -> Iterator[ForkServerClient]:
-    warm = ForkServerClient(USUAL)
-    yield warm
-    warm.close()
+def _shared_fork_server() -> Iterator[_SharedForkServer]:
+    shared = _SharedForkServer()
+    yield shared
+    shared.close()
 
 
 @pytest.fixture
-def warm(_warm: ForkServerClient) -> ForkServerClient:
-    """A fork server that is ready."""
-    assert _warm.wait_until_ready(60)
-    return _warm
+def warm(_shared_fork_server: _SharedForkServer) -> ForkServerClient:
+    """A fork server that is ready, with the environment of a worker's jobs."""
+    return _shared_fork_server.client()
+
+
+@pytest.fixture(params=["cold", "warm"])
+def both(request: pytest.FixtureRequest, settings: Settings, store: JobStore) -> Iterator[Bench]:
+    """A worker that starts each program anew, and one that forks it."""
+    start = [request.getfixturevalue("warm").start] if request.param == "warm" else []
+    bench = Bench(settings, store, *start)
+    yield bench
+    bench.service.messenger.close()
 
 
 @pytest.fixture(scope="session")

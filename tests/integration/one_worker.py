@@ -19,15 +19,15 @@ from monitoring.storage.open import open_storage
 from worker.attempt.context import ShutdownState, WorkerContext
 from worker.attempt.supervisor import supervise
 from worker.launch.child import Start, start_cold
-from worker.launch.prepare import Slot
+from worker.launch.prepare import Slot, base_environment
 
 STUBBORN = (
     "import signal, time; signal.signal(15, signal.SIG_IGN); "
     "print('up', flush=True); time.sleep(600)"
 )
-# A Redis that a test may take away: its configuration, and what starts it (again).
 # A disk of the size that mount understands, such as 64k.
 DiskOf = Callable[[str], Path]
+# A Redis that a test may take away: its configuration, and what starts it (again).
 OwnRedis = tuple[RedisConfig, Callable[[], "subprocess.Popen[bytes]"]]
 BEATS = "from monitoring import step_counter; import time\n"
 
@@ -46,6 +46,14 @@ def worker_settings(settings: Settings) -> dict[str, str]:
         "SPECTRAIN_LEASE_SECONDS": str(settings.lease_seconds),
         "SPECTRAIN_DEVICE": "cpu",
     }
+
+
+# What a worker's fork server and its jobs have in common, with the settings of the tests.
+USUAL = {
+    name: value
+    for name, value in base_environment(Slot(()), grace_seconds=30).items()
+    if not name.startswith("PYTEST_")
+}
 
 
 class Bench:

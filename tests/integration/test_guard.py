@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.integration.one_worker import USUAL
 from worker.launch.child import Child, Start, start_cold
 from worker.launch.fork_client import ForkServerClient
 
@@ -38,8 +39,7 @@ def begin(
     how: Start, command: list[str], tmp_path: Path, on_exit: Callable[[], None] = lambda: None
 ) -> Child:
     output = tmp_path / "output"
-    env = dict(os.environ)
-    return Child(command, env=env, cwd=tmp_path, output=output, on_exit=on_exit, start=how)
+    return Child(command, env=USUAL, cwd=tmp_path, output=output, on_exit=on_exit, start=how)
 
 
 @pytest.fixture(params=["cold", "warm"])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from kombu.transport.redis import Channel
 from redis import Redis
 
 from jobs.errors import (
@@ -289,3 +290,22 @@ def test_no_broker_of_the_environment_gets_our_messages(
             assert connection.as_uri(include_password=True) == settings.redis_url
     finally:
         messenger.close()
+
+
+def test_a_connection_that_an_outage_left_half_closed_holds_up_no_message(
+    settings: Settings, store: JobStore, messenger: Messenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["half closed"]
+
+    def put(channel: Channel, *args: object, **options: object) -> None:
+        if left:
+            # What kombu raises about once in 5,000 messages while Redis is killed again and again.
+            raise AttributeError(left.pop())
+        whole(channel, *args, **options)
+
+    whole = Channel._put
+    monkeypatch.setattr(Channel, "_put", put)
+    job = store.submit(SPEC)
+    messenger.announce("default", job.id)
+    assert store.redis.llen(queue_name(settings, "default")) == 1
+    assert not left

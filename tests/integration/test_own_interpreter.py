@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.model.states import State
-from jobs.settings import Settings
-from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench, python
 from worker.launch.fork_client import ForkServerClient
 
@@ -39,13 +36,9 @@ def script(tmp_path: Path) -> str:
     return str(tmp_path / "program.py")
 
 
-@pytest.fixture(params=["cold", "warm"])
-def bench(
-    request: pytest.FixtureRequest, settings: Settings, store: JobStore, warm: ForkServerClient
-) -> Iterator[Bench]:
-    bench = Bench(settings, store, *([warm.start] if request.param == "warm" else []))
-    yield bench
-    bench.service.messenger.close()
+@pytest.fixture
+def bench(both: Bench) -> Bench:
+    return both
 
 
 def test_the_python_of_the_jobs_path_runs_the_program_and_what_it_starts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from jobs.model.record import Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
 from jobs.model.words import SUBMITTED
-from jobs.settings import Settings
-from jobs.store.jobs import JobStore
 from tests.integration.one_worker import Bench
 
 Wait = Callable[..., Any]
@@ -44,15 +42,6 @@ RUN = """
 if [ "$SPECTRAIN_RESUMED" = 1 ]; then set -- --resume; fi
 python "$PROGRAM" "$@" | cat
 """
-
-
-@pytest.fixture(params=["cold", "warm"])
-def both(request: pytest.FixtureRequest, settings: Settings, store: JobStore) -> Iterator[Bench]:
-    """A worker that starts each program anew, and one that forks it."""
-    start = [request.getfixturevalue("warm").start] if request.param == "warm" else []
-    bench = Bench(settings, store, *start)
-    yield bench
-    bench.service.messenger.close()
 
 
 @pytest.fixture

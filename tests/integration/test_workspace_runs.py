@@ -7,7 +7,7 @@ import io
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,6 @@ def spec(workspace: dict[str, object], **changes: object) -> JobSpec:
         "retry": {"backoff_seconds": 0},
     }  # fmt: skip
     return JobSpec.model_validate({**fields, **changes})
-
-
-@pytest.fixture(params=["cold", "warm"])
-def both(request: pytest.FixtureRequest, settings: Settings, store: JobStore) -> Iterator[Bench]:
-    """A worker that starts each program anew, and one that forks it."""
-    start = [request.getfixturevalue("warm").start] if request.param == "warm" else []
-    bench = Bench(settings, store, *start)
-    yield bench
-    bench.service.messenger.close()
 
 
 def again(bench: Bench) -> Job:

@@ -127,6 +127,7 @@ class ForkServerClient:
             log.info("restarting the fork server with the environment of the last two jobs")
             others = {k: v for k, v in self._env.items() if k not in read_at_start(self._env)}
             self._env = {**others, **wanted}
+            self._set(None)
             server.retire()
             return True
         return False
