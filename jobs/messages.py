@@ -13,6 +13,7 @@ from celery import Celery
 from kombu import pools
 from kombu.exceptions import OperationalError
 
+from jobs.errors import STORE_AWAY
 from jobs.redis_address import RedisAddress
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
@@ -94,10 +95,22 @@ class Messenger:
         now = self._store.now()
         queue = queue_name(self._settings, pool)
         try:
-            self._app.send_task(TASK, args=[job_id], queue=queue, ignore_result=True)
+            self._send(queue, job_id)
         except OperationalError as error:
             raise redis.exceptions.ConnectionError(str(error)) from error
         self._store.queues.message_sent(job_id, now)
+
+    def _send(self, queue: str, job_id: str) -> None:
+        options = {"args": [job_id], "queue": queue, "ignore_result": True}
+        try:
+            self._app.send_task(TASK, **options)
+        except (OperationalError, *STORE_AWAY):
+            raise
+        except Exception:
+            # In an outage kombu closes a pooled connection, and may meet what is left of it: an
+            # AttributeError, for one. A connection of its own has no past.
+            with self._app.connection_for_write() as connection:
+                self._app.send_task(TASK, **options, connection=connection)
 
     def close(self) -> None:
         """Closes this process's connections to the broker; Celery shares them between apps."""
