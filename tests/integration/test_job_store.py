@@ -299,7 +299,7 @@ def test_a_connection_that_an_outage_left_half_closed_holds_up_no_message(
 
     def put(channel: Channel, *args: object, **options: object) -> None:
         if left:
-            # What kombu raises about once in 5,000 messages while Redis is killed again and again.
+            # What kombu raises now and then while Redis is killed again and again.
             raise AttributeError(left.pop())
         whole(channel, *args, **options)
 
