@@ -8,9 +8,9 @@ import time
 from jobs.model.record import Job, Progress
 from worker.attempt.advice import advise
 from worker.attempt.context import WorkerContext
-from worker.attempt.found import Found
 from worker.attempt.lease import Lease
 from worker.attempt.observe import Observer
+from worker.attempt.preparation.found import Found
 from worker.files.publish import Publisher
 
 log = logging.getLogger(__name__)

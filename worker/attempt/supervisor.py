@@ -24,7 +24,6 @@ from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.ending import Ending, log_time
-from worker.attempt.found import Found
 from worker.attempt.lease import MAX_PAUSE, Lease
 from worker.attempt.observe import Observer, restarted
 from worker.attempt.outcome import (
@@ -35,8 +34,9 @@ from worker.attempt.outcome import (
     outcome,
     stopped_before_start,
 )
-from worker.attempt.place import place_of
 from worker.attempt.preparation.code import AttemptCode
+from worker.attempt.preparation.found import Found
+from worker.attempt.preparation.place import place_of
 from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import TICK_SECONDS, Overtaken, StorageRetry, storage_calls
