@@ -59,6 +59,24 @@ class Measures(_Value):
         description="Time to fetch the workspace, unless this machine had it, and to copy it, "
         "seconds; null without one.",
     )
+    inputs_seconds: float | None = Field(
+        None,
+        description="Time to fetch the inputs, unless this machine had them, seconds; null without "
+        "any.",
+    )
+    inputs_bytes: int | None = Field(None, description="Size of the inputs, bytes.")
+    inputs: dict[str, str] = Field(
+        default_factory=dict,
+        description="Version of each input, by name: a hash of its files' names, sizes and ETags.",
+    )
+    environment_seconds: float | None = Field(
+        None,
+        description="Time to build the environment, unless this machine had it, seconds; null "
+        "without one.",
+    )
+    setup_seconds: float | None = Field(
+        None, description="Time that the commands of `setup` took, seconds; null without any."
+    )
     restore_seconds: float | None = Field(
         None, description="Time to fetch and verify the files of the run, seconds."
     )

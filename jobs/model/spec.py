@@ -17,6 +17,7 @@ from pydantic import (
 
 from jobs.model.elsewhere import ELSEWHERE
 from jobs.model.expressions import Expressions
+from jobs.model.needs import Environment, InputName, InputUrl, Interpreter
 from jobs.model.references import check_command, check_script, check_variables
 from jobs.model.scripts import shell_scripts
 from jobs.model.words import (
@@ -168,6 +169,28 @@ class JobSpec(Strict):
         None,
         description="Files that the job brings: they are its working directory, wherever it runs.",
     )
+    environment: Environment | None = Field(
+        None,
+        description="Python packages of the program, on top of the worker's. A worker builds each "
+        "set once.",
+    )
+    python: Interpreter | None = Field(
+        None,
+        description="Interpreter on the worker, such as that of a conda environment, that is "
+        "`python` for the job; null: the worker's own.",
+    )
+    setup: list[Script] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Shell commands that each attempt runs before the program, in its working "
+        "directory.",
+    )
+    inputs: dict[InputName, InputUrl] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="What is fetched before the program starts, by name: `s3://bucket/prefix`, "
+        "`file:///path` or `https://host/file`. It lies, read-only, at `$SPECTRAIN_INPUTS/NAME`.",
+    )
     resume_command: Words | None = Field(
         None,
         description="What an attempt that has something to go on from runs in place of `command` "
@@ -251,6 +274,13 @@ class JobSpec(Strict):
             check_script(script)
         return script
 
+    @field_validator("setup")
+    @classmethod
+    def _what_its_shell_expands(cls, setup: list[str]) -> list[str]:
+        for script in setup:
+            check_script(script)
+        return setup
+
     @field_validator("env")
     @classmethod
     def _variables_with_values(cls, env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
@@ -275,9 +305,16 @@ class JobSpec(Strict):
         return self
 
     @model_validator(mode="after")
-    def _a_workspace_of_the_program(self) -> Self:
-        if self.train is not None and self.workspace is not None:
-            raise ValueError("workspace is for a program of your own: `train` brings no files")
+    def _needs_of_the_program(self) -> Self:
+        if self.train is not None:
+            for name in ("workspace", "environment", "python", "setup", "inputs"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is for a program of your own: `train` brings its own")
+        if self.environment is not None and self.workspace is None:
+            raise ValueError(
+                "environment names a file of the workspace: give `workspace: .` too, or install in "
+                "`setup`"
+            )
         return self
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ def test_references_are_the_variables_of_the_attempt(
 
 
 def test_every_variable_of_the_service_can_be_referred_to(scratch: Scratch) -> None:
-    env = prepare(job(), scratch, Slot(()), SETTINGS).env
+    env = prepare(job(inputs={"data": "file:///data"}), scratch, Slot(()), SETTINGS).env
     assert {name for name in env if name.startswith("SPECTRAIN_")} == {*ATTEMPT_VARIABLES}
 
 
