@@ -32,6 +32,7 @@ _PAUSE_SECONDS = 0.02
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # The cache leaves this much of its disk to the attempts, whose checkpoints matter more.
 _FREE_PART, _FREE_BYTES = 0.05, 10 * 10**9
+_REMEDY = "make room there, or set SPECTRAIN_CACHE_DIR to a larger disk"
 
 
 class CacheFullError(SpectrainError):
@@ -104,6 +105,7 @@ class Cache:
         build: Callable[[Building], None],
         *,
         durable: bool,
+        size: int = 0,
         wanted: Callable[[], bool] = lambda: True,
         on_wait: Callable[[], None] = lambda: None,
     ) -> Held | None:
@@ -113,16 +115,23 @@ class Cache:
         `build` raises `OSError` when the disk is full: then entries that nobody holds are evicted,
         and it is called again. It raises `Unwanted` when it was asked to stop; its other errors
         are the caller's. `durable`: the entry outlives a loss of power, at the cost of a sync.
+        `size`: the bytes that it will take, for which room is made first, as far as they are known.
         `on_wait` is called once if another process is building it. Raises `CacheFullError` and
         `OSError`.
         """
+
+        def fill(building: Building) -> None:
+            if size:
+                self._make_room(size)
+            build(building)
+
         entry = Entry(self._root, kind, key)
         begun, waits = time.monotonic(), False
         try:
             while wanted():
                 descriptor = self._with_room(entry.open_lock)
                 try:
-                    built = self._lock(entry, descriptor, build, durable=durable)
+                    built = self._lock(entry, descriptor, fill, durable=durable)
                 except BaseException:
                     os.close(descriptor)
                     raise
@@ -192,25 +201,44 @@ class Cache:
                 if not self._evict(self._half()):
                     raise self._full() from error
 
+    def _make_room(self, size: int) -> None:
+        """Evicts until `size` bytes fit, and what the disk is to keep free if that can be had.
+
+        Raises `CacheFullError` if they cannot, and `OSError`.
+        """
+        self._evict(0)
+        disk, used = shutil.disk_usage(self._root), self._used()
+        room = disk.free + used
+        if size <= room:
+            self._evict(size + _reserve(disk.total) - disk.free)
+            # Some file systems free what was removed only later.
+            room = max(shutil.disk_usage(self._root).free, room - self._used())
+        if size > room:
+            raise CacheFullError(
+                f"{file_size(size)} are needed in the cache {self._root}, and its disk has room "
+                f"for {file_size(room)}: {_REMEDY}"
+            )
+
     def _full(self) -> CacheFullError:
-        held = sum(entry.size() or 0 for entry in entries(self._root))
         return CacheFullError(
             f"the disk of the cache {self._root} is full, and what the cache still has "
-            f"({file_size(held)}) is in use: make room there, or set SPECTRAIN_CACHE_DIR to a "
-            "larger disk"
+            f"({file_size(self._used())}) is in use: {_REMEDY}"
         )
+
+    def _used(self) -> int:
+        """The bytes of all whole entries."""
+        return sum(entry.size() or 0 for entry in entries(self._root))
 
     def _half(self) -> int:
         """Half of the bytes that the cache has, at least one."""
-        return max(1, sum(entry.size() or 0 for entry in entries(self._root)) // 2)
+        return max(1, self._used() // 2)
 
     def _excess(self) -> int:
         """How many bytes must go; raises `OSError`."""
         if not self._root.exists():
             return 0
-        used = sum(entry.size() or 0 for entry in entries(self._root))
-        disk = shutil.disk_usage(self._root)
-        lacking = min(int(disk.total * _FREE_PART), _FREE_BYTES) - disk.free
+        used, disk = self._used(), shutil.disk_usage(self._root)
+        lacking = _reserve(disk.total) - disk.free
         return max(used - self._limit, min(lacking, used), 0)
 
     def _evict(self, excess: int) -> int:
@@ -233,6 +261,11 @@ class Cache:
                     log.info("evicted %s %s from the cache: %s", entry.kind, entry.key[:12],
                              file_size(size))  # fmt: skip
         return removed
+
+
+def _reserve(total: int) -> int:
+    """How many bytes of a disk of this size are to stay free."""
+    return min(int(total * _FREE_PART), _FREE_BYTES)
 
 
 def _locked(descriptor: int, how: int) -> bool:
