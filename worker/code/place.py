@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from monitoring.storage.moments import Entry
+from worker.files.copying import Copying
 from worker.files.given import Given
 from worker.files.look import Look, Seen, folder_of, folders_of
 from worker.files.scratch import WORK
 from workspaces.layout import FILES, GIT, PATCH
 from workspaces.unpacking import TIME_NS
-
-# Makes a file share the blocks of another one, until either is written to (linux/fs.h).
-_FICLONE = 0x40049409
-_BLOCK = 1 << 20
 
 
 def place_code(
@@ -90,7 +86,7 @@ class _Copier:
     """Copies files and links; makes no hard link, through which the program could write."""
 
     def __init__(self) -> None:
-        self._may_clone = True
+        self._copying = Copying()
 
     def copy(self, source: str, target: str) -> None:
         """Copies one, with its mode; raises `OSError`."""
@@ -106,26 +102,10 @@ class _Copier:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             written = os.open(target, flags, mode)
             try:
-                if not self._cloned(read, written):
-                    _copy_bytes(read, written)
+                self._copying.copy(read, written)
                 os.fchmod(written, mode)
                 os.utime(written, ns=(TIME_NS, TIME_NS))
             finally:
                 os.close(written)
         finally:
             os.close(read)
-
-    def _cloned(self, source: int, target: int) -> bool:
-        """Makes one file share the blocks of another; whether the file system can."""
-        if self._may_clone:
-            try:
-                fcntl.ioctl(target, _FICLONE, source)
-            except OSError:
-                self._may_clone = False
-        return self._may_clone
-
-
-def _copy_bytes(source: int, target: int) -> None:
-    while block := os.read(source, _BLOCK):
-        while block:
-            block = block[os.write(target, block) :]

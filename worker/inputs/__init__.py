@@ -1,0 +1,1 @@
+"""The inputs of a job: fetched once per machine into the cache that jobs share, read-only."""
