@@ -128,10 +128,12 @@ def outcome(
     *,
     zero_means_done: bool,
     out_of_memory: str = "",
+    full_disk: str = "",
 ) -> Outcome:
     """The outcome of a child that exited with `exit_code` after the lines `output`.
 
-    `out_of_memory` says that the kernel has killed some process for lack of memory meanwhile.
+    `out_of_memory` says that the kernel has killed some process for lack of memory meanwhile,
+    `full_disk` that the disk of the attempt is full.
 
     `zero_means_done`: the child exits with 0 only if it has finished, even if it was asked to
     stop. For any other program, 0 after SIGTERM may mean that it finished or that it stopped; it
@@ -160,18 +162,20 @@ def outcome(
     for line in cause.exceptions if cause else reversed(tail):
         if _OUT_OF_MEMORY.search(line) or (out_of_memory and _LOADER_KILLED.search(line)):
             return Outcome(Reason.OUT_OF_MEMORY, line.strip(), exit_code, log_tail=tail)
-    return _error(exit_code, cause, tail)
+    return _error(exit_code, cause, tail, full_disk)
 
 
-def _error(exit_code: int, cause: Cause | None, tail: Sequence[str]) -> Outcome:
+def _error(exit_code: int, cause: Cause | None, tail: Sequence[str], full_disk: str) -> Outcome:
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")
     text = str(cause) if cause else last[:_TEXT_CHARS]
+    nothing = "" if full_disk else "no output"  # which had no room either
     return Outcome(
         Reason.ERROR,
-        f"{_describe(exit_code)}: {text or 'no output'}",
+        ": ".join(filter(None, [full_disk, _describe(exit_code), text or nothing])),
         exit_code,
         log_tail=tuple(tail),
-        words=cause.final if cause else text,
+        # Another worker may have more room: that is no failure that repeats.
+        words="" if full_disk else cause.final if cause else text,
     )
 
 

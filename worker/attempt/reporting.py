@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from jobs.model.record import Job, Progress
 from worker.attempt.advice import advise
 from worker.attempt.context import WorkerContext
 from worker.attempt.lease import Lease
 from worker.attempt.observe import Observer
-from worker.attempt.preparation.found import Found
 from worker.files.publish import Publisher
 
 log = logging.getLogger(__name__)
@@ -21,13 +21,15 @@ class Reporter:
 
     def __init__(self, context: WorkerContext, job: Job, lease: Lease) -> None:
         self.begun = time.monotonic()
-        self.workspace_seconds: float | None = None
-        self.restore_seconds: float | None = None
-        self.found: Found | None = None
+        self._measures: dict[str, object] = {}
         self._context = context
         self._job = job
         self._lease = lease
         self._unreadable = False  # whether that was logged
+
+    def note(self, measures: Mapping[str, object]) -> None:
+        """Adds fields of the receipt, by name, that are known before the program starts."""
+        self._measures.update(measures)
 
     @property
     def seconds(self) -> float:
@@ -77,8 +79,6 @@ class Reporter:
             update={
                 "checkpoint_step": publisher.checkpoint.step if publisher.checkpoint else None,
                 "uploaded_bytes": publisher.uploaded_bytes,
-                "workspace_seconds": self.workspace_seconds,
-                "restore_seconds": self.restore_seconds,
-                **(self.found.measures() if self.found is not None else {}),
+                **self._measures,
             }
         )

@@ -13,7 +13,7 @@ from worker.attempt.stopping import Stopping
 TICK_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 # An outage of storage that lasts longer than this at the end of an attempt fails it.
-_OUTAGE_SECONDS = 900.0
+OUTAGE_SECONDS = 900.0
 
 
 class Overtaken(Exception):  # noqa: N818 - nothing went wrong with this attempt
@@ -45,7 +45,7 @@ class StorageRetry:
         It also gives up when the worker must be gone, or when `worthwhile` returns False.
         """
         calls = storage_calls(self._context, action)
-        deadline = time.monotonic() + _OUTAGE_SECONDS
+        deadline = time.monotonic() + OUTAGE_SECONDS
         while not calls.call():
             if self._lease.overtaken or calls.overtaken:
                 raise Overtaken

@@ -12,7 +12,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
@@ -28,7 +27,6 @@ from worker.attempt.lease import MAX_PAUSE, Lease
 from worker.attempt.observe import Observer, restarted
 from worker.attempt.outcome import (
     INVALIDATING,
-    STOP_REASONS,
     Outcome,
     StopReason,
     outcome,
@@ -37,20 +35,20 @@ from worker.attempt.outcome import (
 from worker.attempt.preparation.code import AttemptCode
 from worker.attempt.preparation.found import Found
 from worker.attempt.preparation.place import place_of
+from worker.attempt.preparation.preparation import Preparation
 from worker.attempt.receipts import Receipts
 from worker.attempt.reporting import Reporter
 from worker.attempt.retry import TICK_SECONDS, Overtaken, StorageRetry, storage_calls
 from worker.attempt.stopping import Stopping
+from worker.attempt.watch import Watch
 from worker.failures.going_back import moment_to_avoid
-from worker.files.output import last_lines
+from worker.files.output import last_lines, written
 from worker.files.publish import Publisher
 from worker.files.restore import restore, rewind
 from worker.files.resuming import has_something_to_resume
 from worker.files.scratch import Restored, Scratch
-from worker.launch.child import Child
 from worker.launch.command import Launch
 from worker.launch.group import Group, group_of_attempt
-from worker.launch.prepare import CannotLaunchError, prepare
 from worker.losses.note import Note, NoteFile, noted
 from worker.progress.reader import ProgressReader
 
@@ -96,9 +94,9 @@ class _Attempt:
         self._scratch = scratch
         self.note: NoteFile | None = None
         self._avoided: str | None = None
-        self._stopping = Stopping(context, job.id)
         self._lease = lease
-        self._code = AttemptCode(context, job, self._is_wanted)
+        self._stopping = Stopping(context, lease, job.id)
+        self._code = AttemptCode(context, job, self._stopping.is_wanted)
         self._receipts = Receipts(job, scratch.run)
         self._reporter = Reporter(context, job, self._lease)
         self._retry = StorageRetry(context, self._lease, self._stopping)
@@ -123,7 +121,7 @@ class _Attempt:
             return Outcome(Reason.ERROR, f"the supervisor failed: {error!r}")
 
     def _prepare_and_run(self) -> Outcome:
-        fetched = self._retry(self._code.fetch, worthwhile=self._is_wanted)
+        fetched = self._retry(self._code.fetch, worthwhile=self._stopping.is_wanted)
         try:
             return self._without_code(fetched=fetched) or self._restore_and_run()
         finally:
@@ -133,8 +131,8 @@ class _Attempt:
         """The outcome of an attempt whose code could not be fetched; None if it is there."""
         if self._code.is_there:
             return None
-        if (stop_reason := self._stop_reason()) is not None:
-            return self._with_notice(stopped_before_start(stop_reason), stop_reason)
+        if (stopped := self._stopping.before_start()) is not None:
+            return stopped
         why = "storage was unavailable" if not fetched else "it was interrupted"
         return self._code.failure or Outcome(
             Reason.STORAGE, f"the code could not be fetched: {why}"
@@ -143,24 +141,18 @@ class _Attempt:
     def _restore_and_run(self) -> Outcome:
         restored: list[Restored | None] = []
         succeeded = self._retry(
-            lambda: restored.append(self._restore()), worthwhile=self._is_wanted
+            lambda: restored.append(self._restore()), worthwhile=self._stopping.is_wanted
         )
-        if (stop_reason := self._stop_reason()) is not None:
-            return self._with_notice(stopped_before_start(stop_reason), stop_reason)
+        if (stopped := self._stopping.before_start()) is not None:
+            return stopped
         if not succeeded or restored[0] is None:
             return Outcome(Reason.STORAGE, "the run could not be restored: storage was unavailable")
-        self._reporter.workspace_seconds = self._code.seconds
-        self._reporter.restore_seconds = self._reporter.seconds - (self._code.seconds or 0.0)
-        self._code.close()
-        try:
-            launch = prepare(
-                self._job, self._scratch, self._context.slot, self._context.settings,
-                resumed=self._is_resumed(restored[0]),
-            )  # fmt: skip
-        except CannotLaunchError as error:
-            return Outcome(Reason.ERROR, str(error), words=str(error))
+        copied = self._code.seconds
+        self._reporter.note(
+            {"workspace_seconds": copied, "restore_seconds": self._reporter.seconds - (copied or 0)}
+        )
         with group_of_attempt(f"{self._job.id}.{self._job.attempt}") as group:
-            return self._run_child(launch, restored[0], group)
+            return self._run(restored[0], group)
 
     def _is_resumed(self, restored: Restored) -> bool:
         patterns = self._job.spec.resume_when
@@ -177,13 +169,13 @@ class _Attempt:
             run,
             keeps_records=self._job.spec.train is not None,
             before=self._avoided,
-            wanted=self._is_wanted,
+            wanted=self._stopping.is_wanted,
             place=partial(self._code.place, run.root),
         )
         if restored is None:
             return None
         self._receipts.moment = restored.moment.name if restored.moment else None
-        self._reporter.found = Found.of(restored)
+        self._reporter.note(Found.of(restored).measures())
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
         if not run.job.exists():
@@ -192,7 +184,8 @@ class _Attempt:
         self._receipts.write_missing(storage)
         return restored
 
-    def _run_child(self, launch: Launch, restored: Restored, group: Group) -> Outcome:
+    def _run(self, restored: Restored, group: Group) -> Outcome:
+        """Prepares the attempt, runs its program, and publishes what both leave."""
         guarded = self._job.spec.restart == "from_checkpoint"
         publisher = Publisher(
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
@@ -210,39 +203,50 @@ class _Attempt:
         observer = Observer(
             self._job.spec, self._scratch, restored, self._reporter.begun, lambda: reader.reading
         )
-        child = Child(
-            launch.command,
-            env=launch.env,
-            cwd=launch.cwd,
-            output=self._scratch.output,
-            on_exit=self._context.shutdown_state.wake.set,
-            start=self._context.start,
-            stop_signal=launch.stop_signal,
-            note=self.note.path if self.note else None,
-            group=group.path,
-        )
-        try:
+        watch = Watch(
+            self._context, self._scratch, lease=self._lease, stopping=self._stopping,
+            reporter=self._reporter, note=self.note, publisher=publisher, publication=publication,
+            observer=observer, group=group,
+        )  # fmt: skip
+        preparation = Preparation(
+            self._context, self._job, self._scratch, code=self._code.files,
+            reporter=self._reporter, wanted=watch.is_wanted,
+        )  # fmt: skip
+        if self._job.spec.setup:
+            publisher.hold_back()
+        with contextlib.ExitStack() as running:
+            running.callback(preparation.close)
             publication.start()
-            reading.start()
-            exit_code = self._watch(child, publisher, publication, observer)
-        finally:
-            child.end()
-            publication.stop()
-            reading.stop()
+            running.callback(publication.stop)
+            launch = preparation.run(watch, resumed=self._is_resumed(restored))
+            self._code.close()
+            if isinstance(launch, Launch):
+                publisher.begin()
+                reader.skip_output()
+                reading.start()
+                running.callback(reading.stop)
+                printed = written(self._scratch.output)
+                child = watch.child(launch)
+                running.callback(child.end)
+                exit_code = watch.until_ended(child)
+        if not isinstance(launch, Launch):
+            stopped = self._stopping.before_start() or stopped_before_start(StopReason.SHUTDOWN)
+            return self.ending.publish(publisher, launch or stopped, orderly=True)
         self._reading(lambda: reader.finish(publisher.look)).call()
         self._reporter.report(observer, publisher)
-        if (fault := self._violation(observer)) in INVALIDATING:
+        if (fault := watch.violation()) in INVALIDATING:
             self._stopping.note(fault)
         if not publisher.is_in_place:  # a newer attempt has moved it aside, or the program has
             self._lease.confirm(time.monotonic())
         ended = outcome(
             exit_code,
             self._stopping.reason,
-            last_lines(self._scratch.output),
+            last_lines(self._scratch.output, printed),
             zero_means_done=self._job.spec.train is not None,
             out_of_memory=group.out_of_memory(),
+            full_disk=self._scratch.full_disk(),
         )
-        ended = self._with_notice(ended, self._stopping.reason)
+        ended = self._stopping.with_notice(ended)
         return self.ending.publish(publisher, ended, orderly=child.is_orderly)
 
     def _reading(self, action: Callable[[], None]) -> Background:
@@ -266,56 +270,3 @@ class _Attempt:
         if self._is_resumed(restored) and (spec.resume_command or spec.resume_args):
             which = "resume_command" if spec.resume_command else "resume_args"
             yield f"with {which}: {json.dumps(spec.resume_command or spec.resume_args)}"
-
-    def _watch(
-        self, child: Child, publisher: Publisher, publication: Background, observer: Observer
-    ) -> int:
-        """The child's exit code; until then checks it and its limits each second and when woken."""
-        shutdown_state = self._context.shutdown_state
-        while True:
-            code = child.exit_code
-            self._reporter.report(observer, publisher)
-            if self.note is not None:
-                self.note.update()
-            publisher.note_followed(self._lease.is_followed)
-            with contextlib.suppress(OSError):
-                publisher.trim_output()
-            if code is not None:
-                return code
-            if self._lease.overtaken or publication.overtaken:
-                raise Overtaken
-            if (stop_reason := self._stop_reason()) is not None:
-                self._stopping.request(child, stop_reason, publisher.longest_seconds)
-            self._reporter.advise(publisher)
-            if (violation := self._violation(observer) or self._disk(publisher)) is not None:
-                self._stopping.request(child, violation, publisher.longest_seconds)
-            self._stopping.kill_when_due(child)
-            shutdown_state.wake.wait(TICK_SECONDS)
-            shutdown_state.wake.clear()
-
-    def _violation(self, observer: Observer) -> StopReason | None:
-        """The limit that the attempt violates."""
-        found = observer.violation(self._lease.limits, self._reporter.run_seconds)
-        # A program that saves because it was asked to stop makes no step: that is not a stall.
-        return None if found is StopReason.STALL and self._stopping.reason is not None else found
-
-    def _disk(self, publisher: Publisher) -> StopReason | None:
-        limit = self._lease.limits.disk_bytes
-        return StopReason.DISK if limit is not None and publisher.bytes_here > limit else None
-
-    def _stop_reason(self) -> StopReason | None:
-        """Why this attempt must stop: a request for the job, else a shutdown of this worker."""
-        leaving = self._context.shutdown_state.stop_since is not None
-        request = self._lease.request  # read once: it may be withdrawn
-        shutdown = StopReason.SHUTDOWN if leaving else None
-        return STOP_REASONS[request] if request is not None else shutdown
-
-    def _is_wanted(self) -> bool:
-        """Whether neither this attempt nor this worker has been asked to stop."""
-        return self._stop_reason() is None
-
-    def _with_notice(self, ended: Outcome, stop_reason: StopReason | None) -> Outcome:
-        """The outcome, with the cloud's spot notice as its message if that was the reason."""
-        notice = self._context.shutdown_state.notice
-        preempted = stop_reason is StopReason.SHUTDOWN and ended.reason is Reason.PREEMPTED
-        return replace(ended, message=notice) if preempted and notice else ended

@@ -27,6 +27,10 @@ class Given:
         removed = {path for path in self.paths if path in entries}
         return Given(self.paths & (here.keys() | removed), self.copied)
 
+    def with_more(self, made: Look) -> Given:
+        """With more files and links, which look as in `made`."""
+        return Given(self.paths | made.keys(), {**self.copied, **made})
+
     def what_the_program_made(self, now: Look, folder: str | None = None) -> Look:
         """A look without the code, and with a mark for each of its paths that is missing.
 

@@ -250,11 +250,21 @@ def _punch_hole(file: int, start: int, end: int) -> bool:
     return bool(fallocate(file, _PUNCH_HOLE_KEEP_SIZE, start, end - start) == 0)
 
 
-def last_lines(output: Path) -> list[str]:
-    """The lines of the last 256 KiB of a program's output; raises `OSError`."""
+def written(output: Path) -> int:
+    """How many bytes of output there are so far."""
+    with contextlib.suppress(FileNotFoundError):
+        return output.stat().st_size
+    return 0
+
+
+def last_lines(output: Path, start: int = 0) -> list[str]:
+    """The lines of the last 256 KiB of a program's output, from byte `start` on.
+
+    Raises `OSError`.
+    """
     with output.open("rb") as file:
         file.seek(0, 2)
-        file.seek(max(0, file.tell() - _TAIL_BYTES))
+        file.seek(max(start, file.tell() - _TAIL_BYTES))
         *lines, unfinished = file.read().split(b"\n")
     if unfinished:
         lines.append(unfinished)

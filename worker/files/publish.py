@@ -61,6 +61,8 @@ class Publisher:
         self.seen: Look = {}  # at the last look
         self._receipts: dict[Path, Version] = {}
         self._closing = False
+        self._held_back = False
+        self._before: Look = {}  # at the call of `hold_back`
         self._next_look_at = -math.inf  # time.monotonic
         self._orderly = True
         self._completed = False
@@ -137,12 +139,30 @@ class Publisher:
         """
         self._output.trim()
 
+    def hold_back(self) -> None:
+        """Publishes the log and the receipts alone, until `begin` says what the program has made.
+
+        Before its first call of `publish`.
+        """
+        self._held_back = True
+        self._before = self.look()
+
+    def begin(self) -> None:
+        """Ends that: what was made meanwhile is not the program's, and each attempt makes it.
+
+        Raises `OSError`.
+        """
+        if self._held_back:
+            self._mirror.leave_out_what_was_made(since=self._before)
+            self._held_back = False
+
     def close(self, line: str, *, orderly: bool = True, completed: bool = False) -> None:
         """Ends the run's output log with a line, after all output of the child.
 
         What an `orderly` program left counts as it is; one that was killed may have been writing.
         Of a run that is `completed`, older moments are removed.
         """
+        self._scratch.release_reserve()
         self._output.close(line)
         self._closing = True
         self._orderly = orderly
@@ -180,7 +200,7 @@ class Publisher:
         if rest > _PASS_SECONDS:
             self._next_look_at = time.monotonic() + rest
         # Checked after the look: what was seen was written after its steps were counted.
-        if not self._invalid():
+        if not self._held_back and not self._invalid():
             if self._closing:
                 self._mirror.finish(now, orderly=self._orderly, completed=self._completed)
             else:

@@ -13,13 +13,16 @@ from pathlib import Path
 
 from jobs.model.record import is_job_id
 from monitoring.checkpoints import commit
+from monitoring.disk import file_size
 from monitoring.paths import RunPaths
 from monitoring.storage.moments import Entry, Moment
 from worker.files.given import Given
-from worker.files.look import Look
+from worker.files.look import Look, size_of
 
 WORK = "work"
 _USUAL = "0"
+_FULL_BYTES = 1 << 20
+_RESERVE_BYTES = 4 << 20
 # The names in an attempt's directory besides its run, those of earlier versions included.
 _NAMES = {
     "workspace",
@@ -30,6 +33,9 @@ _NAMES = {
     "staging",
     "moment",
     "curves",
+    "environment",
+    "inputs",
+    "reserve",
 }
 
 
@@ -93,9 +99,43 @@ class Scratch:
         return self.root / "staging"
 
     @property
+    def environment(self) -> Path:
+        """The virtual environment of the attempt, if it has one of its own."""
+        return self.root / "environment"
+
+    @property
+    def inputs(self) -> Path:
+        """Links to the inputs of the job, by name."""
+        return self.root / "inputs"
+
+    @property
     def train_config(self) -> Path:
         """The settings of the built-in workload."""
         return self.root / "train.json"
+
+    @property
+    def _reserve(self) -> Path:
+        return self.root / "reserve"
+
+    def release_reserve(self) -> None:
+        """Frees what was set aside for the service's own files, once the program has ended.
+
+        It may have filled the disk, and what it left is to be published all the same.
+        """
+        self._reserve.unlink(missing_ok=True)
+
+    def full_disk(self) -> str:
+        """Says that the disk of the attempt is full, and how much of it is the attempt's.
+
+        '' if there is room. Raises `OSError`.
+        """
+        disk = shutil.disk_usage(self.root)
+        if disk.free > max(_FULL_BYTES, disk.total // 1000):
+            return ""
+        return (
+            f"the worker's scratch disk is full: of its {file_size(disk.total)}, "
+            f"{file_size(size_of(self.root))} are this attempt's"
+        )
 
     def is_held(self) -> bool:
         """Whether a worker has the directory of the attempt."""
@@ -144,6 +184,8 @@ class Scratch:
         run = self.run
         for directory in (self.workspace, run.checkpoints, run.logs, run.visualizations):
             directory.mkdir(parents=True)
+        with self._reserve.open("wb") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
 
 
 def _make_locked(root: Path) -> int:

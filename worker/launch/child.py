@@ -31,10 +31,11 @@ class Started:
 Start = Callable[[Launch, int], Started]
 
 
-def start_cold(launch: Launch, output: int) -> Started:
+def start_cold(launch: Launch, output: int, *, inherited: Sequence[int] = ()) -> Started:
     """Starts a new guard process; the child's output goes to the descriptor `output`.
 
-    Raises `OSError`.
+    The guard and the child get the descriptors `inherited`: they stay open until both have ended,
+    also if this process is killed. Raises `OSError`.
     """
     control, theirs = socket.socketpair()
     # -P -E -s: the job's files and environment must not affect the guard's imports.
@@ -47,7 +48,7 @@ def start_cold(launch: Launch, output: int) -> Started:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), *inherited),
         )
     with contextlib.suppress(
         BrokenPipeError, ConnectionResetError
@@ -99,9 +100,9 @@ class Child:
         """Kills it and all its descendants."""
         self._send(KILL)
 
-    def wait(self) -> None:
-        """Waits until it has ended."""
-        self._ended.wait()
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits until it has ended, at most for `seconds`; whether it has."""
+        return self._ended.wait(seconds)
 
     def end(self) -> None:
         """Kills it and waits until it has ended."""

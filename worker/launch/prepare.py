@@ -47,8 +47,14 @@ class Slot:
         return cls(gpus)
 
 
-def base_environment(slot: Slot, grace_seconds: float) -> dict[str, str]:
-    """The environment of every job of this worker, unless the job overrides it."""
+def base_environment(
+    slot: Slot, grace_seconds: float, programs: Path | None = None
+) -> dict[str, str]:
+    """The environment of every job of this worker, unless the job overrides it.
+
+    `programs`: the directory that the job's Python and its programs lie in, if it has its own.
+    """
+    own = Path(sys.executable).parent
     return {
         # torchrun would kill its ranks 30 s after the stop signal.
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(grace_seconds)),
@@ -61,7 +67,10 @@ def base_environment(slot: Slot, grace_seconds: float) -> dict[str, str]:
         **_inherited(os.environ),
         "PYTHONUNBUFFERED": "1",
         # A command's `python` is the interpreter with torch and the monitoring library.
-        "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)),
+        "PATH": _joined(
+            *dict.fromkeys(str(path) for path in (programs or own, own)),
+            os.environ.get("PATH", os.defpath),
+        ),
         **_fixed_environment(slot),
     }
 
@@ -79,11 +88,19 @@ def _threads(slot: Slot) -> dict[str, str]:
 
 
 def prepare(
-    job: Job, scratch: Scratch, slot: Slot, settings: Settings, *, resumed: bool = False
+    job: Job,
+    scratch: Scratch,
+    slot: Slot,
+    settings: Settings,
+    *,
+    resumed: bool = False,
+    programs: Path | None = None,
+    virtual_env: Path | None = None,
 ) -> Launch:
     """The launch of the job's current attempt; writes the built-in workload's settings.
 
-    `resumed`: the attempt has something to go on from. Raises `CannotLaunchError`.
+    `resumed`: the attempt has something to go on from. `programs`: see `base_environment`;
+    `virtual_env` is the environment that they belong to. Raises `CannotLaunchError`.
     """
     wanted, pool = job.spec.resources.gpus, job.spec.resources.pool
     if wanted > len(slot.gpus):
@@ -91,7 +108,7 @@ def prepare(
             f"the job requests {wanted} GPU{'' if wanted == 1 else 's'}, and a worker of pool "
             f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
-    base = base_environment(slot, settings.grace_seconds)
+    base = base_environment(slot, settings.grace_seconds, programs)
     ours = {
         **_secrets(job.spec.secrets, os.environ),
         **_fixed_environment(slot),
@@ -100,6 +117,8 @@ def prepare(
         "SPECTRAIN_RESUMED": "1" if resumed else "0",
         "SPECTRAIN_RUN_DIR": str(scratch.run.root),
         "SPECTRAIN_OUTPUT_DIR": str(scratch.output_dir),
+        **({"SPECTRAIN_INPUTS": str(scratch.inputs)} if job.spec.inputs else {}),
+        **({"VIRTUAL_ENV": str(virtual_env)} if virtual_env is not None else {}),
         "SPECTRAIN_STEP_FILE": str(scratch.steps),
         "SPECTRAIN_GRACE_SECONDS": f"{settings.grace_seconds:g}",
         "SPECTRAIN_DEVICE": "cuda" if slot.gpus else "cpu",
@@ -143,9 +162,9 @@ def _fixed_environment(slot: Slot) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(slot.gpus)}
 
 
-def _joined(first: str, then: str) -> str:
+def _joined(*paths: str) -> str:
     """A search path; an empty one would be the working directory."""
-    return os.pathsep.join(filter(None, [first, then]))
+    return os.pathsep.join(filter(None, paths))
 
 
 def _inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -100,6 +100,11 @@ class ProgressReader:
         self._logs_itself = spec.train is not None
         self.reading = Reading()
 
+    def skip_output(self) -> None:
+        """Leaves out what was printed so far: it was not the program."""
+        if self._output is not None:
+            self._output.skip()
+
     def advance(self) -> None:
         """Reads some of what is new."""
         self._advance()

@@ -16,7 +16,7 @@ from worker.cache.cache import CacheFullError, Held
 from worker.code.fetch import fetch_code
 from worker.code.place import place_code
 from worker.files.given import Given
-from workspaces.layout import WorkspaceError, bytes_text, count_text
+from workspaces.layout import FILES, WorkspaceError, bytes_text, count_text
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,11 @@ class AttemptCode:
         self.seconds = self._fetch_seconds + time.monotonic() - begun
         return given
 
+    @property
+    def files(self) -> Path | None:
+        """Where the code lies as it was sent; None without a workspace, and once it is let go."""
+        return self._held.path / FILES if self._held is not None else None
+
     def line(self) -> str | None:
         """What the log of the run says of it; None without a workspace."""
         workspace = self._job.spec.workspace
@@ -90,6 +95,6 @@ class AttemptCode:
         )
 
     def close(self) -> None:
-        """Lets the cache remove the code; the attempt has its copy."""
+        """Lets the cache remove the code; the attempt has its copy. May be called again."""
         if self._held is not None:
             self._held.close()

@@ -110,6 +110,19 @@ class Mirror:
         self._given = restored.given.within(here, restored.entries)
         self._unfinished: Look = {}  # what was being written when the program was killed
 
+    def leave_out_what_was_made(self, since: Look) -> None:
+        """Treats what was made or changed since a look like code: it is there in each attempt.
+
+        Raises `OSError`.
+        """
+        now = look(self._root, self._is_left_out)
+        made = {
+            path: seen
+            for path, seen in self._given.what_the_program_made(now).items()
+            if seen.kind in {"file", "link"} and since.get(path) != seen
+        }
+        self._given = self._given.with_more(made)
+
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""

@@ -38,6 +38,11 @@ class Output:
         self.values: dict[str, float] = {}
         self.diverged = False  # the loss was NaN or infinite
 
+    def skip(self) -> None:
+        """Leaves out what is there so far; raises `OSError`."""
+        with contextlib.suppress(FileNotFoundError):
+            self._offset = self._path.stat().st_size
+
     def read(self) -> tuple[list[Point], bool]:
         """The points that follow, and whether there are more. Raises `OSError`."""
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
