@@ -271,9 +271,17 @@ def _phases(attempt: Attempt) -> str:
         "in the queue": attempt.queue_seconds,
         "fetched its code in": attempt.workspace_seconds,
         "restored in": attempt.restore_seconds,
+        f"fetched {_inputs(attempt)} in": attempt.inputs_seconds,
+        "had its environment in": attempt.environment_seconds,
+        "set up in": attempt.setup_seconds,
         "first step after": attempt.first_step_seconds,
     }
     return ", ".join(f"{name} {value:.1f} s" for name, value in times.items() if value is not None)
+
+
+def _inputs(attempt: Attempt) -> str:
+    size = "" if attempt.inputs_bytes is None else f" ({file_size(attempt.inputs_bytes)})"
+    return ("its input" if len(attempt.inputs) == 1 else f"{len(attempt.inputs)} inputs") + size
 
 
 def _origin(attempt: Attempt) -> str:

@@ -49,6 +49,10 @@ class _WithWords(click.Command):
     "--env", "-e", "variables", metavar="NAME=VALUE", multiple=True,
     help="Set an environment variable; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--input", "-i", "inputs", metavar="NAME=URL", multiple=True,
+    help="Fetch s3://..., https://... or file:///... to $SPECTRAIN_INPUTS/NAME; may be repeated.",
+)  # fmt: skip
 @click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
 @click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
 @as_json
@@ -105,6 +109,7 @@ def _completed(
     name: str | None,
     gpus: int | None,
     variables: Sequence[str],
+    inputs: Sequence[str],
 ) -> dict[str, Any]:
     """What a file says, with what the command line says in its place."""
     new = dict(data)
@@ -127,7 +132,10 @@ def _completed(
     if gpus is not None:
         new["resources"] = {**_mapping(new, "resources"), "gpus": gpus}
     if variables:
-        new["env"] = {**_mapping(new, "env"), **dict(map(_pair, variables))}
+        new["env"] = {**_mapping(new, "env"), **dict(_pair(text, "--env") for text in variables)}
+    if inputs:
+        given = dict(_pair(text, "--input") for text in inputs)
+        new["inputs"] = {**_mapping(new, "inputs"), **given}
     if named := name or new.get("name") or _derived_name(new):
         new["name"] = named
     return new
@@ -139,10 +147,10 @@ def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, option: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not sign:
-        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint="--env")
+        raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE", param_hint=option)
     return name, value
 
 
