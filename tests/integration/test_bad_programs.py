@@ -59,7 +59,7 @@ def test_one_that_forks_and_leaves_its_children(bench: Bench, wait_until: Wait) 
     )
     job = bench.run(python(leaves))
     assert job.state is State.SUCCEEDED, job.message
-    every = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    every = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     assert "sleep 86411" not in every.stdout
     takes_the_next(bench)
 
