@@ -242,6 +242,13 @@ def test_a_file_that_changed_while_the_connection_was_broken_is_fetched_anew(
     assert inputs.have(site.url).path.read_bytes() == BLOB[::-1]
 
 
+def test_a_file_that_was_gone_for_a_moment_is_fetched_anew(inputs: Inputs, site: Site) -> None:
+    site.cuts = [MB]
+    site.before_get = lambda number: number == 2 and site.statuses.update(GET=404)
+    site.before_head = site.statuses.clear
+    assert inputs.have(site.url).path.read_bytes() == BLOB
+
+
 def test_a_file_of_unknown_size_is_fetched(inputs: Inputs, site: Site) -> None:
     site.tells_length = False
     found = inputs.have(site.url)

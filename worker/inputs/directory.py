@@ -67,7 +67,8 @@ class DirectorySource:
             finally:
                 os.close(written)
             self._expect(item, os.fstat(read))
-            self._expect(item, source.stat())
+            if not os.path.samestat(os.fstat(read), source.stat()):
+                raise changed(self.url, item.path)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename != os.fspath(source):  # but that of the cache
                 raise
@@ -149,5 +150,8 @@ class DirectorySource:
 
 
 def _version(status: os.stat_result) -> str:
-    """What tells one content of a file from the next."""
-    return f"{status.st_mtime_ns}-{status.st_ino}" if stat.S_ISREG(status.st_mode) else ""
+    """What tells one content of a file from the next, on every machine that sees it.
+
+    Without the inode, which network file systems number anew on each.
+    """
+    return str(status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ""
