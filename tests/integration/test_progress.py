@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api.schemas import MetricsQuery
-from api.server.metric_pages import page_of
+from api.server.runs.metric_pages import page_of
 from jobs.model.record import Job, Progress
 from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings

@@ -25,8 +25,8 @@ from api.schemas import (
 )
 from api.server.context import context
 from api.server.files.stored_file import send_stored
-from api.server.metric_pages import page_of
 from api.server.routes import Routes
+from api.server.runs.metric_pages import page_of
 from jobs.model.states import State
 from monitoring.paths import RunPaths
 from monitoring.storage.base import is_service

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from api.schemas import MetricsPage, MetricsQuery
-from api.server.metric_pages import page_of
+from api.server.runs.metric_pages import page_of
 from monitoring.storage.base import Storage
 from monitoring.storage.open import open_storage
 
