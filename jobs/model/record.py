@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -270,9 +270,16 @@ class Event(_Value):
     id: str = Field(description="Id of the event, in order: the id of its stream entry.")
     at: float = Field(description="Time of the event, seconds since the epoch.")
     type: str = Field(description="Kind of event: submitted, started, requested, requeued, …")
-    data: dict[str, str | int | Real | None] = Field(
-        default_factory=dict, description="Details, by the kind of event."
+    data: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Details, by the kind of event; those of `changed` are what was sent.",
     )
+
+
+class JobEvent(Event):
+    """An event, and whose it is."""
+
+    job: str = Field(description="Id of the job.")
 
 
 def new_job_id(name: str) -> str:

@@ -23,7 +23,15 @@ from jobs.errors import (
     StaleAttemptError,
 )
 from jobs.model.change import JobChange
-from jobs.model.record import Attempt, Event, Job, Progress, job_from_hash, new_job_id
+from jobs.model.record import (
+    Attempt,
+    Event,
+    Job,
+    JobEvent,
+    Progress,
+    job_from_hash,
+    new_job_id,
+)
 from jobs.model.rules import decide, written
 from jobs.model.spec import JobSpec, Limits
 from jobs.model.states import Reason, Request, State
@@ -49,6 +57,11 @@ def _readable(fields: Mapping[str, str]) -> Job | None:
     except ValidationError as error:
         log.warning("the record of job %s cannot be read: %s", fields.get("id"), error)
         return None
+
+
+def _event(entry: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    """An entry of a stream of events."""
+    return {**fields, "id": entry, "at": float(fields["at"]), "data": json.loads(fields["data"])}
 
 
 class JobStore:
@@ -128,15 +141,15 @@ class JobStore:
         """The events of a job after the event id `after`, oldest first."""
         start = after if after == "-" else f"({after}"
         entries = self.redis.xrange(self.keys.events(job_id), start, "+", count=limit)
-        return [
-            Event(
-                id=entry,
-                at=float(fields["at"]),
-                type=fields["type"],
-                data=json.loads(fields["data"]),
-            )
-            for entry, fields in entries
-        ]
+        return [Event.model_validate(_event(*entry)) for entry in entries]
+
+    def all_events(self, *, after: str | None = None, limit: int = 1000) -> list[JobEvent]:
+        """The events of all jobs after the event id `after`, oldest first; None: the newest."""
+        if after is None:
+            entries = self.redis.xrevrange(self.keys.all_events, "+", "-", count=limit)[::-1]
+        else:
+            entries = self.redis.xrange(self.keys.all_events, f"({after}", "+", count=limit)
+        return [JobEvent.model_validate(_event(*entry)) for entry in entries]
 
     # -- calls of a user ---------------------------------------------------------------
 

@@ -10,6 +10,7 @@
 | `jobs:pool:{pool}:delayed` | sorted set | job ids by the time their backoff ends |
 | `jobs:pool:{pool}:running` | sorted set | job ids by sequence |
 | `pools` | set | every pool that ever had a job |
+| `events` | stream | what happened to any job, about the newest 10,000 events |
 | `followed:{id}` | string | exists while somebody reads the log or metrics of a running job |
 | `sequence` | string | sequence number of the job that was submitted last |
 | `idempotency:{key}` | hash | job id and specification digest of an Idempotency-Key; expires |
@@ -60,6 +61,11 @@ class Keys:
     def events(self, job_id: str) -> str:
         """Stream: the events of a job."""
         return f"{self.prefix}job:{job_id}:events"
+
+    @property
+    def all_events(self) -> str:
+        """Stream: the events of all jobs."""
+        return f"{self.prefix}events"
 
     def followed(self, job_id: str) -> str:
         """String: exists while somebody reads the log or metrics of a job."""

@@ -15,6 +15,7 @@ local PREFIX = ARGV[1]
 local TIME = redis.call('TIME')
 local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1000000
 local MAX_EVENTS = 1000
+local MAX_ALL_EVENTS = 10000
 
 -- `order` is (9 - priority) * LINE + sequence: each priority is a line of its own, first in, first
 -- out. A job keeps its order until its priority changes, so a preempted job returns to the head of
@@ -44,9 +45,16 @@ local function doing(id, state)
   return state == 'running' and pending ~= '' and 'running, asked to ' .. pending or state
 end
 
+-- Adds an event to those of all jobs.
+local function announce(id, kind, data)
+  redis.call('XADD', key('events'), 'MAXLEN', '~', MAX_ALL_EVENTS, '*',
+    'job', id, 'at', stamp(NOW), 'type', kind, 'data', data)
+end
+
 local function event(id, kind, data)
   redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', MAX_EVENTS, '*',
     'at', stamp(NOW), 'type', kind, 'data', data)
+  announce(id, kind, data)
   redis.call('ZADD', key('dirty'), stamp(NOW), id)
 end
 

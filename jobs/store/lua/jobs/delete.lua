@@ -13,5 +13,6 @@ else
   redis.call('ZREM', key('jobs:state:' .. state), id)
   redis.call('ZREM', key('dirty'), id)
   redis.call('DEL', job_key(id), job_key(id) .. ':events')
+  announce(id, 'deleted', '{}')
 end
 return {'ok', state}

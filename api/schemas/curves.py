@@ -1,0 +1,90 @@
+"""The curves of a run on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from api.schemas.base import Query, Wire
+from jobs.model.record import Real
+
+
+class Series(Wire):
+    """A metric in buckets of consecutive rows, in the order of the file, as columns."""
+
+    x: list[int | float] = Field(description="Place of each bucket: the largest `x` of its rows.")
+    min: list[Real] = Field(
+        description="Smallest finite value of each bucket; `last` if it has none."
+    )
+    max: list[Real] = Field(
+        description="Largest finite value of each bucket; `last` if it has none."
+    )
+    last: list[Real] = Field(
+        description="Last value of each bucket; the text `NaN`, `Infinity` or `-Infinity` if so."
+    )
+    not_finite: list[int] = Field(
+        description="Number of values of each bucket that are not finite; empty if all are."
+    )
+
+
+class SeriesPage(Wire):
+    """The curves of a run."""
+
+    series: dict[str, Series] = Field(description="The metrics that were asked for, by name.")
+    superseded: dict[str, Series] | None = Field(
+        description="The same metrics in the rows that attempts logged after the checkpoint from "
+        "which a later attempt resumed; null unless asked for."
+    )
+    names: dict[str, int] = Field(
+        description="All metrics of the run, each with the number of rows that have it; the first "
+        "2,000, and no name of more than 200 characters."
+    )
+    rows: int = Field(description="Number of rows.")
+    axes: list[Literal["step", "time", "tokens"]] = Field(
+        description="Values of `x` for which this run has places."
+    )
+    x_range: tuple[int | float, int | float] | None = Field(
+        description="Smallest and largest `x` of all rows; null if they have none."
+    )
+    cursor: str = Field(description="`cursor` of the next request, for the rows that follow.")
+    restarted: bool = Field(
+        description="Whether a `cursor` was given and these are the whole curves all the same: its "
+        "rows are gone, or very many have followed. Drop what you have."
+    )
+
+
+class SeriesQuery(Query):
+    """Which curves to read."""
+
+    keys: list[Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=list,
+        max_length=32,
+        description="A metric; repeat it for several. Without any, the answer has `names` only.",
+    )
+    x: Literal["step", "time", "tokens"] = Field(
+        "step",
+        description="What the rows are placed by. `time`: seconds since the first row, by their "
+        "`timestamp`. `tokens`: tokens seen, as the program logs them (`tokens_seen`, "
+        "`num_input_tokens_seen`, `consumed_tokens`, `total_tokens` or `tokens`), or as the "
+        "built-in workload has them by step.",
+    )
+    start: float | None = Field(
+        None,
+        alias="from",
+        allow_inf_nan=False,
+        description="Only rows with an `x` from here on. A bucket at the edge may have a few more.",
+    )
+    end: float | None = Field(
+        None, alias="to", allow_inf_nan=False, description="Only rows with an `x` up to here."
+    )
+    points: int = Field(2000, ge=1, le=5000, description="Largest number of buckets of a metric.")
+    cursor: str | None = Field(
+        None,
+        pattern=r"^[0-9]{1,18}-[0-9a-f]{8}$",
+        description="`cursor` of the previous answer: only rows that have followed.",
+    )
+    superseded: bool = Field(
+        False,
+        description="Whether to answer `superseded` too, always whole.",
+    )
