@@ -28,11 +28,16 @@ from api.schemas import (
     Artifact,
     ArtifactLink,
     ArtifactList,
+    EventFeed,
     EventPage,
+    JobDiff,
     JobPage,
     JobView,
+    LogMatch,
+    LogMatches,
     MetricsPage,
     PoolList,
+    SeriesPage,
     WorkerList,
 )
 from jobs.model.record import Event, Job
@@ -185,6 +190,10 @@ class Client:
             yield from page.events
             after = page.after
 
+    def all_events(self, after: str | None = None, *, limit: int = 200) -> EventFeed:
+        """The newest events of all jobs, or those after one; `after` of the answer goes on."""
+        return self._http.read(EventFeed, "GET", "/v1/events", {"after": after, "limit": limit})
+
     def metrics(self, job_id: str, *, after_step: int = -1) -> Iterator[dict[str, Any]]:
         """The rows of the run's metrics.jsonl with a step after `after_step`, so far."""
         path = _path(job_id, "metrics")
@@ -196,28 +205,77 @@ class Client:
                 return
             query = {"after_step": after_step, "cursor": page.cursor}
 
+    def series(
+        self,
+        job_id: str,
+        keys: Sequence[str] = (),
+        *,
+        x: str = "step",
+        between: tuple[float | None, float | None] = (None, None),
+        points: int = 2000,
+        cursor: str | None = None,
+        superseded: bool = False,
+    ) -> SeriesPage:
+        """The curves of the metrics `keys`, each in at most `points` buckets, and all names.
+
+        `x` is `step`, `time` (seconds since the first row) or `tokens`. With the `cursor` of an
+        earlier answer, the rows that have followed; or the whole curves, if the answer says
+        `restarted`. `superseded`: also those of the rows that a later attempt computed again.
+        """
+        start, end = between
+        query = {"keys": list(keys), "x": x, "from": start, "to": end, "points": points,
+                 "cursor": cursor, "superseded": superseded}  # fmt: skip
+        return self._http.read(SeriesPage, "GET", _path(job_id, "series"), query)
+
     def logs(
-        self, job_id: str, *, attempt: int | None = None, follow: bool = False, poll: float = 0.5
+        self,
+        job_id: str,
+        *,
+        attempt: int | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+        poll: float = 0.5,
     ) -> Iterator[str]:
         """The output of the training process, in chunks; with `follow`, until the job ends.
 
-        With `attempt`, only the lines of that attempt.
+        With `attempt`, only the lines of that attempt; with `tail`, only the last so many of those
+        that there are now.
         """
-        pieces = self._log(job_id, follow=follow, poll=poll)
+        first = {"offset": 0} if tail is None else {"tail": tail, "attempt": attempt}
+        pieces = self._log(job_id, first, follow=follow, poll=poll)
         return pieces if attempt is None else _lines_of(attempt, pieces)
 
-    def _log(self, job_id: str, *, follow: bool, poll: float) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    def search_log(
+        self, job_id: str, text: str, *, attempt: int | None = None, context: int = 2
+    ) -> Iterator[LogMatch]:
+        """The lines of the output that have a text, in upper or lower case, with some around."""
         path, offset = _path(job_id, "logs"), 0
+        query = {"search": text, "attempt": attempt, "context": context}
         while True:
-            answer = self._http.call("GET", path, {"offset": offset})
-            offset = int(answer.headers[NEXT_OFFSET])
+            page = self._http.read(LogMatches, "GET", path, {**query, "offset": offset})
+            yield from page.matches
+            if page.next_offset is None:
+                return
+            offset = page.next_offset
+
+    def _log(
+        self, job_id: str, query: Mapping[str, object], *, follow: bool, poll: float
+    ) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        path = _path(job_id, "logs")
+        while True:
+            answer = self._http.call("GET", path, query)
+            query = {"offset": int(answer.headers[NEXT_OFFSET])}
             if answer.content:
                 yield decoder.decode(answer.content)
             elif not follow or State(answer.headers[JOB_STATE]).is_final:
                 return
             else:
                 time.sleep(poll)
+
+    def diff(self, job_id: str, other: str) -> JobDiff:
+        """What differs between two jobs: specification, code, environment and curves."""
+        return self._http.read(JobDiff, "GET", _path(job_id, "diff", quote(other, safe="")))
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
         """The files of the run."""
@@ -237,6 +295,20 @@ class Client:
         paths = [self._fetch(job_id, file, directory) for file in files]
         links = [link for link in listing.links if wanted(link.path) and _stays_inside(link)]
         return paths + [self._link(link, directory) for link in links]
+
+    def fetch_archive(self, job_id: str, target: Path, *, prefix: str = "") -> Path:
+        """Downloads the files of the run whose paths begin with `prefix` as a zip archive.
+
+        The archive appears at `target` complete or not at all.
+        """
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        path = f"{_path(job_id, 'artifacts.zip')}?prefix={quote(prefix, safe='')}"
+        try:
+            self._http.download(path, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
 
     # -- workers --------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ def _localhost() -> Response | None:
     """
     name = urlsplit(f"//{request.host}").hostname or ""
     origin = request.headers.get("Origin")
-    if is_loopback(name) and (origin is None or urlsplit(origin).netloc == request.host):
+    if is_loopback(name) and (origin is None or origin.partition("//")[2] == request.host):
         return None
     detail = "No API token is configured, so only localhost is accepted: set SPECTRAIN_API_TOKENS."
     return problem(403, detail)

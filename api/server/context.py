@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app
 
+from api.server.curves.indexes import MetricsIndexes
 from api.server.readiness import Readiness
 from jobs.messages import Messenger
 from jobs.model.record import Job
@@ -24,7 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """Settings, store, registry, messenger, storage and readiness of one application."""
+    """Settings, store, registry, messenger, storage and readiness of one application.
+
+    `curves` are the indexes of the runs whose curves somebody asked for lately.
+    """
 
     settings: Settings
     store: JobStore
@@ -32,6 +36,7 @@ class AppContext:
     messenger: Messenger
     storage: Storage
     readiness: Readiness
+    curves: MetricsIndexes = field(default_factory=MetricsIndexes)
 
     def close(self) -> None:
         """Closes the connections."""

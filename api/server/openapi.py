@@ -18,6 +18,7 @@ _REF = "#/components/schemas/{model}"
 _TEXT = {"type": "string"}
 _PATH_ARGUMENTS = {
     "job_id": "Id of the job.",
+    "other": "Id of the job to compare it with.",
     "sha256": "SHA-256 of the archive, 64 hexadecimal digits.",
     "path": "Path of the file within the run's directory.",
 }
@@ -59,6 +60,8 @@ def _schemas(calls: list[Call]) -> tuple[References, dict[str, dict[str, Any]]]:
             models.append((call.body, "validation"))
         if isinstance(call.answer, type):
             models.append((call.answer, "serialization"))
+        if call.also is not None:
+            models.append((call.also, "serialization"))
     unique = list(dict.fromkeys(models))
     refs, definitions = models_json_schema(unique, ref_template=_REF)
     return refs, definitions["$defs"]
@@ -120,6 +123,8 @@ def _responses(call: Call, refs: References) -> dict[str, Any]:
         answer["content"] = {"application/json": {"schema": refs[call.answer, "serialization"]}}
     elif call.answer is not None:
         answer["content"] = {call.answer: {"schema": _TEXT}}
+    if call.also is not None:
+        answer["content"]["application/json"] = {"schema": refs[call.also, "serialization"]}
     if call.response_headers:
         answer["headers"] = {
             name: {"description": text, "schema": _TEXT}

@@ -40,6 +40,7 @@ class Call:
     response_headers: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
     takes: str | None = None  # the media type of a body that the view reads itself
+    also: type[BaseModel] | None = None  # another answer, as JSON
 
     @property
     def path(self) -> str:
@@ -69,6 +70,7 @@ class Routes:
         problems: tuple[int, ...] = (),
         public: bool = False,
         takes: str | None = None,
+        also: type[BaseModel] | None = None,
         request_headers: Mapping[str, str] | None = None,
         response_headers: Mapping[str, str] | None = None,
     ) -> Callable[[View], View]:
@@ -76,7 +78,7 @@ class Routes:
 
         A view takes the variable parts of the path, `query` and `body`. The annotations of these
         two are the models of valid input; a view that `takes` a media type reads the body itself.
-        `answer` is the model or the media type of the answer; a
+        `answer` is the model or the media type of the answer, `also` the model of another one; a
         view may also return a finished `Response`.
         """
 
@@ -98,6 +100,7 @@ class Routes:
                     response_headers=response_headers or {},
                     public=public,
                     takes=takes,
+                    also=also,
                 )
             )
 

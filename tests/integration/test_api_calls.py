@@ -300,7 +300,14 @@ def test_probes_need_no_token(guarded: FlaskClient) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}],
+    [
+        {"Host": "evil.example"},
+        {"Host": "["},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://evil.example//127.0.0.1:8080", "Host": "127.0.0.1:8080"},
+    ],
 )
 def test_without_tokens_no_web_page_of_somebody_else_calls(
     http: FlaskClient, job_id: str, headers: dict[str, str]

@@ -156,7 +156,7 @@ def test_unknown_and_wrong_query_parameters_are_refused(http: FlaskClient, path:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/v1/jobs/", 404),
         ("GET", f"/v1/jobs/{UNKNOWN}", 404),
         ("GET", "/v1/jobs/..%2f..%2fetc", 404),

@@ -103,6 +103,25 @@ def test_rows_that_are_none_and_values_that_json_lacks_do_no_harm(
     assert rows == [{"step": 1, "loss": "NaN"}, {"step": 2, "loss": "NaN"}]
 
 
+def test_rows_that_no_answer_could_have_as_they_are_do_no_harm(
+    http: FlaskClient, job_id: str, run: Path
+) -> None:
+    depths = [99, 150, 300, 900, 5000, 100_000]
+    (run / "logs/metrics.jsonl").write_text(
+        "".join(f'{{"step": {depth}, "deep": {"[" * depth}{"]" * depth}}}\n' for depth in depths)
+        + '{"step": 1, "text": "a\\ud800b", "\\udfff": [{"\\ud83d": "\\ud83d\\ude00"}], '
+        '"loss": 2.5}\n'
+    )
+    answer = http.get(f"/v1/jobs/{job_id}/metrics")
+    assert answer.status_code == 200, answer.text
+    rows = answer.get_json()["rows"]
+    assert [row["step"] for row in rows] == [99, 1], "the others are nested too deeply"
+    assert rows[1] == {
+        "step": 1, "text": "a\N{REPLACEMENT CHARACTER}b", "loss": 2.5,
+        "\N{REPLACEMENT CHARACTER}": [{"\N{REPLACEMENT CHARACTER}": "\N{GRINNING FACE}"}],
+    }  # fmt: skip
+
+
 def test_files_are_listed_and_fetched_whole_or_in_part(
     http: FlaskClient, job_id: str, run: Path
 ) -> None:

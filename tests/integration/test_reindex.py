@@ -35,8 +35,9 @@ from tests.integration.warm_python import WarmPython
 
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
-# Counters begin anew: one that came back with all it had would look like as many new ends.
-OF_THE_MOMENT = {"dirty", "outbox", "leases", "epoch", "counters"}
+# Counters begin anew: one that came back with all it had would look like as many new ends. The
+# events of all jobs begin anew, too.
+OF_THE_MOMENT = {"dirty", "outbox", "leases", "epoch", "counters", "events"}
 
 
 @pytest.fixture(params=["file", "s3"])

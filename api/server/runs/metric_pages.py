@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from api.schemas import MetricsPage, MetricsQuery
-from monitoring.json_values import jsonable
+from api.server.runs.presentable import presentable
 from monitoring.metrics.rows import decode
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
@@ -42,7 +42,7 @@ def page_of(storage: Storage, run: str, query: MetricsQuery) -> MetricsPage:
     An attempt that resumes cuts the file back to its checkpoint and writes other rows there. A
     cursor whose row has gone continues with the rows of later steps, found by a scan.
     """
-    key, after = _key(storage, run), query.after_step
+    key, after = key_of(storage, run), query.after_step
     offset, step = map(int, query.cursor.split("-")) if query.cursor else (0, -1)
     rows = _rows(storage, key, offset)
     if query.cursor:
@@ -58,7 +58,7 @@ def page_of(storage: Storage, run: str, query: MetricsQuery) -> MetricsPage:
     )
 
 
-def _key(storage: Storage, run: str) -> str:
+def key_of(storage: Storage, run: str) -> str:
     """The key of the rows: those of the program itself, if it writes any."""
     paths = RunPaths(Path(run))
     own, read = paths.metrics.as_posix(), paths.read_metrics.as_posix()
@@ -70,19 +70,20 @@ def _key(storage: Storage, run: str) -> str:
 def _rows(storage: Storage, key: str, offset: int) -> Iterator[_Row]:
     """The rows from an offset on; other lines, which a user's program may write, are left out.
 
-    A number that is not finite becomes one of the texts "NaN", "Infinity" and "-Infinity", also
-    where the program wrote the bare word that JSON lacks.
+    So is a row that is nested too deeply to be sent. A number that is not finite becomes one of the
+    texts "NaN", "Infinity" and "-Infinity", also where the program wrote the bare word that JSON
+    lacks.
     """
-    for position, line in _lines(storage, key, offset):
+    for position, line in lines_of(storage, key, offset):
         try:
             values = decode(line)
+            if abs(values["step"]) < _STEPS:
+                yield _Row(position, presentable(values))
         except ValueError:
             continue
-        if abs(values["step"]) < _STEPS:
-            yield _Row(position, jsonable(values))
 
 
-def _lines(storage: Storage, key: str, offset: int) -> Iterator[tuple[int, bytes]]:
+def lines_of(storage: Storage, key: str, offset: int) -> Iterator[tuple[int, bytes]]:
     """The complete lines of a file with their offsets, as far as it goes now."""
     file = storage.stat(key)
     position, rest = offset, b""

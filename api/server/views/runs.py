@@ -7,25 +7,36 @@ import mimetypes
 import re
 from pathlib import Path
 
-from flask import Response, send_file
+from flask import Response, request, send_file
 from redis.exceptions import RedisError
 from werkzeug.exceptions import NotFound
 
 from api.schemas import (
     JOB_STATE,
     NEXT_OFFSET,
+    ArchiveQuery,
     Artifact,
     ArtifactLink,
     ArtifactList,
+    EventFeed,
     EventPage,
     EventQuery,
+    FeedQuery,
+    JobDiff,
+    LogMatches,
     LogQuery,
     MetricsPage,
     MetricsQuery,
+    SeriesPage,
+    SeriesQuery,
 )
 from api.server.context import context
+from api.server.curves.answer import answer as curves_of
+from api.server.curves.differences import diff_of
 from api.server.files.stored_file import send_stored
-from api.server.routes import Routes
+from api.server.files.zip_stream import inside, zip_of
+from api.server.routes import Routes, as_json
+from api.server.runs.log import Log
 from api.server.runs.metric_pages import page_of
 from jobs.model.states import State
 from monitoring.paths import RunPaths
@@ -48,26 +59,40 @@ def get_events(job_id: str, query: EventQuery) -> EventPage:
     return EventPage(events=events, after=events[-1].id if events else query.after)
 
 
+@routes.call("GET", "/v1/events", answer=EventFeed)
+def list_events(query: FeedQuery) -> EventFeed:
+    """Read the events of all jobs, oldest first: the newest ones, or those after a given one.
+
+    The service keeps about 10,000. An event `deleted` is the last one of a job.
+    """
+    events = context().store.all_events(after=query.after, limit=query.limit)
+    return EventFeed(events=events, after=events[-1].id if events else query.after)
+
+
 @routes.call(
     "GET",
     "/v1/jobs/<job_id:job_id>/logs",
     answer="text/plain",
+    also=LogMatches,
     response_headers={
         NEXT_OFFSET: "Offset of the byte after the last one in the answer.",
         JOB_STATE: "State of the job: a final state with an empty body is the end of the log.",
     },
 )
 def get_log(job_id: str, query: LogQuery) -> Response:
-    """Read the output of the training process from an offset on; poll to follow it."""
+    """Read the output of the training process from an offset on; poll to follow it.
+
+    Each line begins with the number of its attempt: `[1] `. With `attempt` the answer ends with a
+    whole line, and is empty at the end of the log only.
+    """
     # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state
     _follow(job_id, state)
-    key = RunPaths(Path(job_id)).output_log.as_posix()
-    file = context().storage.stat(key)
-    # A resumed attempt may have cut the log: an offset beyond its end means its end.
-    start = min(query.offset, file.size) if file else 0
-    text = context().storage.read(key, start, query.limit) if file else b""
-    headers = {NEXT_OFFSET: str(start + len(text)), JOB_STATE: str(state)}
+    log = Log(context().storage, RunPaths(Path(job_id)).output_log.as_posix())
+    if query.search is not None:
+        return as_json(log.search(query), headers={JOB_STATE: str(state)})
+    text, end = log.read(query)
+    headers = {NEXT_OFFSET: str(end), JOB_STATE: str(state)}
     return Response(text, headers=headers, content_type="text/plain; charset=utf-8")
 
 
@@ -80,6 +105,41 @@ def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
     """
     _follow(job_id, context().store.get(job_id).state)
     return page_of(context().storage, job_id, query)
+
+
+@routes.call(
+    "GET",
+    "/v1/jobs/<job_id:job_id>/series",
+    answer=SeriesPage,
+    request_headers={"If-None-Match": "`ETag` of an earlier answer: 304 if nothing has changed."},
+    response_headers={"ETag": "Names what the run has logged so far."},
+)
+def get_series(job_id: str, query: SeriesQuery) -> Response:
+    """Read the curves of a run, each in at most `points` buckets.
+
+    The service keeps an index of the curves in memory and reads only what is new. An attempt that
+    resumes removes the rows after its checkpoint and logs those steps again: the next answer to a
+    `cursor` has the whole curves then, and says so by `restarted`.
+    """
+    job = context().store.get(job_id)
+    _follow(job_id, job.state)
+    known = request.if_none_match.as_set(include_weak=True)
+    found = curves_of(context().storage, context().curves, job_id, job.spec, query, known)
+    response = Response(found.body, 304 if found.body is None else 200)
+    response.content_type = "application/json"
+    response.set_etag(found.etag)
+    response.cache_control.no_cache = True
+    return response
+
+
+@routes.call("GET", "/v1/jobs/<job_id:job_id>/diff/<job_id:other>", answer=JobDiff)
+def get_diff(job_id: str, other: str) -> JobDiff:
+    """Compare two jobs: specification, code, environment and curves.
+
+    Metrics are compared digit for digit at the steps that both have logged.
+    """
+    store = context().store
+    return diff_of(context().storage, context().curves, store.get(job_id), store.get(other))
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
@@ -128,6 +188,24 @@ def get_artifact(job_id: str, path: str) -> Response:
     # A browser must not run a page that a job wrote as if it were a page of the service.
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
+    return answer
+
+
+@routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts.zip", answer="application/zip")
+def get_archive(job_id: str, query: ArchiveQuery) -> Response:
+    """Fetch the files of a run as one zip archive, without compression.
+
+    Links are links, but for those that lead out of the run, which are left out. An archive that
+    breaks off has met a fault of storage.
+    """
+    context().store.get(job_id)
+    found, storage = RunFiles(context().storage, job_id), context().storage
+    files = {p: file for p, file in found.all().items() if p.startswith(query.prefix)}
+    links = {p: to for p, to in inside(found.links()).items() if p.startswith(query.prefix)}
+    answer = Response(zip_of(storage, files, links), content_type="application/zip")
+    answer.headers["Content-Disposition"] = f"attachment; filename={job_id}.zip"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.cache_control.no_store = True
     return answer
 
 

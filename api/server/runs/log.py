@@ -1,0 +1,121 @@
+"""The output log of a run: a part, its last lines, those of one attempt, those with a text."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from api.schemas import LogMatch, LogMatches, LogQuery
+from api.server.runs.metric_pages import lines_of
+from monitoring.storage.base import Storage
+
+_LAST_BYTES = 64 << 10  # read at first for the last lines
+_MOST_MATCHES = 200
+_LONGEST, _BEFORE_TEXT = 4096, 1000  # characters of a line
+
+
+class Log:
+    """A log in storage, as long as it is now; the methods raise `OSError` and `StorageError`."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        self._storage = storage
+        self._key = key
+        file = storage.stat(key)
+        self._size = file.size if file is not None else 0
+
+    def read(self, query: LogQuery) -> tuple[bytes, int]:
+        """The bytes that a query asks for, and the offset where to go on."""
+        start = self._start(query)
+        if query.attempt is None:
+            if query.tail is not None:
+                start = self._line_within(start, query.limit)
+            text = self._storage.read(self._key, start, query.limit) if self._size else b""
+            return text, start + len(text)
+        mark, found, size, end = _mark(query.attempt), deque[bytes](), 0, start
+        for offset, line in self._lines(start):
+            if line.startswith(mark):
+                if found and size + len(line) >= query.limit and query.tail is None:
+                    break
+                found.append(line + b"\n")
+                size += len(line) + 1
+            end = offset + len(line) + 1
+        while len(found) > 1 and size > query.limit:  # of the last lines, the newest
+            size -= len(found.popleft())
+        return b"".join(found), end
+
+    def search(self, query: LogQuery) -> LogMatches:
+        """The lines with the text of a query."""
+        wanted, mark = (query.search or "").lower(), _mark(query.attempt)
+        start, found, beyond = self._start(query), list[LogMatch](), None
+        before: deque[str] = deque(maxlen=query.context)
+        for offset, line in self._lines(max(0, start - _LAST_BYTES)):
+            if not line.startswith(mark):
+                continue
+            text = line.decode(errors="replace")
+            for match in found[-query.context :] if query.context else []:
+                if len(match.after) < query.context:
+                    match.after.append(_short(text, 0))
+            place = text.lower().find(wanted) if offset >= start else -1
+            if place >= 0 and len(found) < _MOST_MATCHES:
+                shown = _short(text, place)
+                found.append(LogMatch(offset=offset, text=shown, before=list(before), after=[]))
+            elif place >= 0 and beyond is None:
+                beyond = offset
+            if beyond is not None and len(found[-1].after) == query.context:
+                break
+            before.append(_short(text, 0))
+        return LogMatches(matches=found, next_offset=beyond)
+
+    def _start(self, query: LogQuery) -> int:
+        """Where to begin; an attempt that resumed may have cut the log before `offset`."""
+        if query.tail is None:
+            return min(query.offset, self._size)
+        return self._last_lines(query.tail, _mark(query.attempt))
+
+    def _last_lines(self, count: int, mark: bytes) -> int:
+        """The offset of the first of the last `count` lines that begin with `mark`."""
+        span = _LAST_BYTES
+        while True:
+            begin = max(0, self._size - span)
+            starts = [
+                offset
+                for offset, line in self._lines(begin, end=mark == b"")
+                if line.startswith(mark)
+            ]
+            if len(starts) >= count:
+                return starts[-count]
+            if begin == 0:
+                return starts[0] if starts else self._size
+            span *= 8
+
+    def _line_within(self, start: int, limit: int) -> int:
+        """The first line from `start` on with at most `limit` bytes behind its beginning."""
+        if self._size - start <= limit:
+            return start
+        begin = self._size - limit
+        return next((offset for offset, _ in self._lines(begin, end=True)), begin)
+
+    def _lines(self, start: int, *, end: bool = False) -> Iterator[tuple[int, bytes]]:
+        """The whole lines that begin from `start` on; with `end`, the place of a last part too."""
+        position = start
+        if 0 < start < self._size and self._storage.read(self._key, start - 1, 1) != b"\n":
+            first = next(lines_of(self._storage, self._key, start), None)
+            if first is None:
+                return
+            position = start + len(first[1]) + 1
+        for offset, line in lines_of(self._storage, self._key, position):
+            yield offset, line
+            position = offset + len(line) + 1
+        if end and position < self._size:
+            yield position, b""
+
+
+def _mark(attempt: int | None) -> bytes:
+    """How the lines of an attempt begin."""
+    return b"" if attempt is None else b"[%d] " % attempt
+
+
+def _short(text: str, place: int) -> str:
+    """The text, or its part around a place."""
+    start = max(0, place - _BEFORE_TEXT) if len(text) > _LONGEST else 0
+    return text[start : start + _LONGEST]
