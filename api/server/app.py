@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from werkzeug.routing import BaseConverter
 
+from api.page.serving import serve_page
 from api.schemas import JOB_ID, SHA256
 from api.server.auth import require_token
 from api.server.context import EXTENSION, AppContext
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     exporter.time_requests(app)
     require_token(app, settings, public={call.rule for call in calls if call.public})
     handle_problems(app)
+    serve_page(app)
     return app
 
 

@@ -1,0 +1,1 @@
+"""The dashboard: static files served at `/`, which call the API below `/v1`."""

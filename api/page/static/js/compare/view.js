@@ -1,0 +1,88 @@
+// Several jobs beside each other: their curves, their results, and where their configurations differ.
+import { change, JobLink, Link } from '../address.js';
+import { get } from '../api.js';
+import { Chart } from '../curves/chart.js';
+import { Controls, keysOf, settingsOf, zoomTo } from '../curves/controls.js';
+import { NoCurves, useCurves, useTheme } from '../curves/use.js';
+import { html, useMemo, useState } from '../html.js';
+import { usePoll } from '../poll.js';
+import { isFinal } from '../words.js';
+import { Differences } from './differences.js';
+import { grouped, Grouping } from './grouping.js';
+import { Pairs } from './pairs.js';
+import { Results } from './results.js';
+
+const MOST = 12;
+
+/** The names under which jobs are told apart: without what all ids begin with. */
+function labels(jobs) {
+  const names = jobs.map((job) => job.spec.name);
+  return jobs.map((job, i) => (names.filter((name) => name === names[i]).length > 1 ? job.id : names[i]));
+}
+
+/** The jobs of the address. */
+export function Compare({ params }) {
+  const ids = [...new Set((params.ids ?? '').split(',').filter(Boolean))].slice(0, MOST);
+  const [known, setKnown] = useState({});
+  const [missing, setMissing] = useState([]);
+  usePoll(async (signal) => {
+    let changed = false;
+    const gone = [];
+    const next = {};
+    for (const id of ids) {
+      if (known[id] && isFinal(known[id].state) && missing.length === 0) { next[id] = known[id]; continue; }
+      try {
+        next[id] = await get(`jobs/${encodeURIComponent(id)}`, {}, signal);
+        changed = changed || JSON.stringify(next[id]) !== JSON.stringify(known[id]);
+      } catch (error) {
+        if (error.status !== 404) throw error;
+        gone.push(id);
+      }
+    }
+    if (changed) setKnown(next);
+    if (gone.join() !== missing.join()) setMissing(gone);
+    return changed;
+  }, [ids.join()]);
+  const jobs = useMemo(() => ids.filter((id) => known[id]).map((id) => known[id]), [known, ids.join()]);
+  if (ids.length < 2) {
+    return html`<main id="main" class="page"><h1>Compare</h1>
+      <p>Select two jobs or more in the <${Link} to=${{}}>list of jobs</${Link}>, then <b>Compare</b>.</p></main>`;
+  }
+  return html`<main id="main" class="page compare">
+    <div class="title"><h1>Compare ${ids.length} jobs</h1></div>
+    <ul class="compared">${jobs.map((job, i) => html`<li key=${job.id}><span class="swatch line-${i % 8 + 1}" aria-hidden="true"></span>
+      <${JobLink} id=${job.id} /> <span class="quiet">${job.state}</span>
+      <button type="button" class="plain" aria-label="Leave out ${job.id}" onClick=${() => change({ ids: ids.filter((one) => one !== job.id).join(',') })}>×</button></li>`)}</ul>
+    ${missing.length > 0 && html`<p class="remark bad" role="alert">There is no job ${missing.join(', ')}.</p>`}
+    ${jobs.length > 0 && html`<${Body} jobs=${jobs} params=${params} />`}
+  </main>`;
+}
+
+function Body({ jobs, params }) {
+  const settings = settingsOf(params);
+  const theme = useTheme();
+  const found = useCurves(jobs, settings, (names) => keysOf(names, settings.keys, 4));
+  const names = [...new Set(Object.values(found).flatMap((one) => Object.keys(one.names)))].sort();
+  const axes = ['step', 'time', 'tokens'].filter((axis) => Object.values(found).every((one) => one.axes.includes(axis)));
+  const keys = keysOf(names, settings.keys, 4);
+  const short = labels(jobs);
+  const charts = useMemo(() => keys.map((key) => ({
+    title: key,
+    lines: params.group ? grouped(jobs, (job) => found[job.id]?.series[key], params.group) : jobs.flatMap((job, i) => {
+      const line = found[job.id]?.series[key];
+      return line && line.x.length ? [{ ...line, label: short[i], colour: i }] : [];
+    }),
+  })).filter((chart) => chart.lines.length), [found, keys.join(), short.join(), params.group]);
+  const zoomed = settings.from !== undefined && settings.to !== undefined;
+  return html`
+    ${names.length ? html`<section aria-label="Curves">
+      <${Controls} settings=${settings} names=${names} shown=${keys} axes=${axes} />
+      ${jobs.length > 2 && html`<div class="toolbar"><${Grouping} jobs=${jobs} chosen=${params.group} /></div>`}
+      <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${zoomed ? [settings.from, settings.to] : null}
+        theme=${theme} onZoom=${zoomTo} onShowAll=${() => change({ all: 1 })} height=${i === 0 ? 280 : 180} />`)}</div>
+    </section>
+    <${Results} jobs=${jobs} found=${found} keys=${keys} />` : html`<${NoCurves} loaded=${Object.keys(found).length} />`}
+    <h2>Configuration, where it differs</h2>
+    <${Differences} jobs=${jobs} />
+    ${jobs.length > 1 && html`<${Pairs} jobs=${jobs} />`}`;
+}

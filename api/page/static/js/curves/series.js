@@ -1,0 +1,36 @@
+// The curves of a run: buckets of the service, extended by what has followed.
+import { get } from '../api.js';
+
+const numbers = (list) => list.map(Number); // NaN and infinity come as texts
+
+/** Columns of numbers; `bad` counts the values of each bucket that are not finite. */
+function line(given) {
+  const last = numbers(given.last);
+  const bad = given.not_finite.length ? given.not_finite : last.map(() => 0);
+  return { x: given.x, last, min: numbers(given.min), max: numbers(given.max), bad };
+}
+
+const lines = (series) => Object.fromEntries(Object.entries(series ?? {}).map(([name, one]) => [name, line(one)]));
+
+/**
+ * The curves `keys` of a run, each in at most `points` buckets, between `from` and `to`.
+ * Gives {series, superseded, names, axes, cursor, restarted}.
+ */
+export async function loadSeries(id, { keys, x = 'step', from, to, points, cursor, superseded }, signal) {
+  const found = await get(`jobs/${id}/series`, { keys: keys.slice(0, 32), x, from, to, points, cursor, superseded: superseded ? 'true' : undefined }, signal);
+  return { ...found, series: lines(found.series), superseded: lines(found.superseded) };
+}
+
+const joined = (a, b) => Object.fromEntries(Object.keys(a).map((column) => [column, a[column].concat(b[column])]));
+
+/** The curves with what has followed them; null where they must be read as a whole again. */
+export function extended(known, news, most) {
+  if (news.restarted) return null;
+  const series = {};
+  for (const [name, one] of Object.entries(news.series)) {
+    const before = known.series[name];
+    series[name] = before && one.x.length ? joined(before, one) : before ?? one;
+    if (series[name].x.length > most) return null;
+  }
+  return { ...news, series };
+}

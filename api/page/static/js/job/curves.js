@@ -1,0 +1,40 @@
+// The curves of a job, with the marks of its interruptions.
+import { change } from '../address.js';
+import { Chart } from '../curves/chart.js';
+import { Controls, groups, keysOf, settingsOf, zoomTo } from '../curves/controls.js';
+import { markSentences, marksOf } from '../curves/marks.js';
+import { NoCurves, useCurves, useTheme } from '../curves/use.js';
+import { html, useMemo } from '../html.js';
+
+const KEYS = [['resume', 'resumed'], ['calm', 'preempted or paused'], ['loss', 'lost or failed'], ['twice', 'computed twice']];
+
+/** The curves of a job. */
+export function Curves({ job, params }) {
+  const settings = settingsOf(params);
+  const theme = useTheme();
+  const found = useCurves([job], settings, (names) => keysOf(names, settings.keys))[job.id];
+  const marks = useMemo(() => marksOf(job, settings.axis), [job.attempts, job.progress?.first_step, settings.axis]);
+  const zoomed = settings.from !== undefined && settings.to !== undefined;
+  const names = found ? Object.keys(found.names).sort() : [];
+  const keys = keysOf(names, settings.keys);
+  const charts = useMemo(() => groups(keys).map((group) => ({
+    title: group[0],
+    lines: group.flatMap((key, i) => {
+      const line = found.series[key], first = found.superseded[key];
+      if (!line) return [];
+      const ghost = first?.x.length ? [{ ...first, label: `${key}, first computed`, colour: i, ghost: true }] : [];
+      return [{ ...line, label: key, colour: i, coarse: found.names[key] > line.x.length && !zoomed }, ...ghost];
+    }),
+  })).filter((chart) => chart.lines.length), [found, keys.join(), zoomed]);
+  if (!names.length) return html`<${NoCurves} loaded=${found} />`;
+  const sentences = markSentences(marks);
+  return html`<section aria-label="Curves">
+    <${Controls} settings=${settings} names=${names} shown=${keys} axes=${found.axes} />
+    ${sentences.length > 0 && html`<p class="key-line">
+      ${KEYS.map(([name, word]) => html`<span key=${name} class="keyed"><span class="key ${name}" aria-hidden="true"></span>${word}</span>`)}
+      <span class="quiet marks">${sentences.slice(-6).join('; ')}.</span></p>`}
+    <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${zoomed ? [settings.from, settings.to] : null}
+      marks=${marks} theme=${theme} onZoom=${zoomTo} onShowAll=${() => change({ all: 1 })} height=${i === 0 ? 280 : 180} />`)}</div>
+    <p class="quiet hint">Drag to zoom, double-click for the whole range. Shaded: the smallest and largest value where a point stands for several.</p>
+  </section>`;
+}

@@ -1,0 +1,119 @@
+// The table of jobs: only the rows in sight are in the document, so thousands cost nothing.
+import { change, JobLink } from '../address.js';
+import { age, clock } from '../format.js';
+import { Component, html, useEffect, useLayoutEffect, useRef, useState } from '../html.js';
+import { Progress, State } from '../parts.js';
+import { reasonWords } from '../words.js';
+import { nextOrder, order } from './filter.js';
+import { Sparkline } from './sparkline.js';
+
+const SPARE = 12; // rows beyond the window
+const HEADS = [
+  ['state', 'State'], ['name', 'Job'], ['pool', 'Pool'], ['progress', 'Progress'], ['loss', 'Loss'],
+  ['priority', 'Priority'], ['attempts', 'Attempts'], ['age', 'Age'],
+];
+
+class Row extends Component {
+  shouldComponentUpdate(next) {
+    return next.job !== this.props.job || next.on !== this.props.on || next.index !== this.props.index
+      || age(next.now - next.job.submitted_at) !== age(this.props.now - this.props.job.submitted_at);
+  }
+
+  render({ job, on, index, now, onTurn }) {
+    const { name, labels, resources } = job.spec;
+    const note = job.state === 'failed' ? reasonWords(job.reason) : '';
+    return html`<tr aria-rowindex=${index + 2} aria-selected=${on} class=${on ? 'on' : ''}>
+      <td class="pick"><input type="checkbox" checked=${on} aria-label="Select ${job.id}"
+        onClick=${(event) => onTurn(index, event.target.checked, event.shiftKey)} /></td>
+      <td><${State} state=${job.state} request=${job.request} /></td>
+      <td class="name"><${JobLink} id=${job.id} data-row=${index} title=${job.id}>${name}<span class="quiet">${job.id.slice(name.length)}</span></${JobLink}>
+        <span class="notes quiet">${note && html`<span class="note">${note}</span>`}${Object.entries(labels).map(([key, value]) => html`<span key=${key} class="note">${key}:${value}</span>`)}</span></td>
+      <td class="wide">${resources.pool}</td>
+      <td><${Progress} job=${job} /></td>
+      <td><${Sparkline} job=${job} /></td>
+      <td class="num wide">${job.priority}</td>
+      <td class="num wide">${job.attempt}</td>
+      <td class="num wide" title=${clock(job.submitted_at)}>${age(now - job.submitted_at)}</td>
+    </tr>`;
+  }
+}
+
+/** The first and the last row that the window shows, again while it is scrolled. */
+function useWindow(body, total) {
+  const [height, setHeight] = useState(33);
+  const [range, setRange] = useState([0, 60]);
+  useLayoutEffect(() => {
+    const row = body.current.querySelector('tr[aria-rowindex]');
+    if (row && Math.abs(row.offsetHeight - height) > 0.5) setHeight(row.offsetHeight);
+  });
+  useEffect(() => {
+    let frame = 0;
+    const look = () => {
+      frame = 0;
+      const above = -body.current.getBoundingClientRect().top;
+      const first = Math.max(0, Math.floor(above / height) - SPARE);
+      const last = Math.min(total, Math.ceil((above + innerHeight) / height) + SPARE);
+      setRange((now) => (now[0] === first && now[1] === last ? now : [first, last]));
+    };
+    const soon = () => { frame ||= requestAnimationFrame(look); };
+    addEventListener('scroll', soon, { passive: true });
+    addEventListener('resize', soon);
+    look();
+    return () => {
+      removeEventListener('scroll', soon);
+      removeEventListener('resize', soon);
+      cancelAnimationFrame(frame);
+    };
+  }, [height, total]);
+  return [Math.min(range[0], Math.max(0, total - 1)), Math.min(range[1], total), height];
+}
+
+/** The rows of the list. */
+export function Table({ rows, params, chosen, onSelect, now }) {
+  const body = useRef();
+  const anchor = useRef(null);
+  const [first, last, height] = useWindow(body, rows.length);
+  const [column, down] = order(params);
+  const all = rows.length > 0 && rows.every((job) => chosen.has(job.id));
+  const turn = (index, on, range) => {
+    const next = new Set(chosen);
+    const from = range && anchor.current !== null ? anchor.current : index;
+    for (let i = Math.min(from, index); i <= Math.max(from, index); i += 1) {
+      if (on) next.add(rows[i].id);
+      else next.delete(rows[i].id);
+    }
+    anchor.current = index;
+    onSelect(next);
+  };
+  // Rows are drawn again only when their job changes: they call what is current then.
+  const latest = useRef();
+  latest.current = turn;
+  const [onTurn] = useState(() => (...given) => latest.current(...given));
+  const turnAll = (event) => onSelect(event.target.checked ? rows.slice(0, 200).map((job) => job.id) : []);
+  // Up and down move through the rows; x selects.
+  const key = (event) => {
+    const index = Number(event.target.closest('tr')?.getAttribute('aria-rowindex')) - 2;
+    if (!(index >= 0) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+    if (step) {
+      const to = body.current.querySelector(`[data-row="${index + step}"]`);
+      if (to) { event.preventDefault(); to.focus(); to.scrollIntoView({ block: 'nearest' }); }
+    } else if (event.key === 'x') turn(index, !chosen.has(rows[index].id), false);
+  };
+  const sort = (name) => html`<button type="button" class="sort" onClick=${() => change({ sort: nextOrder(params, name) })}>
+    ${HEADS.find(([one]) => one === name)[1]}<span aria-hidden="true">${column === name ? (down ? ' ↓' : ' ↑') : ''}</span></button>`;
+  const head = (name) => html`<th key=${name} scope="col" class="c-${name} ${['pool', 'priority', 'attempts', 'age'].includes(name) ? 'wide' : ''}"
+    aria-sort=${column === name ? (down ? 'descending' : 'ascending') : undefined}>${sort(name)}</th>`;
+  return html`<table class="list" aria-rowcount=${rows.length + 1} aria-label="Jobs">
+    <thead><tr aria-rowindex="1">
+      <th class="pick" scope="col"><input type="checkbox" checked=${all} onChange=${turnAll} aria-label="Select all jobs in the list, at most 200" /></th>
+      ${HEADS.map(([name]) => head(name))}
+    </tr></thead>
+    <tbody ref=${body} onKeyDown=${key}>
+      ${first > 0 && html`<tr key="above" aria-hidden="true" class="spacer"><td style=${{ height: `${first * height}px` }}></td></tr>`}
+      ${rows.slice(first, last).map((job, i) => html`<${Row} key=${job.id} job=${job} index=${first + i}
+        on=${chosen.has(job.id)} now=${now} onTurn=${onTurn} />`)}
+      ${last < rows.length && html`<tr key="below" aria-hidden="true" class="spacer"><td style=${{ height: `${(rows.length - last) * height}px` }}></td></tr>`}
+    </tbody>
+  </table>`;
+}

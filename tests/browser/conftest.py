@@ -1,0 +1,116 @@
+"""A real service and a real Chromium, each started once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from api.client import Client
+from bench.system.service import local_service
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+# What a reader of a screen, or of the keyboard alone, cannot get around.
+SERIOUS = {"serious", "critical"}
+SMALL = {
+    "model": {"type": "wave", "d_model": 32, "num_layers": 1, "num_heads": 2, "block_size": 32},
+    "batch_size": 4,
+    "log_every": 5,
+}
+
+
+@dataclass
+class Watched:
+    """A page, and what must not happen on it."""
+
+    page: Page
+    url: str
+    wrong: list[str] = field(default_factory=list)
+
+    def open(self, query: str = "") -> Page:
+        self.page.goto(f"{self.url}/{query}")
+        return self.page
+
+    def axe(self) -> list[str]:
+        """The serious violations of what is shown, one line each."""
+        self.page.evaluate(AXE)
+        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{one['id']}: {one['help']}: {[node['html'][:160] for node in one['nodes'][:3]]}"
+            for one in found["violations"]
+            if one["impact"] in SERIOUS
+        ]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service with Redis, the API and two workers."""
+    with local_service(tmp_path_factory.mktemp("service"), workers=2) as running:
+        yield running.url
+
+
+@pytest.fixture(scope="session")
+def client(service: str) -> Iterator[Client]:
+    with Client(service) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium, "these tests need Debian's chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        # As root, and in a container, its sandbox cannot start.
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def watched(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
+    """A page; fails if it reports an error, or asks another host for anything."""
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    context.set_default_timeout(30_000)
+    found = Watched(context.new_page(), url)
+    host = urlsplit(url).netloc
+    page = found.page
+    page.on("pageerror", lambda error: found.wrong.append(str(error)))
+    page.on(
+        "console",
+        lambda one: found.wrong.append(one.text) if one.type in {"error", "warning"} else None,
+    )
+    page.on("dialog", lambda one: found.wrong.append(one.message))
+    page.on(
+        "request",
+        lambda one: (
+            found.wrong.append(one.url)
+            if urlsplit(one.url).scheme.startswith("http") and urlsplit(one.url).netloc != host
+            else None
+        ),
+    )
+    try:
+        yield found
+        assert not found.wrong
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def watch(browser: Browser, service: str, request: pytest.FixtureRequest) -> Iterator[Watched]:
+    """A page of the service; a parameter gives the options of its context."""
+    yield from watched(browser, service, **getattr(request, "param", {}))
+
+
+@pytest.fixture(scope="session")
+def ended(client: Client) -> str:
+    """The id of a job that has ended."""
+    job = client.submit(
+        {"name": "ended", "train": {**SMALL, "steps": 120}, "labels": {"kind": "<b>bold</b>"}}
+    )
+    assert client.wait(job.id, timeout=120).state == "succeeded"
+    return job.id
