@@ -18,7 +18,7 @@ from torch import nn
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--trials", type=int, default=30)
-parser.add_argument("--pause", type=float, default=1.0, help="seconds, as if the model were large")
+parser.add_argument("--pause", type=float, default=0.8, help="seconds, as if the model were large")
 args = parser.parse_args()
 
 torch.set_num_threads(1)
