@@ -11,7 +11,7 @@ from redis.retry import Retry
 from werkzeug.routing import BaseConverter
 
 from api.schemas import JOB_ID, SHA256
-from api.server.auth import require_token
+from api.server.auth import Access, require_token
 from api.server.context import EXTENSION, AppContext
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config[health.OPENAPI] = json.dumps(describe_api(calls))
     exporter = app.extensions[EXPORTER] = Exporter(app.extensions[EXTENSION])
     exporter.time_requests(app)
-    require_token(app, settings, public={call.rule for call in calls if call.public})
+    require_token(app, Access(settings), public={call.rule for call in calls if call.public})
     handle_problems(app)
     return app
 
