@@ -21,7 +21,7 @@ from monitoring.paths import RunPaths
 from monitoring.storage.directory import FileStorage
 from monitoring.storage.moments import Moments
 from tests.integration.worker_processes import Workers
-from worker.attempt import place
+from worker.attempt.preparation import place
 from worker.files.scratch import Scratch
 from worker.losses.note import Note, noted
 

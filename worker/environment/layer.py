@@ -21,10 +21,11 @@ _GROUPS = {"[console_scripts]", "[gui_scripts]"}
 _ENTRY = re.compile(r"([\w.-]+)\s*=\s*([\w.]+)\s*:\s*([\w.]+)\s*(?:\[.*\])?$")
 # The kernel reads no more of the first line of a script.
 _LONGEST_FIRST_LINE = 127
+# `main` is `__main__`: a process that the program starts may import this file again.
 _SCRIPT = """{first}
 import sys
 from {module} import {top}
-if __name__ == "__main__":
+if __name__ == {main!r}:
     sys.argv[0] = sys.argv[0].removesuffix(".exe")
     sys.exit({attribute}())
 """
@@ -77,7 +78,9 @@ def _write_programs(layer: Python, beneath: Python) -> None:
         if not program.exists():
             top = attribute.partition(".")[0]
             program.write_text(
-                _SCRIPT.format(first=first, module=module, top=top, attribute=attribute)
+                _SCRIPT.format(
+                    first=first, module=module, top=top, attribute=attribute, main="__main__"
+                )
             )
             program.chmod(0o755)
 
