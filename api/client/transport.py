@@ -95,6 +95,7 @@ class Transport:
             raise InvalidTokenError
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
+        self.shown = without_credentials(self.url)
         self._timeout = timeout
         self._patience = patience
         self._on_wait = on_wait
@@ -174,9 +175,7 @@ class Transport:
                     if not _may_pass(error, safe=safe) or delay > left:
                         raise
                     if self._on_wait is not None and not notified:
-                        self._on_wait(
-                            f"{_describe(without_credentials(self.url), error)}, retrying for {left:.0f} s"
-                        )
+                        self._on_wait(f"{_describe(self.shown, error)}, retrying for {left:.0f} s")
                         notified = True
                 time.sleep(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
@@ -188,9 +187,7 @@ class Transport:
             yield
             return
         seconds = max(self._timeout, self._patience)
-        message = (
-            f"{without_credentials(self.url)} has not answered yet, waiting up to {seconds:.0f} s"
-        )
+        message = f"{self.shown} has not answered yet, waiting up to {seconds:.0f} s"
         timer = threading.Timer(_SILENT_SECONDS, self._on_wait, [message])
         timer.daemon = True
         timer.start()
@@ -220,6 +217,7 @@ def _accepted(answer: httpx.Response) -> httpx.Response:
     try:
         problem = Problem.model_validate_json(answer.content)
     except ValidationError:
-        detail = f"{answer.status_code} {answer.reason_phrase} from {without_credentials(str(answer.url))}"
+        source = without_credentials(str(answer.url))
+        detail = f"{answer.status_code} {answer.reason_phrase} from {source}"
         problem = Problem(title=answer.reason_phrase, status=answer.status_code, detail=detail)
     raise ApiError(problem, answer.headers)

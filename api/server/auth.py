@@ -12,6 +12,8 @@ from api.hosts import is_loopback
 from api.server.problems import problem
 from jobs.settings import Settings
 
+_READING = {"GET", "HEAD", "OPTIONS"}
+
 
 def tokens_of(settings: Settings) -> list[str]:
     """The configured tokens."""
@@ -49,6 +51,10 @@ def require_token(app: Flask, access: Access, public: Set[str]) -> None:
 
     @app.before_request
     def check() -> Response | None:
+        # A browser says so itself, whatever page it shows: no page of somebody else changes a job.
+        site = request.headers.get("Sec-Fetch-Site", "")
+        if request.method not in _READING and site == "cross-site":
+            return problem(403, "A page of another site may not change anything here.")
         if request.path in public or access.allows(
             authorization=request.headers.get("Authorization", ""),
             host=request.headers.get("Host", ""),

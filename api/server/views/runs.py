@@ -39,6 +39,11 @@ from monitoring.storage.run_files import RunFiles
 routes = Routes("runs")
 
 _URL_SECONDS = 900
+# What a browser shows and never executes; all else it saves.
+_SHOWN = {
+    "application/json", "image/gif", "image/jpeg", "image/png", "image/webp", "text/csv",
+    "text/plain",
+}  # fmt: skip
 
 _NAME = re.compile(rb"(?!\.{1,2}\Z)[^/\0]{1,255}")
 
@@ -132,6 +137,8 @@ def get_artifact(job_id: str, path: str) -> Response:
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
     # A browser must not run a page that a job wrote as if it were a page of the service.
+    if kind not in _SHOWN:
+        answer.headers["Content-Disposition"] = "attachment"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return answer
