@@ -55,6 +55,7 @@ def _shown(name: str, value: object) -> str:
     text = str(value)
     if _URL.search(name):
         text = re.sub(r"^(.*?://)?.*@", r"\1***@", text, flags=re.S)
+        text = re.sub(r"^(.*?://)?:.*", r"\1:***", text, flags=re.S)  # a password without its host
         text = re.sub(r"\?.*", "?***", text, flags=re.S)
     return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")
 

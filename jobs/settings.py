@@ -200,8 +200,10 @@ def _read(variable: str, path: str) -> str:
         return Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        # A secret may have been put in place of the file's name.
+        shown = path if path.startswith("/") else "the value is not shown, since it is no full path"
         raise SettingsError(
-            f"{variable} names a file that cannot be read: {path} ({why})"
+            f"{variable} names a file that cannot be read: {shown} ({why})"
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -49,10 +50,27 @@ class Unreachable(ClientError):  # noqa: N818 - reads better than UnreachableErr
     """No service answered at the address."""
 
     def __init__(self, url: str, cause: Exception) -> None:
-        super().__init__(f"No service answers at {url} ({cause}). Is `spectrain up` running there?")
-        self.url = url
+        at = without_credentials(url)
+        super().__init__(f"No service answers at {at} ({cause}). Is `spectrain up` running there?")
+        self.url = at
         self.unsent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
         self.may_pass = not isinstance(cause, httpx.UnsupportedProtocol)
+
+
+class InvalidTokenError(ClientError):
+    """The token cannot be sent; the message does not show it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The API token holds a character that no token has, such as a line end or a space: "
+            "check SPECTRAIN_API_TOKEN."
+        )
+
+
+def without_credentials(url: str) -> str:
+    """A URL without what may be secret in it: user, password, query."""
+    bare = re.sub(r"//[^/?#]*@", "//***@", url)
+    return re.sub(r"\?.*", "?***", bare, flags=re.DOTALL)
 
 
 class Transport:
@@ -73,8 +91,11 @@ class Transport:
         patience: float,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
+        if token and not re.fullmatch(r"[!-~]+", token):
+            raise InvalidTokenError
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
+        self.shown = without_credentials(self.url)
         self._timeout = timeout
         self._patience = patience
         self._on_wait = on_wait
@@ -154,7 +175,7 @@ class Transport:
                     if not _may_pass(error, safe=safe) or delay > left:
                         raise
                     if self._on_wait is not None and not notified:
-                        self._on_wait(f"{_describe(self.url, error)}, retrying for {left:.0f} s")
+                        self._on_wait(f"{_describe(self.shown, error)}, retrying for {left:.0f} s")
                         notified = True
                 time.sleep(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
@@ -166,7 +187,7 @@ class Transport:
             yield
             return
         seconds = max(self._timeout, self._patience)
-        message = f"{self.url} has not answered yet, waiting up to {seconds:.0f} s"
+        message = f"{self.shown} has not answered yet, waiting up to {seconds:.0f} s"
         timer = threading.Timer(_SILENT_SECONDS, self._on_wait, [message])
         timer.daemon = True
         timer.start()
@@ -196,6 +217,7 @@ def _accepted(answer: httpx.Response) -> httpx.Response:
     try:
         problem = Problem.model_validate_json(answer.content)
     except ValidationError:
-        detail = f"{answer.status_code} {answer.reason_phrase} from {answer.url}"
+        source = without_credentials(str(answer.url))
+        detail = f"{answer.status_code} {answer.reason_phrase} from {source}"
         problem = Problem(title=answer.reason_phrase, status=answer.status_code, detail=detail)
     raise ApiError(problem, answer.headers)

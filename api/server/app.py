@@ -12,7 +12,7 @@ from werkzeug.routing import BaseConverter
 
 from api.page.serving import serve_page
 from api.schemas import JOB_ID, SHA256
-from api.server.auth import require_token
+from api.server.auth import Access, require_token
 from api.server.context import EXTENSION, AppContext
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config[health.OPENAPI] = json.dumps(describe_api(calls))
     exporter = app.extensions[EXPORTER] = Exporter(app.extensions[EXTENSION])
     exporter.time_requests(app)
-    require_token(app, settings, public={call.rule for call in calls if call.public})
+    require_token(app, Access(settings), public={call.rule for call in calls if call.public})
     handle_problems(app)
     serve_page(app)
     return app

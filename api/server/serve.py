@@ -1,26 +1,24 @@
-"""Serves the API with gunicorn: `python -m api.server.serve`, or `spectrain api`."""
+"""Serves the API: `python -m api.server.serve`, or `spectrain api`."""
 
 from __future__ import annotations
 
 import argparse
 import socket
 import sys
-from collections.abc import Sequence
-
-from flask import Flask
-from gunicorn.app.base import BaseApplication
+from collections.abc import Mapping, Sequence
 
 from api.hosts import is_loopback
 from api.ports import CannotListenError, join, listen
-from api.server.auth import tokens_of
+from api.server.app import MAX_BODY_BYTES
+from api.server.auth import Access, tokens_of
+from api.server.connections import BodyLimit, serve
 from api.server.wsgi import application
 from jobs.entry import run
 from jobs.settings import Settings
 from monitoring.storage.base import StorageError
-from monitoring.storage.open import open_storage
+from workspaces.layout import archive_limit
 
-# One process shares one pool of connections; its threads mostly wait for Redis and disks.
-_THREADS = 16
+_WORKSPACES = "/v1/workspaces/"
 
 
 def refusal(settings: Settings) -> str | None:
@@ -34,37 +32,20 @@ def refusal(settings: Settings) -> str | None:
     )
 
 
-class Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn, with a socket that listens already.
+def body_limit(settings: Settings) -> BodyLimit:
+    """How much of a request's body to take: nothing from those who may not call."""
+    access, archive = Access(settings), archive_limit(settings.workspace_bytes)
 
-    Configured here alone: no gunicorn.conf.py of the working directory is executed, and that
-    directory does not become a place of imports.
-    """
+    def limit(path: str, headers: Mapping[str, str]) -> int:
+        allowed = access.allows(
+            authorization=headers.get("AUTHORIZATION", ""),
+            host=headers.get("HOST", ""),
+            origin=headers.get("ORIGIN"),
+        )
+        most = archive if path.startswith(_WORKSPACES) else MAX_BODY_BYTES
+        return most if allowed else 0
 
-    def __init__(self, listener: socket.socket) -> None:
-        self._fd = listener.detach()
-        super().__init__()
-
-    def load_config(self) -> None:
-        """Sets what differs from gunicorn's defaults."""
-        options = {
-            "bind": f"fd://{self._fd}",
-            "worker_class": "gthread",
-            "workers": 1,
-            "threads": _THREADS,
-            "timeout": 60,
-            "graceful_timeout": 5,
-            "keepalive": 30,
-            "proc_name": "spectrain-api",
-            "control_socket_disable": True,
-            "loglevel": "warning",
-        }
-        for name, value in options.items():
-            self.cfg.set(name, value)
-
-    def load(self) -> Flask:
-        """What it serves."""
-        return application()
+    return limit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,7 +56,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings()
     if reason := refusal(settings):
         sys.exit(reason)
-    open_storage(settings.storage_url, **settings.storage_options)  # before gunicorn starts workers
     try:
         listener = (
             listen(settings.api_host, settings.api_port)
@@ -84,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except CannotListenError as error:
         sys.exit(f"Cannot start: {error}.")
+    app = application()
     host, port, *_ = listener.getsockname()
     print(f"Spectrain API on http://{join(host, port)}", file=sys.stderr)
-    Server(listener).run()
+    serve(app, listener, body_limit(settings))
 
 
 if __name__ == "__main__":

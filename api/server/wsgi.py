@@ -1,4 +1,4 @@
-"""The WSGI application that gunicorn serves."""
+"""The WSGI application as it is served."""
 
 from __future__ import annotations
 

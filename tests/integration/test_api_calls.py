@@ -317,6 +317,22 @@ def test_without_tokens_no_web_page_of_somebody_else_calls(
     assert http.post(f"/v1/jobs/{job_id}/cancel", headers=own).status_code == 202
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "http://a:b:c"])
+def test_an_origin_that_is_none_is_refused(http: FlaskClient, job_id: str, origin: str) -> None:
+    problem(http.post(f"/v1/jobs/{job_id}/cancel", headers={"Origin": origin}), 403)
+
+
+def test_a_page_of_another_site_changes_nothing_whoever_is_logged_in(
+    guarded: FlaskClient, job_id: str
+) -> None:
+    allowed = {"Authorization": "Bearer one"}
+    foreign = allowed | {"Sec-Fetch-Site": "cross-site"}
+    problem(guarded.post(f"/v1/jobs/{job_id}/cancel", headers=foreign), 403)
+    assert guarded.get("/v1/jobs", headers=foreign).status_code == 200
+    own = allowed | {"Sec-Fetch-Site": "same-origin"}
+    assert guarded.post(f"/v1/jobs/{job_id}/cancel", headers=own).status_code == 202
+
+
 # -- when something is away -------------------------------------------------------------------
 
 

@@ -171,13 +171,24 @@ def test_a_link_inside_a_run_is_followed(http: FlaskClient, job_id: str, run: Pa
         assert answer.data == b'{"loss": 1.0}'
 
 
+@pytest.mark.parametrize("kind", ["html", "svg", "xml", "js", "pdf", "mjs", "xhtml", "unknown"])
 def test_a_page_that_a_run_wrote_cannot_act_in_the_services_name(
-    http: FlaskClient, job_id: str, run: Path
+    http: FlaskClient, job_id: str, run: Path, kind: str
 ) -> None:
-    (run / "page.html").write_text("<script>")
-    with http.get(f"/v1/jobs/{job_id}/artifacts/page.html") as answer:
+    (run / f"page.{kind}").write_text("<script>")
+    with http.get(f"/v1/jobs/{job_id}/artifacts/page.{kind}") as answer:
         assert answer.headers["Content-Security-Policy"].startswith("sandbox")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Content-Disposition"] == "attachment"
+
+
+@pytest.mark.parametrize("kind", ["png", "txt", "json"])
+def test_what_a_browser_only_shows_is_shown(
+    http: FlaskClient, job_id: str, run: Path, kind: str
+) -> None:
+    (run / f"file.{kind}").write_text("{}")
+    with http.get(f"/v1/jobs/{job_id}/artifacts/file.{kind}") as answer:
+        assert "attachment" not in answer.headers.get("Content-Disposition", "")
 
 
 def test_who_reads_a_running_job_follows_it(

@@ -33,7 +33,9 @@ GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
 
 
 @contextmanager
-def serving(redis_url: str, storage: Path, wait_until: Callable[..., Any]) -> Iterator[str]:
+def serving(
+    redis_url: str, storage: Path, wait_until: Callable[..., Any], token: str = ""
+) -> Iterator[str]:
     """The URL of a service that is served as `spectrain api` does, and stopped at the end."""
     port = free_port("127.0.0.1")
     environment = os.environ | {
@@ -41,11 +43,12 @@ def serving(redis_url: str, storage: Path, wait_until: Callable[..., Any]) -> It
         "SPECTRAIN_STORAGE_URL": storage.as_uri(),
         # The tests claim jobs and keep no lease: its reaper is to judge none of them.
         "SPECTRAIN_LEASE_SECONDS": "600",
+        "SPECTRAIN_API_TOKENS": token,
     }
     arguments = [sys.executable, "-m", "api.cli", "api", "--port", str(port)]
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     try:
-        with Client(f"http://127.0.0.1:{port}", patience=30) as client:
+        with Client(f"http://127.0.0.1:{port}", token or None, patience=30) as client:
             list(client.list())
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -18,9 +18,9 @@ from api.local.redis_server import free_port
 NAMES = (
     "api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "worker", "workload",
     "workspaces",
-    "celery", "celeryconfig", "click", "flask", "gunicorn", "httpx", "kombu", "psutil", "pydantic",
+    "celery", "celeryconfig", "click", "flask", "waitress", "httpx", "kombu", "psutil", "pydantic",
     "redis", "torch", "numpy", "matplotlib", "yaml", "rich", "json", "logging", "random", "secrets",
-    "socket", "runpy", "typing", "gunicorn.conf", "sitecustomize",
+    "socket", "runpy", "typing", "sitecustomize",
 )  # fmt: skip
 TRAIN = {
     "model": {"d_model": 16, "num_layers": 1, "num_heads": 2, "num_waves": 2, "num_harmonics": 2,

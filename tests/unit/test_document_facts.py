@@ -210,9 +210,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "patience with storage": (
         "docs/failures.md",
-        lambda: (
-            f"At the start and the end of an attempt, up to {retry.OUTAGE_SECONDS / 60:g} min."
-        ),
+        lambda: f"At the start and the end of an attempt, up to {retry.OUTAGE_SECONDS / 60:g} min.",
     ),
     "last lines": ("docs/failures.md", lambda: f"its last {outcome._TAIL_LINES} lines"),
     "stall": (

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import re
+from http import HTTPStatus
 from pathlib import Path
+from typing import IO, cast
 
 from flask import Response, request, send_file
 from redis.exceptions import RedisError
 from werkzeug.exceptions import NotFound
+from werkzeug.wsgi import wrap_file
 
 from api.schemas import (
     JOB_STATE,
@@ -33,6 +36,7 @@ from api.schemas import (
 from api.server.context import context
 from api.server.curves.answer import answer as curves_of
 from api.server.curves.differences import diff_of
+from api.server.files.part import Part
 from api.server.files.stored_file import send_stored
 from api.server.files.zip_stream import inside, zip_of
 from api.server.routes import Routes, as_json
@@ -46,6 +50,11 @@ from monitoring.storage.run_files import RunFiles
 routes = Routes("runs")
 
 _URL_SECONDS = 900
+# What a browser shows and never executes; all else it saves.
+_SHOWN = {
+    "application/json", "image/gif", "image/jpeg", "image/png", "image/webp", "text/csv",
+    "text/plain",
+}  # fmt: skip
 
 _NAME = re.compile(rb"(?!\.{1,2}\Z)[^/\0]{1,255}")
 
@@ -177,6 +186,8 @@ def get_artifact(job_id: str, path: str) -> Response:
     if context().storage.local_path(job_id) is not None:
         file = _file(job_id, key, path)
         answer = send_file(file, mimetype=kind, conditional=True, etag=True, max_age=0)
+        if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
+            _read_by_the_server(answer, file)
     elif context().settings.s3_redirect:
         headers = {"Location": _url(job_id, key, path), "Cache-Control": "no-store"}
         return Response(status=302, headers=headers)
@@ -186,6 +197,8 @@ def get_artifact(job_id: str, path: str) -> Response:
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
     # A browser must not run a page that a job wrote as if it were a page of the service.
+    if kind not in _SHOWN:
+        answer.headers["Content-Disposition"] = "attachment"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return answer
@@ -207,6 +220,17 @@ def get_archive(job_id: str, query: ArchiveQuery) -> Response:
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.cache_control.no_store = True
     return answer
+
+
+def _read_by_the_server(answer: Response, file: Path) -> None:
+    """Leaves a range of a file to the server, as Flask leaves whole files.
+
+    It sends them without a thread, however slowly the client reads.
+    """
+    answer.close()  # its reader reads in this thread
+    part = Part(file, answer.content_range.start or 0, answer.content_length or 0)
+    answer.response = wrap_file(request.environ, cast("IO[bytes]", part))
+    answer.direct_passthrough = True
 
 
 def _url(job_id: str, key: str, path: str) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from api.hosts import is_loopback
 from api.ports import join, listen
-from api.server.serve import Server, refusal
+from api.server.serve import refusal
 from jobs.settings import Settings
 
 
@@ -49,20 +48,3 @@ def test_an_ipv6_address_is_taken_with_and_without_brackets() -> None:
             assert listener.getsockname()[0] == "::1"
     assert join("::1", 8080) == "[::1]:8080"
     assert join("localhost", 8080) == "localhost:8080"
-
-
-def test_neither_a_file_nor_the_directory_where_it_starts_configures_gunicorn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "gunicorn.conf.py").write_text("raise SystemExit('executed')")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--bind 0.0.0.0:9 --workers 9")
-    before = list(sys.path)
-    listener = listen("127.0.0.1", 0)
-    fd = listener.fileno()
-    try:
-        server = Server(listener)
-        assert (server.cfg.address, server.cfg.workers) == ([fd], 1)
-        assert sys.path == before
-    finally:
-        os.close(fd)

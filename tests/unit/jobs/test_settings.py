@@ -56,6 +56,33 @@ def test_a_variable_wins_over_its_file_and_an_argument_over_both(
     assert Settings().pool == "variable"
 
 
+def test_a_secret_in_place_of_its_file_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAIN_API_TOKENS_FILE", "s3cret")
+    with pytest.raises(SettingsError) as refused:
+        Settings()
+    assert "s3cret" not in str(refused.value)
+    assert "SPECTRAIN_API_TOKENS_FILE names a file that cannot be read" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis//:s3cret@head",
+        "redis://:s3cret",
+        ":s3cret",
+        "http://ann:s3cret@head",
+        "redis://:s3cret:x/y",
+    ],
+)
+def test_a_password_in_a_url_that_cannot_be_used_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SPECTRAIN_REDIS_URL", url)
+    with pytest.raises(SettingsError) as refused:
+        Settings()
+    assert "s3cret" not in str(refused.value)
+
+
 def test_the_file_of_the_redis_url_wins_over_the_variable_of_other_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,198 @@
+"""Clients that are slow, half-hearted or hostile hold up nobody else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.integration.one_worker import OwnRedis
+from tests.integration.test_api_served import GOOD, serving
+
+Wait = Callable[..., Any]
+# Far more than an answer takes on a busy machine, and far less than a client's patience.
+SOON = 10.0
+HALF = (
+    b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1000\r\n\r\n{",
+    b"PUT /v1/workspaces/" + b"0" * 64 + b" HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/gzip\r\nContent-Length: 1000000\r\n\r\nx",
+    b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+)
+
+
+@pytest.fixture(scope="module")
+def served(
+    redis_server: str, tmp_path_factory: pytest.TempPathFactory, wait_until: Wait
+) -> Iterator[tuple[str, Path]]:
+    storage = tmp_path_factory.mktemp("experiments")
+    with serving(redis_server, storage, wait_until) as url:
+        yield url, storage
+
+
+@contextmanager
+def connected(url: str, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Clients that have sent something, and then wait."""
+    parts = urlsplit(url)
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = socket.create_connection((str(parts.hostname), parts.port), timeout=SOON)
+            clients.append(stack.enter_context(closing(client)))
+            client.sendall(sent)
+        yield clients
+
+
+def answers(url: str, path: str = "/v1/jobs") -> int:
+    return httpx.get(f"{url}{path}", timeout=SOON).status_code
+
+
+@pytest.mark.parametrize("sent", [b"", *HALF])
+def test_half_a_request_holds_up_nobody(
+    served: tuple[str, Path], redis_url: str, sent: bytes
+) -> None:
+    url, _ = served
+    with connected(url, 300, sent):
+        assert [answers(url, path) for path in ("/healthz", "/v1/jobs", "/v1/jobs")] == [200] * 3
+
+
+def test_a_thousand_idle_clients_hold_up_nobody(served: tuple[str, Path], redis_url: str) -> None:
+    url, _ = served
+    with connected(url, 1100, b""):
+        assert answers(url) == 200
+
+
+@pytest.fixture
+def run(served: tuple[str, Path], redis_url: str) -> str:
+    """The URL of a file of 64 MiB that belongs to a run."""
+    url, storage = served
+    job = httpx.post(f"{url}/v1/jobs", json=GOOD).json()["id"]
+    (storage / job).mkdir(exist_ok=True)
+    with (storage / job / "large.bin").open("wb") as file:
+        file.write(b"first")
+        file.truncate(64 << 20)
+    return f"/v1/jobs/{job}/artifacts/large.bin"
+
+
+@pytest.mark.parametrize("headers", ["", "Range: bytes=1-67000000\r\n"])
+def test_slow_downloads_hold_up_nobody(served: tuple[str, Path], run: str, headers: str) -> None:
+    url, _ = served
+    request = f"GET {run} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode()
+    with connected(url, 60, request) as clients:
+        for client in clients:
+            assert client.recv(100).startswith(b"HTTP/1.1 20")
+        assert [answers(url, path) for path in ("/healthz", "/v1/jobs")] == [200] * 2
+        part = httpx.get(f"{url}{run}", headers={"Range": "bytes=1-4"}, timeout=SOON)
+        assert (part.status_code, part.content) == (206, b"irst")
+
+
+def test_liveness_waits_for_no_redis(own_redis: OwnRedis, tmp_path: Path, wait_until: Wait) -> None:
+    config, start = own_redis
+    redis = start()
+    with serving(config.url, tmp_path, wait_until) as url:
+        os.kill(redis.pid, signal.SIGSTOP)
+        try:
+            ended = threading.Event()
+            callers = [threading.Thread(target=call_again, args=(url, ended)) for _ in range(40)]
+            for caller in callers:
+                caller.start()
+            time.sleep(1)
+            begun = time.monotonic()
+            assert answers(url, "/healthz") == 200
+            # One call waits for Redis longer than that.
+            assert time.monotonic() - begun < 2
+            ended.set()
+            for caller in callers:
+                caller.join()
+        finally:
+            os.kill(redis.pid, signal.SIGCONT)
+
+
+def call_again(url: str, ended: threading.Event) -> None:
+    while not ended.is_set():
+        try:
+            httpx.get(f"{url}/v1/jobs", timeout=SOON)
+        except httpx.HTTPError:
+            return
+
+
+def body(url: str, size: int, headers: dict[str, str], *, chunked: bool) -> tuple[int, int]:
+    """The status of a request with a large body, and how many bytes of that were taken."""
+    taken = 0
+    with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)) as wire:
+        wire.putrequest("POST", "/v1/jobs")
+        for name, value in headers.items():
+            wire.putheader(name, value)
+        wire.putheader(
+            *("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(size))
+        )
+        wire.endheaders()
+        try:
+            while taken < size:
+                piece = b"x" * 65536
+                wire.send(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                taken += len(piece)
+        except OSError:
+            pass
+        with wire.getresponse() as answer:
+            return answer.status, taken
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_is_taken_from_those_only_who_may_call(
+    redis_server: str, tmp_path: Path, wait_until: Wait, chunked: bool
+) -> None:
+    with serving(redis_server, tmp_path, wait_until, token="secret") as url:
+        kind = {"Content-Type": "application/json"}
+        try:
+            status, taken = body(url, 1 << 30, kind, chunked=chunked)
+        except (ConnectionResetError, BrokenPipeError):  # the answer was lost with the connection
+            status, taken = 401, 0
+        assert status == 401
+        assert taken < 100 << 20
+        allowed = {"Authorization": "Bearer secret"}
+        job = httpx.post(f"{url}/v1/jobs", json=GOOD, headers=allowed, timeout=SOON)
+        assert job.status_code == 201, job.text
+        assert json.loads(job.text)["state"] == "queued"
+
+
+def test_a_request_in_progress_is_answered_when_the_server_is_told_to_end(
+    own_redis: OwnRedis, tmp_path: Path, wait_until: Wait
+) -> None:
+    config, start = own_redis
+    redis = start()
+    found: list[int] = []
+    before = children("api.server.serve")
+    with serving(config.url, tmp_path, wait_until) as url:
+        (server,) = children("api.server.serve") - before
+        os.kill(redis.pid, signal.SIGSTOP)
+        caller = threading.Thread(target=lambda: found.append(answers(url)))
+        caller.start()
+        time.sleep(0.5)
+        os.kill(server, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(redis.pid, signal.SIGCONT)
+        caller.join()
+        assert found == [200]
+
+
+def children(word: str) -> set[int]:
+    """The processes with a word in their command that this one has started."""
+    command = ["ps", "-wwo", "pid,args", "--ppid", str(os.getpid())]
+    every = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {int(line.split()[0]) for line in every.stdout.splitlines() if word in line}
