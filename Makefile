@@ -93,6 +93,11 @@ BUILD ?=
 image-check: $(STAMP)  ## build both images and run jobs in them (Docker, Compose); BUILD="--network host"
 	@SPECTRAIN_IMAGE_BUILD="$(BUILD)" $(BIN)/pytest -v -s -m images tests/images
 
+.PHONY: browser-check
+browser-check: $(STAMP)  ## open the page in chromium (on the PATH), and act on it
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check playwright==1.65.2
+	@$(BIN)/pytest -v -m browser tests/browser
+
 .PHONY: cgroup-check
 cgroup-check: $(STAMP)  ## exceed memory limits in real control groups (root, version 2)
 	@$(BIN)/pytest -v -m cgroup tests/cgroup
