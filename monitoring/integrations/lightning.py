@@ -1,9 +1,7 @@
 """Lightning: `Trainer(logger=SpectrainLogger(), callbacks=[SpectrainCallback()])`.
 
-    trainer.fit(module, loader, ckpt_path="last")
-
-Lightning saves no random states: the callback does. In the middle of an epoch it goes on with the
-batch that a loader with `state_dict` and `load_state_dict` gives; other loaders begin again.
+For `fit(..., ckpt_path="last")`. Lightning saves no random states: the callback does. Within an
+epoch, a loader with `state_dict` and `load_state_dict` goes on with its batch; others begin again.
 """
 
 from __future__ import annotations
@@ -11,8 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback
-from lightning.pytorch.loggers import Logger
+import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
 from monitoring import preemption, step_counter
@@ -20,7 +17,7 @@ from monitoring.checkpoints.random_state import capture_rng_state, restore_rng_s
 from monitoring.integrations.run_log import RunLog, leave, stop_requested
 
 
-class SpectrainLogger(Logger):
+class SpectrainLogger(pl.loggers.Logger):
     """Logs to `log_dir`, by default where the service looks; checkpoints go to `checkpoints`."""
 
     save_dir, name, version = ".", "", ""
@@ -42,7 +39,7 @@ class SpectrainLogger(Logger):
         self.run.logger.close()
 
 
-class SpectrainCallback(Callback):
+class SpectrainCallback(pl.Callback):
     """Counts steps, keeps random states, and saves and ends when it is asked to stop."""
 
     _random: dict[str, Any] | None = None
@@ -80,10 +77,13 @@ class SpectrainCallback(Callback):
             self._is_between = False
 
     def on_train_epoch_start(self, *_: Any) -> None:
+        """Go on with the random states of now: the order of this epoch is drawn from them."""
+        self._random = None
+        self.on_validation_start()
+
+    def on_validation_start(self, *_: Any) -> None:
         """Make one more step: Lightning would go on from the last one without this validation."""
         self._is_between = True
-
-    on_validation_start = on_train_epoch_start
 
     def on_validation_batch_end(self, *_: Any) -> None:
         """Tell the service that a validation is alive."""
@@ -94,5 +94,6 @@ class SpectrainCallback(Callback):
         return {"random": capture_rng_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the random states before the next step."""
+        """Restore the random states, and again before a step in the middle of an epoch."""
         self._random = state_dict["random"]
+        restore_rng_state(self._random)
