@@ -15,6 +15,8 @@ _ONE_WORKER = (
     "nothing: one worker runs a job; `resources: {gpus: N}` gives it several GPUs, for `torchrun` "
     "in its command"
 )
+_ENVIRONMENT = "here it is `environment: requirements.txt`, a file of the workspace"
+_INPUTS = "here it is `inputs: {data: s3://bucket/prefix}`, which lies at `$SPECTRAIN_INPUTS/data`"
 _IMAGE = "nothing: a job runs in the image of the worker that `resources: {pool: NAME}` chooses"
 _MACHINE = "nothing: processors and memory are those of the worker's machine; choose a pool"
 
@@ -39,6 +41,15 @@ ELSEWHERE: Mapping[str, str] = {
         ("time", "timeout", "time_limit", "max_duration", "walltime", "timeout_min"), _SECONDS
     ),
     **dict.fromkeys(("max_restarts", "max_retries", "retries", "backoff_limit"), _FAILURES),
+    **dict.fromkeys(("requirements", "pip", "packages", "dependencies", "uv"), _ENVIRONMENT),
+    **dict.fromkeys(
+        ("conda", "conda_env", "venv", "interpreter", "python_version"),
+        "here it is `python: /path/to/bin/python`, an interpreter that the worker has",
+    ),
+    **dict.fromkeys(("file_mounts", "datasets", "data", "mounts", "volumes"), _INPUTS),
+    **dict.fromkeys(
+        ("init", "prepare", "before_script", "pre_run"), "here it is `setup: [COMMAND, ...]`"
+    ),
     "tags": "here it is `labels: {key: value}`",
     "project": "here it is a label: `labels: {project: NAME}`",
     **dict.fromkeys(

@@ -24,6 +24,8 @@ KIND = "environment"
 # Changes whenever an environment would be built in another way.
 _LAYOUT = "1"
 _PYTHON = "python"
+_FILES = "requirements"
+_TORCH = "torch.txt"  # in the entry's directory
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|os error 28\b|errno 122", re.I)
 _AWAY = re.compile(
     r"Retrying \(Retry\(|NewConnectionError|ConnectTimeout|ReadTimeout|Connection (refused|reset|"
@@ -111,7 +113,8 @@ class Builder:
 
     def _build(self, building: Building, requirements: Requirements) -> None:
         layer = make_layer(building.path / _PYTHON, self._beneath)
-        main = requirements.write(building.path / "requirements")
+        # Relative, as the commands run there: pip names the file in each line.
+        main = requirements.write(building.path / _FILES).relative_to(building.path)
         temporary = building.path / "tmp"
         temporary.mkdir()
         env = {
@@ -127,7 +130,10 @@ class Builder:
         }
         for name in ("PIP_TARGET", "PIP_PREFIX", "PYTHONPATH", "PYTHONHOME"):
             env.pop(name, None)
-        for command in self._commands(layer, requirements, main):
+        torch = self._beneath.version_of("torch")
+        if torch is not None:
+            (building.path / _TORCH).write_text(f"torch=={torch}\n")
+        for command in self._commands(layer, requirements, main, torch):
             code, lines = self._run(command, env, building.path, (building.lock,))
             if code != 0:
                 if any(_FULL.search(line) for line in lines):
@@ -136,10 +142,9 @@ class Builder:
         remove_tree(temporary)
 
     def _commands(
-        self, layer: Python, requirements: Requirements, main: Path
+        self, layer: Python, requirements: Requirements, main: Path, torch: str | None
     ) -> Iterator[Sequence[str]]:
         python = str(layer.executable)
-        torch = self._beneath.version_of("torch")
         if self._beneath.version_of("pip") is None:
             yield [python, "-m", "ensurepip"]
         install = [python, "-m", "pip", "install"]
@@ -154,7 +159,5 @@ class Builder:
             yield [*install, "--no-deps", "--requirement", str(listed)]
             return
         if torch is not None:
-            constraints = main.with_name(".torch.txt")
-            constraints.write_text(f"torch=={torch}\n")
-            install += ["--constraint", str(constraints)]
+            install += ["--constraint", _TORCH]
         yield [*install, "--requirement", str(main)]
