@@ -95,7 +95,6 @@ image-check: $(STAMP)  ## build both images and run jobs in them (Docker, Compos
 
 .PHONY: browser-check
 browser-check: $(STAMP)  ## open the page in chromium (on the PATH), and act on it
-	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check playwright==1.65.2
 	@$(BIN)/pytest -v -m browser tests/browser
 
 .PHONY: cgroup-check

@@ -122,8 +122,10 @@ class Course:
         (worker,) = (one for one in workers.started if f"-{one.pid}-" in job.attempts[-1].worker)
         os.kill(worker.pid, signal.SIGKILL)
         job = self.wait(lambda job: job.state is State.SUCCEEDED, "its end")
-        preempted, lost, completed = job.attempts
-        assert (preempted.reason, lost.reason) == (Reason.PREEMPTED, Reason.LOST)
+        ends = [(attempt.reason, attempt.message) for attempt in job.attempts]
+        reasons = [reason for reason, _ in ends]
+        assert reasons == [Reason.PREEMPTED, Reason.LOST, Reason.COMPLETED], ends
+        _, lost, completed = job.attempts
         assert completed.worker != lost.worker
         assert lost.restored_files, "attempt 2 began anew"
         assert completed.restored_files, "attempt 3 began anew"
