@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -67,4 +68,8 @@ def stop_requested() -> bool:
 
 def leave() -> NoReturn:
     """End the program, whose checkpoint is saved, as one that was asked to stop."""
+    if distributed.is_available() and distributed.is_initialized():
+        # Threads of gloo that are left to the end of the interpreter abort it now and then.
+        with contextlib.suppress(RuntimeError):
+            distributed.destroy_process_group()
     sys.exit(_STOPPED)

@@ -59,7 +59,7 @@ ONES = [
         "work/results/checkpoint-15/trainer_state.json",
         "work/final/model.safetensors",
     ),
-    # One run in about twenty, on a busy machine: a rank under gloo aborts.
+    # Once in about thirteen runs, on a busy machine: a rank under gloo seems to abort.
     Example("ddp", "checkpoints/checkpoint_step_15.pt", "model.pt", may_crash=True),
     Example("sqlite_optuna", "work/study.db", "work/final.json"),
 ]
