@@ -50,6 +50,7 @@ class Example:
     may_crash: bool = False
 
 
+# Those that install a framework, or start two processes, take a minute each.
 ONES = [
     Example("minimal", "checkpoints/checkpoint_step_20.pt", "model.pt"),
     Example("script_without_spectrain", "work/out/ckpt.pt", "work/out/ckpt.pt", ("--pause=0",)),
@@ -63,6 +64,7 @@ ONES = [
     Example("ddp", "checkpoints/checkpoint_step_15.pt", "model.pt", may_crash=True),
     Example("sqlite_optuna", "work/study.db", "work/final.json"),
 ]
+USUAL_ONES = {"minimal", "script_without_spectrain"}
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,13 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("example", ONES, ids=lambda example: example.name)
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(one, id=one.name, marks=() if one.name in USUAL_ONES else pytest.mark.thorough)
+        for one in ONES
+    ],
+)
 def test_an_example_ends_as_if_nothing_had_been(
     example: Example, client: Client, store: JobStore, workers: Workers, wait_until: Wait,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
@@ -197,6 +205,7 @@ def test_an_example_ends_as_if_nothing_had_been(
     assert ends[0] == ends[1]
 
 
+@pytest.mark.thorough
 def test_the_sweep_prints_the_table_of_an_undisturbed_one(
     client: Client, store: JobStore, workers: Workers, wait_until: Wait
 ) -> None:

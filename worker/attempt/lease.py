@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 from jobs.errors import STORE_AWAY, ForgottenError, RecordGoneError
@@ -36,6 +37,7 @@ class Lease:
         self._wake = context.shutdown_state.wake
         self._job = job
         self._advised = False
+        self._recording = threading.Lock()
         self._epoch: str | None = None  # of the Redis that had the record last
         self._shutdown_state = context.shutdown_state
         self._limits_read = time.monotonic()
@@ -74,10 +76,11 @@ class Lease:
 
     def record_advice(self) -> None:
         """Adds the advice to the job's events, once."""
-        if self.advice is not None and not self._advised:
-            data = self.advice.data()
-            self._store.note(self._job.id, self._job.attempt, "grace_too_short", data)
-            self._advised = True
+        with self._recording:  # the renewals and the end of the attempt both call it
+            if self.advice is not None and not self._advised:
+                data = self.advice.data()
+                self._store.note(self._job.id, self._job.attempt, "grace_too_short", data)
+                self._advised = True
 
     def confirm(self, since: float) -> bool:
         """Whether a process that stood still may publish; False while Redis does not answer.
