@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from api.client import Client
 from bench.system.service import local_service
 
-AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 # What a reader of a screen, or of the keyboard alone, cannot get around.
 SERIOUS = {"serious", "critical"}
 SMALL = {
