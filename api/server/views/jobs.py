@@ -7,6 +7,7 @@ import time
 from flask import Response, request, url_for
 
 from api.schemas import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
+from api.server.access.guard import this_caller
 from api.server.context import context
 from api.server.files.receiving import Receiving
 from api.server.listing import page_of
@@ -40,7 +41,7 @@ def submit_job(body: JobSpec) -> Response:
     if body.workspace is not None:
         _check_workspace(body.workspace)
     try:
-        job = context().store.submit(body, idempotency_key=key)
+        job = context().store.submit(body, idempotency_key=key, owner=this_caller().name)
     except JobNotFoundError as error:
         detail = f"{IDEMPOTENCY_KEY} {key!r} was used for job {error.job_id}, since deleted."
         return problem(409, detail)
