@@ -14,7 +14,7 @@ from pathlib import Path
 from monitoring.checkpoints.commit import CommitRecord
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
-from worker.files.curve_file import CurveFile
+from worker.files.row_file import RowFile
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
@@ -57,7 +57,7 @@ class Publisher:
         self._pace = Pace(appends_in_place=storage.appends_in_place)
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
-        self.curves = CurveFile(storage, scratch, fence, self._pace)
+        self.curves = RowFile(storage, scratch, fence, self._pace)
         self.seen: Look = {}  # at the last look
         self._receipts: dict[Path, Version] = {}
         self._closing = False

@@ -16,7 +16,7 @@ from worker.files.pace import Pace
 from worker.files.scratch import Scratch
 
 
-class CurveFile:
+class RowFile:
     """The rows of all attempts: those of earlier ones come from storage with the first `publish`.
 
     Its methods raise `OSError`, `publish` also what `Storage.append` raises.
