@@ -62,6 +62,12 @@ class SeriesQuery(Query):
         max_length=32,
         description="A metric; repeat it for several. Without any, the answer has `names` only.",
     )
+    source: Literal["metrics", "system"] = Field(
+        "metrics",
+        description="`metrics`: what the program logs. `system`: what the run uses of its machine, "
+        "`logs/system.csv`, on the axes of the metrics; there a step may come several times, once "
+        "for each attempt that made it.",
+    )
     x: Literal["step", "time", "tokens"] = Field(
         "step",
         description="What the rows are placed by. `time`: seconds since the first row, by their "

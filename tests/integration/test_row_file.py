@@ -8,8 +8,8 @@ import pytest
 
 from monitoring.storage.base import Fence, OvertakenError, Storage
 from monitoring.storage.open import open_storage
-from worker.files.row_file import RowFile
 from worker.files.pace import Pace
+from worker.files.row_file import RowFile
 from worker.files.scratch import Scratch
 
 KEY = "job/logs/metrics.read.jsonl"
@@ -27,7 +27,8 @@ def opened(storage: Storage, root: Path, attempt: int) -> RowFile:
     scratch.root.mkdir(parents=True)
     fence = Fence("job", attempt)
     storage.seize(fence)
-    return RowFile(storage, scratch, fence, Pace(appends_in_place=storage.appends_in_place))
+    pace = Pace(appends_in_place=storage.appends_in_place)
+    return RowFile(storage, scratch.curves, Path("logs/metrics.read.jsonl"), fence, pace)
 
 
 def test_rows_are_added_replaced_and_found_by_the_next_attempt(
