@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
 from redis import Redis
 
 from jobs.errors import WorkerNotFoundError
-from jobs.model.workers import Pool, Worker, WorkerState
+from jobs.model.workers import Gpu, Pool, Worker, WorkerState
 from jobs.store.clock import redis_time
 from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
+
+_GPUS = TypeAdapter(list[Gpu])
 
 
 class WorkerRegistry:
@@ -39,6 +42,7 @@ class WorkerRegistry:
         pool: str,
         host: str,
         gpus: Sequence[str] = (),
+        gpu_states: Sequence[Gpu] = (),
         unhealthy: str = "",
         leaving: str = "",
         drained: bool = False,
@@ -48,9 +52,10 @@ class WorkerRegistry:
         `leaving` is why the worker ends, '' while it stays. `drained` is what the worker remembers;
         it counts where Redis has no registration of it.
         """
+        states = _GPUS.dump_json(list(gpu_states)).decode()
         _, state = self._run(
             "workers/renew", name, pool, host, json.dumps(list(gpus)), self._lease_seconds,
-            unhealthy, leaving, "yes" if drained else "",
+            unhealthy, leaving, "yes" if drained else "", states,
         )  # fmt: skip
         return WorkerState(state)
 
@@ -141,6 +146,8 @@ def _worker(fields: Mapping[str, str]) -> Worker:
         pool=fields["pool"],
         host=fields["host"],
         gpus=json.loads(fields["gpus"]),
+        # A worker of an earlier version reports none.
+        gpu_states=_GPUS.validate_json(fields.get("gpu_states") or "[]"),
         state=state,
         job=fields["job"] or None,
         reason=_reason(fields),
