@@ -154,6 +154,7 @@ def test_a_killed_redis_ends_no_attempt(drill: Callable[..., Drilled], tmp_path:
 def test_at_a_running_service_it_preempts_and_says_what_it_cannot_do(
     drill: Callable[..., Drilled], tmp_path: Path
 ) -> None:
+    (tmp_path / "job.yaml").write_text(SPEC.replace("steps: 240", "steps: 600"))
     service = LocalService(
         tmp_path / "service", workers=1, device="cpu", isolated=True,
         settings={"SPECTRAIN_LEASE_SECONDS": "2"},
@@ -161,7 +162,7 @@ def test_at_a_running_service_it_preempts_and_says_what_it_cannot_do(
     service.start()
     try:
         drilled = drill("--at", "30", url=service.url)
-        line = passed(drilled)
+        line = passed(drilled, steps=600)
         assert "preempted through the API" in drilled.told
         assert line["drill"]["lease_seconds"] is None
         with Client(service.url) as client:
@@ -173,7 +174,7 @@ def test_at_a_running_service_it_preempts_and_says_what_it_cannot_do(
         assert [proof and proof.interruptions for proof in proofs] == [1, 1]
         # Once more, of that job, by its abbreviation.
         short = jobs[0].id.rpartition("-")[2]
-        again = passed(drill("--at", "30", "--job", short, url=service.url))
+        again = passed(drill("--at", "30", "--job", short, url=service.url), steps=600)
         with Client(service.url) as client:
             proof = client.get(jobs[0].id).proof
         assert proof is not None
