@@ -55,6 +55,9 @@ class Worker(_Entry):
     )
     state: WorkerState = Field(description="What the worker does.")
     job: str | None = Field(None, description="Id of the job that it runs.")
+    reserved_for: str | None = Field(
+        None, description="Id of the job that it runs next, for which another makes room."
+    )
     reason: str = Field("", description="Why the worker takes no further job.")
     since: float = Field(description="Time when it entered this state, seconds since the epoch.")
     started_at: float = Field(description="Time of its registration, seconds since the epoch.")

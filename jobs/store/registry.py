@@ -89,8 +89,19 @@ class WorkerRegistry:
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(self._keys.worker(name))
-            found = [_worker(fields) for fields in pipe.execute() if fields]
-        return sorted(found, key=lambda worker: (worker.pool, worker.name))
+            found = [fields for fields in pipe.execute() if fields]
+        reserved = self._reserved([(fields["name"], fields["job"]) for fields in found])
+        workers = map(_worker, found, reserved)
+        return sorted(workers, key=lambda worker: (worker.pool, worker.name))
+
+    def _reserved(self, workers: Sequence[tuple[str, str]]) -> list[str | None]:
+        """For which job each worker makes room, or has: workers by their names and jobs."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name, job in workers:
+                pipe.get(self._keys.reserved(name))
+                pipe.hget(self._keys.job(job), "evicted_for")
+            answers = pipe.execute()
+        return [one or other or None for one, other in zip(answers[::2], answers[1::2], strict=True)]
 
     def pools(self, workers: Sequence[Worker] | None = None) -> list[Pool]:
         """The pools that have workers or ever had a job, by name."""
@@ -138,7 +149,7 @@ class WorkerRegistry:
         return worker
 
 
-def _worker(fields: Mapping[str, str]) -> Worker:
+def _worker(fields: Mapping[str, str], reserved_for: str | None) -> Worker:
     """The worker of a registration."""
     state = WorkerState(fields["state"])
     return Worker(
@@ -150,6 +161,7 @@ def _worker(fields: Mapping[str, str]) -> Worker:
         gpu_states=_GPUS.validate_json(fields.get("gpu_states") or "[]"),
         state=state,
         job=fields["job"] or None,
+        reserved_for=reserved_for,
         reason=_reason(fields),
         since=float(fields["since"]),
         started_at=float(fields["started_at"]),
