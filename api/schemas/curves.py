@@ -59,7 +59,7 @@ class SeriesQuery(Query):
 
     keys: list[Annotated[str, Field(max_length=200)]] = Field(
         default_factory=list,
-        max_length=32,
+        max_length=80,
         description="A metric; repeat it for several. Without any, the answer has `names` only.",
     )
     source: Literal["metrics", "system"] = Field(

@@ -101,7 +101,9 @@ class WorkerRegistry:
                 pipe.get(self._keys.reserved(name))
                 pipe.hget(self._keys.job(job), "evicted_for")
             answers = pipe.execute()
-        return [one or other or None for one, other in zip(answers[::2], answers[1::2], strict=True)]
+        return [
+            one or other or None for one, other in zip(answers[::2], answers[1::2], strict=True)
+        ]
 
     def pools(self, workers: Sequence[Worker] | None = None) -> list[Pool]:
         """The pools that have workers or ever had a job, by name."""
