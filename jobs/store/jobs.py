@@ -39,6 +39,7 @@ from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.counters import increments
 from jobs.store.keys import Keys
+from jobs.store.proofs import Proofs
 from jobs.store.queues import ExpiredLease, Queues
 from jobs.store.records import IDEMPOTENCY_SECONDS, RawRecords
 from jobs.store.scripts import Scripts
@@ -87,6 +88,7 @@ class JobStore:
         self._run = Scripts(redis, prefix)
         self.queues = Queues(redis, self.keys, aging_seconds, self._run)
         self.records = RawRecords(redis, prefix)
+        self.proofs = Proofs(redis, prefix)
 
     @property
     def prefix(self) -> str:

@@ -15,7 +15,7 @@ from api.server.problems import InvalidInputError, problem
 from api.server.routes import Routes, as_json
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange
-from jobs.model.record import Job
+from jobs.model.record import Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import Request
 from jobs.model.workspace import Workspace
@@ -108,6 +108,13 @@ def change_job(job_id: str, body: JobChange) -> JobView:
     A field that is left out stays as it is; null removes a limit or a label.
     """
     return _view(context().store.change(job_id, body))
+
+
+@routes.call("PUT", "/v1/jobs/<job_id:job_id>/proof", answer=JobView)
+def record_proof(job_id: str, body: Verdict) -> JobView:
+    """Record what a drill found of a job, as `spectrain drill` does; the last verdict counts."""
+    context().store.proofs.record(job_id, body)
+    return _view(context().store.get(job_id))
 
 
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))
