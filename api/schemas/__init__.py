@@ -15,10 +15,12 @@ from api.schemas.jobs import DeleteQuery as DeleteQuery
 from api.schemas.jobs import Difference as Difference
 from api.schemas.jobs import JobDiff as JobDiff
 from api.schemas.jobs import JobPage as JobPage
+from api.schemas.jobs import JobPlan as JobPlan
 from api.schemas.jobs import JobQuery as JobQuery
 from api.schemas.jobs import JobView as JobView
 from api.schemas.jobs import PoolList as PoolList
 from api.schemas.jobs import StoredWorkspace as StoredWorkspace
+from api.schemas.jobs import Wait as Wait
 from api.schemas.jobs import WorkerList as WorkerList
 from api.schemas.problems import FieldError as FieldError
 from api.schemas.problems import Health as Health

@@ -20,6 +20,7 @@ from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
 from api.server.views import health, jobs, runs, workers, workspaces
 from jobs.checks import Checks
+from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
@@ -54,12 +55,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     store = open_store(redis, settings)
     storage = open_storage(settings.storage_url, **settings.storage_options)
     app = Flask("api", static_folder=None)
+    registry = WorkerRegistry(
+        redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+    )
     app.extensions[EXTENSION] = AppContext(
         settings=settings,
         store=store,
-        registry=WorkerRegistry(
-            redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
-        ),
+        registry=registry,
+        forecast=Forecast(store, registry, settings.eviction_min_seconds),
         messenger=Messenger(settings, store),
         storage=storage,
         readiness=Readiness(Checks(redis, settings, StorageProbe(storage, settings.storage_url))),

@@ -10,6 +10,7 @@ from flask import current_app
 
 from api.server.curves.indexes import MetricsIndexes
 from api.server.readiness import Readiness
+from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.reaper.backup import Backup
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """Settings, store, registry, messenger, storage and readiness of one application.
+    """Settings, store, registry, messenger, storage, readiness and forecast of one application.
 
     `curves` are the indexes of the runs whose curves somebody asked for lately.
     """
@@ -36,6 +37,7 @@ class AppContext:
     messenger: Messenger
     storage: Storage
     readiness: Readiness
+    forecast: Forecast
     curves: MetricsIndexes = field(default_factory=MetricsIndexes)
 
     def close(self) -> None:
