@@ -7,6 +7,10 @@ from api.schemas.base import JOB_STATE as JOB_STATE
 from api.schemas.base import NEXT_OFFSET as NEXT_OFFSET
 from api.schemas.base import SHA256 as SHA256
 from api.schemas.base import Query as Query
+from api.schemas.curves import CodeComparison as CodeComparison
+from api.schemas.curves import CompareQuery as CompareQuery
+from api.schemas.curves import Comparison as Comparison
+from api.schemas.curves import Result as Result
 from api.schemas.curves import Series as Series
 from api.schemas.curves import SeriesPage as SeriesPage
 from api.schemas.curves import SeriesQuery as SeriesQuery
