@@ -23,6 +23,7 @@ from api.server.views import accounts, health, jobs, runs, workers, workspaces
 from jobs.accounts.book import TokenBook
 from jobs.accounts.store import TokenStore
 from jobs.checks import Checks
+from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
@@ -60,12 +61,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     book = TokenBook(settings, token_store)
     access = Access(settings, book)
     app = Flask("api", static_folder=None)
+    registry = WorkerRegistry(
+        redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+    )
     app.extensions[EXTENSION] = AppContext(
         settings=settings,
         store=store,
-        registry=WorkerRegistry(
-            redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
-        ),
+        registry=registry,
+        forecast=Forecast(store, registry, settings.eviction_min_seconds),
         messenger=Messenger(settings, store),
         storage=storage,
         readiness=Readiness(Checks(redis, settings, StorageProbe(storage, settings.storage_url))),

@@ -13,6 +13,7 @@ from api.server.curves.indexes import MetricsIndexes
 from api.server.readiness import Readiness
 from jobs.accounts.book import TokenBook
 from jobs.accounts.store import TokenStore
+from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.reaper.backup import Backup
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """Settings, store, registry, messenger, storage, readiness and tokens of one application.
+    """Settings, store, registry, messenger, storage, forecast and tokens of one application.
 
     `curves` are the indexes of the runs whose curves somebody asked for lately.
     """
@@ -42,6 +43,7 @@ class AppContext:
     tokens: TokenBook
     token_store: TokenStore
     access: Access
+    forecast: Forecast
     curves: MetricsIndexes = field(default_factory=MetricsIndexes)
 
     def close(self) -> None:

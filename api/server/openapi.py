@@ -116,6 +116,7 @@ def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
         yield {
             "name": name,
             "in": "query",
+            "required": name in query.get("required", ()),
             "description": schema.get("description", ""),
             "schema": about,
         }

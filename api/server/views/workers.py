@@ -39,10 +39,14 @@ def list_pools() -> PoolList:
 
     An autoscaler follows `wanted`. The length of the queue alone would remove busy workers.
     """
-    return PoolList(pools=context().registry.pools())
+    return PoolList(pools=[_with_wait(pool) for pool in context().registry.pools()])
 
 
 @routes.call("GET", "/v1/pools/<name>", answer=Pool)
 def get_pool(name: str) -> Pool:
     """Show a pool; an unknown one is empty, so that an autoscaler may ask before the first job."""
-    return context().registry.pool(name)
+    return _with_wait(context().registry.pool(name))
+
+
+def _with_wait(pool: Pool) -> Pool:
+    return pool.model_copy(update={"wait_seconds": context().forecast.pool_seconds(pool.name)})
