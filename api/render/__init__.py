@@ -1,0 +1,7 @@
+"""What people see in a terminal: tables, curves and texts, without what would act on it."""
+
+from api.render.jobs import console as console
+from api.render.jobs import job_table as job_table
+from api.render.jobs import pool_table as pool_table
+from api.render.jobs import story as story
+from api.render.jobs import worker_table as worker_table
