@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from api.cli.base import Endpoint, as_json, cli, job_argument, print_found, print_json
+from api.cli.base import as_json, cli, job_argument, print_found, print_json
+from api.cli.endpoint import Endpoint
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, story
+from api.render.terminal import print_output
 from api.schemas import JobView
 from jobs.model.states import State
 from machine.text import plain
@@ -163,21 +164,8 @@ def print_log(
     client: Client, job_id: str, *, attempt: int | None = None, follow: bool = True,
     err: bool = False,
 ) -> None:  # fmt: skip
-    """Prints the output of a job; without escape codes unless a terminal shows it."""
-    pieces = client.logs(job_id, attempt=attempt, follow=follow)
-    if not (sys.stderr if err else sys.stdout).isatty():
-        pieces = _plain_lines(pieces)
-    for text in pieces:
-        click.echo(text, nl=False, err=err)
-
-
-def _plain_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The text without escape codes, in whole lines: a piece may end within a code."""
-    rest = ""
-    for piece in pieces:
-        lines, end, rest = (rest + piece).rpartition("\n")
-        yield plain(lines + end)
-    yield plain(rest)
+    """Prints the output of a job."""
+    print_output(client.logs(job_id, attempt=attempt, follow=follow), stderr=err)
 
 
 def exit_as(job: JobView) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from api.cli.base import Endpoint, as_json, cli, print_json
+from api.cli.base import as_json, cli, print_json
+from api.cli.commands import Command
+from api.cli.endpoint import Endpoint
 from api.cli.jobs import exit_as, print_log
 from api.client.workspaces import source_of
 from jobs.model.workspace import Workspace
@@ -22,7 +24,7 @@ _SCRIPT = re.compile(r"\.(py|sh)$")
 _UNPACKED = Workspace(sha256="0" * 64, files=0, bytes=0).model_dump()
 
 
-class _WithWords(click.Command):
+class _WithWords(Command):
     """A command that keeps what stands behind `--` as the words of a program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 from werkzeug.serving import make_server
 
-from api.cli.jobs import _plain_lines
 from api.cli.main import cli
+from api.render.terminal import print_output
 from jobs.model.record import Attempt
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason
@@ -39,6 +39,7 @@ COMMANDS = {  # in an order in which each finds what it needs
     "change": ["{running}", "--priority", "7"],
     "fetch": ["{failed}", "out"],
     "rm": ["{failed}"],
+    "completion": ["zsh"],
     "workers": [],
     "pools": [],
     "doctor": [],
@@ -118,8 +119,9 @@ def test_every_console_is_that_of_one_place() -> None:
     made = [
         path for path in ROOT.glob("api/**/*.py") if re.search(r"\bConsole\(", path.read_text())
     ]
-    assert made == [ROOT / "api/render/jobs.py"]
+    assert made == [ROOT / "api/render/terminal.py"]
 
 
-def test_a_code_that_comes_in_two_pieces_is_removed() -> None:
-    assert "".join(_plain_lines(iter(["a\x1b[3", "1mb\nc", "d\x1b[0m"]))) == "ab\ncd"
+def test_a_code_that_comes_in_two_pieces_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_output(iter(["a\x1b[3", "1mb\nc", "d\x1b[0m"]))
+    assert capsys.readouterr().out == "ab\ncd"
