@@ -11,7 +11,7 @@ _ESCAPES = re.compile(
     r"|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"
     r"|\x1b[ -/]*[0-~]?"
 )
-# Select Graphic Rendition: colours, bold and the like, which change nothing but the text they precede.
+# Select Graphic Rendition: colours, bold and the like, which only change how text looks.
 _COLOURS = re.compile(r"(\x1b\[[0-9;:]{0,64}m)")
 # The rest of the control characters; a tab and a line's end are text.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -13,6 +13,7 @@ from api.cli.endpoint import Endpoint
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, story
+from api.render.downloads import Downloads
 from api.render.terminal import print_output
 from api.schemas import JobView
 from jobs.model.states import State
@@ -142,12 +143,17 @@ def change(
 )  # fmt: skip
 @click.pass_obj
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
-    """Fetch all files of a run into DIR."""
+    """Fetch the files of a run into DIR: those that are new, several at once.
+
+    An interrupted download goes on where it stopped.
+    """
     with endpoint.client() as client:
         job_id = find_job(client, job)
-        paths = client.fetch(job_id, directory or Path(job_id))
+        with Downloads() as downloads:
+            paths = client.fetch(job_id, directory or Path(job_id), on_progress=downloads.show)
     for path in paths:
         click.echo(path)
+    click.echo(downloads.summary(len(paths)), err=True)
 
 
 @cli.command("rm")

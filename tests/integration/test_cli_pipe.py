@@ -116,9 +116,7 @@ def test_every_command_prints_plain_text_into_a_pipe(
 
 
 def test_every_console_is_that_of_one_place() -> None:
-    made = [
-        path for path in ROOT.glob("api/**/*.py") if re.search(r"Console\(", path.read_text())
-    ]
+    made = [path for path in ROOT.glob("api/**/*.py") if re.search(r"Console\(", path.read_text())]
     assert made == [ROOT / "api/render/terminal.py"]
 
 
