@@ -10,6 +10,7 @@ import click
 
 from api.cli.base import as_json, cli, job_argument, print_found, print_json
 from api.cli.endpoint import Endpoint
+from api.cli.selection import Selection, selecting
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, story
@@ -21,36 +22,18 @@ from machine.text import plain
 
 
 @cli.command("ls")
-@click.option(
-    "--state", type=click.Choice([str(state) for state in State]), help="Show jobs in this state."
-)
-@click.option(
-    "--label", "labels", metavar="KEY:VALUE", multiple=True,
-    help="Show jobs with this label; may be repeated.",
-)  # fmt: skip
-@click.option("--pool", help="Show jobs of this pool.")
-@click.option("--name", help="Show jobs with this name.")
+@selecting
 @click.option(
     "--limit", "-n", type=click.IntRange(min=1), default=50, show_default=True,
     help="Show at most this many jobs.",
 )  # fmt: skip
 @as_json
 @click.pass_obj
-def list_jobs(
-    endpoint: Endpoint,
-    state: str | None,
-    labels: tuple[str, ...],
-    pool: str | None,
-    name: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+def list_jobs(endpoint: Endpoint, /, limit: int, as_json: bool, **options: Any) -> None:
     """List jobs, newest first."""
-    if bad := [label for label in labels if ":" not in label]:
-        raise click.BadParameter(f"{bad[0]!r} is not of the form KEY:VALUE", param_hint="--label")
-    pairs = dict(label.split(":", 1) for label in labels)
     with endpoint.client() as client:
-        jobs = list(client.list(state=state, labels=pairs, pool=pool, name=name, limit=limit))
+        chosen = Selection.of(client, **options)
+        jobs = list(client.list(**chosen.query, state=chosen.state, limit=limit))
     print_found(jobs, job_table, kind="jobs", as_json=as_json)
 
 
@@ -68,20 +51,6 @@ def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
         console().print(story(found))
 
 
-@cli.command()
-@job_argument
-@click.option("--follow", "-f", is_flag=True, help="Print new output until the job ends.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Print only this attempt's output.")
-@click.pass_obj
-def logs(endpoint: Endpoint, job: str, follow: bool, attempt: int | None) -> None:
-    """Print the output of a job, each line with its attempt number.
-
-    In a pipe, the output has no escape codes.
-    """
-    with endpoint.client(patient=follow) as client:
-        print_log(client, find_job(client, job), follow=follow, attempt=attempt)
-
-
 def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) -> None:
     @cli.command(name, help=help_text)
     @job_argument
@@ -93,11 +62,15 @@ def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) 
         if as_json:
             print_json(found)
         else:
-            request = f", asked to {found.request}" if found.request else ""
-            click.echo(f"{found.id} is {found.state}{request}")
+            say_state(found)
 
 
-_control("cancel", Client.cancel, "Cancel a job; a running job saves a checkpoint first.")
+def say_state(job: JobView) -> None:
+    """Says what has become of a job that was told something."""
+    request = f", asked to {job.request}" if job.request else ""
+    click.echo(f"{job.id} is {job.state}{request}")
+
+
 _control("preempt", Client.preempt, "Preempt a running job; it is requeued and resumes.")
 _control("pause", Client.pause, "Pause a job; it saves a checkpoint first.")
 _control("resume", Client.resume, "Resume a paused job, or withdraw its pause.")

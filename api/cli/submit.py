@@ -13,6 +13,7 @@ from api.cli.base import as_json, cli, print_json
 from api.cli.commands import Command
 from api.cli.endpoint import Endpoint
 from api.cli.jobs import exit_as, print_log
+from api.cli.look.live import until_it_ends
 from api.client.workspaces import source_of
 from jobs.model.workspace import Workspace
 from workspaces.archive import Packed
@@ -55,7 +56,11 @@ class _WithWords(Command):
     "--input", "-i", "inputs", metavar="NAME=URL", multiple=True,
     help="Fetch s3://..., https://... or file:///... to $SPECTRAIN_INPUTS/NAME; may be repeated.",
 )  # fmt: skip
-@click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Show how it is until the job ends; exit 1 unless it succeeds.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
 @as_json
 @click.pass_context
@@ -94,8 +99,9 @@ def submit(
             click.echo(job.id)
         if follow:
             print_log(client, job.id, err=as_json)
-        if wait or follow:
             job = client.wait(job.id)
+        elif wait:
+            job = until_it_ends(client, job.id, stderr=True)
     if as_json:
         print_json(job)
     if wait or follow:

@@ -179,9 +179,9 @@ class Client:
 
     # -- runs -----------------------------------------------------------------------------
 
-    def events(self, job_id: str) -> Iterator[Event]:
-        """The events of the job so far, oldest first."""
-        path, after = _path(job_id, "events"), None
+    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
+        """The events of the job so far, oldest first; those after the event with the id `after`."""
+        path = _path(job_id, "events")
         while True:
             page = self._http.read(EventPage, "GET", path, {"after": after})
             if not page.events:
@@ -238,6 +238,7 @@ class Client:
         *,
         attempt: int | None = None,
         tail: int | None = None,
+        since: float | None = None,
         follow: bool = False,
         poll: float = 0.5,
     ) -> Iterator[str]:

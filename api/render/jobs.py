@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from api.render.tables import table_of
+from api.render.tables import number, table_of
 from api.schemas import JobView
 from jobs.model.record import Attempt, Job
 from jobs.model.states import State
@@ -45,7 +45,7 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
             Text(job.state, style=_STYLES[job.state]),
             _steps(job),
             _left(job),
-            _number(job.progress.loss if job.progress else None),
+            number(job.progress.loss if job.progress else None),
             str(job.attempt),
             job.spec.resources.pool,
             f"{duration(now - job.submitted_at)} ago",
@@ -68,6 +68,18 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
             parts.append(Text("last lines of output", style="bold"))
             parts.append(Padding(Text(plain("\n".join(attempt.log_tail))), (0, 0, 0, 2)))
     return Group(*parts)
+
+
+def status(job: JobView, *, now: float | None = None) -> str:
+    """How a job is, in one line."""
+    now = time.time() if now is None else now
+    match job.state:
+        case State.QUEUED:
+            return f"queued, waiting {_waiting(job, now)}"
+        case State.RUNNING:
+            parts = (_progress(job), f"asked to {job.request}" if job.request else "")
+            return ", ".join(["running", *filter(None, parts)])
+    return _state(job).plain
 
 
 def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
@@ -118,7 +130,7 @@ def _progress(job: JobView) -> str:
         return ""
     parts = [f"step {_steps(job)}"]
     if progress.loss is not None:
-        parts.append(f"loss {_number(progress.loss)}")
+        parts.append(f"loss {number(progress.loss)}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens per second")
     if left := _left(job):
@@ -153,7 +165,7 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
     table = table_of("attempt", "resumed from", *steps, "took", "ended")
     for attempt in attempts:
         running = attempt.ended_at is None
-        twice = "" if attempt.first_step is None else _number(attempt.steps_recomputed)
+        twice = "" if attempt.first_step is None else number(attempt.steps_recomputed)
         span = _span(attempt.first_step, attempt.last_step)
         spans = (*([span] if known else []), *([twice] if counted else []))
         table.add_row(
@@ -237,10 +249,6 @@ def _span(first: int | None, last: int | None) -> str:
     if last is None:
         return ""
     return f"to {last}" if first is None else f"{first} to {last}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
 
 
 def _clock(moment: float) -> str:

@@ -12,3 +12,8 @@ def table_of(*columns: str) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
     return table
+
+
+def number(value: float | None) -> str:
+    """A measured value with four digits; '' for none."""
+    return "" if value is None else f"{value:.4g}"
