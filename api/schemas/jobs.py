@@ -20,6 +20,11 @@ class JobView(Job):
     queue_position: int | None = Field(
         None, description="Jobs of the pool ahead of this one; null unless it waits for a worker."
     )
+    held: str | None = Field(
+        None,
+        description="Which limit of its owner the job waits for, as a sentence; null if none holds "
+        "it.",
+    )
     goodput: float | None = Field(
         None,
         description="Share of the time since the first start that was spent on steps that count, "

@@ -125,11 +125,15 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
 
 
 def _view(job: Job) -> JobView:
-    position = context().store.queues.position(job)
+    place = context().store.queues.place(job)
     files = f"{context().settings.storage_url.rstrip('/')}/{job.id}"
     goodput = job.goodput_at(time.time())
     return JobView.model_construct(
-        **dict(job), queue_position=position, goodput=goodput, files=files
+        **dict(job),
+        queue_position=place.ahead if place else None,
+        held=(place.held or None) if place else None,
+        goodput=goodput,
+        files=files,
     )
 
 
