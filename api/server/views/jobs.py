@@ -63,7 +63,7 @@ def plan_job(body: JobSpec) -> JobPlan:
 
     The code and the data that it names are not looked for.
     """
-    plan = context().forecast.plan(body)
+    plan = context().forecast.plan(body, this_caller().name)
     return JobPlan(
         position=plan.position,
         seconds=plan.waiting.seconds,
