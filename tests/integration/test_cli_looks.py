@@ -44,8 +44,10 @@ def fail(store: JobStore, attempts: int = 1, **spec: Any) -> Job:
     job = submit(store, retry=retry, resources=pool, **spec)
     for number in range(1, attempts + 1):
         assert store.claim(pool["pool"], worker) is not None
-        ended = Attempt(number=number, worker=worker, started_at=1.0, ended_at=2.0,
-                        reason=Reason.ERROR, first_step=10 * number, last_step=10 * number)  # fmt: skip
+        ended = Attempt(
+            number=number, worker=worker, started_at=1.0, ended_at=2.0, reason=Reason.ERROR,
+            first_step=10 * number, last_step=10 * number,
+        )  # fmt: skip
         store.finish(job.id, ended)
     claimed = store.claim(pool["pool"], worker)
     assert claimed is not None
