@@ -39,7 +39,7 @@ from api.schemas import (
     SeriesPage,
     WorkerList,
 )
-from jobs.model.record import Event, Job
+from jobs.model.record import Event, Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
@@ -161,6 +161,11 @@ class Client:
         Fields that are not given stay unchanged; None removes a limit or a label.
         """
         return self._http.read(JobView, "PATCH", _path(job_id), json=changes)
+
+    def record_proof(self, job_id: str, verdict: Verdict) -> JobView:
+        """Records what a drill found of the job; the last verdict counts."""
+        body = verdict.model_dump(mode="json")
+        return self._http.read(JobView, "PUT", _path(job_id, "proof"), json=body)
 
     def delete(self, job_id: str, *, files: bool = False) -> None:
         """Deletes a job in a final state; with `files`, also the files of its run."""

@@ -21,6 +21,8 @@ from api.schemas import (
     Artifact,
     ArtifactLink,
     ArtifactList,
+    CompareQuery,
+    Comparison,
     EventFeed,
     EventPage,
     EventQuery,
@@ -35,6 +37,7 @@ from api.schemas import (
 )
 from api.server.context import context
 from api.server.curves.answer import answer as curves_of
+from api.server.curves.comparison import comparison_of
 from api.server.curves.differences import diff_of
 from api.server.files.part import Part
 from api.server.files.stored_file import send_stored
@@ -91,8 +94,8 @@ def list_events(query: FeedQuery) -> EventFeed:
 def get_log(job_id: str, query: LogQuery) -> Response:
     """Read the output of the training process from an offset on; poll to follow it.
 
-    Each line begins with the number of its attempt: `[1] `. With `attempt` the answer ends with a
-    whole line, and is empty at the end of the log only.
+    Each line begins with the number of its attempt: `[1] `. With `attempt` or `rank` the answer
+    ends with a whole line, and is empty at the end of the log only.
     """
     # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state
@@ -149,6 +152,14 @@ def get_diff(job_id: str, other: str) -> JobDiff:
     """
     store = context().store
     return diff_of(context().storage, context().curves, store.get(job_id), store.get(other))
+
+
+@routes.call("GET", "/v1/compare", answer=Comparison, problems=(404,))
+def compare_jobs(query: CompareQuery) -> Comparison:
+    """Compare several jobs: configuration, code, environment, results and curves."""
+    store = context().store
+    jobs = [store.get(job_id) for job_id in dict.fromkeys(query.job)]
+    return comparison_of(context().storage, context().curves, jobs)
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
