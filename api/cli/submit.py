@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from api.cli.base import as_json, cli, print_json
-from api.cli.commands import Command
-from api.cli.endpoint import Endpoint
 from api.cli.jobs import exit_as, print_log
 from api.cli.look.live import until_it_ends
+from api.cli.shared.commands import Command
+from api.cli.shared.endpoint import Endpoint
 from api.client.workspaces import source_of
 from jobs.model.workspace import Workspace
 from workspaces.archive import Packed

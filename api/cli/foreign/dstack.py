@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from api.cli.durations import seconds_of
 from api.cli.foreign.result import ForeignError, Translation, items, mapping, name_of
+from api.cli.shared.durations import seconds_of
 
 _VARIABLES = {
     "DSTACK_NODES_NUM": "1", "DSTACK_NODE_RANK": "0", "DSTACK_MASTER_NODE_IP": "127.0.0.1",

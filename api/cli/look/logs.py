@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 import click
 
 from api.cli.base import cli, job_argument
-from api.cli.durations import Duration
-from api.cli.endpoint import Endpoint
+from api.cli.shared.durations import Duration
+from api.cli.shared.endpoint import Endpoint
 from api.client.find import find_job
 from api.render.terminal import print_output
 from api.schemas import LogMatch
