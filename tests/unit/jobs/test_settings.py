@@ -41,12 +41,7 @@ def test_every_setting_may_come_from_a_file(
         "sso_header": "x-forwarded-user",
         "sso_role": "viewer",
     }
-    value = odd.get(
-        name,
-        "7"
-        if name.endswith(("bytes", "seconds", "requests", "running", "gpus"))
-        else "from a file",
-    )
+    value = odd.get(name, "7" if name.endswith(("bytes", "seconds", "requests", "running", "gpus")) else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
     monkeypatch.delenv(f"SPECTRAIN_{name.upper()}", raising=False)
     monkeypatch.setenv(f"SPECTRAIN_{name.upper()}_FILE", str(tmp_path / "value"))
