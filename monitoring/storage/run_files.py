@@ -12,7 +12,8 @@ _PATHS = RunPaths(Path())
 _LOGS = {
     path.as_posix()
     for path in (
-        _PATHS.output_log, _PATHS.earlier_output_log, _PATHS.read_metrics, _PATHS.system
+        _PATHS.output_log, _PATHS.earlier_output_log, _PATHS.output_times, _PATHS.read_metrics,
+        _PATHS.system,
     )
 }  # fmt: skip
 _ATTEMPTS = f"{_PATHS.attempts.as_posix()}/"

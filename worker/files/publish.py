@@ -18,6 +18,7 @@ from monitoring.storage.moments import Moment
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
+from worker.files.output_times import OutputTimes
 from worker.files.pace import Pace
 from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch, Version
@@ -59,6 +60,8 @@ class Publisher:
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
         here, paths = scratch, RunPaths(Path())
+        times = RowFile(storage, here.output_times, paths.output_times, fence, self._pace)
+        self._times = OutputTimes(times)
         self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
         self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
@@ -81,7 +84,7 @@ class Publisher:
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""
-        own = (self._output, self.curves, self.system)
+        own = (self._output, self._times, self.curves, self.system)
         return self._mirror.uploaded_bytes + sum(one.published_bytes for one in own)
 
     @property
@@ -193,6 +196,7 @@ class Publisher:
         if self._closing or time.monotonic() >= self._next_look_at:
             self._publish_files()
         self._output.publish()
+        self._times.publish(self._output.size, closing=self._closing)
         self.curves.publish(closing=self._closing)
         self.system.publish(closing=self._closing)
         self._publish_receipts()

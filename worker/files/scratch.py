@@ -37,6 +37,7 @@ _NAMES = {
     "inputs",
     "reserve",
     "system",
+    "output_times",
 }
 
 
@@ -93,6 +94,11 @@ class Scratch:
     def system(self) -> Path:
         """Samples of what the attempt uses of its machine, before they are in storage."""
         return self.root / "system"
+
+    @property
+    def output_times(self) -> Path:
+        """How long the output log was at which time, before it is in storage."""
+        return self.root / "output_times"
 
     @property
     def adoptions(self) -> Path:
