@@ -18,7 +18,7 @@ from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
-from api.server.views import health, jobs, runs, workers, workspaces
+from api.server.views import forks, health, jobs, runs, workers, workspaces
 from jobs.checks import Checks
 from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
@@ -71,7 +71,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.converters["job_id"] = JobIdConverter
     app.url_map.converters["sha256"] = Sha256Converter
     app.url_map.merge_slashes = False
-    groups = (jobs.routes, runs.routes, workspaces.routes, workers.routes, health.routes)
+    groups = (
+        jobs.routes,
+        forks.routes,
+        runs.routes,
+        workspaces.routes,
+        workers.routes,
+        health.routes,
+    )
     for routes in groups:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]
