@@ -62,7 +62,7 @@ class AppContext:
         If that never happens, `spectrain gc` removes what lies there by then. The backup of the
         job's record replaces the mark.
         """
-        mark = RecordCopy({"id": job_id, "deleting": "1"}, [])
+        mark = RecordCopy({"deleting": "1"}, [])
         RunRecords(self.storage).put(job_id, mark.encode())
 
     def back_up(self, job_id: str) -> None:
