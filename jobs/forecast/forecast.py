@@ -92,20 +92,8 @@ class Forecast:
     def _in_line(
         self, picture: Picture, spec: JobSpec, place: Place, job_id: str | None
     ) -> Waiting:
-        pool, gpus = spec.resources.pool, spec.resources.gpus
-        if not picture.workers:
-            return Waiting(f"pool {pool!r} has no worker", None)
-        if not picture.taking:
-            states = sorted({str(worker.state) for worker in picture.workers})
-            return Waiting(f"no worker of pool {pool!r} takes jobs: {' or '.join(states)}", None)
-        if gpus > picture.most_gpus:
-            return Waiting(
-                f"it needs {gpus} GPUs, and the largest worker of pool {pool!r} has "
-                f"{picture.most_gpus}",
-                None,
-            )
-        if place.held:
-            return Waiting(place.held, None)
+        if reason := place.held or _blocked(picture, spec):
+            return Waiting(reason, None)
         seconds = picture.seconds(place.ahead, job_id)
         if place.ahead:
             jobs = "1 job is" if place.ahead == 1 else f"{place.ahead:,} jobs are"
@@ -114,7 +102,7 @@ class Forecast:
             return Waiting("it is next, and a worker is free", seconds)
         count = len(picture.taking)
         busy = "the worker is busy" if count == 1 else f"all {count} workers are busy"
-        return Waiting(f"it is next, and {busy} in pool {pool!r}", seconds)
+        return Waiting(f"it is next, and {busy} in pool {spec.resources.pool!r}", seconds)
 
     # -- pictures -------------------------------------------------------------------------------
 
@@ -140,6 +128,20 @@ class Forecast:
 
     def _lock(self, pool: str) -> threading.Lock:
         return self._locks.setdefault(pool, threading.Lock())
+
+
+def _blocked(picture: Picture, spec: JobSpec) -> str:
+    """Why no worker of the pool can take the job, as a sentence; '' if one can."""
+    pool, gpus = spec.resources.pool, spec.resources.gpus
+    if not picture.workers:
+        return f"pool {pool!r} has no worker"
+    if not picture.taking:
+        states = sorted({str(worker.state) for worker in picture.workers})
+        return f"no worker of pool {pool!r} takes jobs: {' or '.join(states)}"
+    if gpus > picture.most_gpus:
+        largest = picture.most_gpus
+        return f"it needs {gpus} GPUs, and the largest worker of pool {pool!r} has {largest}"
+    return ""
 
 
 def _is_good(picture: Picture) -> bool:

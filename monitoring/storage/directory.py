@@ -29,6 +29,7 @@ from monitoring.storage.base import (
     key_parts,
 )
 from monitoring.storage.file_system import (
+    clone,
     link,
     point,
     remove,
@@ -100,6 +101,11 @@ class FileStorage:
             place: partial(self._linked_or_copied, self._path(key)) for key, place in places.items()
         }
         self._replace(writes, fence)
+
+    def clone_all(self, places: Mapping[str, str]) -> None:
+        """Copies contents; see `Storage`."""
+        writes = {place: partial(_cloned, self._path(key)) for key, place in places.items()}
+        self._replace(writes, None)
 
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; see `Storage`."""
@@ -338,6 +344,11 @@ def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
 
 def _copied(source: Path, temporary: Path) -> bool:
     shutil.copyfile(source, temporary)
+    return True
+
+
+def _cloned(source: Path, temporary: Path) -> bool:
+    clone(source, temporary)
     return True
 
 

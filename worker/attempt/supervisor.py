@@ -180,7 +180,8 @@ class _Attempt:
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
         if not run.job.exists():
-            text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
+            accepted = {"id", "spec", "submitted_at", "forked_from"}
+            text = self._job.model_dump_json(include=accepted, indent=2)
             write_atomically(run.job, text.encode())
         self._receipts.write_missing(storage)
         return restored

@@ -115,6 +115,7 @@ def prepare(
         "SPECTRAIN_JOB_ID": job.id,
         "SPECTRAIN_ATTEMPT": str(job.attempt),
         "SPECTRAIN_RESUMED": "1" if resumed else "0",
+        **_origin(job),
         "SPECTRAIN_RUN_DIR": str(scratch.run.root),
         "SPECTRAIN_OUTPUT_DIR": str(scratch.output_dir),
         **({"SPECTRAIN_INPUTS": str(scratch.inputs)} if job.spec.inputs else {}),
@@ -133,6 +134,11 @@ def prepare(
         raise CannotLaunchError(str(error)) from None
     stop_signal = signal.Signals[job.spec.stop_signal]
     return Launch(command, env, scratch.workspace, stop_signal)
+
+
+def _origin(job: Job) -> dict[str, str]:
+    origin = job.forked_from
+    return {} if origin is None else {"SPECTRAIN_FORKED_FROM": origin.model_dump_json()}
 
 
 def _command(job: Job, scratch: Scratch, env: Mapping[str, str], resumed: bool) -> list[str]:
