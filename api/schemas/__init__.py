@@ -7,6 +7,10 @@ from api.schemas.base import JOB_STATE as JOB_STATE
 from api.schemas.base import NEXT_OFFSET as NEXT_OFFSET
 from api.schemas.base import SHA256 as SHA256
 from api.schemas.base import Query as Query
+from api.schemas.curves import CodeComparison as CodeComparison
+from api.schemas.curves import CompareQuery as CompareQuery
+from api.schemas.curves import Comparison as Comparison
+from api.schemas.curves import Result as Result
 from api.schemas.curves import Series as Series
 from api.schemas.curves import SeriesPage as SeriesPage
 from api.schemas.curves import SeriesQuery as SeriesQuery
@@ -15,10 +19,12 @@ from api.schemas.jobs import DeleteQuery as DeleteQuery
 from api.schemas.jobs import Difference as Difference
 from api.schemas.jobs import JobDiff as JobDiff
 from api.schemas.jobs import JobPage as JobPage
+from api.schemas.jobs import JobPlan as JobPlan
 from api.schemas.jobs import JobQuery as JobQuery
 from api.schemas.jobs import JobView as JobView
 from api.schemas.jobs import PoolList as PoolList
 from api.schemas.jobs import StoredWorkspace as StoredWorkspace
+from api.schemas.jobs import Wait as Wait
 from api.schemas.jobs import WorkerList as WorkerList
 from api.schemas.problems import FieldError as FieldError
 from api.schemas.problems import Health as Health

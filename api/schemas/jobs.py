@@ -12,6 +12,16 @@ from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
 
 
+class Wait(Wire):
+    """Why a queued job waits, and for how long."""
+
+    reason: str = Field(description="Why it waits, as a sentence.")
+    seconds: float | None = Field(
+        description="Estimated time until it starts, seconds, by the step rates and the time left "
+        "of running jobs and of similar ones; null if it cannot be known."
+    )
+
+
 class JobView(Job):
     """A job, with the fields that only the service can compute."""
 
@@ -20,12 +30,25 @@ class JobView(Job):
     queue_position: int | None = Field(
         None, description="Jobs of the pool ahead of this one; null unless it waits for a worker."
     )
+    wait: Wait | None = Field(None, description="Why the job waits; null unless it is queued.")
     goodput: float | None = Field(
         None,
         description="Share of the time since the first start that was spent on steps that count, "
         "0 to 1; null if it is not known: the program counts no steps, or has done only one.",
     )
     files: str = Field("", description="URL of the run's directory in storage.")
+
+
+class JobPlan(Wire):
+    """What would become of a job that was submitted now."""
+
+    position: int = Field(description="Jobs of its pool that would be ahead of it.")
+    seconds: float | None = Field(
+        description="Estimated time until it would start, seconds; null if it cannot be known."
+    )
+    evicts: list[str] = Field(description="Ids of the running jobs that would make room for it.")
+    workers: int = Field(description="Workers that are registered in its pool.")
+    reason: str = Field(description="Why it would wait, as a sentence.")
 
 
 class JobPage(Wire):
@@ -106,6 +129,7 @@ class JobQuery(Query):
     )
     pool: str | None = Field(None, description="Only jobs of this pool.")
     name: str | None = Field(None, description="Only jobs with this name.")
+    owner: str | None = Field(None, description="Only jobs that this account submitted.")
     limit: int = Field(50, ge=1, le=200, description="Largest number of jobs in the page.")
     cursor: str | None = Field(
         None, pattern=r"^[1-9][0-9]{0,14}$", description="`cursor` of the previous page."

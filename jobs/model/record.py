@@ -207,6 +207,9 @@ class Job(_Value):
     id: str = Field(description="Name and eight random characters: `wave-7k2mx9qd`.")
     spec: JobSpec = Field(description="The specification as it is now.")
     state: State = Field(description="State of the job.")
+    owner: str | None = Field(
+        None, description="Account that submitted the job; null: nobody had a name."
+    )
     sequence: int = Field(description="Place in the order of submission.")
     attempt: int = Field(0, description="Number of the newest attempt; 0 before the first.")
     priority: int = Field(description="0 (lowest) to 9 (highest).")
@@ -302,6 +305,12 @@ class Event(_Value):
     data: dict[str, Any] = Field(
         default_factory=dict,
         description="Details, by the kind of event; those of `changed` are what was sent.",
+    )
+    by: str | None = Field(
+        None, description="Account whose call caused it; null: no call, or one without a name."
+    )
+    address: str | None = Field(
+        None, description="Address of the client that made the call; null: no call caused it."
     )
 
 

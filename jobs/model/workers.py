@@ -72,3 +72,8 @@ class Pool(_Entry):
     delayed: int = Field(description="Jobs that wait for the end of their backoff.")
     running: int = Field(description="Jobs that run.")
     wanted: int = Field(description="queued + running: the number of workers with work.")
+    wait_seconds: float | None = Field(
+        None,
+        description="Estimated time until a job starts that is submitted now with priority 5, "
+        "seconds; null if it cannot be known.",
+    )

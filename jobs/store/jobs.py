@@ -97,8 +97,10 @@ class JobStore:
 
     # -- submit and read ------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
-        """Queues a new job; returns the first one again for the same `idempotency_key`.
+    def submit(
+        self, spec: JobSpec, *, idempotency_key: str | None = None, owner: str | None = None
+    ) -> Job:
+        """Queues a new job of an owner; returns the first one for the same `idempotency_key`.
 
         Raises `IdempotencyConflictError` when the key was used with another specification.
         """
@@ -113,6 +115,7 @@ class JobStore:
             idempotency_key or "",
             digest,
             IDEMPOTENCY_SECONDS,
+            owner or "",
         )
         if status == "changed":
             raise IdempotencyConflictError(idempotency_key or "", job_id)
@@ -124,6 +127,13 @@ class JobStore:
         if not fields:
             raise JobNotFoundError(job_id)
         return job_from_hash(fields)
+
+    def owner(self, job_id: str) -> str | None:
+        """The owner of a job; raises `JobNotFoundError`."""
+        state, owner = self.redis.hmget(self.keys.job(job_id), "state", "owner")
+        if state is None:
+            raise JobNotFoundError(job_id)
+        return owner or None
 
     def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
         """The jobs submitted before sequence number `before`, newest first."""

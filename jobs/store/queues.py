@@ -40,6 +40,11 @@ class Queues:
         status, number = self._run("jobs/position", job.id, self._aging_seconds)
         return int(number) if status == "ok" else None
 
+    def place_of_new(self, pool: str, priority: int) -> int:
+        """The number of jobs of the pool that would be ahead of a new one of this priority."""
+        _, number = self._run("jobs/position", "", self._aging_seconds, pool, priority)
+        return int(number)
+
     def expired_leases(self, now: float) -> list[ExpiredLease]:
         """The running jobs whose lease had expired at `now`."""
         found = self._redis.zrangebyscore(self._keys.leases, "-inf", now, withscores=True)

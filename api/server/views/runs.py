@@ -23,6 +23,8 @@ from api.schemas import (
     ArtifactLink,
     ArtifactList,
     ArtifactQuery,
+    CompareQuery,
+    Comparison,
     EventFeed,
     EventPage,
     EventQuery,
@@ -37,6 +39,7 @@ from api.schemas import (
 )
 from api.server.context import context
 from api.server.curves.answer import answer as curves_of
+from api.server.curves.comparison import comparison_of
 from api.server.curves.differences import diff_of
 from api.server.files.part import Part
 from api.server.files.stored_file import send_stored
@@ -151,6 +154,14 @@ def get_diff(job_id: str, other: str) -> JobDiff:
     """
     store = context().store
     return diff_of(context().storage, context().curves, store.get(job_id), store.get(other))
+
+
+@routes.call("GET", "/v1/compare", answer=Comparison, problems=(404,))
+def compare_jobs(query: CompareQuery) -> Comparison:
+    """Compare several jobs: configuration, code, environment, results and curves."""
+    store = context().store
+    jobs = [store.get(job_id) for job_id in dict.fromkeys(query.job)]
+    return comparison_of(context().storage, context().curves, jobs)
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)

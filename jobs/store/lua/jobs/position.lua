@@ -1,15 +1,20 @@
 -- Counts the jobs of the pool that would be claimed before a job.
--- ARGV[2] id   ARGV[3] seconds of aging, 0 for none
+-- ARGV[2] id, or '' for a job that would be submitted now: to the pool ARGV[4] with the priority
+-- ARGV[5]   ARGV[3] seconds of aging, 0 for none
 -- Answers ok with the number, or missing when the job does not wait for a worker.
 local id, aging = ARGV[2], tonumber(ARGV[3])
-local pool = get(id, 'pool')
+local pool = id == '' and ARGV[4] or get(id, 'pool')
 if not pool then return {'missing', ''} end
 admit_delayed(pool)
 local queue = pool_key(pool, 'queued')
-local order = tonumber(redis.call('ZSCORE', queue, id))
-if not order then return {'missing', ''} end
-
-local mine, count = turn_of(id, order, aging), 0
+local mine, count = nil, 0
+if id == '' then
+  mine = {counts = tonumber(ARGV[5]), sequence = LINE}
+else
+  local order = tonumber(redis.call('ZSCORE', queue, id))
+  if not order then return {'missing', ''} end
+  mine = turn_of(id, order, aging)
+end
 for priority = 0, 9 do
   local start = (9 - priority) * LINE
   local rank = redis.call('ZCOUNT', queue, '-inf', '(' .. whole(start))
