@@ -34,6 +34,7 @@ from api.schemas.runs import ArchiveQuery as ArchiveQuery
 from api.schemas.runs import Artifact as Artifact
 from api.schemas.runs import ArtifactLink as ArtifactLink
 from api.schemas.runs import ArtifactList as ArtifactList
+from api.schemas.runs import ArtifactQuery as ArtifactQuery
 from api.schemas.runs import EventFeed as EventFeed
 from api.schemas.runs import EventPage as EventPage
 from api.schemas.runs import EventQuery as EventQuery

@@ -160,10 +160,10 @@ class Storage(Protocol):
     def local_path(self, key: str) -> Path | None:
         """The path of the file if this process can open it, else None."""
 
-    def presign(self, key: str, seconds: float) -> str | None:
+    def presign(self, key: str, seconds: float, *, disposition: str = "") -> str | None:
         """A URL with which anyone can download the file for `seconds`; None if unsupported.
 
-        Raises `FileNotFoundError`.
+        `disposition`: the Content-Disposition of the answer there. Raises `FileNotFoundError`.
         """
 
 

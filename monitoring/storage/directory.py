@@ -215,7 +215,7 @@ class FileStorage:
         """The file's path."""
         return self._followed(key)
 
-    def presign(self, key: str, seconds: float) -> str | None:
+    def presign(self, key: str, seconds: float, *, disposition: str = "") -> str | None:
         """None: a directory has no URLs."""
 
     def _path(self, key: str) -> Path:
