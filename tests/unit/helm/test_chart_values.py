@@ -22,12 +22,14 @@ from tests.unit.helm.chart import (
     container,
     each_version,
     example,
+    kinds,
     made_secrets,
     notes,
     one,
     pod_of,
     rendered,
     violations,
+    worker,
 )
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -198,9 +200,39 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 def test_the_values_in_the_manual_are_some() -> None:
     text = (ROOT / "docs/kubernetes.md").read_text()
     blocks = re.findall(r"^```yaml values\n(.*?)^```", text, re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     for block in blocks:
         assert rendered(yaml.safe_load(block))
+
+
+def test_the_application_in_the_manual_leaves_the_size_of_a_scaled_pool_to_keda() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    (block,) = re.findall(r"^```yaml argocd\n(.*?)^```", text, re.M | re.S)
+    spec = yaml.safe_load(block)["spec"]
+    (file,) = spec["source"]["helm"]["valueFiles"]
+    objects = rendered(yaml.safe_load((CHART / file).read_text()), name="spectrain")
+    (ignored,) = spec["ignoreDifferences"]
+    found = one(objects, ignored["kind"], ignored["name"])
+    assert "replicas" not in found["spec"]
+    assert ignored["name"] in {o["metadata"]["name"] for o in kinds(objects, "ScaledObject")}
+    assert "RespectIgnoreDifferences=true" in spec["syncPolicy"]["syncOptions"]
+
+
+def test_the_policy_by_name_in_the_manual_is_about_the_workers() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    (block,) = re.findall(r"^```yaml cilium\n(.*?)^```", text, re.M | re.S)
+    wanted = yaml.safe_load(block)["spec"]["endpointSelector"]["matchLabels"]
+    pod = worker(rendered(name="spectrain"))["spec"]["template"]["metadata"]
+    assert wanted.items() <= pod["labels"].items()
+
+
+def test_the_chart_says_where_it_comes_from() -> None:
+    meta = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    for key in ("home", "icon", "sources", "maintainers"):
+        assert "https://" in str(meta[key])
+    assert (ROOT / meta["icon"].partition("/main/")[2]).exists()
+    links = yaml.safe_load(meta["annotations"]["artifacthub.io/links"])
+    assert all(link["url"].startswith(meta["home"]) for link in links)
 
 
 def test_the_pod_in_the_manual_is_one_and_mounts_the_volume_of_redis() -> None:
