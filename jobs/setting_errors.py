@@ -23,6 +23,8 @@ _FORMS = {
     "storage_url": "file:///directory or s3://bucket/prefix",
     "s3_endpoint_url": _HTTP,
     "spot_metadata_url": _HTTP,
+    "job_user": "a user id such as 60000, or a range such as 60000-60015",
+    "umask": "three octal digits, such as 077 or 007",
 }
 _LIMITS = {Gt: "gt", Ge: "ge", Le: "le"}
 

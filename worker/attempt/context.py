@@ -16,6 +16,8 @@ from monitoring.storage.base import Storage
 from worker.cache.cache import Cache
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
+from worker.launch.rights import AS_THE_WORKER, Rights
+from worker.launch.user import JobUser
 
 
 @dataclass
@@ -82,8 +84,11 @@ class WorkerContext:
     slot: Slot
     shutdown_state: ShutdownState
     start: Start = start_cold
+    user: JobUser | None = None
+    rights: Rights = AS_THE_WORKER  # of all processes of jobs
 
     @property
     def cache(self) -> Cache:
         """The cache that the workers of this machine share."""
-        return Cache(self.settings.cache_path, self.settings.cache_bytes)
+        for_others = self.rights.uid is not None
+        return Cache(self.settings.cache_path, self.settings.cache_bytes, for_others=for_others)

@@ -64,7 +64,7 @@ def supervise(context: WorkerContext, job: Job) -> None:
     lease = Lease(context, job)
     lease.start()
     try:
-        scratch = place_of(context.settings.scratch_dir, job)
+        scratch = place_of(context.settings.scratch_dir, job, context.rights.uid)
         attempt = _Attempt(context, job, scratch, lease)
         note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
         try:
@@ -171,6 +171,7 @@ class _Attempt:
             before=self._avoided,
             wanted=self._stopping.is_wanted,
             place=partial(self._code.place, run.root),
+            may_link=self._scratch.owner is None,
         )
         if restored is None:
             return None
@@ -182,6 +183,7 @@ class _Attempt:
             text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
             write_atomically(run.job, text.encode())
         self._receipts.write_missing(storage)
+        self._scratch.hand_over()
         return restored
 
     def _run(self, restored: Restored, group: Group) -> Outcome:

@@ -63,7 +63,7 @@ class Mirror:
         self._scratch = scratch
         self._root = scratch.run.root
         self._fence = fence
-        self._contents = Contents(storage, self._root, fence, pace)
+        self._contents = Contents(storage, self._root, fence, pace, scratch.owner)
         self._contents.note_kept(restored.kept)
         for path, entry in restored.entries.items():
             if entry.kind == "file":
