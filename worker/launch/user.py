@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jobs.errors import SpectrainError
 from jobs.settings import Settings
+from worker.launch.inherited import inherited
 from worker.launch.rights import Rights
 
 _LOCKS, _HOMES = ".users", ".homes"
@@ -95,7 +96,8 @@ class JobUser:
         try:
             found = subprocess.run(
                 [sys.executable, "-I", "-c", asks], user=self.uid, group=self.uid,
-                extra_groups=[], cwd="/", env={}, capture_output=True, check=False,
+                extra_groups=[], cwd="/", env=inherited(os.environ), capture_output=True,
+                check=False,
             )  # fmt: skip
         except OSError as error:
             raise JobUserError(
