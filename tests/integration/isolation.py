@@ -190,7 +190,7 @@ def places(wait_until: Callable[..., Any]) -> Iterator[Place]:
     """A place, for a fixture; needs root, which other users' processes are started by."""
     if os.geteuid() != 0:
         pytest.skip("starting processes of other users needs root")
-    base = Path(tempfile.mkdtemp(prefix="spectrain-isolation-", dir="/tmp"))  # noqa: S108
+    base = Path(tempfile.mkdtemp(prefix="spectrain-isolation-", dir="/tmp"))
     base.chmod(0o755)
     config = RedisConfig(base / "redis")
     config.path.write_text(config.path.read_text().replace(config._password, f"{MARK}-redis"))

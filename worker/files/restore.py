@@ -155,8 +155,10 @@ class _Restoring:
             self._entries = _entries_of(at_path, self._points, own)
             stored = {path: file for path, file in at_path.items() if path not in own}
         else:
-            self._entries = dict(self._moment.entries)
-            stored = files_now(storage, job_id, self._moment)
+            entries = self._moment.entries
+            self._entries = {p: entry for p, entry in entries.items() if not is_services(p)}
+            found = files_now(storage, job_id, self._moment)
+            stored = {p: file for p, file in found.items() if p in self._entries}
             for path in [path for path in stored if self._is_gone(path, at_path)]:
                 if not path.startswith("checkpoints/"):  # where this library removes old ones
                     log.warning("%s is missing in the storage of %s", path, job_id)
