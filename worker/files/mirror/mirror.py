@@ -63,6 +63,8 @@ class Mirror:
         self._storage = storage
         self._scratch = scratch
         self._root = scratch.run.root
+        # Written here by the worker, for the program to read.
+        self._copied = {path: _seen(self._root / path) for path in COPIED}
         self._fence = fence
         self._contents = Contents(storage, self._root, fence, pace, scratch.owner)
         self._contents.note_kept(restored.kept)
@@ -109,8 +111,6 @@ class Mirror:
         self._excluded: set[str] = set()
         here = look(self._root, self._is_left_out) if restored.given.paths else {}
         self._given = restored.given.within(here, restored.entries)
-        # Written here by the worker for the program to read.
-        self._copied = {path: _seen(self._root / path) for path in COPIED}
         self._unfinished: Look = {}  # what was being written when the program was killed
 
     def leave_out_what_was_made(self, since: Look) -> None:
