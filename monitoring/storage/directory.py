@@ -112,7 +112,7 @@ class FileStorage:
         path = self._path(key)
         with self._guarded(fence) as confirm:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
                 size = os.fstat(file.fileno()).st_size
                 if offset > size:
@@ -291,7 +291,7 @@ class FileStorage:
             path.parent.mkdir(parents=True, exist_ok=True)
             create = os.O_CREAT
         try:
-            descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             if create or not self._is_mounted():
                 raise
