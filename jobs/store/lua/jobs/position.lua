@@ -9,27 +9,39 @@ admit_delayed(pool)
 local order = tonumber(redis.call('ZSCORE', line_key(pool, owner_of(id)), id))
 if not order then return {'missing', ''} end
 
--- Counts the jobs of a queue that pass a test which those of each line pass up to some place.
-local function count(queue, heads, passes)
+-- The job at a place of a line, counted from 0; the line's size and where it begins are looked up
+-- when they are needed first.
+local function at(queue, line, place)
+  local found = redis.call('ZRANGE', queue, line.rank + place, line.rank + place, 'WITHSCORES')
+  return turn_of(found[1], tonumber(found[2]), aging)
+end
+
+local function measured(queue, head)
+  local start = (9 - head.priority) * LINE
+  local line = {
+    size = redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE)),
+    rank = redis.call('ZCOUNT', queue, '-inf', '(' .. whole(start)),
+  }
+  line.last = line.size == 1 and head or at(queue, line, line.size - 1)
+  return line
+end
+
+-- Counts the jobs of a share that pass a test which those of each line pass up to some place.
+local function count(share, passes)
   local sum = 0
-  for priority, head in pairs(heads) do
-    local start = (9 - priority) * LINE
-    local low, high = 0, redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE))
-    local rank = redis.call('ZRANK', queue, head.id)
-    local function at(place)
-      local found = redis.call('ZRANGE', queue, rank + place, rank + place, 'WITHSCORES')
-      return turn_of(found[1], tonumber(found[2]), aging)
+  share.lines = share.lines or {}
+  for priority, head in pairs(share.heads) do
+    if passes(head) then
+      local line = share.lines[priority] or measured(share.queue, head)
+      share.lines[priority] = line
+      local low, high = 1, line.size
+      if passes(line.last) then low = high end
+      while low < high do
+        local middle = math.floor((low + high) / 2)
+        if passes(at(share.queue, line, middle)) then low = middle + 1 else high = middle end
+      end
+      sum = sum + low
     end
-    if not passes(head) then
-      high = 0
-    elseif passes(at(high - 1)) then
-      low = high
-    end
-    while low < high do
-      local middle = math.floor((low + high) / 2)
-      if passes(at(middle)) then low = middle + 1 else high = middle end
-    end
-    sum = sum + low
   end
   return sum
 end
@@ -39,7 +51,7 @@ local found, my = shares(pool, aging), nil
 for _, share in ipairs(found) do
   if share.owner == owner_of(id) then my = share end
 end
-local ahead = count(my.queue, my.heads, function(job) return goes_before(job, mine) end)
+local ahead = count(my, function(job) return goes_before(job, mine) end)
 local held = held_by(my.left, my.first.id)
 -- The share as it will be when it is this job's turn.
 my.running, my.turns, my.first = my.running + ahead, my.turns + ahead, mine
@@ -47,8 +59,8 @@ my.running, my.turns, my.first = my.running + ahead, my.turns + ahead, mine
 for _, share in ipairs(found) do
   if share ~= my then
     local most = allowed(share.left, share.first.id)
-    local higher = count(share.queue, share.heads, function(job) return job.counts > mine.counts end)
-    local equal = count(share.queue, share.heads, function(job) return job.counts >= mine.counts end) - higher
+    local higher = count(share, function(job) return job.counts > mine.counts end)
+    local equal = count(share, function(job) return job.counts >= mine.counts end) - higher
     -- With each claim the owner runs one job more: the first of the equal ones go before this job.
     local fewer = math.max(0, math.min(equal, my.running - share.running - higher))
     local running = share.running + higher + fewer
