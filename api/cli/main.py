@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from api.cli import jobs, ops, service, submit
+from api.cli import jobs, ops, service, submit, token
 from api.cli.base import cli
 from jobs.entry import run
 
-__all__ = ["cli", "jobs", "main", "ops", "service", "submit"]  # whose import adds commands
+__all__ = ["cli", "jobs", "main", "ops", "service", "submit", "token"]  # whose import adds commands
 
 
 def main() -> None:

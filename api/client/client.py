@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 from urllib.parse import quote
 
+from api.client.accounts import Accounts
 from api.client.transport import ApiError, Transport, Unreachable
 from api.client.workspaces import CannotSendError, send_workspace, source_of
 from api.schemas import (
@@ -71,6 +72,7 @@ class Client:
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self._http = Transport(url, token, timeout=timeout, patience=patience, on_wait=on_wait)
+        self.accounts = Accounts(self._http)
 
     def __enter__(self) -> Self:
         return self

@@ -146,8 +146,8 @@ def _held(job: Job, place: Mapping[str, Any]) -> str:
     """Which limit of its owner holds a job; '' for none."""
     if place["held"] == "running":
         return (
-            f"{job.owner} runs {place['used']} of {place['most']} jobs that may run at once: it waits "
-            "until one of them ends."
+            f"{job.owner} runs {place['used']} of {place['most']} jobs that may run at once: it "
+            "waits until one of them ends."
         )
     if place["held"] == "gpus":
         return (

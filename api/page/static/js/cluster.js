@@ -6,6 +6,7 @@ import { age, clock, count } from './format.js';
 import { html, useState } from './html.js';
 import { Progress } from './parts.js';
 import { poke, useNow, usePoll } from './poll.js';
+import { isAdmin } from './session.js';
 
 const NEXT = 8, EVENTS = 50;
 
@@ -46,8 +47,8 @@ function Worker({ worker, job, now, onSaid }) {
     <td>${worker.job ? html`<${JobLink} id=${worker.job} />` : html`<span class="quiet">–</span>`}</td>
     <td>${job ? html`<${Progress} job=${job} />` : ''}</td>
     <td class="num" title=${clock(worker.since)}>${age(now - worker.since)}</td>
-    <td><button type="button" onClick=${turn} aria-label="${draining ? 'Undrain' : 'Drain'} ${worker.name}"
-      title=${draining ? 'Takes jobs again' : 'Ends its job and takes no other'}>${draining ? 'Undrain' : 'Drain'}</button></td>
+    <td>${isAdmin() && html`<button type="button" onClick=${turn} aria-label="${draining ? 'Undrain' : 'Drain'} ${worker.name}"
+      title=${draining ? 'Takes jobs again' : 'Ends its job and takes no other'}>${draining ? 'Undrain' : 'Drain'}</button>`}</td>
   </tr>`;
 }
 

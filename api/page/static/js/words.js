@@ -1,5 +1,6 @@
 // The words for states, reasons and requests, and the sentence that says why a job waits.
 import { count, duration } from './format.js';
+import { mayChange } from './session.js';
 
 export const STATES = ['running', 'queued', 'paused', 'succeeded', 'failed', 'cancelled'];
 export const isFinal = (state) => state === 'succeeded' || state === 'failed' || state === 'cancelled';
@@ -42,6 +43,7 @@ export function why(job, { pool, running, now }) {
 /** What the state of a job allows. */
 export function actionsOf(job) {
   const { state } = job;
+  if (!mayChange(job)) return {};
   return {
     preempt: state === 'running',
     pause: state === 'running',
