@@ -22,14 +22,14 @@ from machine.text import duration
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class _Lifetime(click.ParamType):
+class _Lifetime(click.ParamType[float]):
     """A time such as 12h or 30d, in seconds."""
 
     name = "time"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
+    ) -> float:
         """The seconds; fails for another text."""
         match = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
         if match is None:
