@@ -39,7 +39,7 @@ class _Scanner(Scanner):
 
 
 # The keys whose numbers are words of a program: they stay as they are written.
-_WORDS = {"command", "resume_command", "resume_args", "env"}
+_WORDS = {"command", "resume_command", "resume_args", "env", "envs"}
 _NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
