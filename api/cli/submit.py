@@ -123,22 +123,22 @@ def _given(file: Any, foreign: Any, words: Sequence[str]) -> Any:
     if foreign is not None:
         if file is not None:
             raise click.UsageError("give FILE or --from, not both")
-        return translated(read_data(foreign.read()), str(foreign.name))
+        return translated(read_data(foreign.read()), _name_of(foreign))
     if file is None:
         if not words:
             raise click.UsageError("give a FILE, or the words of a program behind --")
         return {}
-    if (script := _SCRIPT.search(str(file.name))) is not None:
+    name = _name_of(file)
+    if (script := _SCRIPT.search(name)) is not None:
         program = {"py": "python", "sh": "bash"}[script[1]]
         raise click.UsageError(
-            f"{file.name} is no job: `spectrain submit --workspace . -- {program} {file.name}` "
-            "runs it"
+            f"{name} is no job: `spectrain submit --workspace . -- {program} {name}` runs it"
         )
     data = read_data(file.read())
     if isinstance(data, dict) and (theirs := TELLING & data.keys()):
         click.echo(
-            f"{file.name} has the key {sorted(theirs)[0]}: a task of SkyPilot or dstack is "
-            f"submitted by `spectrain submit --from {file.name}`",
+            f"{name} has the key {sorted(theirs)[0]}: a task of SkyPilot or dstack is "
+            f"submitted by `spectrain submit --from {name}`",
             err=True,
         )
     return data
@@ -200,8 +200,14 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 def _folder_of(file: Any) -> Path:
     """The directory that a file's paths are relative to."""
+    name = _name_of(file)
+    return Path() if name == "-" else Path(name).parent
+
+
+def _name_of(file: Any) -> str:
+    """The name of a file; `-` for standard input."""
     name = getattr(file, "name", "-")
-    return Path(name).parent if isinstance(name, str) and name not in {"-", "<stdin>"} else Path()
+    return name if isinstance(name, str) and name != "<stdin>" else "-"
 
 
 def _script_here(words: Sequence[str]) -> str | None:
