@@ -17,6 +17,7 @@ from api.schemas.curves import SeriesQuery as SeriesQuery
 from api.schemas.jobs import CodeDifferences as CodeDifferences
 from api.schemas.jobs import DeleteQuery as DeleteQuery
 from api.schemas.jobs import Difference as Difference
+from api.schemas.jobs import ForkRequest as ForkRequest
 from api.schemas.jobs import JobDiff as JobDiff
 from api.schemas.jobs import JobPage as JobPage
 from api.schemas.jobs import JobPlan as JobPlan
@@ -33,6 +34,7 @@ from api.schemas.runs import ArchiveQuery as ArchiveQuery
 from api.schemas.runs import Artifact as Artifact
 from api.schemas.runs import ArtifactLink as ArtifactLink
 from api.schemas.runs import ArtifactList as ArtifactList
+from api.schemas.runs import ArtifactQuery as ArtifactQuery
 from api.schemas.runs import EventFeed as EventFeed
 from api.schemas.runs import EventPage as EventPage
 from api.schemas.runs import EventQuery as EventQuery

@@ -108,6 +108,19 @@ class FeedQuery(Query):
     limit: int = Field(200, ge=1, le=1000, description="Largest number of events in the page.")
 
 
+class ArtifactQuery(Query):
+    """How to send a file."""
+
+    redirect: bool = Field(
+        True,
+        description="Whether the answer may be a redirect to an object store: a script of a page "
+        "cannot follow it.",
+    )
+    download: bool = Field(
+        False, description="Whether a browser saves the file under its name, and never shows it."
+    )
+
+
 class ArchiveQuery(Query):
     """Which files to fetch."""
 

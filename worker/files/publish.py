@@ -19,9 +19,10 @@ from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
 from worker.files.output_times import OutputTimes
+from worker.files.own_files import OwnFiles
 from worker.files.pace import Pace
 from worker.files.row_file import RowFile
-from worker.files.scratch import Restored, Scratch, Version
+from worker.files.scratch import Restored, Scratch
 
 # The processor time of a look takes at most about this part of the time between two looks.
 _REST = 10
@@ -52,8 +53,10 @@ class Publisher:
         confirm: Callable[[float], bool] = lambda _: True,
         invalid: Callable[[], bool] = lambda: False,
         exclude: Sequence[str] = (),
+        own: OwnFiles | None = None,
     ) -> None:
-        self._storage = storage
+        """`own`: what the service has to say of the run."""
+        self._own = own or OwnFiles(storage, fence)
         self._scratch = scratch
         self._fence = fence
         self._pace = Pace(appends_in_place=storage.appends_in_place)
@@ -65,7 +68,6 @@ class Publisher:
         self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
         self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
-        self._receipts: dict[Path, Version] = {}
         self._closing = False
         self._held_back = False
         self._before: Look = {}  # at the call of `hold_back`
@@ -199,7 +201,7 @@ class Publisher:
         self._times.publish(self._output.size, closing=self._closing)
         self.curves.publish(closing=self._closing)
         self.system.publish(closing=self._closing)
-        self._publish_receipts()
+        self._own.publish()
 
     def _publish_files(self) -> None:
         begun = time.thread_time()
@@ -213,11 +215,3 @@ class Publisher:
                 self._mirror.finish(now, orderly=self._orderly, completed=self._completed)
             else:
                 self._mirror.advance(now)
-
-    def _publish_receipts(self) -> None:
-        for path in sorted(self._scratch.run.attempts.glob("*.json")):
-            version = Version.of(path)
-            key = f"{self._fence.run}/{path.relative_to(self._scratch.run.root).as_posix()}"
-            if self._receipts.get(path) != version:
-                self._storage.put(key, path, self._fence)
-                self._receipts[path] = version

@@ -8,6 +8,7 @@ import re
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, cast
+from urllib.parse import quote
 
 from flask import Response, request, send_file
 from redis.exceptions import RedisError
@@ -21,6 +22,7 @@ from api.schemas import (
     Artifact,
     ArtifactLink,
     ArtifactList,
+    ArtifactQuery,
     CompareQuery,
     Comparison,
     EventFeed,
@@ -183,11 +185,12 @@ def list_artifacts(job_id: str) -> ArtifactList:
     answer="application/octet-stream",
     problems=(416,),
 )
-def get_artifact(job_id: str, path: str) -> Response:
+def get_artifact(job_id: str, path: str, query: ArtifactQuery) -> Response:
     """Fetch a file of a run, or a range of it.
 
     Where runs lie in an object store, the answer is a redirect (302) to a URL of the store, which
-    needs no token and expires after 15 minutes. `SPECTRAIN_S3_REDIRECT=false` turns that off.
+    needs no token and expires after 15 minutes. `SPECTRAIN_S3_REDIRECT=false` turns that off, for
+    one call `redirect=false`.
     """
     context().store.get(job_id)
     names = path.encode(errors="replace").split(b"/")
@@ -195,22 +198,27 @@ def get_artifact(job_id: str, path: str) -> Response:
         raise _no_file(job_id, path)
     key = RunFiles(context().storage, job_id).key(path)
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    # A browser must not run a page that a job wrote as if it were a page of the service.
+    disposition = ""
+    if query.download or kind not in _SHOWN:
+        name = quote(path.rpartition("/")[2], safe="")
+        disposition = f"attachment; filename*=UTF-8''{name}"
     if context().storage.local_path(job_id) is not None:
         file = _file(job_id, key, path)
         answer = send_file(file, mimetype=kind, conditional=True, etag=True, max_age=0)
         if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
             _read_by_the_server(answer, file)
-    elif context().settings.s3_redirect:
-        headers = {"Location": _url(job_id, key, path), "Cache-Control": "no-store"}
+    elif context().settings.s3_redirect and query.redirect:
+        url = _url(job_id, key, path, disposition)
+        headers = {"Location": url, "Cache-Control": "no-store"}
         return Response(status=302, headers=headers)
     else:
         try:
             answer = send_stored(context().storage, key, kind)
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
-    # A browser must not run a page that a job wrote as if it were a page of the service.
-    if kind not in _SHOWN:
-        answer.headers["Content-Disposition"] = "attachment"
+    if disposition:
+        answer.headers["Content-Disposition"] = disposition
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return answer
@@ -245,10 +253,10 @@ def _read_by_the_server(answer: Response, file: Path) -> None:
     answer.direct_passthrough = True
 
 
-def _url(job_id: str, key: str, path: str) -> str:
+def _url(job_id: str, key: str, path: str, disposition: str) -> str:
     """The URL at which an object store serves the file; raises `NotFound`."""
     try:
-        url = context().storage.presign(key, _URL_SECONDS)
+        url = context().storage.presign(key, _URL_SECONDS, disposition=disposition)
     except FileNotFoundError:
         raise _no_file(job_id, path) from None
     if url is None:

@@ -42,5 +42,6 @@ export function actionsOf(job) {
     resume: state === 'paused',
     retry: state === 'failed' || state === 'cancelled',
     cancel: !isFinal(state),
+    fork: job.attempt > 0,
   };
 }

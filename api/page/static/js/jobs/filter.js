@@ -26,7 +26,7 @@ export const statesOf = (params) => (params.state ?? '').split(',').filter((one)
 /** The text in which a search looks. */
 function haystack(job) {
   const labels = Object.entries(job.spec.labels).map(([key, value]) => `${key}:${value}`);
-  return [job.id, job.owner ?? '', job.worker ?? '', job.reason ?? '', job.message, job.spec.train?.model?.type ?? '', ...labels]
+  return [job.id, job.forked_from?.job ?? '', job.owner ?? '', job.worker ?? '', job.reason ?? '', job.message, job.spec.train?.model?.type ?? '', ...labels]
     .join(' ').toLowerCase();
 }
 
