@@ -27,6 +27,12 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Those of a service that evicts a job however short it has run."""
+    return settings.model_copy(update={"eviction_min_seconds": 0.0})
+
+
+@pytest.fixture
 def run(api_url: str) -> Run:
     """Runs a command, which has to succeed unless another `code` is given."""
 
