@@ -31,7 +31,11 @@ ODD = {
     "deep JSON": '{"a":' * 90 + "1" + "}" * 90,
     "deep keys": "? " * 2000 + "a",
     "anchors that grow": "a: &a [x,x]\n" + "".join(
-        f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)},*{chr(97 + n)}]\n" for n in range(20)
+        f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)},*{chr(97 + n)}]\n" for n in range(24)
+    ),
+    "mappings that grow": "a: &a {x: 1}\n" + "".join(
+        f"{chr(98 + n)}: &{chr(98 + n)} {{p: *{chr(97 + n)}, q: *{chr(97 + n)}}}\n"
+        for n in range(24)
     ),
     "itself": "&a\nname: *a",
     "a set": "!!set {a, b}",
@@ -71,7 +75,7 @@ def test_no_text_ends_in_a_traceback(text: str) -> None:
     refused(text.encode(), "-", "--dry-run")
 
 
-@pytest.mark.parametrize("value", [HEX, "[" * 5000, "{", "\x1b[2J", "&a [*a]"], ids=str)
+@pytest.mark.parametrize("value", [HEX, "[" * 5000, "{", "\x1b[2J", "&a [*a]"], ids=range(5))
 def test_odd_values_of_set_are_sentences(value: str) -> None:
     words = ["--url", "http://127.0.0.1:1", "--timeout", "0", "fork", "a-23456789"]
     done = CliRunner().invoke(cli, [*words, "--set", f"train.steps={value}"])
