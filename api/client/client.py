@@ -132,7 +132,8 @@ class Client:
         their path, `{"train.optimizer.lr": 3e-4}`. `name`: by default that of the job.
         """
         body = {"step": step, "set": dict(changes or {}), "name": name}
-        return self._http.read(JobView, "POST", _path(job_id, "fork"), json=body)
+        headers = {IDEMPOTENCY_KEY: secrets.token_hex(16)}
+        return self._http.read(JobView, "POST", _path(job_id, "fork"), json=body, headers=headers)
 
     def get(self, job_id: str) -> JobView:
         """The job with its attempts, progress and position in the queue."""
