@@ -23,6 +23,9 @@ _FORMS = {
     "storage_url": "file:///directory or s3://bucket/prefix",
     "s3_endpoint_url": _HTTP,
     "spot_metadata_url": _HTTP,
+    "api_tokens": "tokens of at least 16 characters, separated by commas",
+    "trusted_proxies": "addresses or networks, separated by commas: 10.0.0.0/8, ::1",
+    "sso_header": "the name of a header, such as X-Forwarded-User",
 }
 _LIMITS = {Gt: "gt", Ge: "ge", Le: "le"}
 

@@ -69,6 +69,11 @@ class RunPaths:
         return self.logs / "metrics.superseded.jsonl"
 
     @property
+    def system(self) -> Path:
+        """What the run used of its machines over time: processors, memory, disk, GPUs."""
+        return self.logs / "system.csv"
+
+    @property
     def resumes(self) -> Path:
         """One JSON object per resume: the step of the checkpoint, the time and the attempt."""
         return self.logs / "resumes.jsonl"

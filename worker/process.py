@@ -56,6 +56,8 @@ class WorkerProcess:
 
     def __init__(self, settings: Settings, store: JobStore) -> None:
         slot = Slot.of_this_process(settings.device)
+        nvml = open_nvml(slot.gpus)
+        self._gpus = GpuWatch(nvml)
         self._shutdown_state = ShutdownState()
         self._context = WorkerContext(
             settings,
@@ -65,9 +67,8 @@ class WorkerProcess:
             slot,
             self._shutdown_state,
             _start_of_children(slot, settings),
+            lambda: self._gpus.readings,
         )
-        nvml = open_nvml(slot.gpus)
-        self._gpus = GpuWatch(nvml)
         self._disk = ScratchDisk(settings.scratch_dir)
         self._spot = SpotWatch(
             watched_service(settings),
@@ -86,6 +87,7 @@ class WorkerProcess:
             seconds=lease / 5,
             health=lambda: self._gpus.verdict() or self._disk.verdict_now() or self._checks.verdict,
             leaving=lambda: self._shutdown_state.reason or self._spot.standing,
+            gpus=lambda: self._gpus.states(gpus),
             renewed_at=lambda: self._shutdown_state.renewed_at,
         )
         self._gpus.on_change = self._tell

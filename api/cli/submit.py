@@ -9,8 +9,11 @@ from typing import Any
 
 import click
 
-from api.cli.base import Endpoint, as_json, cli, print_json
+from api.cli.base import as_json, cli, print_json
+from api.cli.commands import Command
+from api.cli.endpoint import Endpoint
 from api.cli.jobs import exit_as, print_log
+from api.cli.look.live import until_it_ends
 from api.client.workspaces import source_of
 from jobs.model.workspace import Workspace
 from workspaces.archive import Packed
@@ -22,7 +25,7 @@ _SCRIPT = re.compile(r"\.(py|sh)$")
 _UNPACKED = Workspace(sha256="0" * 64, files=0, bytes=0).model_dump()
 
 
-class _WithWords(click.Command):
+class _WithWords(Command):
     """A command that keeps what stands behind `--` as the words of a program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -53,7 +56,11 @@ class _WithWords(click.Command):
     "--input", "-i", "inputs", metavar="NAME=URL", multiple=True,
     help="Fetch s3://..., https://... or file:///... to $SPECTRAIN_INPUTS/NAME; may be repeated.",
 )  # fmt: skip
-@click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Show how it is until the job ends; exit 1 unless it succeeds.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
 @as_json
 @click.pass_context
@@ -92,8 +99,9 @@ def submit(
             click.echo(job.id)
         if follow:
             print_log(client, job.id, err=as_json)
-        if wait or follow:
             job = client.wait(job.id)
+        elif wait:
+            job = until_it_ends(client, job.id, stderr=True)
     if as_json:
         print_json(job)
     if wait or follow:

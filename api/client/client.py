@@ -10,15 +10,15 @@ with Client("http://127.0.0.1:8080") as client:
 from __future__ import annotations
 
 import codecs
-import os
-import posixpath
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from api.client.files import Fetching
+from api.client.metrics import Metrics
 from api.client.transport import ApiError, Transport, Unreachable
 from api.client.workspaces import CannotSendError, send_workspace, source_of
 from api.schemas import (
@@ -26,7 +26,6 @@ from api.schemas import (
     JOB_STATE,
     NEXT_OFFSET,
     Artifact,
-    ArtifactLink,
     ArtifactList,
     EventFeed,
     EventPage,
@@ -40,7 +39,7 @@ from api.schemas import (
     SeriesPage,
     WorkerList,
 )
-from jobs.model.record import Event, Job
+from jobs.model.record import Event, Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
@@ -163,6 +162,11 @@ class Client:
         """
         return self._http.read(JobView, "PATCH", _path(job_id), json=changes)
 
+    def record_proof(self, job_id: str, verdict: Verdict) -> JobView:
+        """Records what a drill found of the job; the last verdict counts."""
+        body = verdict.model_dump(mode="json")
+        return self._http.read(JobView, "PUT", _path(job_id, "proof"), json=body)
+
     def delete(self, job_id: str, *, files: bool = False) -> None:
         """Deletes a job in a final state; with `files`, also the files of its run."""
         self._http.call("DELETE", _path(job_id), {"files": files})
@@ -180,9 +184,9 @@ class Client:
 
     # -- runs -----------------------------------------------------------------------------
 
-    def events(self, job_id: str) -> Iterator[Event]:
-        """The events of the job so far, oldest first."""
-        path, after = _path(job_id, "events"), None
+    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
+        """The events of the job so far, oldest first; those after the event with the id `after`."""
+        path = _path(job_id, "events")
         while True:
             page = self._http.read(EventPage, "GET", path, {"after": after})
             if not page.events:
@@ -194,8 +198,14 @@ class Client:
         """The newest events of all jobs, or those after one; `after` of the answer goes on."""
         return self._http.read(EventFeed, "GET", "/v1/events", {"after": after, "limit": limit})
 
-    def metrics(self, job_id: str, *, after_step: int = -1) -> Iterator[dict[str, Any]]:
-        """The rows of the run's metrics.jsonl with a step after `after_step`, so far."""
+    def metrics(self, job_id: str, *, after_step: int = -1) -> Metrics:
+        """The rows of the run's metrics with a step after `after_step`, so far.
+
+        Iterate over them, or take `arrays()` or the `frame()` of pandas.
+        """
+        return Metrics(lambda: self._metric_rows(job_id, after_step))
+
+    def _metric_rows(self, job_id: str, after_step: int) -> Iterator[dict[str, Any]]:
         path = _path(job_id, "metrics")
         query: dict[str, object] = {"after_step": after_step}
         while True:
@@ -233,6 +243,7 @@ class Client:
         *,
         attempt: int | None = None,
         tail: int | None = None,
+        since: float | None = None,
         follow: bool = False,
         poll: float = 0.5,
     ) -> Iterator[str]:
@@ -282,19 +293,34 @@ class Client:
         return self._listing(job_id).artifacts
 
     def fetch(
-        self, job_id: str, directory: Path, *, wanted: Callable[[str], bool] = lambda _: True
+        self,
+        job_id: str,
+        directory: Path,
+        *,
+        wanted: Callable[[str], bool] = lambda _: True,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
     ) -> Sequence[Path]:
         """Downloads the files of the run whose names are `wanted`; returns their paths.
 
         Each file appears below `directory` complete or not at all. A file that exists with the
-        size and modification time that the service lists is not downloaded again. The run's links
-        are made anew, but for those that lead out of it.
+        size and modification time that the service lists is not downloaded again, and an
+        interrupted download goes on where it stopped. `on_progress` is called with the bytes that
+        have come and those of all new files. The run's links are made anew, but for those that
+        lead out of it.
         """
         listing = self._listing(job_id)
-        files = [file for file in listing.artifacts if wanted(file.path)]
-        paths = [self._fetch(job_id, file, directory) for file in files]
-        links = [link for link in listing.links if wanted(link.path) and _stays_inside(link)]
-        return paths + [self._link(link, directory) for link in links]
+        fetching = Fetching(self._http, job_id, directory, on_progress)
+        files = fetching.fetch([file for file in listing.artifacts if wanted(file.path)])
+        return files + fetching.link([link for link in listing.links if wanted(link.path)])
+
+    def download(self, job_id: str, path: str, directory: Path = Path()) -> Path:
+        """Downloads one file of the run, as `fetch` does; the path of the local file.
+
+        Raises `FileNotFoundError` if the run has no such file.
+        """
+        for found in self.fetch(job_id, directory, wanted=lambda name: name == path):
+            return found
+        raise FileNotFoundError(f"The run of job {job_id} has no file {path!r}.")
 
     def fetch_archive(self, job_id: str, target: Path, *, prefix: str = "") -> Path:
         """Downloads the files of the run whose paths begin with `prefix` as a zip archive.
@@ -304,7 +330,7 @@ class Client:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         path = f"{_path(job_id, 'artifacts.zip')}?prefix={quote(prefix, safe='')}"
         try:
-            self._http.download(path, temporary)
+            self._http.save(path, temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -335,48 +361,6 @@ class Client:
 
     def _listing(self, job_id: str) -> ArtifactList:
         return self._http.read(ArtifactList, "GET", _path(job_id, "artifacts"))
-
-    def _target(self, path: str, directory: Path) -> Path:
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise Unreachable(self._http.url, ValueError(f"the file name {path!r} is not allowed"))
-        return directory / parts
-
-    def _link(self, link: ArtifactLink, directory: Path) -> Path:
-        place = self._target(link.path, directory)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-        temporary.symlink_to(link.target)
-        try:
-            temporary.replace(place)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return place
-
-    def _fetch(self, job_id: str, file: Artifact, directory: Path) -> Path:
-        target = self._target(file.path, directory)
-        if target.is_file():
-            there = target.stat()
-            if there.st_size == file.size and abs(there.st_mtime - file.modified) < 1e-3:
-                return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            path = _path(job_id, "artifacts", quote(file.path))
-            self._http.download(path, temporary)
-            # The modification time of the listing: a file that changed since then is downloaded
-            # again next time.
-            os.utime(temporary, (file.modified, file.modified))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
-
-
-def _stays_inside(link: ArtifactLink) -> bool:
-    """Whether a link leads to something below the directory of its run."""
-    place = posixpath.join(posixpath.dirname(link.path), link.target)
-    return not posixpath.normpath(place).startswith(("/", ".."))
 
 
 def _lines_of(attempt: int, pieces: Iterator[str]) -> Iterator[str]:

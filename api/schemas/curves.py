@@ -113,8 +113,14 @@ class SeriesQuery(Query):
 
     keys: list[Annotated[str, Field(max_length=200)]] = Field(
         default_factory=list,
-        max_length=32,
+        max_length=80,
         description="A metric; repeat it for several. Without any, the answer has `names` only.",
+    )
+    source: Literal["metrics", "system"] = Field(
+        "metrics",
+        description="`metrics`: what the program logs. `system`: what the run uses of its machine, "
+        "`logs/system.csv`, on the axes of the metrics; there a step may come several times, once "
+        "for each attempt that made it.",
     )
     x: Literal["step", "time", "tokens"] = Field(
         "step",

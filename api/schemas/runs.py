@@ -126,6 +126,13 @@ class LogQuery(Query):
     attempt: int | None = Field(
         None, ge=1, lt=2**31, description="Only whole lines of the output of this attempt."
     )
+    rank: int | None = Field(
+        None,
+        ge=0,
+        lt=10**6,
+        description="Only whole lines that name this rank at their beginning, as torchrun's "
+        "`--tee 3` (`[default0]:`) and PyTorch (`[rank0]:`) write them.",
+    )
     tail: int | None = Field(
         None, ge=1, le=100_000, description="Only the last lines, this many; in place of `offset`."
     )

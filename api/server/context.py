@@ -8,8 +8,11 @@ from typing import cast
 
 from flask import current_app
 
+from api.server.access.access import Access
 from api.server.curves.indexes import MetricsIndexes
 from api.server.readiness import Readiness
+from jobs.accounts.book import TokenBook
+from jobs.accounts.store import TokenStore
 from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.model.record import Job
@@ -26,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """Settings, store, registry, messenger, storage, readiness and forecast of one application.
+    """Settings, store, registry, messenger, storage, forecast and tokens of one application.
 
     `curves` are the indexes of the runs whose curves somebody asked for lately.
     """
@@ -37,11 +40,15 @@ class AppContext:
     messenger: Messenger
     storage: Storage
     readiness: Readiness
+    tokens: TokenBook
+    token_store: TokenStore
+    access: Access
     forecast: Forecast
     curves: MetricsIndexes = field(default_factory=MetricsIndexes)
 
     def close(self) -> None:
         """Closes the connections."""
+        self.tokens.close()
         self.readiness.leave()
         self.messenger.close()
         self.store.redis.close()

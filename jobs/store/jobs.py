@@ -38,6 +38,7 @@ from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.counters import increments
 from jobs.store.keys import Keys
+from jobs.store.proofs import Proofs
 from jobs.store.queues import ExpiredLease, Queues
 from jobs.store.records import RawRecords
 from jobs.store.scripts import Scripts
@@ -87,6 +88,7 @@ class JobStore:
         self._run = Scripts(redis, prefix)
         self.queues = Queues(redis, self.keys, aging_seconds, self._run)
         self.records = RawRecords(redis, prefix)
+        self.proofs = Proofs(redis, prefix)
 
     @property
     def prefix(self) -> str:
@@ -100,19 +102,20 @@ class JobStore:
         spec: JobSpec,
         *,
         idempotency_key: str | None = None,
+        owner: str | None = None,
         job_id: str | None = None,
         forked_from: Origin | None = None,
         asked: str = "",
     ) -> Job:
-        """Queues a new job; returns the first one again for the same `idempotency_key`.
+        """Queues a new job of an owner; returns the first one for the same `idempotency_key`.
 
         `job_id` is its id, by default a new one; `forked_from` the run that it begins from, whose
         files are in their place already. Raises `IdempotencyConflictError` when the key was used
         with another specification, or with something else `asked` for.
         """
         arguments = submission(
-            spec, idempotency_key=idempotency_key, job_id=job_id, forked_from=forked_from,
-            asked=asked,
+            spec, idempotency_key=idempotency_key, owner=owner, job_id=job_id,
+            forked_from=forked_from, asked=asked,
         )  # fmt: skip
         status, found = self._run("jobs/submit", *arguments)
         if status == "changed":
@@ -125,6 +128,13 @@ class JobStore:
         if not fields:
             raise JobNotFoundError(job_id)
         return job_from_hash(fields)
+
+    def owner(self, job_id: str) -> str | None:
+        """The owner of a job; raises `JobNotFoundError`."""
+        state, owner = self.redis.hmget(self.keys.job(job_id), "state", "owner")
+        if state is None:
+            raise JobNotFoundError(job_id)
+        return owner or None
 
     def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
         """The jobs submitted before sequence number `before`, newest first."""

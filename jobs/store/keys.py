@@ -27,6 +27,11 @@
 | `epoch` | string | id of the first job that was claimed; another one after a reset of Redis |
 | `reaper` | string | the lock of the reaper at work: its token; expires |
 | `reaped` | string | time of the reaper's last pass |
+| `tokens` | hash | token id -> the token (`jobs.accounts.token.KeptToken`) |
+| `tokens:version` | string | number of changes of `tokens`; who sees another one reads them again |
+| `tokens:used` | hash | token id -> when it was used last, to the minute |
+| `limits` | hash | owner -> running jobs and GPUs allowed at once; `*` for all others |
+| `audit` | stream | changes that belong to no job, about the newest 10,000 |
 | `probes` | sorted set | processes by the time they last reported a storage probe |
 
 Times are seconds since the epoch by the clock of Redis. All keys live on one primary: the scripts
@@ -169,3 +174,30 @@ class Keys:
     def probes(self) -> str:
         """Sorted set: processes by the time they last reported a storage probe."""
         return f"{self.prefix}probes"
+
+    # -- accounts -----------------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> str:
+        """Hash: the tokens by id."""
+        return f"{self.prefix}tokens"
+
+    @property
+    def tokens_version(self) -> str:
+        """String: the number of changes of the tokens."""
+        return f"{self.prefix}tokens:version"
+
+    @property
+    def tokens_used(self) -> str:
+        """Hash: when each token was used last."""
+        return f"{self.prefix}tokens:used"
+
+    @property
+    def limits(self) -> str:
+        """Hash: what each owner may use at once."""
+        return f"{self.prefix}limits"
+
+    @property
+    def audit(self) -> str:
+        """Stream: changes that belong to no job."""
+        return f"{self.prefix}audit"

@@ -8,6 +8,7 @@ from importlib import resources
 from redis import Redis
 from redis.commands.core import Script
 
+from jobs.actor import ACTOR
 from jobs.model.states import FINAL, MOVES, State
 
 
@@ -24,7 +25,8 @@ class Scripts:
 
     def __call__(self, name: str, *args: str | float) -> tuple[str, str]:
         """Runs a script; returns its {status, detail}."""
-        status, detail = self._script(name)(args=[self._prefix, *args])
+        actor = ACTOR.get()
+        status, detail = self._script(name)(args=[self._prefix, *args, actor.name, actor.address])
         return str(status), str(detail)
 
     def _script(self, name: str) -> Script:

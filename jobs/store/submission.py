@@ -15,6 +15,7 @@ def submission(
     spec: JobSpec,
     *,
     idempotency_key: str | None,
+    owner: str | None,
     job_id: str | None,
     forked_from: Origin | None,
     asked: str,
@@ -40,6 +41,7 @@ def submission(
         idempotency_key or "",
         hashlib.sha256(f"{text}{asked}".encode()).hexdigest(),
         IDEMPOTENCY_SECONDS,
+        owner or "",
         json.dumps(fields),
         json.dumps(event),
     ]

@@ -10,8 +10,11 @@ from monitoring.storage.moments import Moments, files_now
 
 _PATHS = RunPaths(Path())
 _LOGS = {
-    path.as_posix() for path in (_PATHS.output_log, _PATHS.earlier_output_log, _PATHS.read_metrics)
-}
+    path.as_posix()
+    for path in (
+        _PATHS.output_log, _PATHS.earlier_output_log, _PATHS.read_metrics, _PATHS.system
+    )
+}  # fmt: skip
 _ATTEMPTS = f"{_PATHS.attempts.as_posix()}/"
 
 

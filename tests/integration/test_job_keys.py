@@ -9,6 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
+from jobs.accounts.store import TokenStore
+from jobs.accounts.token import Role
 from jobs.checks import Checks
 from jobs.messages import Messenger
 from jobs.model.record import Job
@@ -85,6 +87,10 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         assert other is not None
         Reaper(store, messenger, lambda _: None).run_once()
         Checks(store.redis, settings, probe).run()
+        tokens = TokenStore(store.redis, store.prefix)
+        token, _ = tokens.create("laptop", "ada", Role.USER)
+        tokens.note_used({token.id: 1.0})
+        tokens.limit({"ada": (1, -1)})
         return [*jobs, high, cancelled, waits]
 
     yield run

@@ -20,7 +20,7 @@ from api.server.app import create_app
 from api.server.context import EXTENSION
 from jobs.errors import RecordGoneError, StaleAttemptError
 from jobs.model.change import JobChange
-from jobs.model.record import Job
+from jobs.model.record import Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
 from jobs.reaper.backup import Backup
@@ -135,6 +135,7 @@ def test_records_made_of_storage_alone_are_those_that_were_lost(jobs: Jobs) -> N
     store.request(jobs.submit().id, Request.CANCEL)
     changed = jobs.submit(labels={"team": "waves"})
     store.change(changed.id, JobChange(priority=8))
+    store.proofs.record(changed.id, Verdict(verdict="identical", interruptions=4))
     keyed = store.submit(SPEC.model_copy(update={"priority": 0}), idempotency_key="mine")
     asked = jobs.begin("still-there")
     store.request(asked.id, Request.PREEMPT)

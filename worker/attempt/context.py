@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jobs.messages import Messenger
@@ -14,6 +14,7 @@ from jobs.store.jobs import JobStore
 from monitoring.preemption import TOGETHER_SECONDS
 from monitoring.storage.base import Storage
 from worker.cache.cache import Cache
+from worker.gpu.health import GpuReading
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
 
@@ -82,6 +83,7 @@ class WorkerContext:
     slot: Slot
     shutdown_state: ShutdownState
     start: Start = start_cold
+    gpus: Callable[[], Sequence[GpuReading]] = tuple  # the last reading of each
 
     @property
     def cache(self) -> Cache:

@@ -51,6 +51,7 @@ from worker.launch.command import Launch
 from worker.launch.group import Group, group_of_attempt
 from worker.losses.note import Note, NoteFile, noted
 from worker.progress.reader import ProgressReader
+from worker.usage.sampler import SystemSampler
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,7 @@ class _Attempt:
             reporter=self._reporter, note=self.note, publisher=publisher, publication=publication,
             observer=observer, group=group,
         )  # fmt: skip
+        sampling = self._sampling(publisher, watch, restored)
         preparation = Preparation(
             self._context, self._job, self._scratch, code=self._code.files,
             reporter=self._reporter, wanted=watch.is_wanted,
@@ -219,6 +221,8 @@ class _Attempt:
             running.callback(preparation.close)
             publication.start()
             running.callback(publication.stop)
+            sampling.start()
+            running.callback(sampling.stop)
             launch = preparation.run(watch, resumed=self._is_resumed(restored))
             self._code.close()
             if isinstance(launch, Launch):
@@ -249,6 +253,19 @@ class _Attempt:
         )
         ended = self._stopping.with_notice(ended)
         return self.ending.publish(publisher, ended, orderly=child.is_orderly)
+
+    def _sampling(self, publisher: Publisher, watch: Watch, restored: Restored) -> Background:
+        """Samples of what the attempt uses of its machine."""
+        start = restored.checkpoint
+        sampler = SystemSampler(
+            publisher.system, self._scratch.root, guard=watch.guard,
+            step=lambda: self._lease.progress.step, gpus=self._context.gpus,
+            disk_bytes=lambda: publisher.bytes_here, first_step=start.step if start else 0,
+        )  # fmt: skip
+        return Background(
+            "the sampling of the machine", sampler.sample, seconds=TICK_SECONDS,
+            on_overtaken=self._context.shutdown_state.wake, nice=PUBLICATION_NICE,
+        )  # fmt: skip
 
     def _reading(self, action: Callable[[], None]) -> Background:
         """Calls of `action`, which reads what the program says of its progress."""

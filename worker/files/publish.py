@@ -1,7 +1,7 @@
 """Publishes an attempt: the moments of its run, its output log and its receipts.
 
-The log, the rows that were read and the receipts are the service's own files: they belong to no
-moment, and go after it.
+The log, the rows that the service writes and the receipts are the service's own files: they belong
+to no moment, and go after it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monitoring.checkpoints.commit import CommitRecord
+from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
-from worker.files.curve_file import CurveFile
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
 from worker.files.pace import Pace
+from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch, Version
 
 # The processor time of a look takes at most about this part of the time between two looks.
@@ -57,7 +58,9 @@ class Publisher:
         self._pace = Pace(appends_in_place=storage.appends_in_place)
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
-        self.curves = CurveFile(storage, scratch, fence, self._pace)
+        here, paths = scratch, RunPaths(Path())
+        self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
+        self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
         self._receipts: dict[Path, Version] = {}
         self._closing = False
@@ -78,8 +81,8 @@ class Publisher:
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""
-        own = self._output.published_bytes + self.curves.published_bytes
-        return self._mirror.uploaded_bytes + own
+        own = (self._output, self.curves, self.system)
+        return self._mirror.uploaded_bytes + sum(one.published_bytes for one in own)
 
     @property
     def longest_seconds(self) -> float:
@@ -191,6 +194,7 @@ class Publisher:
             self._publish_files()
         self._output.publish()
         self.curves.publish(closing=self._closing)
+        self.system.publish(closing=self._closing)
         self._publish_receipts()
 
     def _publish_files(self) -> None:

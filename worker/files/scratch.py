@@ -36,6 +36,7 @@ _NAMES = {
     "environment",
     "inputs",
     "reserve",
+    "system",
 }
 
 
@@ -87,6 +88,11 @@ class Scratch:
     def curves(self) -> Path:
         """Rows of metrics that the service reads, before they are in storage."""
         return self.root / "curves"
+
+    @property
+    def system(self) -> Path:
+        """Samples of what the attempt uses of its machine, before they are in storage."""
+        return self.root / "system"
 
     @property
     def adoptions(self) -> Path:

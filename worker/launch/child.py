@@ -92,6 +92,11 @@ class Child:
         """The command's exit code, 128 + number for a signal; None while it runs."""
         return self._exit_code
 
+    @property
+    def guard(self) -> int | None:
+        """The id of its guard, above all its processes; None before that has said it."""
+        return self._guard
+
     def terminate(self) -> None:
         """Asks its processes to save and exit (the stop signal)."""
         self._send(TERMINATE)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from api.schemas import LogMatch, LogMatches, LogQuery
 from api.server.runs.metric_pages import lines_of
@@ -12,6 +13,11 @@ from monitoring.storage.base import Storage
 _LAST_BYTES = 64 << 10  # read at first for the last lines
 _MOST_MATCHES = 200
 _LONGEST, _BEFORE_TEXT = 4096, 1000  # characters of a line
+# How a line says which rank printed it, after the mark of its attempt: torchrun's `--tee` and
+# `--redirects` write `[default0]:` (the role, `default` or `trainer`), PyTorch `[rank0]:`.
+_RANK = re.compile(rb"\[\d+\] \[?(?:rank|default|trainer)[ :=]?(\d{1,6})\]?(?=[:,\s|])", re.I)
+
+Chooses = Callable[[bytes], bool]
 
 
 class Log:
@@ -25,15 +31,15 @@ class Log:
 
     def read(self, query: LogQuery) -> tuple[bytes, int]:
         """The bytes that a query asks for, and the offset where to go on."""
-        start = self._start(query)
-        if query.attempt is None:
+        start, chooses = self._start(query), _choice(query)
+        if chooses is None:
             if query.tail is not None:
                 start = self._line_within(start, query.limit)
             text = self._storage.read(self._key, start, query.limit) if self._size else b""
             return text, start + len(text)
-        mark, found, size, end = _mark(query.attempt), deque[bytes](), 0, start
+        found, size, end = deque[bytes](), 0, start
         for offset, line in self._lines(start):
-            if line.startswith(mark):
+            if chooses(line):
                 if found and size + len(line) >= query.limit and query.tail is None:
                     break
                 found.append(line + b"\n")
@@ -45,11 +51,11 @@ class Log:
 
     def search(self, query: LogQuery) -> LogMatches:
         """The lines with the text of a query."""
-        wanted, mark = (query.search or "").lower(), _mark(query.attempt)
+        wanted, chooses = (query.search or "").lower(), _choice(query)
         start, found, beyond = self._start(query), list[LogMatch](), None
         before: deque[str] = deque(maxlen=query.context)
         for offset, line in self._lines(max(0, start - _LAST_BYTES)):
-            if not line.startswith(mark):
+            if chooses is not None and not chooses(line):
                 continue
             text = line.decode(errors="replace")
             for match in found[-query.context :] if query.context else []:
@@ -70,17 +76,17 @@ class Log:
         """Where to begin; an attempt that resumed may have cut the log before `offset`."""
         if query.tail is None:
             return min(query.offset, self._size)
-        return self._last_lines(query.tail, _mark(query.attempt))
+        return self._last_lines(query.tail, _choice(query))
 
-    def _last_lines(self, count: int, mark: bytes) -> int:
-        """The offset of the first of the last `count` lines that begin with `mark`."""
+    def _last_lines(self, count: int, chooses: Chooses | None) -> int:
+        """The offset of the first of the last `count` lines that are chosen."""
         span = _LAST_BYTES
         while True:
             begin = max(0, self._size - span)
             starts = [
                 offset
-                for offset, line in self._lines(begin, end=mark == b"")
-                if line.startswith(mark)
+                for offset, line in self._lines(begin, end=chooses is None)
+                if chooses is None or chooses(line)
             ]
             if len(starts) >= count:
                 return starts[-count]
@@ -110,9 +116,18 @@ class Log:
             yield position, b""
 
 
-def _mark(attempt: int | None) -> bytes:
-    """How the lines of an attempt begin."""
-    return b"" if attempt is None else b"[%d] " % attempt
+def _choice(query: LogQuery) -> Chooses | None:
+    """Which lines a query asks for: those of an attempt, of a rank; None for all."""
+    if query.attempt is None and query.rank is None:
+        return None
+    mark = b"" if query.attempt is None else b"[%d] " % query.attempt
+    return lambda line: line.startswith(mark) and query.rank in {None, _rank_of(line)}
+
+
+def _rank_of(line: bytes) -> int | None:
+    """The rank that a line names at its beginning."""
+    match = _RANK.match(line)
+    return int(match[1]) if match else None
 
 
 def _short(text: str, place: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response, url_for
 
 from api.schemas import IDEMPOTENCY_KEY, ForkRequest, JobView
+from api.server.access.guard import this_caller
 from api.server.context import context
 from api.server.forks.files import ForkRefusedError, begin
 from api.server.forks.specification import check_steps, forked_spec
@@ -24,6 +25,7 @@ routes = Routes("forks")
     answer=JobView,
     status=201,
     problems=(409,),
+    is_own=False,  # a user reads all jobs, and the new one is his own
     request_headers=IDEMPOTENCY_HEADER,
     response_headers={"Location": "URL of the job."},
 )
@@ -47,6 +49,7 @@ def fork_job(job_id: str, body: ForkRequest) -> Response:
         job = store.submit(
             spec,
             idempotency_key=key,
+            owner=this_caller().name,
             job_id=fork,
             forked_from=Origin(job=job_id, step=step),
             asked=body.model_dump_json(),

@@ -12,6 +12,7 @@ from api.schemas import (
     JobQuery,
     JobView,
 )
+from api.server.access.guard import this_caller
 from api.server.context import context
 from api.server.listing import page_of
 from api.server.problems import problem
@@ -20,6 +21,7 @@ from api.server.views.job_view import view_of
 from api.server.views.submitting import IDEMPOTENCY_HEADER, check_workspace, idempotency_key
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange
+from jobs.model.record import Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import Request
 
@@ -41,7 +43,7 @@ def submit_job(body: JobSpec) -> Response:
     if body.workspace is not None:
         check_workspace(body.workspace)
     try:
-        job = context().store.submit(body, idempotency_key=key)
+        job = context().store.submit(body, idempotency_key=key, owner=this_caller().name)
     except JobNotFoundError as error:
         detail = f"{IDEMPOTENCY_KEY} {key!r} was used for job {error.job_id}, since deleted."
         return problem(409, detail)
@@ -124,6 +126,13 @@ def change_job(job_id: str, body: JobChange) -> JobView:
     A field that is left out stays as it is; null removes a limit or a label.
     """
     return view_of(context().store.change(job_id, body))
+
+
+@routes.call("PUT", "/v1/jobs/<job_id:job_id>/proof", answer=JobView)
+def record_proof(job_id: str, body: Verdict) -> JobView:
+    """Record what a drill found of a job, as `spectrain drill` does; the last verdict counts."""
+    context().store.proofs.record(job_id, body)
+    return view_of(context().store.get(job_id))
 
 
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))

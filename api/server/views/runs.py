@@ -94,8 +94,8 @@ def list_events(query: FeedQuery) -> EventFeed:
 def get_log(job_id: str, query: LogQuery) -> Response:
     """Read the output of the training process from an offset on; poll to follow it.
 
-    Each line begins with the number of its attempt: `[1] `. With `attempt` the answer ends with a
-    whole line, and is empty at the end of the log only.
+    Each line begins with the number of its attempt: `[1] `. With `attempt` or `rank` the answer
+    ends with a whole line, and is empty at the end of the log only.
     """
     # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state

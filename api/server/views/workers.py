@@ -5,6 +5,7 @@ from __future__ import annotations
 from api.schemas import PoolList, WorkerList
 from api.server.context import context
 from api.server.routes import Routes
+from jobs.accounts.token import Role
 from jobs.model.workers import Pool, Worker
 
 routes = Routes("workers")
@@ -16,16 +17,20 @@ def list_workers() -> WorkerList:
     return WorkerList(workers=context().registry.workers())
 
 
-@routes.call("POST", "/v1/workers/<name>/drain", answer=Worker, status=202)
+@routes.call("POST", "/v1/workers/<name>/drain", answer=Worker, status=202, role=Role.ADMIN)
 def drain_worker(name: str) -> Worker:
     """Drain a worker: it completes its job and takes no further one."""
-    return context().registry.drain(name)
+    worker = context().registry.drain(name)
+    context().token_store.note("worker_drained", {"worker": name})
+    return worker
 
 
-@routes.call("POST", "/v1/workers/<name>/undrain", answer=Worker, status=202)
+@routes.call("POST", "/v1/workers/<name>/undrain", answer=Worker, status=202, role=Role.ADMIN)
 def undrain_worker(name: str) -> Worker:
     """Undrain a worker: it takes jobs again."""
-    return context().registry.undrain(name)
+    worker = context().registry.undrain(name)
+    context().token_store.note("worker_undrained", {"worker": name})
+    return worker
 
 
 @routes.call("GET", "/v1/pools", answer=PoolList)

@@ -3,6 +3,7 @@
 --   local FINAL = {succeeded = true, …}
 --
 -- ARGV[1]  prefix of every key
+-- The last two of ARGV are who calls and from which address, '' for changes that no call caused.
 --
 -- The keys are listed in jobs/store/keys.py, which spells the same ones for Python. Scripts build
 -- them from the prefix, since which indexes a change touches depends on the record it finds: this
@@ -12,10 +13,12 @@
 -- checks everything before its first write, because Redis has no rollback.
 
 local PREFIX = ARGV[1]
+local BY, ADDRESS = ARGV[#ARGV - 1], ARGV[#ARGV]
 local TIME = redis.call('TIME')
 local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1000000
 local MAX_EVENTS = 1000
 local MAX_ALL_EVENTS = 10000
+local MAX_AUDIT = 10000
 
 -- `order` is (9 - priority) * LINE + sequence: each priority is a line of its own, first in, first
 -- out. A job keeps its order until its priority changes, so a preempted job returns to the head of
@@ -45,18 +48,38 @@ local function doing(id, state)
   return state == 'running' and pending ~= '' and 'running, asked to ' .. pending or state
 end
 
+-- Appends to a stream what happened, with who caused it and from where, if a call did.
+local function append(stream, most, kind, data, ...)
+  local fields = {'at', stamp(NOW), 'type', kind, 'data', data, ...}
+  if BY ~= '' then
+    table.insert(fields, 'by')
+    table.insert(fields, BY)
+  end
+  if ADDRESS ~= '' then
+    table.insert(fields, 'address')
+    table.insert(fields, ADDRESS)
+  end
+  redis.call('XADD', stream, 'MAXLEN', '~', most, '*', unpack(fields))
+end
+
 -- Adds an event to those of all jobs.
 local function announce(id, kind, data)
-  redis.call('XADD', key('events'), 'MAXLEN', '~', MAX_ALL_EVENTS, '*',
-    'job', id, 'at', stamp(NOW), 'type', kind, 'data', data)
+  append(key('events'), MAX_ALL_EVENTS, kind, data, 'job', id)
+end
+
+-- Adds an event to those of a job.
+local function record(id, kind, data)
+  append(job_key(id) .. ':events', MAX_EVENTS, kind, data)
+  redis.call('ZADD', key('dirty'), stamp(NOW), id)
 end
 
 local function event(id, kind, data)
-  redis.call('XADD', job_key(id) .. ':events', 'MAXLEN', '~', MAX_EVENTS, '*',
-    'at', stamp(NOW), 'type', kind, 'data', data)
+  record(id, kind, data)
   announce(id, kind, data)
-  redis.call('ZADD', key('dirty'), stamp(NOW), id)
 end
+
+-- Notes a change that belongs to no job.
+local function audit(kind, data) append(key('audit'), MAX_AUDIT, kind, data) end
 
 -- The state of a worker; '' for one that is not registered.
 local function worker_state(name)

@@ -96,7 +96,7 @@ def test_ingress_and_route_are_there_when_asked_for_and_lead_to_the_service() ->
 
 
 def test_the_probes_ask_paths_that_the_api_answers_without_a_token(tmp_path: Path) -> None:
-    settings = Settings(storage_url=tmp_path.as_uri(), api_tokens="secret", api_host="0.0.0.0")
+    settings = Settings(storage_url=tmp_path.as_uri(), api_tokens="secret-of-sixteen-or-more", api_host="0.0.0.0")
     client = create_app(settings).test_client()
     api = container(one(rendered(), "Deployment", "-api"))
     paths = {name: api[name]["httpGet"]["path"] for name in api if name.endswith("Probe")}

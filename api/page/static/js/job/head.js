@@ -3,7 +3,7 @@ import { patch, post } from '../api.js';
 import { Link } from '../address.js';
 import { age, clock, duration, percent, short, value } from '../format.js';
 import { html, useState } from '../html.js';
-import { Confirm, Progress, State } from '../parts.js';
+import { Confirm, Progress, Proof, State } from '../parts.js';
 import { poke, useNow } from '../poll.js';
 import { actionsOf, isFinal, why } from '../words.js';
 import { Goodput } from './goodput.js';
@@ -55,10 +55,10 @@ function Actions({ job, onJob }) {
 const Fact = ({ name, children }) => html`<div><dt>${name}</dt><dd class="num">${children}</dd></div>`;
 
 /** The head of the job. */
-export function Head({ job, around, onJob }) {
+export function Head({ job, onJob }) {
   const now = useNow();
   const seen = job.progress;
-  const reason = why(job, { ...around, now });
+  const reason = why(job, now);
   const { name } = job.spec;
   const command = job.spec.run ?? (job.spec.command ?? []).join(' ');
   const model = job.spec.train ? `${job.spec.train.model.type} model, ${job.spec.train.optimizer.name}` : command.split('\n')[0];
@@ -66,6 +66,7 @@ export function Head({ job, around, onJob }) {
     <div class="title">
       <h1>${name}<span class="quiet">${job.id.slice(name.length)}</span></h1>
       <${State} state=${job.state} request=${job.request} />
+      <${Proof} proof=${job.proof} long=${true} />
       <span class="space"></span>
       <${Actions} job=${job} onJob=${onJob} />
     </div>
@@ -79,6 +80,7 @@ export function Head({ job, around, onJob }) {
       <${Fact} name="Goodput">${percent(job.goodput)}</${Fact}>
       <${Fact} name="Pool"><${Link} to=${{ view: 'cluster' }}>${job.spec.resources.pool}</${Link}></${Fact}>
       ${job.worker && html`<${Fact} name="Worker">${job.worker}</${Fact}>`}
+      ${job.owner && html`<${Fact} name="Owner"><${Link} to=${{ owner: job.owner }}>${job.owner}</${Link}></${Fact}>`}
       <${Fact} name="Submitted"><span title=${clock(job.submitted_at)}>${age(now - job.submitted_at)} ago</span></${Fact}>
       <${Fact} name=${job.finished_at ? 'Took' : 'Running time'}>${duration(job.finished_at ? job.finished_at - job.submitted_at
         : job.run_seconds + (job.state === 'running' ? now - job.attempts.at(-1).started_at : 0))}</${Fact}>
