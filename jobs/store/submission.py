@@ -27,11 +27,13 @@ def submission(
     text = spec.model_dump_json()
     fields: dict[str, str] = {}
     event: dict[str, Any] = {}
+    if spec.notify:
+        fields["notify"] = "1"
     if forked_from is not None:
         origin = forked_from.model_dump_json()
         step = "" if forked_from.step is None else str(forked_from.step)
         # Progress is a checkpoint after that.
-        fields = {"forked_from": origin, "checkpoint_step": step}
+        fields |= {"forked_from": origin, "checkpoint_step": step}
         event = {"forked_from": forked_from.job, "step": forked_from.step}
     return [
         job_id or new_job_id(spec.name),
