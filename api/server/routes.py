@@ -45,6 +45,7 @@ class Call:
     is_own: bool = False  # a user may make it on jobs of his own only
     takes: str | None = None  # the media type of a body that the view reads itself
     also: type[BaseModel] | None = None  # another answer, as JSON
+    others: tuple[int, ...] = ()  # statuses of success beside `status`
 
     @property
     def public(self) -> bool:
@@ -82,6 +83,7 @@ class Routes:
         is_own: bool | None = None,
         takes: str | None = None,
         also: type[BaseModel] | None = None,
+        others: tuple[int, ...] = (),
         request_headers: Mapping[str, str] | None = None,
         response_headers: Mapping[str, str] | None = None,
     ) -> Callable[[View], View]:
@@ -89,8 +91,8 @@ class Routes:
 
         A view takes the variable parts of the path, `query` and `body`. The annotations of these
         two are the models of valid input; a view that `takes` a media type reads the body itself.
-        `answer` is the model or the media type of the answer, `also` the model of another one; a
-        view may also return a finished `Response`.
+        `answer` is the model or the media type of the answer, `also` the model of another one,
+        `others` are further statuses of success; a view may also return a finished `Response`.
 
         Unless the call is `public`, the caller needs `role`: by default `viewer` to read, and
         `user` for all else. `is_own`: a user may make it on jobs of his own only, which is so by
@@ -119,6 +121,7 @@ class Routes:
                     is_own=own,
                     takes=takes,
                     also=also,
+                    others=others,
                 )
             )
 
