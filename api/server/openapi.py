@@ -132,7 +132,12 @@ def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
             "description": schema.get("description", ""),
             "schema": about,
         }
-    for name, text in call.request_headers.items():
+    headers = dict(call.request_headers)
+    if HTTPStatus.NOT_MODIFIED in call.others:
+        headers.setdefault(
+            "If-None-Match", "`ETag` of an earlier answer: 304 if nothing has changed."
+        )
+    for name, text in headers.items():
         yield {"name": name, "in": "header", "description": text, "schema": _TEXT}
 
 

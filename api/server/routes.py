@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -99,6 +100,8 @@ class Routes:
         default for all changes of a job.
         """
         needed = None if public else role or (Role.VIEWER if method == "GET" else Role.USER)
+        if method == "GET" and isinstance(answer, type):
+            others = (*others, 304)
         own = is_own if is_own is not None else method != "GET" and "<job_id:job_id>" in rule
 
         def register(view: View) -> View:
@@ -153,9 +156,22 @@ def _owner(job_id: str) -> str | None:
 def as_json(
     value: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The value as a JSON answer."""
-    text = value.model_dump_json()
+    """The value as a JSON answer; that of a GET has an ETag."""
+    text = value.model_dump_json().encode()
+    if request.method in {"GET", "HEAD"} and not headers:
+        return answered_once(text, hashlib.blake2b(text, digest_size=12).hexdigest())
     return Response(text, status, headers=headers, content_type="application/json")
+
+
+def answered_once(text: bytes, etag: str) -> Response:
+    """A JSON answer that a caller who has it does not get again: 304."""
+    if etag in request.if_none_match.as_set(include_weak=True):
+        response = Response(status=304)
+    else:
+        response = Response(text, content_type="application/json")
+    response.set_etag(etag, weak=True)
+    response.cache_control.no_cache = True
+    return response
 
 
 def parse_query(model: type[Query]) -> Query:

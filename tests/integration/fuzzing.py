@@ -51,6 +51,7 @@ class Fuzzer:
     description: dict[str, Any]
     known: Mapping[str, list[str]]
     token: str = ""
+    left_out: frozenset[str] = frozenset()  # operations
     statuses: Counter[int] = field(default_factory=Counter)
     _random: random.Random = field(default_factory=random.Random)
     _validators: dict[str, Draft202012Validator] = field(default_factory=dict)
@@ -61,7 +62,8 @@ class Fuzzer:
         return [
             (method, path)
             for path, methods in self.description["paths"].items()
-            for method in methods
+            for method, operation in methods.items()
+            if operation["operationId"] not in self.left_out
         ]
 
     def case(self, number: int) -> Case:
