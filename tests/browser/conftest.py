@@ -6,14 +6,18 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from redis import Redis
 
 from api.client import Client
+from api.local.redis_server import redis_of
 from bench.system.service import local_service
+from jobs.store.jobs import JobStore
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 # What a reader of a screen, or of the keyboard alone, cannot get around.
@@ -49,10 +53,24 @@ class Watched:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the service."""
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="session")
+def service(data: Path) -> Iterator[str]:
     """The URL of a service with Redis, the API and two workers."""
-    with local_service(tmp_path_factory.mktemp("service"), workers=2) as running:
+    with local_service(data, workers=2) as running:
         yield running.url
+
+
+@pytest.fixture(scope="session")
+def store(data: Path, service: str) -> Iterator[JobStore]:
+    """The jobs of the service in its Redis."""
+    redis = Redis.from_url(redis_of(data / "redis"), decode_responses=True)
+    yield JobStore(redis, lease_seconds=15)
+    redis.close()
 
 
 @pytest.fixture(scope="session")
