@@ -105,6 +105,10 @@ cgroup-check: $(STAMP)  ## exceed memory limits in real control groups (root, ve
 chart-readme: $(STAMP)  ## write the Helm chart's README from its values
 	@$(BIN)/python helm/readme.py
 
+.PHONY: pins
+pins: $(STAMP)  ## write the pins of the images, with hashes, from pyproject.toml and constraints.txt
+	@$(BIN)/python -m tools.pins
+
 .PHONY: reference
 reference: $(STAMP)  ## write the reference pages in docs/ from models, OpenAPI, click and docstrings
 	@$(BIN)/python -m tools.reference

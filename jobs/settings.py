@@ -170,6 +170,28 @@ class Settings(BaseSettings):
         le=10**15,
         description="Size of that directory (bytes) above which a worker removes what is not used.",
     )
+    job_env: str = Field(
+        "",
+        description="Environment variables of the worker that its jobs get too, beside the usual "
+        "ones: names or patterns, separated by commas.",
+    )
+    job_user: str = Field(
+        "",
+        pattern=r"^(\d+(-\d+)?)?$",
+        description="User id, or range of ids such as 60000-60015, of the jobs of a worker that "
+        "runs as root.",
+    )
+    job_processes: int = Field(
+        0, ge=0, le=10**6, description="Most processes and threads of one job; 0: any number."
+    )
+    run_bytes: int = Field(
+        0, ge=0, le=2**60, description="Largest size (bytes) of a run directory; 0: any size."
+    )
+    umask: str = Field(
+        "077",
+        pattern=r"^[0-7]{3}$",
+        description="Permissions that files of the service do not get, in octal digits.",
+    )
     warm_start: bool = Field(
         True, description="Keep a process with torch imported, which starts jobs in milliseconds."
     )
@@ -267,6 +289,11 @@ class Settings(BaseSettings):
     def cache_path(self) -> Path:
         """The directory of the worker's cache."""
         return Path(self.cache_dir) if self.cache_dir else self.scratch_dir / ".cache"
+
+    @property
+    def umask_bits(self) -> int:
+        """The argument of `os.umask`."""
+        return int(self.umask, 8)
 
     @property
     def redis_address(self) -> str:

@@ -94,6 +94,11 @@ class RunPaths:
         return self.logs / "output.1.log"
 
     @property
+    def output_times(self) -> Path:
+        """How long the output log was at which time: `BYTES SECONDS` in each line."""
+        return self.logs / "output.times"
+
+    @property
     def config(self) -> Path:
         """The configuration that the run was started with."""
         return self.root / "config.json"

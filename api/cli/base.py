@@ -11,9 +11,9 @@ import click
 from pydantic import BaseModel
 from rich.table import Table
 
-from api.cli.commands import Commands
-from api.cli.completion import SHELLS, JobId, script_of
-from api.cli.endpoint import DEFAULT_URL, FOLLOW_PATIENCE, PATIENCE, endpoint_of
+from api.cli.shared.commands import Commands
+from api.cli.shared.completion import SHELLS, JobId, script_of
+from api.cli.shared.endpoint import DEFAULT_URL, FOLLOW_PATIENCE, PATIENCE, endpoint_of
 from api.render import console
 
 Item = TypeVar("Item", bound=BaseModel)

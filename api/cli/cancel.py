@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from api.cli.base import as_json, cli, print_json
-from api.cli.completion import JobId
-from api.cli.endpoint import Endpoint
 from api.cli.jobs import say_state
-from api.cli.selection import Selection, selecting
+from api.cli.shared.completion import JobId
+from api.cli.shared.endpoint import Endpoint
+from api.cli.shared.selection import Selection, selecting
 from api.client.client import Client
 from api.client.find import find_job
 from api.client.transport import ApiError

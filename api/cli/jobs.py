@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from api.cli.base import as_json, cli, job_argument, print_found, print_json
-from api.cli.endpoint import Endpoint
-from api.cli.selection import Selection, selecting
+from api.cli.shared.endpoint import Endpoint
+from api.cli.shared.selection import Selection, selecting
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, story

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from api.cli.base import as_json, cli, print_found
-from api.cli.endpoint import Endpoint
+from api.cli.shared.endpoint import Endpoint
 from api.client.client import Client
 from api.client.find import find_worker
 from api.render import pool_table, worker_table

@@ -10,19 +10,16 @@ from typing import Any
 import click
 
 from api.cli.base import as_json, cli, print_json
-from api.cli.commands import Command
-from api.cli.endpoint import Endpoint
 from api.cli.jobs import exit_as, print_log
 from api.cli.look.live import until_it_ends
-from api.client.workspaces import source_of
-from jobs.model.workspace import Workspace
+from api.cli.shared.commands import Command
+from api.cli.shared.endpoint import Endpoint
+from api.client.workspaces import UNPACKED, source_of
 from workspaces.archive import Packed
 from workspaces.layout import bytes_text
 
 _WORDS = "spectrain.words"
 _SCRIPT = re.compile(r"\.(py|sh)$")
-# Stands for a workspace that is not packed yet while the rest of the job is checked.
-_UNPACKED = Workspace(sha256="0" * 64, files=0, bytes=0).model_dump()
 
 
 class _WithWords(Command):
@@ -87,7 +84,7 @@ def submit(
     if isinstance(data, dict):
         data = _completed(data, words, _folder_of(file), **options)
     source = source_of(data) if isinstance(data, dict) else None
-    job_data = checked(data if source is None else {**data, "workspace": _UNPACKED}).model_dump(
+    job_data = checked(data if source is None else {**data, "workspace": UNPACKED}).model_dump(
         mode="json"
     )
     if source is not None:

@@ -147,6 +147,17 @@ class Fetching:
         return place
 
 
+def save_whole(http: Transport, path: str, target: Path) -> Path:
+    """Saves an answer as a file, which appears complete or not at all."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        http.save(path, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
 def _is_there(file: Artifact, target: Path) -> bool:
     """Whether a file is here as the service lists it."""
     try:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from api.client.transport import Transport
+from api.schemas import MetricsPage
+from monitoring.json_values import restored
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -49,6 +53,17 @@ class Metrics:
 
         frame = pd.DataFrame(list(self))
         return frame.set_index("step") if "step" in frame else frame
+
+
+def metric_rows(http: Transport, path: str, after_step: int) -> Iterator[Row]:
+    """The rows of steps after one, page by page."""
+    query: dict[str, object] = {"after_step": after_step}
+    while True:
+        page = http.read(MetricsPage, "GET", path, query)
+        yield from map(restored, page.rows)
+        if not page.rows or page.cursor is None:
+            return
+        query = {"after_step": after_step, "cursor": page.cursor}
 
 
 def _number(value: object) -> bool:

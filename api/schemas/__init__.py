@@ -17,6 +17,7 @@ from api.schemas.curves import SeriesQuery as SeriesQuery
 from api.schemas.jobs import CodeDifferences as CodeDifferences
 from api.schemas.jobs import DeleteQuery as DeleteQuery
 from api.schemas.jobs import Difference as Difference
+from api.schemas.jobs import ForkRequest as ForkRequest
 from api.schemas.jobs import JobDiff as JobDiff
 from api.schemas.jobs import JobPage as JobPage
 from api.schemas.jobs import JobPlan as JobPlan

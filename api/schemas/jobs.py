@@ -8,8 +8,10 @@ from pydantic import ConfigDict, Field
 
 from api.schemas.base import Query, Wire
 from jobs.model.record import Job
+from jobs.model.spec import Name
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
+from workload.settings import Strict
 
 
 class Wait(Wire):
@@ -37,6 +39,24 @@ class JobView(Job):
         "0 to 1; null if it is not known: the program counts no steps, or has done only one.",
     )
     files: str = Field("", description="URL of the run's directory in storage.")
+
+
+class ForkRequest(Strict):
+    """From where a new job begins, and what it does otherwise."""
+
+    step: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="Step of a checkpoint of the job; null: the newest one, or the files as they "
+        "are now where there is none.",
+    )
+    set: dict[Annotated[str, Field(max_length=512)], Any] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Keys of the specification to change: `train.optimizer.lr`.",
+    )
+    name: Name | None = Field(None, description="Name of the new job; null: that of the job.")
 
 
 class JobPlan(Wire):

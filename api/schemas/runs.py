@@ -149,6 +149,13 @@ class LogQuery(Query):
     tail: int | None = Field(
         None, ge=1, le=100_000, description="Only the last lines, this many; in place of `offset`."
     )
+    since: float | None = Field(
+        None,
+        ge=0,
+        le=1e11,
+        description="Only lines that came after this time, seconds since the epoch, and those of "
+        "up to ten seconds before.",
+    )
     search: str | None = Field(
         None,
         min_length=1,

@@ -19,7 +19,7 @@ from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
-from api.server.views import accounts, health, jobs, runs, workers, workspaces
+from api.server.views import accounts, forks, health, jobs, runs, workers, workspaces
 from jobs.accounts.book import TokenBook
 from jobs.accounts.store import TokenStore
 from jobs.checks import Checks
@@ -81,8 +81,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.converters["sha256"] = Sha256Converter
     app.url_map.merge_slashes = False
     groups = (
-        jobs.routes, runs.routes, workspaces.routes, workers.routes, accounts.routes, health.routes
-    )  # fmt: skip
+        jobs.routes,
+        forks.routes,
+        runs.routes,
+        workspaces.routes,
+        workers.routes,
+        accounts.routes,
+        health.routes,
+    )
     for routes in groups:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]

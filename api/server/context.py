@@ -16,7 +16,7 @@ from jobs.accounts.store import TokenStore
 from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.model.record import Job
-from jobs.reaper.backup import Backup
+from jobs.reaper.backup import Backup, RecordCopy
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
@@ -62,6 +62,22 @@ class AppContext:
             Backup(self.store, RunRecords(self.storage)).copy(job_id)
         except (OSError, StorageError) as error:
             log.warning("cannot record in storage that job %s was deleted: %s", job_id, error)
+
+    def reserve(self, job_id: str) -> None:
+        """Marks a run, whose job is about to be submitted, as one without a job.
+
+        If that never happens, `spectrain gc` removes what lies there by then. The backup of the
+        job's record replaces the mark.
+        """
+        mark = RecordCopy({"deleting": "1"}, [])
+        RunRecords(self.storage).put(job_id, mark.encode())
+
+    def back_up(self, job_id: str) -> None:
+        """Backs up the record of a job now; the reaper does it in a moment if this fails."""
+        try:
+            Backup(self.store, RunRecords(self.storage)).copy(job_id)
+        except (OSError, StorageError) as error:
+            log.warning("cannot back up the record of job %s to storage: %s", job_id, error)
 
     def announce(self, job: Job) -> None:
         """Wakes a worker for a queued job.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from api.server.wsgi import application
 from jobs.accounts.token import Role
 from jobs.entry import run
 from jobs.settings import Settings
+from machine.readable import hide
 from monitoring.storage.base import StorageError
 from workspaces.layout import archive_limit
 
@@ -66,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m api.server.serve")
     parser.add_argument("--fd", type=int, help="serve this listening socket, which was inherited")
     inherited = parser.parse_args(arguments).fd
+    hide()
     settings = Settings()
+    os.umask(settings.umask_bits)
     if reason := refusal(settings):
         sys.exit(reason)
     try:

@@ -12,6 +12,7 @@ from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.reaper.evictor import Evictor
 from jobs.store.jobs import JobStore
+from jobs.store.queues import Place
 from jobs.store.registry import WorkerRegistry
 
 # A picture is good for so long. Who asks while another one takes the next gets the last.
@@ -53,63 +54,55 @@ class Forecast:
         self._pictures: dict[str, Picture] = {}
         self._locks: dict[str, threading.Lock] = {}
 
-    def waiting(self, job: Job, position: int | None) -> Waiting | None:
+    def waiting(self, job: Job, place: Place | None) -> Waiting | None:
         """Why a queued job waits; None for one that is not queued.
 
-        `position` is the number of jobs ahead of it, None in its backoff.
+        `place` is the one that it has in its pool, None in its backoff.
         """
         if job.state is not State.QUEUED:
             return None
         pool = job.spec.resources.pool
         picture = self._picture(pool)
-        if position is None:
+        if place is None:
             left = max(0.0, job.not_before - self._store.now())
             line = picture.seconds(picture.new_ahead)
             seconds = None if line is None else max(left, line)
             return Waiting("it failed, and waits for its backoff to end", seconds)
-        return self._in_line(picture, job.spec, position, job.id)
+        return self._in_line(picture, job.spec, place, job.id)
 
     def pool_seconds(self, pool: str) -> float | None:
         """Seconds until a job starts that is submitted now; None if that cannot be known."""
         picture = self._picture(pool)
         return picture.seconds(picture.new_ahead)
 
-    def plan(self, spec: JobSpec) -> Plan:
-        """What would become of a job that was submitted now."""
+    def plan(self, spec: JobSpec, owner: str | None = None) -> Plan:
+        """What would become of a job that `owner` submitted now."""
         pool = spec.resources.pool
         with self._lock(pool):
             picture = self._take(pool)
-        position = self._store.queues.place_of_new(pool, spec.priority)
-        evicts = self._evictor.would_evict(spec, position, self._store.now())
-        waiting = self._in_line(picture, spec, position, None)
+        place = self._store.queues.place_of_new(pool, spec.priority, owner)
+        evicts = []
+        if not place.held:
+            evicts = self._evictor.would_evict(spec, place.ahead, self._store.now())
+        waiting = self._in_line(picture, spec, place, None)
         if evicts:
             waiting = Waiting(f"job {evicts[0]} has a lower priority, and would make room", 0.0)
-        return Plan(position, waiting, evicts, len(picture.workers))
+        return Plan(place.ahead, waiting, evicts, len(picture.workers))
 
     def _in_line(
-        self, picture: Picture, spec: JobSpec, position: int, job_id: str | None
+        self, picture: Picture, spec: JobSpec, place: Place, job_id: str | None
     ) -> Waiting:
-        pool, gpus = spec.resources.pool, spec.resources.gpus
-        if not picture.workers:
-            return Waiting(f"pool {pool!r} has no worker", None)
-        if not picture.taking:
-            states = sorted({str(worker.state) for worker in picture.workers})
-            return Waiting(f"no worker of pool {pool!r} takes jobs: {' or '.join(states)}", None)
-        if gpus > picture.most_gpus:
-            return Waiting(
-                f"it needs {gpus} GPUs, and the largest worker of pool {pool!r} has "
-                f"{picture.most_gpus}",
-                None,
-            )
-        seconds = picture.seconds(position, job_id)
-        if position:
-            jobs = "1 job is" if position == 1 else f"{position:,} jobs are"
+        if reason := place.held or _blocked(picture, spec):
+            return Waiting(reason, None)
+        seconds = picture.seconds(place.ahead, job_id)
+        if place.ahead:
+            jobs = "1 job is" if place.ahead == 1 else f"{place.ahead:,} jobs are"
             return Waiting(f"{jobs} ahead of it", seconds)
         if picture.has_idle:
             return Waiting("it is next, and a worker is free", seconds)
         count = len(picture.taking)
         busy = "the worker is busy" if count == 1 else f"all {count} workers are busy"
-        return Waiting(f"it is next, and {busy} in pool {pool!r}", seconds)
+        return Waiting(f"it is next, and {busy} in pool {spec.resources.pool!r}", seconds)
 
     # -- pictures -------------------------------------------------------------------------------
 
@@ -135,6 +128,20 @@ class Forecast:
 
     def _lock(self, pool: str) -> threading.Lock:
         return self._locks.setdefault(pool, threading.Lock())
+
+
+def _blocked(picture: Picture, spec: JobSpec) -> str:
+    """Why no worker of the pool can take the job, as a sentence; '' if one can."""
+    pool, gpus = spec.resources.pool, spec.resources.gpus
+    if not picture.workers:
+        return f"pool {pool!r} has no worker"
+    if not picture.taking:
+        states = sorted({str(worker.state) for worker in picture.workers})
+        return f"no worker of pool {pool!r} takes jobs: {' or '.join(states)}"
+    if gpus > picture.most_gpus:
+        largest = picture.most_gpus
+        return f"it needs {gpus} GPUs, and the largest worker of pool {pool!r} has {largest}"
+    return ""
 
 
 def _is_good(picture: Picture) -> bool:

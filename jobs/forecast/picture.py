@@ -95,7 +95,7 @@ def take_picture(store: JobStore, pool: str, workers: Iterable[Worker]) -> Pictu
         for job_id, fields in zip(line, waiting, strict=True)
     }
     usual = JobSpec.model_fields["priority"].default
-    ahead = store.queues.place_of_new(pool, usual)
+    ahead = store.queues.place_of_new(pool, usual).ahead
     return Picture(own, free_in, line, takes, ahead, time.monotonic())
 
 

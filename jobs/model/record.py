@@ -36,6 +36,15 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class Origin(_Value):
+    """Where a job began that goes on from the run of another one."""
+
+    job: str = Field(description="Id of the job whose run it began from.")
+    step: int | None = Field(
+        description="Step of the checkpoint that it began from; null: from the files of the run."
+    )
+
+
 class Measures(_Value):
     """What an attempt has done and what it cost, as far as its supervisor knows."""
 
@@ -129,6 +138,9 @@ class Attempt(Measures):
     )
     queue_seconds: float | None = Field(
         None, description="Time in the queue before the claim, backoff excluded, seconds."
+    )
+    forked_from: Origin | None = Field(
+        None, description="The run that the job began from; null: it began with nothing."
     )
     moment: str | None = Field(
         None, description="Moment of the run that the attempt started from; null for none."
@@ -239,6 +251,9 @@ class Job(_Value):
     finished_at: float | None = Field(
         None, description="Time when the job entered its final state, seconds since the epoch."
     )
+    forked_from: Origin | None = Field(
+        None, description="The run that the job began from; null: it began with nothing."
+    )
     attempts: list[Attempt] = Field(
         default_factory=list, description="Receipts of all attempts, oldest first."
     )
@@ -273,6 +288,7 @@ class Job(_Value):
                 **measures,
                 "last_step": seen.step,
                 "steps_recomputed": self._steps_recomputed(seen),
+                "forked_from": self.forked_from,
             }
         )
 
@@ -333,8 +349,8 @@ def is_job_id(text: str) -> bool:
 def job_from_hash(fields: Mapping[str, str]) -> Job:
     """The job that a Redis hash holds.
 
-    Scalars are plain fields, so that scripts can read them. `spec`, `progress`, `proof` and each
-    `attempt:N` are JSON. An empty string means none.
+    Scalars are plain fields, so that scripts can read them. `spec`, `progress`, `proof`,
+    `forked_from` and each `attempt:N` are JSON. An empty string means none.
     """
     attempts = sorted(
         (Attempt.model_validate_json(v) for k, v in fields.items() if k.startswith("attempt:")),
@@ -344,6 +360,7 @@ def job_from_hash(fields: Mapping[str, str]) -> Job:
     plain = {k: v for k, v in fields.items() if k in Job.model_fields and v != ""}
     spec = JobSpec.model_validate_json(plain.pop("spec"))
     progress, proof = plain.pop("progress", None), plain.pop("proof", None)
+    origin = plain.pop("forked_from", None)
     return Job.model_validate(
         {
             **plain,
@@ -351,5 +368,6 @@ def job_from_hash(fields: Mapping[str, str]) -> Job:
             "attempts": attempts,
             "progress": Progress.model_validate_json(progress) if progress else None,
             "proof": Proof.model_validate_json(proof) if proof else None,
+            "forked_from": Origin.model_validate_json(origin) if origin else None,
         }
     )

@@ -63,7 +63,6 @@ class Evictor:
         if not workers:
             return []
         # A cheap check first: reading the records of all running jobs would cost too much per pass.
-        self._queues.next_in_turn(pool, 1)  # admits jobs whose backoff is over
         first = [self._job(job_id) for job_id in self._queues.some_waiting(pool, 1)]
         if not first or first[0] is None or not self._queues.lower_runs(pool, first[0].priority):
             return []

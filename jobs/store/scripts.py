@@ -11,6 +11,9 @@ from redis.commands.core import Script
 from jobs.actor import ACTOR
 from jobs.model.states import FINAL, MOVES, State
 
+# What each script begins with.
+_PARTS = ("prelude.lua", "queue.lua", "moves.lua")
+
 
 class Scripts:
     """Calls the scripts in `lua/` by path, such as `attempts/claim`.
@@ -38,7 +41,7 @@ class Scripts:
                 [
                     f"local MOVES = {{{', '.join(moves)}}}",
                     f"local FINAL = {{{', '.join(final)}}}",
-                    (folder / "prelude.lua").read_text(),
+                    *((folder / part).read_text() for part in _PARTS),
                     (folder / f"{name}.lua").read_text(),
                 ]
             )

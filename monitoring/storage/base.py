@@ -102,6 +102,13 @@ class Storage(Protocol):
     def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
         """Keeps the contents of keys, by key, in any order; faster than one by one."""
 
+    def clone_all(self, places: Mapping[str, str]) -> None:
+        """Copies contents, by key; what is written to one later does not change the other.
+
+        Without sending them: the file system shares or copies the blocks, or the store copies.
+        Raises `FileNotFoundError`.
+        """
+
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`, at most the end of the file, and truncates what follows."""
 

@@ -282,7 +282,9 @@ def guarded(settings: Settings, make_app: MakeApp) -> FlaskClient:
     return make_app(settings.model_copy(update={"api_tokens": f"{ONE}, {TWO}"})).test_client()
 
 
-@pytest.mark.parametrize("header", [None, "Bearer", "Bearer three", f"Basic {ONE}", f"Bearer {ONE}{TWO}"])
+@pytest.mark.parametrize(
+    "header", [None, "Bearer", "Bearer three", f"Basic {ONE}", f"Bearer {ONE}{TWO}"]
+)
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/openapi.json", "/nowhere"])
 def test_nobody_calls_without_a_token(guarded: FlaskClient, header: str | None, path: str) -> None:
     answer = guarded.get(path, headers={"Authorization": header} if header else {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,10 @@ def fail(store: JobStore, attempts: int = 1, **spec: Any) -> Job:
     job = submit(store, retry=retry, resources=pool, **spec)
     for number in range(1, attempts + 1):
         assert store.claim(pool["pool"], worker) is not None
-        ended = Attempt(number=number, worker=worker, started_at=1.0, ended_at=2.0,
-                        reason=Reason.ERROR, first_step=10 * number, last_step=10 * number)  # fmt: skip
+        ended = Attempt(
+            number=number, worker=worker, started_at=1.0, ended_at=2.0, reason=Reason.ERROR,
+            first_step=10 * number, last_step=10 * number,
+        )  # fmt: skip
         store.finish(job.id, ended)
     claimed = store.claim(pool["pool"], worker)
     assert claimed is not None
@@ -65,7 +68,7 @@ LOG = """[1] start
 [2] start
 [2] [default0]:step 2
 [2] [default10]:step 2
-[2] [rank: 1] step 2
+[2] [rank1]: step 2
 [2] end
 """
 
@@ -84,6 +87,12 @@ LOG = """[1] start
         (["--search", "STEP 1"], [1, 2]),
         (["--search", "step", "--tail", "2"], [6, 7]),
         (["--search", "step", "--rank", "0"], [1, 5]),
+        (["--since", "1h"], [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        (["--since", "30m"], [4, 5, 6, 7, 8]),
+        (["--since", "30m", "--search", "step", "--rank", "1"], [7]),
+        (["--since", "30m", "--tail", "1"], [8]),
+        (["--since", "1m"], [8]),
+        (["--since", "5"], []),
         (["--search", "error", "--attempt", "2"], []),
         (["--search", "start", "-C", "1"], [0, 1, None, 3, 4, 5]),
         (["--search", "rank", "-C", "2"], [0, 1, 2, 3, 4, 5, 6, 7, 8]),
@@ -95,6 +104,10 @@ def test_lines_of_a_log_are_chosen(
 ) -> None:
     job = fail(store)
     write(settings, job, "logs/output.log", LOG)
+    sizes = [LOG.index("[2] start"), LOG.index("[2] end"), len(LOG)]
+    times = [time.time() - ago for ago in (2000, 100, 10)]
+    rows = (f"{size} {at}\n" for size, at in zip(sizes, times, strict=True))
+    write(settings, job, "logs/output.times", "".join(rows))
     printed = run("logs", job.id, *words).stdout.splitlines()
     all_lines = LOG.splitlines()
     assert printed == ["--" if line is None else all_lines[line] for line in lines]

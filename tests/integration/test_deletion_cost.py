@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import logging
 import os
-import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from jobs.messages import Messenger
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
+from machine.kubernetes import KubernetesApi
+from tests.kubernetes_api import KubernetesServer
 from worker.cluster.deletion_cost import (
     ANNOTATION,
     BUSY,
@@ -37,134 +30,58 @@ from worker.cluster.deletion_cost import (
 )
 
 Wait = Callable[..., Any]
-PODS = "/api/v1/namespaces/ml/pods/"
+POD = "/api/v1/namespaces/ml/pods/worker-1"
 
 
-class KubernetesApi:
-    """Pods on loopback, over TLS by an authority of its own.
-
-    `refuses` is the status of every answer until it is None again.
-    """
+class Pods(KubernetesServer):
+    """One pod, and the costs that were written on it."""
 
     def __init__(self, directory: Path) -> None:
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_PATCH(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status = api.patch(self.path, dict(self.headers), body)
-                answer = json.dumps({"kind": "Pod" if status == 200 else "Status"}).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.credentials = directory / "credentials"
-        self.credentials.mkdir()
-        self.token("first")
-        certificate, key = self._certificate(directory)
-        (self.credentials / "ca.crt").write_bytes(certificate.read_bytes())
-        self.annotations: dict[str, str] = {"kubectl.kubernetes.io/default-container": "worker"}
-        self.calls: list[int] = []
+        super().__init__(directory)
         self.costs: list[str] = []
-        self.refuses: int | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=[0.05])
-        self._thread.start()
-
-    def token(self, text: str) -> None:
-        self._token = text
-        (self.credentials / "token").write_text(text + "\n")
+        default = {"kubectl.kubernetes.io/default-container": "worker"}
+        self.objects[POD] = {"kind": "Pod", "metadata": {"annotations": default}}
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            "POD_NAMESPACE": "ml",
-            "POD_NAME": "worker-1",
-            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
-            "KUBERNETES_SERVICE_PORT": str(self._server.server_port),
-        }
+        return {**super().environment, "POD_NAME": "worker-1"}
 
-    def patch(self, path: str, headers: dict[str, str], body: bytes) -> int:
-        status = self.refuses or self._patch(path, headers, body)
-        self.calls.append(status)
-        return status
+    @property
+    def annotations(self) -> dict[str, str]:
+        return dict(self.objects[POD]["metadata"]["annotations"])
 
-    def _patch(self, path: str, headers: dict[str, str], body: bytes) -> int:
-        if headers.get("Authorization") != f"Bearer {self._token}":
-            return 401
-        if path != PODS + "worker-1":
-            return 404
-        if headers["Content-Type"] != "application/merge-patch+json":
-            return 415
-        change = json.loads(body)
-        assert change.keys() == {"metadata"}
-        assert change["metadata"].keys() == {"annotations"}
-        values = change["metadata"]["annotations"].values()
-        if not all(isinstance(value, str) for value in values):
-            return 400
-        self.annotations.update(change["metadata"]["annotations"])
-        self.costs.append(self.annotations[ANNOTATION])
-        return 200
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    @staticmethod
-    def _certificate(directory: Path) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
-        now = datetime.datetime.now(datetime.UTC)
-        day = datetime.timedelta(days=1)
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - day)
-            .not_valid_after(now + day)
-            .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        private = serialization.PrivateFormat.PKCS8
-        (directory / "tls.crt").write_bytes(certificate.public_bytes(pem))
-        (directory / "tls.key").write_bytes(
-            key.private_bytes(pem, private, serialization.NoEncryption())
-        )
-        return directory / "tls.crt", directory / "tls.key"
+    def answer(
+        self, method: str, path: str, token: str, kind: str, body: bytes
+    ) -> tuple[int, dict[str, Any]]:
+        status, found = super().answer(method, path, token, kind, body)
+        if status == 200:
+            change = json.loads(body)
+            assert method == "PATCH"
+            assert change.keys() == {"metadata"}
+            assert change["metadata"].keys() == {"annotations"}
+            assert all(isinstance(v, str) for v in change["metadata"]["annotations"].values())
+            self.costs.append(self.annotations[ANNOTATION])
+        return status, found
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[KubernetesApi]:
-    api = KubernetesApi(tmp_path)
+def api(tmp_path: Path) -> Iterator[Pods]:
+    api = Pods(tmp_path)
     yield api
     api.close()
 
 
 @pytest.fixture
-def cost(api: KubernetesApi) -> Iterator[PodDeletionCost]:
-    port = api.environment["KUBERNETES_SERVICE_PORT"]
-    cost = PodDeletionCost(
-        f"https://127.0.0.1:{port}{PODS}worker-1", api.credentials, retry_seconds=0.05
-    )
+def cost(api: Pods) -> Iterator[PodDeletionCost]:
+    called = KubernetesApi.of_this_pod(api.environment, api.credentials)
+    assert called is not None
+    cost = PodDeletionCost(called, POD, retry_seconds=0.05)
     yield cost
     cost.stop()
 
 
 def test_a_busy_worker_costs_more_than_an_idle_one_and_no_other_annotation_changes(
-    api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
+    api: Pods, cost: PodDeletionCost, wait_until: Wait
 ) -> None:
     cost.start()
     wait_until(lambda: api.costs == [str(IDLE)], what="the first cost")
@@ -177,16 +94,14 @@ def test_a_busy_worker_costs_more_than_an_idle_one_and_no_other_annotation_chang
 
 
 def test_a_container_that_was_started_again_does_not_stay_as_dear_as_it_was(
-    api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
+    api: Pods, cost: PodDeletionCost, wait_until: Wait
 ) -> None:
-    api.annotations[ANNOTATION] = str(BUSY)
+    api.objects[POD]["metadata"]["annotations"][ANNOTATION] = str(BUSY)
     cost.start()
     wait_until(lambda: api.annotations[ANNOTATION] == str(IDLE), what="the cost of an idle worker")
 
 
-def test_what_is_said_twice_is_one_call(
-    api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
-) -> None:
+def test_what_is_said_twice_is_one_call(api: Pods, cost: PodDeletionCost, wait_until: Wait) -> None:
     cost.start()
     wait_until(lambda: api.costs, what="the first cost")
     for _ in range(10):
@@ -197,7 +112,7 @@ def test_what_is_said_twice_is_one_call(
 
 
 def test_an_api_that_is_away_is_told_once_and_has_the_last_word_when_it_is_back(
-    api: KubernetesApi,
+    api: Pods,
     cost: PodDeletionCost,
     wait_until: Wait,
     caplog: pytest.LogCaptureFixture,
@@ -215,7 +130,7 @@ def test_an_api_that_is_away_is_told_once_and_has_the_last_word_when_it_is_back(
 
 
 def test_a_right_that_is_missing_is_told_with_what_to_change(
-    api: KubernetesApi,
+    api: Pods,
     cost: PodDeletionCost,
     wait_until: Wait,
     caplog: pytest.LogCaptureFixture,
@@ -226,7 +141,7 @@ def test_a_right_that_is_missing_is_told_with_what_to_change(
 
 
 def test_a_token_that_kubernetes_renewed_is_read_anew(
-    api: KubernetesApi, cost: PodDeletionCost, wait_until: Wait
+    api: Pods, cost: PodDeletionCost, wait_until: Wait
 ) -> None:
     cost.start()
     wait_until(lambda: api.costs, what="the first cost")
@@ -237,14 +152,14 @@ def test_a_token_that_kubernetes_renewed_is_read_anew(
 
 
 def test_a_server_that_another_authority_vouches_for_gets_no_token(
-    api: KubernetesApi,
+    api: Pods,
     cost: PodDeletionCost,
     wait_until: Wait,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / "other").mkdir()
-    other = KubernetesApi(tmp_path / "other")
+    other = Pods(tmp_path / "other")
     other.close()
     (api.credentials / "ca.crt").write_bytes((other.credentials / "ca.crt").read_bytes())
     cost.start()
@@ -253,12 +168,12 @@ def test_a_server_that_another_authority_vouches_for_gets_no_token(
 
 
 @pytest.mark.parametrize("missing", ["POD_NAME", "POD_NAMESPACE", "KUBERNETES_SERVICE_HOST"])
-def test_outside_of_a_pod_nothing_is_told(api: KubernetesApi, missing: str) -> None:
+def test_outside_of_a_pod_nothing_is_told(api: Pods, missing: str) -> None:
     environment = {k: v for k, v in api.environment.items() if k != missing}
     assert isinstance(pod_deletion_cost(environment, api.credentials), NoDeletionCost)
 
 
-def test_a_pod_without_a_token_tells_nothing(api: KubernetesApi, tmp_path: Path) -> None:
+def test_a_pod_without_a_token_tells_nothing(api: Pods, tmp_path: Path) -> None:
     assert isinstance(pod_deletion_cost(api.environment, tmp_path), NoDeletionCost)
     assert isinstance(pod_deletion_cost(api.environment, api.credentials), PodDeletionCost)
 
@@ -270,7 +185,7 @@ _WORKER = (
 
 
 def test_a_worker_that_runs_a_job_is_the_last_to_go(
-    settings: Settings, store: JobStore, api: KubernetesApi, tmp_path: Path, wait_until: Wait
+    settings: Settings, store: JobStore, api: Pods, tmp_path: Path, wait_until: Wait
 ) -> None:
     gate = tmp_path / "gate"
     waiting = f"until test -e {gate}; do sleep 0.05; done"

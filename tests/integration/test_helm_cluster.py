@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import subprocess
 import threading
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,10 +25,14 @@ from tests.unit.helm.chart import (
     container,
     example,
     kinds,
+    made_secrets,
     objects_of,
     one,
     rendered,
+    worker,
 )
+
+WORKER = "prod-spectrain-worker-default"
 
 Wait = Callable[..., Any]
 
@@ -64,21 +68,23 @@ class Cluster:
         )
 
     def get(self, path: str) -> Object | None:
-        if path == "/api/v1":
-            kinds = {"secrets": "Secret", "persistentvolumeclaims": "PersistentVolumeClaim"}
-            resources = [
-                {"name": name, "kind": kind, "namespaced": True, "verbs": ["get"]}
-                for name, kind in kinds.items()
-            ]
-            return {"kind": "APIResourceList", "groupVersion": "v1", "resources": resources}
+        groups = {
+            "/api/v1": ("v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
+            "/apis/apps/v1": ("apps/v1", "deployments", "Deployment"),
+        }
+        if path in groups:
+            version, name, kind = groups[path]
+            resource = {"name": name, "kind": kind, "namespaced": True, "verbs": ["get"]}
+            return {"kind": "APIResourceList", "groupVersion": version, "resources": [resource]}
         return self.objects.get(path)
 
     def keep(self, objects: list[Object]) -> None:
-        """Creates or replaces Secrets and claims."""
+        """Creates or replaces Deployments and claims."""
         for found in objects:
-            if found["kind"] in {"Secret", "PersistentVolumeClaim"}:
+            if found["kind"] in {"Deployment", "PersistentVolumeClaim"}:
+                root = "/api/v1" if found["kind"] == "PersistentVolumeClaim" else "/apis/apps/v1"
                 plural = f"{found['kind'].lower()}s"
-                path = f"/api/v1/namespaces/ml/{plural}/{found['metadata']['name']}"
+                path = f"{root}/namespaces/ml/{plural}/{found['metadata']['name']}"
                 self.objects[path] = found
 
     def files(self, values: Values | None = None) -> dict[str, str]:
@@ -100,31 +106,40 @@ def cluster() -> Iterator[Cluster]:
     cluster.close()
 
 
-def test_what_is_generated_once_is_kept_over_upgrades(cluster: Cluster) -> None:
-    first = objects_of(cluster.files())
-    secrets = kinds(first, "Secret")
-    assert len(secrets) == 2
-    cluster.keep(first)
-    assert kinds(objects_of(cluster.files({"api": {"replicas": 3}})), "Secret") == secrets
-    cluster.objects.clear()
-    assert kinds(objects_of(cluster.files()), "Secret") != secrets, "another cluster has others"
-
-
-def test_an_upgrade_keeps_a_token_that_was_added_by_hand(cluster: Cluster) -> None:
-    first = objects_of(cluster.files())
-    tokens = one(first, "Secret", "-tokens")
-    assert tokens["data"]["tokens"] == tokens["data"]["client-token"]
-    tokens["data"]["tokens"] = "YSxiCg=="
-    cluster.keep(first)
-    assert one(objects_of(cluster.files()), "Secret", "-tokens") == tokens
-
-
 def test_secrets_of_your_own_are_named_and_none_is_generated(cluster: Cluster) -> None:
     values = {"tokens": {"existingSecret": "mine"}, "redis": {"existingSecret": "mine-too"}}
     objects = objects_of(cluster.files(values))
-    assert kinds(objects, "Secret") == []
+    assert not made_secrets(objects)
+    assert kinds(objects, "Job") == []
     assert "name: mine-too" in cluster.files(values)["workers.yaml"].replace('"', "")
     assert "get secret mine" in cluster.files(values)["NOTES.txt"]
+
+
+def pool(**values: Any) -> Values:
+    return {"workers": {"pools": [{"name": "default", **values}]}}
+
+
+SCALED = {"autoscaling": {"enabled": True, "maxReplicas": 20}}
+
+
+def test_turning_autoscaling_on_keeps_the_size_of_the_pool(cluster: Cluster) -> None:
+    """An upgrade that removes `replicas` sets it to 1, and would preempt seven jobs."""
+    cluster.keep(objects_of(cluster.files(pool(replicas=8))))
+    for size in (8, 13):  # what KEDA makes of it afterwards is kept by each further upgrade
+        there = cluster.objects["/apis/apps/v1/namespaces/ml/deployments/" + WORKER]
+        there["spec"]["replicas"] = size
+        found = worker(objects_of(cluster.files(pool(replicas=2, **SCALED))))
+        assert found["spec"]["replicas"] == size
+        cluster.keep([found])
+    found = worker(objects_of(cluster.files(pool(replicas=2))))
+    assert found["spec"]["replicas"] == 2, "turned off again"
+
+
+def test_a_pool_that_was_autoscaled_from_the_start_never_says_its_size(cluster: Cluster) -> None:
+    for _ in range(2):
+        found = worker(objects_of(cluster.files(pool(**SCALED))))
+        assert "replicas" not in found["spec"], "a rollback would return to an old size"
+        cluster.keep([{**found, "spec": {**found["spec"], "replicas": 5}}])
 
 
 def claim(mode: str) -> Object:
@@ -153,8 +168,7 @@ def test_redis_starts_with_the_charts_command_and_keeps_what_was_answered(
     config.write_text(f"{text}\nport {port}\nbind 127.0.0.1\n")
     shell, flag, script = container(one(objects, "StatefulSet", "-redis"))["command"]
     script = script.replace("/etc/redis/redis.conf", str(config))
-    (password,) = one(objects, "Secret", "-redis")["data"].values()
-    secret = b64decode(password).decode()
+    secret = secrets.token_urlsafe(32)
     path = f"{Path(find_redis_server()).parent}{os.pathsep}{os.environ['PATH']}"
     log = tmp_path / "log"
 
@@ -189,4 +203,4 @@ def test_redis_starts_with_the_charts_command_and_keeps_what_was_answered(
 
 def test_the_external_example_installs_no_redis_and_no_secret(cluster: Cluster) -> None:
     objects = objects_of(cluster.files(example("external")))
-    assert not {"StatefulSet", "Secret", "PersistentVolumeClaim"} & {o["kind"] for o in objects}
+    assert not {"StatefulSet", "Job", "PersistentVolumeClaim"} & {o["kind"] for o in objects}

@@ -34,6 +34,8 @@ def spelled(keys: Keys, jobs: list[Job]) -> dict[str, str]:
         found |= {f"job {job.id}": keys.job(job.id), f"events {job.id}": keys.events(job.id)}
     found |= {f"state {state}": keys.jobs_in(state) for state in State}
     found |= {f"pool {index}": keys.pool("default", index) for index in get_args(PoolIndex)}
+    found |= {f"line {owner}": keys.of_owner("default", "queued", owner) for owner in ("", "ada")}
+    found |= {"busy": keys.of_owner("default", "running", "")}
     return found | {
         "queue": keys.queue("default"),
         "worker": keys.worker("w"),
@@ -78,7 +80,7 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         high = store.submit(SPEC.model_copy(update={"priority": 9}))
         assert store.evict(low.id, low.attempt, high.id)
         end(low, Reason.EVICTED)  # reserves its place
-        cancelled, waits = store.submit(SPEC), store.submit(SPEC)
+        cancelled, waits = store.submit(SPEC), store.submit(SPEC, owner="ada")
         store.request(cancelled.id, Request.CANCEL)
         messenger.announce("default", waits.id)
         registry.renew("v", pool="default", host="h")

@@ -37,7 +37,11 @@ Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
 # Counters begin anew: one that came back with all it had would look like as many new ends. The
 # events of all jobs begin anew, too.
-OF_THE_MOMENT = {"dirty", "outbox", "leases", "epoch", "counters", "events"}
+# Who has had how many turns begins anew.
+OF_THE_MOMENT = {
+    "dirty", "outbox", "leases", "epoch", "counters", "events",
+    "jobs:pool:default:owners", "jobs:pool:default:turns",
+}  # fmt: skip
 
 
 @pytest.fixture(params=["file", "s3"])

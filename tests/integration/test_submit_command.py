@@ -266,7 +266,14 @@ def test_a_large_one_arrives_whole_through_the_server_that_is_used(
         [sys.executable, "-m", "api.cli", "api", "--port", str(port)], env=environment
     )
     try:
-        options = ["--url", f"http://127.0.0.1:{port}", "--token", "secret-of-sixteen-or-more", "--timeout", "30"]
+        options = [
+            "--url",
+            f"http://127.0.0.1:{port}",
+            "--token",
+            "secret-of-sixteen-or-more",
+            "--timeout",
+            "30",
+        ]
         words = ["submit", "--json", "--workspace", ".", "--", "python", "train.py"]
         result = CliRunner().invoke(cli, [*options, *words])
     finally:

@@ -17,6 +17,8 @@ from worker.cache.cache import Cache
 from worker.gpu.health import GpuReading
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
+from worker.launch.rights import AS_THE_WORKER, Rights
+from worker.launch.user import JobUser
 
 
 @dataclass
@@ -84,8 +86,11 @@ class WorkerContext:
     shutdown_state: ShutdownState
     start: Start = start_cold
     gpus: Callable[[], Sequence[GpuReading]] = tuple  # the last reading of each
+    user: JobUser | None = None
+    rights: Rights = AS_THE_WORKER  # of all processes of jobs
 
     @property
     def cache(self) -> Cache:
         """The cache that the workers of this machine share."""
-        return Cache(self.settings.cache_path, self.settings.cache_bytes)
+        for_others = self.rights.uid is not None
+        return Cache(self.settings.cache_path, self.settings.cache_bytes, for_others=for_others)

@@ -13,11 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.model.record import Job
 from jobs.model.states import Reason
-from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
 from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
@@ -43,6 +43,7 @@ from worker.attempt.stopping import Stopping
 from worker.attempt.watch import Watch
 from worker.failures.going_back import moment_to_avoid
 from worker.files.output import last_lines, written
+from worker.files.own_files import OwnFiles
 from worker.files.publish import Publisher
 from worker.files.restore import restore, rewind
 from worker.files.resuming import has_something_to_resume
@@ -65,7 +66,7 @@ def supervise(context: WorkerContext, job: Job) -> None:
     lease = Lease(context, job)
     lease.start()
     try:
-        scratch = place_of(context.settings.scratch_dir, job)
+        scratch = place_of(context.settings.scratch_dir, job, context.rights.uid)
         attempt = _Attempt(context, job, scratch, lease)
         note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
         try:
@@ -98,7 +99,8 @@ class _Attempt:
         self._lease = lease
         self._stopping = Stopping(context, lease, job.id)
         self._code = AttemptCode(context, job, self._stopping.is_wanted)
-        self._receipts = Receipts(job, scratch.run)
+        self._own = OwnFiles(context.storage, Fence(job.id, job.attempt))
+        self._receipts = Receipts(job, self._own)
         self._reporter = Reporter(context, job, self._lease)
         self._retry = StorageRetry(context, self._lease, self._stopping)
         self.ending = Ending(
@@ -172,6 +174,7 @@ class _Attempt:
             before=self._avoided,
             wanted=self._stopping.is_wanted,
             place=partial(self._code.place, run.root),
+            may_link=self._scratch.owner is None,
         )
         if restored is None:
             return None
@@ -179,10 +182,13 @@ class _Attempt:
         self._reporter.note(Found.of(restored).measures())
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
-        if not run.job.exists():
-            text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
-            write_atomically(run.job, text.encode())
-        self._receipts.write_missing(storage)
+        accepted = {"id", "spec", "submitted_at", "forked_from"}
+        text = self._job.model_dump_json(include=accepted, indent=2)
+        run.job.write_text(text)
+        for path in filter(Path.is_file, (run.job, run.git, run.git_patch)):
+            self._own.add(path.name, path.read_bytes())
+        self._receipts.write_missing()
+        self._scratch.hand_over()
         return restored
 
     def _run(self, restored: Restored, group: Group) -> Outcome:
@@ -192,7 +198,7 @@ class _Attempt:
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
             max_pause=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
             invalid=lambda: guarded and restarted(self._scratch, restored, undecided=True),
-            exclude=self._job.spec.keep.exclude,
+            exclude=self._job.spec.keep.exclude, own=self._own,
         )  # fmt: skip
         for line in self._first_lines(restored):
             publisher.add_line(line)

@@ -78,6 +78,7 @@ class Watch:
             stop_signal=launch.stop_signal,
             note=self._note.path if self._note else None,
             group=self._group.path,
+            rights=self._context.rights,
         )
         return self._child
 

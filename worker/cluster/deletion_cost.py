@@ -7,24 +7,20 @@ annotation below. The worker calls its API once when it starts to work and once 
 from __future__ import annotations
 
 import http.client
-import json
 import logging
-import ssl
 import threading
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+
+from machine.kubernetes import CREDENTIALS, KubernetesApi
 
 log = logging.getLogger(__name__)
 
 ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 IDLE, BUSY = 0, 100
 
-# Where Kubernetes mounts the credentials for its API.
-CREDENTIALS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_CALL_SECONDS = 5.0
 _RETRY_SECONDS, _MOST_RETRY_SECONDS = 1.0, 60.0
 _LEAVE_SECONDS = 2.0
 
@@ -58,14 +54,14 @@ class NoDeletionCost:
 class PodDeletionCost:
     """Writes the annotation of one pod in a thread of its own, and retries during outages.
 
-    `pod` is the pod's URL in the API; `credentials` is a directory with `token` and `ca.crt`.
+    `pod` is the pod's path in the API.
     """
 
     def __init__(
-        self, pod: str, credentials: Path, *, retry_seconds: float = _RETRY_SECONDS
+        self, api: KubernetesApi, pod: str, *, retry_seconds: float = _RETRY_SECONDS
     ) -> None:
+        self._api = api
         self._pod = pod
-        self._credentials = credentials
         self._retry_seconds = retry_seconds
         # Written at the start: the container may have restarted and left another cost behind.
         self._wanted = IDLE
@@ -121,39 +117,18 @@ class PodDeletionCost:
         return True
 
     def _patch(self, cost: int) -> None:
-        # Read for each call, since Kubernetes renews the token in this file.
-        token = (self._credentials / "token").read_text().strip()
-        context = ssl.create_default_context(cafile=str(self._credentials / "ca.crt"))
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
-        request = urllib.request.Request(  # noqa: S310 - our own https address
-            self._pod,
-            method="PATCH",
-            data=json.dumps({"metadata": {"annotations": {ANNOTATION: str(cost)}}}).encode(),
-            headers={
-                "Authorization": f"Bearer {token}",
-                "Content-Type": "application/merge-patch+json",
-                "Accept": "application/json",
-            },
-        )
-        with opener.open(request, timeout=_CALL_SECONDS) as answer:
-            answer.read()
+        self._api.call("PATCH", self._pod, {"metadata": {"annotations": {ANNOTATION: str(cost)}}})
 
 
 def pod_deletion_cost(
     environment: Mapping[str, str], credentials: Path | None = None
 ) -> DeletionCost:
     """The deletion cost of the pod named by POD_NAMESPACE and POD_NAME, if its token is mounted."""
-    credentials = credentials or CREDENTIALS
+    api = KubernetesApi.of_this_pod(environment, credentials or CREDENTIALS)
     namespace, name = environment.get("POD_NAMESPACE"), environment.get("POD_NAME")
-    host, port = (environment.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
-    if not (namespace and name and host and port and (credentials / "token").exists()):
+    if api is None or not (namespace and name):
         return NoDeletionCost()
-    host = f"[{host}]" if ":" in host else host
-    return PodDeletionCost(
-        f"https://{host}:{port}/api/v1/namespaces/{namespace}/pods/{name}", credentials
-    )
+    return PodDeletionCost(api, f"/api/v1/namespaces/{namespace}/pods/{name}")
 
 
 def _reason(error: Exception) -> str:

@@ -18,9 +18,11 @@ from monitoring.storage.moments import Moment
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
+from worker.files.output_times import OutputTimes
+from worker.files.own_files import OwnFiles
 from worker.files.pace import Pace
 from worker.files.row_file import RowFile
-from worker.files.scratch import Restored, Scratch, Version
+from worker.files.scratch import Restored, Scratch
 
 # The processor time of a look takes at most about this part of the time between two looks.
 _REST = 10
@@ -51,18 +53,21 @@ class Publisher:
         confirm: Callable[[float], bool] = lambda _: True,
         invalid: Callable[[], bool] = lambda: False,
         exclude: Sequence[str] = (),
+        own: OwnFiles | None = None,
     ) -> None:
-        self._storage = storage
+        """`own`: what the service has to say of the run."""
+        self._own = own or OwnFiles(storage, fence)
         self._scratch = scratch
         self._fence = fence
         self._pace = Pace(appends_in_place=storage.appends_in_place)
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
         here, paths = scratch, RunPaths(Path())
+        times = RowFile(storage, here.output_times, paths.output_times, fence, self._pace)
+        self._times = OutputTimes(times)
         self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
         self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
-        self._receipts: dict[Path, Version] = {}
         self._closing = False
         self._held_back = False
         self._before: Look = {}  # at the call of `hold_back`
@@ -81,7 +86,7 @@ class Publisher:
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""
-        own = (self._output, self.curves, self.system)
+        own = (self._output, self._times, self.curves, self.system)
         return self._mirror.uploaded_bytes + sum(one.published_bytes for one in own)
 
     @property
@@ -193,9 +198,10 @@ class Publisher:
         if self._closing or time.monotonic() >= self._next_look_at:
             self._publish_files()
         self._output.publish()
+        self._times.publish(self._output.size, closing=self._closing)
         self.curves.publish(closing=self._closing)
         self.system.publish(closing=self._closing)
-        self._publish_receipts()
+        self._own.publish()
 
     def _publish_files(self) -> None:
         begun = time.thread_time()
@@ -209,11 +215,3 @@ class Publisher:
                 self._mirror.finish(now, orderly=self._orderly, completed=self._completed)
             else:
                 self._mirror.advance(now)
-
-    def _publish_receipts(self) -> None:
-        for path in sorted(self._scratch.run.attempts.glob("*.json")):
-            version = Version.of(path)
-            key = f"{self._fence.run}/{path.relative_to(self._scratch.run.root).as_posix()}"
-            if self._receipts.get(path) != version:
-                self._storage.put(key, path, self._fence)
-                self._receipts[path] = version

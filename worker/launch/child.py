@@ -15,6 +15,7 @@ from pathlib import Path
 
 from worker.launch.command import Launch
 from worker.launch.guard import ENDED, KILL, STARTED, TERMINATE
+from worker.launch.rights import AS_THE_WORKER, Rights
 
 _KILLED = 128 + signal.SIGKILL
 _AGAIN_SECONDS = 1.0
@@ -75,8 +76,9 @@ class Child:
         stop_signal: signal.Signals = signal.SIGTERM,
         note: Path | None = None,
         group: Path | None = None,
+        rights: Rights = AS_THE_WORKER,
     ) -> None:
-        launch = Launch(list(command), dict(env), cwd, stop_signal, note, group)
+        launch = Launch(list(command), dict(env), cwd, stop_signal, note, group, rights)
         with output.open("ab") as file:
             started = start(launch, file.fileno())
         self._control, self._process = started.control, started.process

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from api.cli.base import as_json, cli, print_json
-from api.cli.commands import Exit
-from api.cli.completion import JobId
-from api.cli.endpoint import Endpoint
+from api.cli.shared.commands import Exit
+from api.cli.shared.completion import JobId
+from api.cli.shared.endpoint import Endpoint
 from api.client.find import find_job
 from api.render import console
 from api.render.differences import differences, is_same

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from api.cli.base import as_json, cli, job_argument, print_found
-from api.cli.endpoint import Endpoint
+from api.cli.shared.endpoint import Endpoint
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from api.cli.base import cli
-from api.cli.completion import JobId
-from api.cli.endpoint import Endpoint
+from api.cli.shared.completion import JobId
+from api.cli.shared.endpoint import Endpoint
 from api.client.client import Client
 from api.client.find import find_job
 from jobs.model.record import Event, JobEvent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,8 +9,8 @@ from collections.abc import Iterable, Iterator
 import click
 
 from api.cli.base import cli, job_argument
-from api.cli.durations import Duration
-from api.cli.endpoint import Endpoint
+from api.cli.shared.durations import Duration
+from api.cli.shared.endpoint import Endpoint
 from api.client.find import find_job
 from api.render.terminal import print_output
 from api.schemas import LogMatch
@@ -43,7 +42,7 @@ _FAILURES = {
 )
 @click.option(
     "--rank", type=click.IntRange(min=0),
-    help="Print only lines that begin with this rank, such as `[rank1]:` or `[default1]:`.",
+    help="Print only lines of this rank, which begin with `[rank1]:` or `[default1]:`.",
 )  # fmt: skip
 @click.pass_obj
 def logs(
@@ -55,25 +54,25 @@ def logs(
     A terminal gets the colours of the output, and no other escape code of it; a pipe gets plain
     text. `torchrun --tee 3` puts the rank before each line.
     """
-    if search is not None and (follow or since is not None):
-        raise click.UsageError("--search looks at what there is: without --follow and --since")
+    if search is not None and follow:
+        raise click.UsageError("--search looks at what there is: without --follow")
     if failed and attempt is not None:
         raise click.UsageError("give --failed or --attempt, not both")
     with endpoint.client(patient=follow) as client:
         job_id = find_job(client, job)
         if failed:
             attempt = _last_failed(client.get(job_id))
-        if search is not None:
-            pieces = _found(client.search_log(job_id, search, attempt=attempt, context=context))
+        start = None if since is None else time.time() - since
+        if search is None:
+            pieces = client.logs(
+                job_id, attempt=attempt, rank=rank, tail=tail, since=start, follow=follow
+            )
         else:
-            start = None if since is None else time.time() - since
-            # Of the lines of one rank the last ones are chosen here, not by the service.
-            last = tail if rank is None else None
-            pieces = client.logs(job_id, attempt=attempt, tail=last, since=start, follow=follow)
-        if rank is not None:
-            pieces = _of_rank(rank, pieces)
-        if tail is not None and (rank is not None or search is not None):
-            pieces = iter(deque(_lines(pieces), maxlen=tail))
+            matches = client.search_log(
+                job_id, search, attempt=attempt, rank=rank, since=start, context=context
+            )
+            found = _found(matches)
+            pieces = found if tail is None else iter(deque(found, maxlen=tail))
         print_output(pieces)
 
 
@@ -100,17 +99,3 @@ def _found(matches: Iterable[LogMatch]) -> Iterator[str]:
 
 def _size(line: str) -> int:
     return len(line.encode()) + 1
-
-
-def _of_rank(rank: int, pieces: Iterable[str]) -> Iterator[str]:
-    begins = re.compile(rf"\[\d+\] \[(?:[a-z_][\w-]*(?<!\d))?[ :]*{rank}\]", re.IGNORECASE)
-    return (line for line in _lines(pieces) if begins.match(line))
-
-
-def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    rest = ""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split("\n")
-        yield from (f"{line}\n" for line in lines)
-    if rest:
-        yield rest

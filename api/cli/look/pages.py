@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import click
 
 from api.cli.base import cli
-from api.cli.completion import JobId
-from api.cli.endpoint import Endpoint
+from api.cli.shared.completion import JobId
+from api.cli.shared.endpoint import Endpoint
 from api.client.find import find_job
 from api.client.transport import without_credentials
 

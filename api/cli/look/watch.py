@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.text import Text
 
 from api.cli.base import cli
-from api.cli.completion import JobId
-from api.cli.endpoint import Endpoint
 from api.cli.jobs import exit_as
 from api.cli.look.live import Losses, until_it_ends
-from api.cli.selection import Selection, selecting
+from api.cli.shared.completion import JobId
+from api.cli.shared.endpoint import Endpoint
+from api.cli.shared.selection import Selection, selecting
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, pool_table, story

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from api.schemas import LogMatch, LogMatches, LogQuery
+from api.server.runs.log_times import offset_since
 from api.server.runs.metric_pages import lines_of
 from monitoring.storage.base import Storage
 
@@ -23,9 +24,10 @@ Chooses = Callable[[bytes], bool]
 class Log:
     """A log in storage, as long as it is now; the methods raise `OSError` and `StorageError`."""
 
-    def __init__(self, storage: Storage, key: str) -> None:
+    def __init__(self, storage: Storage, key: str, times_key: str) -> None:
         self._storage = storage
         self._key = key
+        self._times_key = times_key
         file = storage.stat(key)
         self._size = file.size if file is not None else 0
 
@@ -74,9 +76,20 @@ class Log:
 
     def _start(self, query: LogQuery) -> int:
         """Where to begin; an attempt that resumed may have cut the log before `offset`."""
+        start = self._size
         if query.tail is None:
-            return min(query.offset, self._size)
-        return self._last_lines(query.tail, _choice(query))
+            start = min(query.offset, self._size)
+        else:
+            start = self._last_lines(query.tail, _choice(query))
+        return start if query.since is None else max(start, self._since(query.since))
+
+    def _since(self, moment: float) -> int:
+        """The offset of the first line that came after a time, or one a little before."""
+        if self._storage.stat(self._times_key) is None:
+            return 0
+        offset = min(offset_since(self._storage.read(self._times_key), moment), self._size)
+        first = next(iter(self._lines(offset, end=True)), None)
+        return offset if first is None else first[0]
 
     def _last_lines(self, count: int, chooses: Chooses | None) -> int:
         """The offset of the first of the last `count` lines that are chosen."""

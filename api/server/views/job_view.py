@@ -11,11 +11,11 @@ from jobs.model.record import Job
 
 def view_of(job: Job) -> JobView:
     """The job, with its place in the queue and why it waits."""
-    position = context().store.queues.position(job)
-    waiting = context().forecast.waiting(job, position)
+    place = context().store.queues.place(job)
+    waiting = context().forecast.waiting(job, place)
     return JobView.model_construct(
         **dict(job),
-        queue_position=position,
+        queue_position=place.ahead if place else None,
         wait=None if waiting is None else Wait(reason=waiting.reason, seconds=waiting.seconds),
         goodput=job.goodput_at(time.time()),
         files=f"{context().settings.storage_url.rstrip('/')}/{job.id}",

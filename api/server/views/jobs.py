@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Response, request, url_for
+from flask import Response, url_for
 
 from api.schemas import (
     IDEMPOTENCY_KEY,
     DeleteQuery,
-    FieldError,
     JobPage,
     JobPlan,
     JobQuery,
@@ -15,17 +14,16 @@ from api.schemas import (
 )
 from api.server.access.guard import this_caller
 from api.server.context import context
-from api.server.files.receiving import Receiving
 from api.server.listing import page_of
-from api.server.problems import InvalidInputError, problem
+from api.server.problems import problem
 from api.server.routes import Routes, as_json
 from api.server.views.job_view import view_of
+from api.server.views.submitting import IDEMPOTENCY_HEADER, check_workspace, idempotency_key
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange
 from jobs.model.record import Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import Request
-from jobs.model.workspace import Workspace
 
 routes = Routes("jobs")
 
@@ -36,17 +34,14 @@ routes = Routes("jobs")
     answer=JobView,
     status=201,
     problems=(409,),
-    request_headers={
-        IDEMPOTENCY_KEY: "Any text of 1 to 255 printable ASCII characters. A second call with the "
-        "same key within a week returns the job of the first."
-    },
+    request_headers=IDEMPOTENCY_HEADER,
     response_headers={"Location": "URL of the job."},
 )
 def submit_job(body: JobSpec) -> Response:
     """Submit a job."""
-    key = _idempotency_key()
+    key = idempotency_key()
     if body.workspace is not None:
-        _check_workspace(body.workspace)
+        check_workspace(body.workspace)
     try:
         job = context().store.submit(body, idempotency_key=key, owner=this_caller().name)
     except JobNotFoundError as error:
@@ -63,7 +58,7 @@ def plan_job(body: JobSpec) -> JobPlan:
 
     The code and the data that it names are not looked for.
     """
-    plan = context().forecast.plan(body)
+    plan = context().forecast.plan(body, this_caller().name)
     return JobPlan(
         position=plan.position,
         seconds=plan.waiting.seconds,
@@ -152,29 +147,3 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
         context().record_deletion(job_id)
     store.delete(job_id)
     return Response(status=204)
-
-
-def _check_workspace(workspace: Workspace) -> None:
-    """Raises `InvalidInputError` for one that storage does not have."""
-    receiving = Receiving(context().storage, workspace.sha256)
-    if not receiving.is_whole:
-        raise InvalidInputError(
-            [
-                FieldError(
-                    field="workspace.sha256",
-                    given=f'"{workspace.sha256}"',
-                    allowed="an archive that the service has: send it first, by "
-                    f"PUT /v1/workspaces/{workspace.sha256}",
-                )
-            ]
-        )
-    receiving.note_use()
-
-
-def _idempotency_key() -> str | None:
-    key = request.headers.get(IDEMPOTENCY_KEY)
-    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
-        allowed = "1 to 255 printable ASCII characters"
-        given = f"{len(key)} characters"
-        raise InvalidInputError([FieldError(field=IDEMPOTENCY_KEY, given=given, allowed=allowed)])
-    return key

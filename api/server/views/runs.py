@@ -102,7 +102,8 @@ def get_log(job_id: str, query: LogQuery) -> Response:
     # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state
     _follow(job_id, state)
-    log = Log(context().storage, RunPaths(Path(job_id)).output_log.as_posix())
+    paths = RunPaths(Path(job_id))
+    log = Log(context().storage, paths.output_log.as_posix(), paths.output_times.as_posix())
     if query.search is not None:
         return as_json(log.search(query), headers={JOB_STATE: str(state)})
     text, end = log.read(query)

@@ -41,10 +41,11 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
 {{- end }}
 
-{{/* registry/repository:tag or registry/repository@digest */}}
+{{/* registry/repository:tag or registry/repository@digest; an image may name a registry of its own. */}}
 {{- define "spectrain.image" -}}
 {{- $repository := .image.repository -}}
-{{- with .root.Values.images.registry -}}
+{{- $registry := .image.registry | default .root.Values.images.registry -}}
+{{- with .root.Values.global.imageRegistry | default $registry -}}
 {{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
 {{- end -}}
 {{- if .image.digest -}}
@@ -71,12 +72,22 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ .Values.redis.existingSecret | default (printf "%s-redis" (include "spectrain.fullname" .)) }}
 {{- end }}
 
+{{- define "spectrain.redisClaim" -}}
+{{ .Values.redis.storage.existingClaim | default (printf "%s-redis" (include "spectrain.fullname" .)) }}
+{{- end }}
+
 {{- define "spectrain.claim" -}}
 {{- if eq .Values.storage.type "existingClaim" -}}
 {{ .Values.storage.existingClaim.name }}
 {{- else -}}
 {{ include "spectrain.fullname" . }}-storage
 {{- end -}}
+{{- end }}
+
+{{/* "true" if an URL names a host that only the cluster knows: a Service, or a name without a domain. */}}
+{{- define "spectrain.inCluster" -}}
+{{- $host := (urlParse .).hostname -}}
+{{- if and $host (or (regexMatch "\\.(svc|cluster\\.local)$|\\.svc\\." $host) (not (regexMatch "[.:]" $host))) -}}true{{- end -}}
 {{- end }}
 
 {{- define "spectrain.apiUrl" -}}

@@ -32,8 +32,27 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Scheduling of a pod; the context is a map with nodeSelector, tolerations, … */}}
+{{/*
+Scheduling of a pod: `from` is a map with nodeSelector, tolerations, …; `labels` are the context of
+the pod's labels. A term or constraint without a selector would match no pod: it gets that of these.
+*/}}
 {{- define "spectrain.placement" -}}
+{{- $selector := dict "matchLabels" (include "spectrain.selectorLabels" .labels | fromYaml) -}}
+{{- $affinity := deepCopy (.from.affinity | default dict) -}}
+{{- range $kind := list "podAffinity" "podAntiAffinity" -}}
+{{- $terms := index $affinity $kind | default dict -}}
+{{- range $terms.requiredDuringSchedulingIgnoredDuringExecution -}}
+{{- $_ := set . "labelSelector" (.labelSelector | default $selector) -}}
+{{- end -}}
+{{- range $terms.preferredDuringSchedulingIgnoredDuringExecution -}}
+{{- $_ := set .podAffinityTerm "labelSelector" (.podAffinityTerm.labelSelector | default $selector) -}}
+{{- end -}}
+{{- end -}}
+{{- $constraints := list -}}
+{{- range .from.topologySpreadConstraints -}}
+{{- $constraints = append $constraints (merge (dict "labelSelector" (.labelSelector | default $selector)) .) -}}
+{{- end -}}
+{{- with .from }}
 {{- with .nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -42,17 +61,88 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
+{{- with $affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .topologySpreadConstraints }}
+{{- with $constraints }}
 topologySpreadConstraints:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The environment of a container: `chart` is the chart's as YAML, `extra` the user's, `where` the place
+of that in the values. The user's variable takes the place of the chart's of the same name.
+*/}}
+{{- define "spectrain.env" -}}
+{{- $where := .where -}}
+{{- $own := dict -}}
+{{- range .extra -}}
+{{- if hasKey $own .name -}}
+{{- fail (printf "%s.extraEnv: %s is there twice" $where .name) -}}
+{{- end -}}
+{{- $_ := set $own .name . -}}
+{{- end -}}
+{{- $env := list -}}
+{{- $names := list -}}
+{{- range .chart | fromYamlArray -}}
+{{- $env = append $env (index $own .name | default .) -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- range .extra -}}
+{{- if not (has .name $names) -}}{{- $env = append $env . -}}{{- end -}}
+{{- end -}}
+{{ toYaml $env }}
+{{- end }}
+
+{{/* "true" if pods trust an authority of the user's own. */}}
+{{- define "spectrain.trusts" -}}
+{{- with .Values.global.caBundle -}}{{- if or .configMap .secret -}}true{{- end -}}{{- end -}}
+{{- end }}
+
+{{/*
+The containers that run before the main one: that which adds the user's authority to the public ones,
+and the user's own. `resources` are the main container's, which a quota allows.
+*/}}
+{{- define "spectrain.initContainers" -}}
+{{- if or .own (include "spectrain.trusts" .root) }}
+initContainers:
+  {{- if include "spectrain.trusts" .root }}
+  - name: certificates
+    image: {{ .image | quote }}
+    imagePullPolicy: {{ .root.Values.images.pullPolicy }}
+    command: [sh, -c, "cat /etc/ssl/certs/ca-certificates.crt /etc/spectrain/authority/ca.crt > /etc/spectrain/trust/ca.crt"]
+    resources:
+      {{- toYaml .resources | nindent 6 }}
+    securityContext:
+      {{- include "spectrain.containerSecurity" .root | nindent 6 }}
+    volumeMounts:
+      - name: authority
+        mountPath: /etc/spectrain/authority
+        readOnly: true
+      - name: trust
+        mountPath: /etc/spectrain/trust
+  {{- end }}
+  {{- with .own }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The credentials for the Kubernetes API, for the pods that call it. */}}
+{{- define "spectrain.kubernetesApiVolume" -}}
+- name: kubernetes-api
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{key: ca.crt, path: ca.crt}]
 {{- end }}
 
 {{/* An environment variable from a Secret. */}}
@@ -115,6 +205,29 @@ jobs; the password's name therefore begins with one of them.
 {{- if .caBundle.configMap }}
 - name: AWS_CA_BUNDLE
   value: /etc/spectrain/ca/{{ .caBundle.key }}
+{{- else if include "spectrain.trusts" $ }}
+- name: AWS_CA_BUNDLE
+  value: /etc/spectrain/trust/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if include "spectrain.trusts" . }}
+# Python, httpx, uv and curl read the first, pip and requests the second.
+- name: SSL_CERT_FILE
+  value: /etc/spectrain/trust/ca.crt
+- name: REQUESTS_CA_BUNDLE
+  value: /etc/spectrain/trust/ca.crt
+{{- end }}
+{{- $proxy := .Values.global.proxy }}
+{{- if or $proxy.http $proxy.https }}
+{{- $direct := list "localhost" "127.0.0.1" "::1" "169.254.169.254" "169.254.170.23" ".svc" ".cluster.local" $proxy.noProxy | compact | join "," }}
+{{- range $name, $value := dict "HTTP_PROXY" $proxy.http "HTTPS_PROXY" $proxy.https "NO_PROXY" $direct }}
+{{- if $value }}
+{{- /* curl reads the small letters only. */}}
+{{- range list $name (lower $name) }}
+- name: {{ . }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -123,7 +236,23 @@ jobs; the password's name therefore begins with one of them.
   value: /tmp
 {{- end }}
 
-{{- define "spectrain.storageVolumes" -}}
+{{/* Volumes of the API and the workers: the runs, and the certificates of the user's own authority. */}}
+{{- define "spectrain.volumes" -}}
+{{- if include "spectrain.trusts" . }}
+{{- with .Values.global.caBundle }}
+- name: authority
+  {{- if .configMap }}
+  configMap:
+    name: {{ .configMap | quote }}
+  {{- else }}
+  secret:
+    secretName: {{ .secret | quote }}
+  {{- end }}
+    items: [{key: {{ .key | quote }}, path: ca.crt}]
+- name: trust
+  emptyDir: {sizeLimit: 4Mi}
+{{- end }}
+{{- end }}
 {{- if ne .Values.storage.type "s3" }}
 - name: storage
   persistentVolumeClaim:
@@ -135,7 +264,12 @@ jobs; the password's name therefore begins with one of them.
 {{- end }}
 {{- end }}
 
-{{- define "spectrain.storageMounts" -}}
+{{- define "spectrain.volumeMounts" -}}
+{{- if include "spectrain.trusts" . }}
+- name: trust
+  mountPath: /etc/spectrain/trust
+  readOnly: true
+{{- end }}
 {{- if ne .Values.storage.type "s3" }}
 - name: storage
   mountPath: /experiments

@@ -122,12 +122,12 @@ def pod_of(found: Object) -> Object:
 
 
 def with_pods(objects: list[Object]) -> list[Object]:
-    return [o for o in objects if o["kind"] in {"Deployment", "StatefulSet", "Pod"}]
+    return [o for o in objects if o["kind"] in {"Deployment", "Job", "StatefulSet", "Pod"}]
 
 
 def container(found: Object) -> Object:
-    (only,) = pod_of(found)["containers"]
-    return dict(only)
+    """The main container; a user's sidecars come after it."""
+    return dict(pod_of(found)["containers"][0])
 
 
 def environment(found: Object) -> dict[str, Any]:
@@ -136,6 +136,20 @@ def environment(found: Object) -> dict[str, Any]:
     names = [entry["name"] for entry in entries]
     assert len(set(names)) == len(names)
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in entries}
+
+
+def made_secrets(objects: list[Object]) -> dict[str, set[str]]:
+    """The keys of each Secret that the chart's Job makes."""
+    return {
+        wanted["name"]: {*wanted["random"], *wanted.get("copies", {}), *wanted.get("files", {})}
+        for wanted in wanted_secrets(objects)
+    }
+
+
+def wanted_secrets(objects: list[Object]) -> list[Object]:
+    """What the chart's Job is told to make."""
+    jobs = kinds(objects, "Job")
+    return list(json.loads(environment(jobs[0])["SECRETS"])) if jobs else []
 
 
 # -- what Kubernetes takes --------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tests.unit.helm.chart import (
     environment,
     example,
     kinds,
+    made_secrets,
     one,
     rendered,
 )
@@ -34,8 +35,7 @@ def test_prometheus_scrapes_the_api_with_a_token_of_the_release() -> None:
     (endpoint,) = monitor["spec"]["endpoints"]
     assert (endpoint["path"], endpoint["port"]) == ("/metrics", service["spec"]["ports"][0]["name"])
     reference = endpoint["authorization"]["credentials"]
-    (secret,) = [s for s in kinds(objects, "Secret") if s["metadata"]["name"] == reference["name"]]
-    assert reference["key"] in secret["data"]
+    assert reference["key"] in made_secrets(objects)[reference["name"]]
     api = environment(one(objects, "Deployment", "-api"))
     assert api["SPECTRAIN_API_TOKENS"]["secretKeyRef"]["name"] == reference["name"]
 

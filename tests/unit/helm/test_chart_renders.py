@@ -20,6 +20,7 @@ from tests.unit.helm.chart import (
     environment,
     everywhere,
     kinds,
+    made_secrets,
     pod_of,
     rendered,
     violations,
@@ -156,10 +157,8 @@ def assert_found(found: dict[str, Any], objects: list[dict[str, Any]]) -> None:
     pod = pod_of(found)
     mounts = [mount["name"] for mount in container(found)["volumeMounts"]]
     volumes = [volume["name"] for volume in pod["volumes"]]
-    templates = found["spec"].get("volumeClaimTemplates", [])
-    claims = [claim["metadata"]["name"] for claim in templates]
-    assert sorted(mounts) == sorted([*volumes, *claims])
-    if found["kind"] != "Pod":
+    assert sorted(mounts) == sorted(volumes)
+    if "selector" in found["spec"]:
         labels = found["spec"]["template"]["metadata"]["labels"]
         assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
     made = {(o["kind"], o["metadata"]["name"]) for o in objects}
@@ -167,10 +166,8 @@ def assert_found(found: dict[str, Any], objects: list[dict[str, Any]]) -> None:
         assert ("ServiceAccount", account) in made
     for source in environment(found).values():
         reference = source.get("secretKeyRef") if isinstance(source, dict) else None
-        if reference and ("Secret", reference["name"]) in made:
-            secrets = kinds(objects, "Secret")
-            (secret,) = [s for s in secrets if s["metadata"]["name"] == reference["name"]]
-            assert reference["key"] in secret["data"]
+        if reference and (keys := made_secrets(objects).get(reference["name"])):
+            assert reference["key"] in keys
 
 
 def assert_pool(pool: dict[str, Any], objects: list[dict[str, Any]]) -> None:

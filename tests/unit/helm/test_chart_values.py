@@ -22,10 +22,14 @@ from tests.unit.helm.chart import (
     container,
     each_version,
     example,
+    kinds,
+    made_secrets,
     notes,
     one,
+    pod_of,
     rendered,
     violations,
+    worker,
 )
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -35,7 +39,7 @@ DEFINITIONS = SCHEMA["definitions"]
 _OPEN = {
     "strings", "topologySpreadConstraint", "nodeAffinity", "podAffinity", "podAntiAffinity",
     "podSelector", "namespaceSelector", "valueFrom", "scaleUp", "scaleDown", "requests", "limits",
-    "ports[]", "parentRefs[]", "global", "secrets",
+    "ports[]", "parentRefs[]", "global", "secrets", "kubernetesObject", "securityContext",
 }  # fmt: skip
 
 
@@ -105,7 +109,7 @@ def paths(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 @pytest.mark.parametrize("path", list(paths(DEFAULTS)), ids=".".join)
 def test_a_misspelled_value_is_refused_wherever_it_stands(path: tuple[str, ...]) -> None:
-    if path and path[-1] in {"requests", "limits"}:
+    if path and path[-1] in {"requests", "limits", "global"}:
         return
     values: Values = {"replicaz": 1}
     for name in reversed(path):
@@ -196,9 +200,39 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 def test_the_values_in_the_manual_are_some() -> None:
     text = (ROOT / "docs/kubernetes.md").read_text()
     blocks = re.findall(r"^```yaml values\n(.*?)^```", text, re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     for block in blocks:
         assert rendered(yaml.safe_load(block))
+
+
+def test_the_application_in_the_manual_leaves_the_size_of_a_scaled_pool_to_keda() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    (block,) = re.findall(r"^```yaml argocd\n(.*?)^```", text, re.M | re.S)
+    spec = yaml.safe_load(block)["spec"]
+    (file,) = spec["source"]["helm"]["valueFiles"]
+    objects = rendered(yaml.safe_load((CHART / file).read_text()), name="spectrain")
+    (ignored,) = spec["ignoreDifferences"]
+    found = one(objects, ignored["kind"], ignored["name"])
+    assert "replicas" not in found["spec"]
+    assert ignored["name"] in {o["metadata"]["name"] for o in kinds(objects, "ScaledObject")}
+    assert "RespectIgnoreDifferences=true" in spec["syncPolicy"]["syncOptions"]
+
+
+def test_the_policy_by_name_in_the_manual_is_about_the_workers() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    (block,) = re.findall(r"^```yaml cilium\n(.*?)^```", text, re.M | re.S)
+    wanted = yaml.safe_load(block)["spec"]["endpointSelector"]["matchLabels"]
+    pod = worker(rendered(name="spectrain"))["spec"]["template"]["metadata"]
+    assert wanted.items() <= pod["labels"].items()
+
+
+def test_the_chart_says_where_it_comes_from() -> None:
+    meta = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    for key in ("home", "icon", "sources", "maintainers"):
+        assert "https://" in str(meta[key])
+    assert (ROOT / meta["icon"].partition("/main/")[2]).exists()
+    links = yaml.safe_load(meta["annotations"]["artifacthub.io/links"])
+    assert all(link["url"].startswith(meta["home"]) for link in links)
 
 
 def test_the_pod_in_the_manual_is_one_and_mounts_the_volume_of_redis() -> None:
@@ -206,9 +240,8 @@ def test_the_pod_in_the_manual_is_one_and_mounts_the_volume_of_redis() -> None:
     (block,) = re.findall(r"^```yaml pod\n(.*?)^```", text, re.M | re.S)
     pod = yaml.safe_load(block)
     redis = one(rendered(name="spectrain"), "StatefulSet", "-redis")
-    (claim,) = redis["spec"]["volumeClaimTemplates"]
-    volume = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
-    assert volume == f"{claim['metadata']['name']}-{redis['metadata']['name']}-0"
+    (data,) = [v for v in pod_of(redis)["volumes"] if v["name"] == "data"]
+    assert pod["spec"]["volumes"] == [data]
     assert container(pod)["image"] == container(redis)["image"]
     assert beyond_restricted(pod["spec"]) == []
 
@@ -222,7 +255,8 @@ def test_each_version_of_kubernetes_takes_the_pod_in_the_manual(version: str) ->
 
 def test_the_manual_calls_objects_by_their_names() -> None:
     text = (ROOT / "docs/kubernetes.md").read_text()
-    names = {found["metadata"]["name"] for found in rendered(name="spectrain")}
+    objects = rendered(name="spectrain")
+    names = {found["metadata"]["name"] for found in objects} | made_secrets(objects).keys()
     for kind in ("service/", "get secret ", "scale statefulset ", "scale deployment "):
         called = set(re.findall(rf"{kind}([a-z][\w-]+)", text))
         assert called
@@ -267,18 +301,18 @@ def test_the_notes_warn_of_what_else_does_not_work_by_itself() -> None:
 
 
 def test_the_notes_say_what_uninstalling_keeps() -> None:
-    assert (
-        "keeps the claim prod-spectrain-storage and the claim data-prod-spectrain-redis-0"
-        in notes()
-    )
+    said = notes()
+    assert "keeps the claim prod-spectrain-storage and the claim prod-spectrain-redis of" in said
+    assert "and the Secrets that the chart's Job made" in said
 
 
 def test_the_notes_name_the_doctor_and_warn_of_what_is_known_to_be_wrong_already() -> None:
     assert "exec deploy/prod-spectrain-api -- spectrain doctor" in notes()
     s3: Values = {"bucket": "runs", "endpointUrl": "https://s3.storage.svc:8333"}
     said = notes({"storage": {"type": "s3", "s3": s3}})
-    assert "name the ConfigMap with its certificate in storage.s3.caBundle" in said
+    assert "name the ConfigMap with its certificate in global.caBundle" in said
     assert "must come from the role of the nodes" in said
     well = {**s3, "caBundle": {"configMap": "ca"}, "existingSecret": "keys"}
     said = notes({"storage": {"type": "s3", "s3": well}})
-    assert "storage.s3" not in said
+    assert "caBundle" not in said
+    assert "existingSecret" not in said

@@ -85,8 +85,8 @@ def test_an_image_of_others_is_pinned_and_ours_is_built_unless_a_registry_has_it
 def test_redis_is_the_one_of_the_chart_and_keeps_everything_as_there() -> None:
     values = yaml.safe_load((ROOT / "helm/spectrain/values.yaml").read_text())["redis"]
     (script,) = SERVICES["redis"]["command"]
-    registry = values["image"]["repository"].removeprefix("docker.io/library/")
-    assert SERVICES["redis"]["image"] == f"{registry}:{values['image']['tag']}"
+    repository = values["image"]["repository"].removeprefix("library/")
+    assert SERVICES["redis"]["image"] == f"{repository}:{values['image']['tag']}"
     template = (ROOT / "helm/spectrain/templates/redis.yaml").read_text()
     wanted = template.partition('define "spectrain.redisConf" -}}')[2].partition("{{- end }}")[0]
     wanted = wanted.replace("{{ .Values.redis.maxMemory }}", values["maxMemory"])

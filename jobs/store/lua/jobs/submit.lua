@@ -1,11 +1,11 @@
 -- Accepts a job: record, indexes, event and outbox in one step.
 -- ARGV[2] id   ARGV[3] pool   ARGV[4] priority   ARGV[5] specification (JSON)
 -- ARGV[6] Idempotency-Key or ''   ARGV[7] digest of the specification   ARGV[8] its lifetime, seconds
--- ARGV[9] its owner, or '' for nobody
+-- ARGV[9] further fields of the record (JSON)   ARGV[10] data of the event (JSON)
 -- Answers ok with the id; the first job's id when the key was used before; changed with that
 -- job's id when the key came with another specification.
 local id, pool, priority, spec = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
-local idempotency, digest, life, owner = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local idempotency, digest, life = ARGV[6], ARGV[7], ARGV[8]
 if idempotency ~= '' then
   local seen = redis.call('HMGET', key('idempotency:' .. idempotency), 'id', 'digest')
   if seen[1] then
@@ -20,13 +20,14 @@ if redis.call('EXISTS', job_key(id)) == 1 then return {'ok', id} end
 local sequence = redis.call('INCR', key('sequence'))
 redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 'spec', spec,
   'state', 'queued', 'sequence', sequence, 'order', order_of(priority, sequence), 'attempt', 0,
-  'submitted_at', stamp(NOW), 'owner', owner)
+  'submitted_at', stamp(NOW))
 if idempotency ~= '' then
   redis.call('HSET', job_key(id), 'idempotency', idempotency, 'digest', digest)
 end
+for field, value in pairs(cjson.decode(ARGV[9])) do redis.call('HSET', job_key(id), field, value) end
 redis.call('ZADD', key('jobs:all'), sequence, id)
 redis.call('ZADD', key('jobs:state:queued'), sequence, id)
 redis.call('SADD', key('pools'), pool)
 enqueue(id, NOW)
-event(id, 'submitted', '{}')
+event(id, 'submitted', ARGV[10])
 return {'ok', id}

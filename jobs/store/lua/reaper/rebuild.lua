@@ -37,7 +37,8 @@ if fields.state == 'queued' then
   end
   redis.call('ZADD', key('outbox'), stamp(math.max(due, NOW)), id)
 elseif fields.state == 'running' then
-  redis.call('ZADD', pool_key(fields.pool, 'running'), whole(sequence), id)
+  add_running(fields.pool, id, whole(sequence))
+  redis.call('HSETNX', pool_key(fields.pool, 'turns'), owner_of(id), 0)
   redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
   redis.call('SET', key('epoch'), id, 'NX')
   if (fields.worker or '') ~= '' then

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from api.cli.commands import SettingsRefusedError
-from api.cli.profiles import find_profile
+from api.cli.shared.commands import SettingsRefusedError
+from api.cli.shared.profiles import find_profile
 from api.client.client import Client
 
 DEFAULT_URL = "http://127.0.0.1:8080"

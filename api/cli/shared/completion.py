@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from api.cli.endpoint import endpoint_of
+from api.cli.shared.endpoint import endpoint_of
 from api.client.client import Client
 
 SHELLS = ("bash", "zsh", "fish")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.cli.commands import SettingsRefusedError
+from api.cli.shared.commands import SettingsRefusedError
 
 _TOP = ("profile", "profiles")
 _KEYS = ("url", "token", "token_file")
