@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
 from api.client import Client
-from jobs.model.workers import Gpu
 from jobs.store.jobs import JobStore
-from jobs.store.registry import WorkerRegistry
 from tests.browser.conftest import Watched
 
 pytestmark = pytest.mark.browser
-
-H100 = "NVIDIA H100 80GB HBM3"
-WELL = Gpu(name=H100, used_bytes=60 << 30, total_bytes=80 << 30, busy_percent=97, celsius=64,
-           watts=650.4)  # fmt: skip
-SICK = WELL.model_copy(update={"celsius": 91.0, "fault": "GPU 1 reported Xid 79; restart it"})
-
-
-@pytest.fixture
-def far(store: JobStore) -> Iterator[str]:
-    """The name of a worker with two GPUs, as the registry has it; nobody runs it."""
-    name = "far-1-00000000"
-    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=600)
-    registry.renew(
-        name, pool="h100", host="node7", gpus=[H100, H100], gpu_states=[WELL, SICK],
-        unhealthy=SICK.fault,
-    )  # fmt: skip
-    yield name
-    registry.leave(name)
 
 
 def test_the_gpus_of_a_worker_are_shown_with_what_they_do(watch: Watched, far: str) -> None:
