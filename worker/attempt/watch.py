@@ -87,6 +87,7 @@ class Watch:
             if (reason := self._stopping.asked) is not None:
                 self._stopping.request(child, reason, self._publisher.longest_seconds)
             self._reporter.advise(self._publisher)
+            self._reporter.refuse(self._publisher)
             if (violation := self.violation() or self._disk()) is not None:
                 self._stopping.request(child, violation, self._publisher.longest_seconds)
             self._stopping.kill_when_due(child)

@@ -15,6 +15,7 @@ from monitoring.checkpoints.commit import CommitRecord
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
 from worker.files.curve_file import CurveFile
+from worker.files.listing import short
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
@@ -99,6 +100,11 @@ class Publisher:
         return self._mirror.refused
 
     @property
+    def unstorable(self) -> dict[Path, str]:
+        """Those of them that no try can store, because of their names."""
+        return self._mirror.unstorable
+
+    @property
     def is_in_place(self) -> bool:
         """Whether the attempt has its directory: a newer one on this machine moves it aside."""
         try:
@@ -108,7 +114,7 @@ class Publisher:
 
     def not_kept(self) -> list[str]:
         """What of an ended program's files is not in storage, with sizes, and why."""
-        refused = (f"{path}: {error}" for path, error in self.refused.items())
+        refused = (f"{short(path)}: {error}" for path, error in self.refused.items())
         return [*self._mirror.not_kept(), *refused]
 
     @property
