@@ -63,6 +63,7 @@ class Publisher:
         self._output = OutputLog(storage, scratch, fence, self._pace)
         self.curves = CurveFile(storage, scratch, fence, self._pace)
         self.seen: Look = {}  # at the last look
+        self._is_gone = False  # the run directory
         self._closing = False
         self._held_back = False
         self._before: Look = {}  # at the call of `hold_back`
@@ -115,7 +116,8 @@ class Publisher:
     def not_kept(self) -> list[str]:
         """What of an ended program's files is not in storage, with sizes, and why."""
         refused = (f"{short(path)}: {error}" for path, error in self.refused.items())
-        return [*self._mirror.not_kept(), *refused]
+        gone = ["what changed before its run directory was removed"] if self._is_gone else []
+        return [*gone, *self._mirror.not_kept(), *refused]
 
     @property
     def moments(self) -> Sequence[Moment]:
@@ -202,6 +204,9 @@ class Publisher:
         self._own.publish()
 
     def _publish_files(self) -> None:
+        self._is_gone = not self._scratch.run.root.is_dir()
+        if self._is_gone:  # what was published of it stays
+            return
         begun = time.thread_time()
         now = self.look()
         rest = min((time.thread_time() - begun) * _REST, _MAX_REST_SECONDS)
