@@ -87,7 +87,14 @@ def test_api_and_new_workers_recover_when_storage_comes_back(
     storage.unlink()
     storage.with_name("moved").rename(storage)
     wait_until(lambda: http.get("/readyz").status_code == 200, what="ready again")
-    wait_until(
-        lambda: all(not w.reason for w in registry.workers()) and registry.workers(),
-        what="a healthy worker",
-    )
+
+    def is_healthy() -> bool:
+        http.get("/readyz")  # as a platform goes on to ask
+        return bool(registry.workers()) and all(not w.reason for w in registry.workers())
+
+    wait_until(is_healthy, what="a healthy worker")
+    # An empty directory in its place: that of a worker which found it in order is not there.
+    storage.rename(storage.with_name("moved"))
+    workers.start()
+    wait_until(lambda: http.get("/readyz").status_code == 200, what="ready again")
+    wait_until(is_healthy, what="both workers healthy")

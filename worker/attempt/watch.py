@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -137,8 +138,9 @@ class Watch:
             raise Overtaken
 
     def _disk(self) -> StopReason | None:
-        limit = self._lease.limits.disk_bytes
-        return StopReason.DISK if limit is not None and self._publisher.bytes_here > limit else None
+        limits = (self._lease.limits.disk_bytes, self._context.settings.run_bytes or None)
+        limit = min((each for each in limits if each is not None), default=math.inf)
+        return StopReason.DISK if self._publisher.bytes_here > limit else None
 
     def _wait(self) -> None:
         self._context.shutdown_state.wake.wait(TICK_SECONDS)
