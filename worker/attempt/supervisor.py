@@ -173,7 +173,8 @@ class _Attempt:
         self._reporter.note(
             {"workspace_seconds": copied, "restore_seconds": self._reporter.seconds - (copied or 0)}
         )
-        with group_of_attempt(f"{self._job.id}.{self._job.attempt}") as group:
+        most = self._context.settings.job_processes
+        with group_of_attempt(f"{self._job.id}.{self._job.attempt}", most) as group:
             return self._run(restored[0], group)
 
     def _is_resumed(self, restored: Restored) -> bool:
