@@ -63,8 +63,8 @@ _OUTCOMES = {
     StopReason.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
     StopReason.DISK: (
         Reason.ERROR,
-        "the run directory grew beyond limits.disk_bytes: keep less, or name what is not to be "
-        "kept in keep.exclude",
+        "the run directory grew beyond limits.disk_bytes, or SPECTRAIN_RUN_BYTES of the worker: "
+        "keep less, or name what is not to be kept in keep.exclude",
     ),
     StopReason.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
     StopReason.RESTARTED: (
