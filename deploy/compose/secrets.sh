@@ -1,5 +1,6 @@
 #!/bin/sh
-# Creates the secrets of docker-compose.yml in ./secrets; existing ones are kept.
+# Creates the secrets of docker-compose.yml in ./secrets, and says in .env where they are; existing
+# ones are kept.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -27,3 +28,13 @@ random | keep redis-password
 random | keep grafana-password
 printf '[default]\naws_access_key_id = spectrain\naws_secret_access_key = %s\n' "$(random)" |
     keep s3-credentials
+
+# Without this variable Compose says that this script has not run.
+if ! grep -q '^SPECTRAIN_SECRETS=' .env 2>/dev/null; then
+    umask 022
+    echo 'SPECTRAIN_SECRETS=./secrets' >>.env
+fi
+# SELinux lets containers read only what has this label; Compose cannot set it on secrets.
+if command -v selinuxenabled >/dev/null && selinuxenabled; then
+    chcon -R -t container_file_t secrets deploy/compose
+fi
