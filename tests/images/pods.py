@@ -74,6 +74,7 @@ class Node:
         context = {**pod["securityContext"], **container["securityContext"]}
         capabilities = context["capabilities"]
         options = ["--network", self.name, "--security-opt", "no-new-privileges"]
+        options += ["--sysctl", "net.ipv6.conf.all.disable_ipv6=0"]  # every pod has ::1
         options += ["--user", f"{context['runAsUser']}:{context['runAsGroup']}"]
         options += ["--group-add", str(context["fsGroup"])]
         options += ["--read-only"] if context["readOnlyRootFilesystem"] else []
