@@ -23,6 +23,11 @@ _FORMS = {
     "storage_url": "file:///directory or s3://bucket/prefix",
     "s3_endpoint_url": _HTTP,
     "spot_metadata_url": _HTTP,
+    "api_tokens": "tokens of at least 16 characters, separated by commas",
+    "trusted_proxies": "addresses or networks, separated by commas: 10.0.0.0/8, ::1",
+    "sso_header": "the name of a header, such as X-Forwarded-User",
+    "job_user": "a user id such as 60000, or a range such as 60000-60015",
+    "umask": "three octal digits, such as 077 or 007",
 }
 _LIMITS = {Gt: "gt", Ge: "ge", Le: "le"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -23,6 +25,8 @@ from jobs.setting_errors import SettingsError, sentence
 
 PREFIX = "SPECTRAIN_"
 DEFAULT_BYTES = 256_000_000
+SHORTEST_TOKEN = 16  # characters
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _DAY, _YEAR = 86400.0, 365 * 86400.0
 
 
@@ -64,6 +68,46 @@ class Settings(BaseSettings):
     api_tokens: str = Field(
         "",
         description="Bearer tokens, separated by commas; if none, the API accepts only localhost.",
+    )
+    tokens_file: str = Field(
+        "", description="Path of a TOML file with tokens, which is read again when it changes."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of proxies, separated by commas, whose headers say who "
+        "the client is: X-Forwarded-For, X-Forwarded-Proto and that of the single sign-on.",
+    )
+    sso_header: str = Field(
+        "",
+        description="Header in which a trusted proxy names the person who has signed in, such as "
+        "X-Forwarded-User; none: no single sign-on.",
+    )
+    sso_role: Literal["viewer", "user", "admin"] = Field(
+        "user", description="Role of people who sign in at the proxy."
+    )
+    sso_admins: str = Field(
+        "", description="Names of those of them who are administrators, separated by commas."
+    )
+    owner_requests: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="Requests per second of a token to each API process, unless it has a limit of "
+        "its own; 0: no limit.",
+    )
+    owner_running: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="Jobs of an owner that may run at once, unless a token has a limit of its own; "
+        "0: no limit.",
+    )
+    owner_gpus: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="GPUs that running jobs of an owner may ask for, unless a token has a limit of "
+        "its own; 0: no limit.",
     )
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")
@@ -126,6 +170,28 @@ class Settings(BaseSettings):
         le=10**15,
         description="Size of that directory (bytes) above which a worker removes what is not used.",
     )
+    job_env: str = Field(
+        "",
+        description="Environment variables of the worker that its jobs get too, beside the usual "
+        "ones: names or patterns, separated by commas.",
+    )
+    job_user: str = Field(
+        "",
+        pattern=r"^(\d+(-\d+)?)?$",
+        description="User id, or range of ids such as 60000-60015, of the jobs of a worker that "
+        "runs as root.",
+    )
+    job_processes: int = Field(
+        0, ge=0, le=10**6, description="Most processes and threads of one job; 0: any number."
+    )
+    run_bytes: int = Field(
+        0, ge=0, le=2**60, description="Largest size (bytes) of a run directory; 0: any size."
+    )
+    umask: str = Field(
+        "077",
+        pattern=r"^[0-7]{3}$",
+        description="Permissions that files of the service do not get, in octal digits.",
+    )
     warm_start: bool = Field(
         True, description="Keep a process with torch imported, which starts jobs in milliseconds."
     )
@@ -157,6 +223,27 @@ class Settings(BaseSettings):
         RedisAddress.parse(url)
         return url
 
+    @field_validator("api_tokens")
+    @classmethod
+    def _is_long(cls, tokens: str) -> str:
+        if any(len(token) < SHORTEST_TOKEN for token in _parts(tokens)):
+            raise ValueError
+        return tokens
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: str) -> str:
+        for network in _parts(networks):
+            ip_network(network, strict=False)
+        return networks
+
+    @field_validator("sso_header")
+    @classmethod
+    def _is_header(cls, header: str) -> str:
+        if header and not _HEADER.fullmatch(header):
+            raise ValueError(header)
+        return header
+
     @field_validator("storage_url")
     @classmethod
     def _is_storage(cls, url: str) -> str:
@@ -175,6 +262,21 @@ class Settings(BaseSettings):
         return url
 
     @property
+    def token_texts(self) -> list[str]:
+        """The tokens of `api_tokens`."""
+        return _parts(self.api_tokens)
+
+    @property
+    def proxy_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The networks of trusted proxies."""
+        return [ip_network(network, strict=False) for network in _parts(self.trusted_proxies)]
+
+    @property
+    def sso_admin_names(self) -> frozenset[str]:
+        """The people who are administrators by single sign-on."""
+        return frozenset(_parts(self.sso_admins))
+
+    @property
     def storage_options(self) -> dict[str, str]:
         """The arguments of `monitoring.storage.open.open_storage` beside the URL."""
         return {
@@ -189,9 +291,19 @@ class Settings(BaseSettings):
         return Path(self.cache_dir) if self.cache_dir else self.scratch_dir / ".cache"
 
     @property
+    def umask_bits(self) -> int:
+        """The argument of `os.umask`."""
+        return int(self.umask, 8)
+
+    @property
     def redis_address(self) -> str:
         """The URL of Redis, password included."""
         return with_password(self.redis_url, self.redis_password)
+
+
+def _parts(text: str) -> list[str]:
+    """The parts of a list that commas separate."""
+    return [part for one in text.split(",") if (part := one.strip())]
 
 
 def _read(variable: str, path: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
+
+from machine.prctl import prctl
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(sent: signal.Signals) -> None:
@@ -16,15 +15,9 @@ def die_with_parent(sent: signal.Signals) -> None:
 
     For the kernel, the parent is the *thread* that started the process. Raises `OSError`.
     """
-    _prctl(_PR_SET_PDEATHSIG, sent)
+    prctl(_PR_SET_PDEATHSIG, sent)
 
 
 def adopt_orphans() -> None:
     """Makes this process the parent of all orphaned descendants; raises `OSError`."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)

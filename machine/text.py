@@ -11,6 +11,8 @@ _ESCAPES = re.compile(
     r"|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"
     r"|\x1b[ -/]*[0-~]?"
 )
+# Select Graphic Rendition: colours, bold and the like, which only change how text looks.
+_COLOURS = re.compile(r"(\x1b\[[0-9;:]{0,64}m)")
 # The rest of the control characters; a tab and a line's end are text.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -24,6 +26,13 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def coloured(text: str) -> str:
+    """The text with its colours, and without all other escape codes and control characters."""
+    parts = _COLOURS.split(text)
+    parts[::2] = map(plain, parts[::2])
+    return "".join(parts)
 
 
 def duration(seconds: float) -> str:

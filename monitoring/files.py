@@ -24,6 +24,9 @@ _MANY = 16  # files
 # drvfs, some of FUSE).
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _NO_DIRECTORY_SYNC = _NO_SYNC | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
+# Zip (torch), HDF5 and pickle. A safetensors file begins with the length of its JSON header.
+_ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+ARCHIVE_HEAD = 9
 _FORSAKEN = 3600.0  # seconds without a change after which the writer is assumed to be gone
 
 
@@ -167,3 +170,8 @@ def _sync_file_system(directory: Path) -> bool:
         return bool(syncfs(descriptor) == 0)
     finally:
         os.close(descriptor)
+
+
+def begins_archive(head: bytes) -> bool:
+    """Whether a file is of no use until it is whole, by its first `ARCHIVE_HEAD` bytes."""
+    return head.startswith(_ARCHIVES) or (head[8:9] == b"{" and head[4:8] == b"\0\0\0\0")

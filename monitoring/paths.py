@@ -69,6 +69,11 @@ class RunPaths:
         return self.logs / "metrics.superseded.jsonl"
 
     @property
+    def system(self) -> Path:
+        """What the run used of its machines over time: processors, memory, disk, GPUs."""
+        return self.logs / "system.csv"
+
+    @property
     def resumes(self) -> Path:
         """One JSON object per resume: the step of the checkpoint, the time and the attempt."""
         return self.logs / "resumes.jsonl"
@@ -87,6 +92,11 @@ class RunPaths:
     def earlier_output_log(self) -> Path:
         """The part of a long output log that came before `output_log`."""
         return self.logs / "output.1.log"
+
+    @property
+    def output_times(self) -> Path:
+        """How long the output log was at which time: `BYTES SECONDS` in each line."""
+        return self.logs / "output.times"
 
     @property
     def config(self) -> Path:

@@ -14,9 +14,7 @@ import torch
 from spectral_gpt.config import TrainConfig
 from spectral_gpt.data import Corpus
 from spectral_gpt.errors import ResumeError
-
-# Settings on which the meaning of the saved weights and optimiser state depends.
-FIXED = ("model.", "optimizer.name", "dataset.tokens")
+from workload.settings import FIXED_IN_A_RUN
 
 
 @dataclass
@@ -63,7 +61,7 @@ class Progress:
         bits. Raises ResumeError when the model, the optimiser or the text is another.
         """
         changed = list(differences(checkpoint["config"], config.to_dict()))
-        if fatal := [line for line in changed if line.startswith(FIXED)]:
+        if fatal := [line for line in changed if line.startswith(FIXED_IN_A_RUN)]:
             raise ResumeError(
                 f"the checkpoint of step {checkpoint['step']} was made with other settings "
                 f"({'; '.join(fatal)}): take those, or another run directory"

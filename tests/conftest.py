@@ -36,6 +36,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor_tests")
 # The command line remembers there what it has packed.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="spectrain-tests-")
+# And there it looks for profiles: those of the person who runs the tests are not for them.
+os.environ["XDG_CONFIG_HOME"] = os.environ["XDG_CACHE_HOME"]
 _GIVEN = dict(os.environ)
 
 

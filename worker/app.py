@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 
@@ -27,9 +28,12 @@ log = logging.getLogger("worker")
 _RETRY_SECONDS = 2.0
 
 
-def create_worker(settings: Settings, store: JobStore) -> Celery:
-    """The Celery application; its only task runs the next jobs of the pool in `settings`."""
-    worker = WorkerProcess(settings, store)
+def create_worker(settings: Settings, store: JobStore, umask: int | None = None) -> Celery:
+    """The Celery application; its only task runs the next jobs of the pool in `settings`.
+
+    `umask` is that of the jobs.
+    """
+    worker = WorkerProcess(settings, store, umask)
     app = celery_app(settings)
     app.conf.worker_consumer = PromptConsumer.NAME
 
@@ -78,6 +82,14 @@ def _divide_group() -> None:
                  "divided, %s", division.why)  # fmt: skip
 
 
+def _drop_tokens() -> None:
+    """A worker calls no API, and whoever gets into it is to find none of its tokens."""
+    for name in ("SPECTRAIN_API_TOKENS", "SPECTRAIN_API_TOKENS_FILE"):
+        if os.environ.pop(name, None):
+            log.warning("%s is set, which a worker does not use: remove it from its environment",
+                        name)  # fmt: skip
+
+
 def main() -> None:
     """Runs the worker until SIGTERM."""
     logging.basicConfig(
@@ -88,12 +100,14 @@ def main() -> None:
     # Celery would configure logging again, and logs details that matter only when debugging Celery.
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
+    _drop_tokens()
     settings = Settings()
+    umask = os.umask(settings.umask_bits)
     _divide_group()  # before this process has others
     fork_witness(settings)  # before this process has threads and connections
     redis = connect(settings)
     wait_for_redis(redis)
-    app = create_worker(settings, open_store(redis, settings))
+    app = create_worker(settings, open_store(redis, settings), umask)
     app.worker_main(
         [
             "--quiet",

@@ -33,6 +33,8 @@ from worker.gpu.watch import GpuWatch
 from worker.launch.child import Start, start_cold
 from worker.launch.fork_client import ForkServerClient
 from worker.launch.prepare import Slot, base_environment
+from worker.launch.rights import Rights
+from worker.launch.user import JobUser
 from worker.losses.watch import LossWatch
 from worker.spot.notices import Notice
 from worker.spot.watch import SpotWatch, watched_service
@@ -42,10 +44,10 @@ log = logging.getLogger("worker")
 _REFUSED_SECONDS = 2.0
 
 
-def _start_of_children(slot: Slot, settings: Settings) -> Start:
+def _start_of_children(slot: Slot, settings: Settings, user: JobUser | None) -> Start:
     if not settings.warm_start:
         return start_cold
-    return ForkServerClient(base_environment(slot, settings.grace_seconds)).start
+    return ForkServerClient(base_environment(slot, settings, user=user)).start
 
 
 class WorkerProcess:
@@ -54,8 +56,15 @@ class WorkerProcess:
     A restarted process is a new worker with a new name.
     """
 
-    def __init__(self, settings: Settings, store: JobStore) -> None:
+    def __init__(self, settings: Settings, store: JobStore, umask: int | None = None) -> None:
+        """`umask` is that of the jobs."""
         slot = Slot.of_this_process(settings.device)
+        nvml = open_nvml(slot.gpus)
+        self._gpus = GpuWatch(nvml)
+        user = JobUser.of(settings)
+        if user is None and os.geteuid() == 0:
+            log.warning("this worker runs as root, and so do its jobs, which may read all that it "
+                        "can: set SPECTRAIN_JOB_USER, or start it as another user")  # fmt: skip
         self._shutdown_state = ShutdownState()
         self._context = WorkerContext(
             settings,
@@ -64,10 +73,11 @@ class WorkerProcess:
             open_storage(settings.storage_url, **settings.storage_options),
             slot,
             self._shutdown_state,
-            _start_of_children(slot, settings),
+            _start_of_children(slot, settings, user),
+            lambda: self._gpus.readings,
+            user,
+            Rights(umask=umask) if user is None else user.rights(settings, umask),
         )
-        nvml = open_nvml(slot.gpus)
-        self._gpus = GpuWatch(nvml)
         self._disk = ScratchDisk(settings.scratch_dir)
         self._spot = SpotWatch(
             watched_service(settings),
@@ -86,6 +96,7 @@ class WorkerProcess:
             seconds=lease / 5,
             health=lambda: self._gpus.verdict() or self._disk.verdict_now() or self._checks.verdict,
             leaving=lambda: self._shutdown_state.reason or self._spot.standing,
+            gpus=lambda: self._gpus.states(gpus),
             renewed_at=lambda: self._shutdown_state.renewed_at,
         )
         self._gpus.on_change = self._tell
@@ -144,6 +155,8 @@ class WorkerProcess:
                 self._cost.set(BUSY)
                 with self._gpus.at_work():
                     supervise(self._context, job)
+                if self._context.user is not None:
+                    self._context.user.clean()
         finally:
             self._cost.set(IDLE)
         log.debug("nothing more to run (woken for %s)", message)

@@ -25,6 +25,11 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 
 
+# The settings of `train`, or their beginnings, on which the meaning of a checkpoint depends: a run
+# that has one cannot go on with others.
+FIXED_IN_A_RUN = ("model.", "optimizer.name", "dataset.tokens")
+
+
 class ModelConfig(Strict):
     """The language model."""
 

@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from api.cli.base import Endpoint, as_json, cli, job_argument, print_found, print_json
+from api.cli.base import as_json, cli, job_argument, print_found, print_json
+from api.cli.shared.endpoint import Endpoint
+from api.cli.shared.selection import Selection, selecting
 from api.client.client import Client
 from api.client.find import find_job
 from api.render import console, job_table, story
+from api.render.downloads import Downloads
+from api.render.terminal import print_output
 from api.schemas import JobView
 from jobs.model.states import State
 from machine.text import plain
 
 
 @cli.command("ls")
-@click.option(
-    "--state", type=click.Choice([str(state) for state in State]), help="Show jobs in this state."
-)
-@click.option(
-    "--label", "labels", metavar="KEY:VALUE", multiple=True,
-    help="Show jobs with this label; may be repeated.",
-)  # fmt: skip
-@click.option("--pool", help="Show jobs of this pool.")
-@click.option("--name", help="Show jobs with this name.")
+@selecting
 @click.option(
     "--limit", "-n", type=click.IntRange(min=1), default=50, show_default=True,
     help="Show at most this many jobs.",
 )  # fmt: skip
 @as_json
 @click.pass_obj
-def list_jobs(
-    endpoint: Endpoint,
-    state: str | None,
-    labels: tuple[str, ...],
-    pool: str | None,
-    name: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+def list_jobs(endpoint: Endpoint, /, limit: int, as_json: bool, **options: Any) -> None:
     """List jobs, newest first."""
-    if bad := [label for label in labels if ":" not in label]:
-        raise click.BadParameter(f"{bad[0]!r} is not of the form KEY:VALUE", param_hint="--label")
-    pairs = dict(label.split(":", 1) for label in labels)
     with endpoint.client() as client:
-        jobs = list(client.list(state=state, labels=pairs, pool=pool, name=name, limit=limit))
+        chosen = Selection.of(client, **options)
+        jobs = list(client.list(**chosen.query, state=chosen.state, limit=limit))
     print_found(jobs, job_table, kind="jobs", as_json=as_json)
 
 
@@ -66,20 +51,6 @@ def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
         console().print(story(found))
 
 
-@cli.command()
-@job_argument
-@click.option("--follow", "-f", is_flag=True, help="Print new output until the job ends.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Print only this attempt's output.")
-@click.pass_obj
-def logs(endpoint: Endpoint, job: str, follow: bool, attempt: int | None) -> None:
-    """Print the output of a job, each line with its attempt number.
-
-    In a pipe, the output has no escape codes.
-    """
-    with endpoint.client(patient=follow) as client:
-        print_log(client, find_job(client, job), follow=follow, attempt=attempt)
-
-
 def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) -> None:
     @cli.command(name, help=help_text)
     @job_argument
@@ -91,11 +62,15 @@ def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) 
         if as_json:
             print_json(found)
         else:
-            request = f", asked to {found.request}" if found.request else ""
-            click.echo(f"{found.id} is {found.state}{request}")
+            say_state(found)
 
 
-_control("cancel", Client.cancel, "Cancel a job; a running job saves a checkpoint first.")
+def say_state(job: JobView) -> None:
+    """Says what has become of a job that was told something."""
+    request = f", asked to {job.request}" if job.request else ""
+    click.echo(f"{job.id} is {job.state}{request}")
+
+
 _control("preempt", Client.preempt, "Preempt a running job; it is requeued and resumes.")
 _control("pause", Client.pause, "Pause a job; it saves a checkpoint first.")
 _control("resume", Client.resume, "Resume a paused job, or withdraw its pause.")
@@ -141,12 +116,17 @@ def change(
 )  # fmt: skip
 @click.pass_obj
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
-    """Fetch all files of a run into DIR."""
+    """Fetch the files of a run into DIR: those that are new, several at once.
+
+    An interrupted download goes on where it stopped.
+    """
     with endpoint.client() as client:
         job_id = find_job(client, job)
-        paths = client.fetch(job_id, directory or Path(job_id))
+        with Downloads() as downloads:
+            paths = client.fetch(job_id, directory or Path(job_id), on_progress=downloads.show)
     for path in paths:
         click.echo(path)
+    click.echo(downloads.summary(len(paths)), err=True)
 
 
 @cli.command("rm")
@@ -163,21 +143,8 @@ def print_log(
     client: Client, job_id: str, *, attempt: int | None = None, follow: bool = True,
     err: bool = False,
 ) -> None:  # fmt: skip
-    """Prints the output of a job; without escape codes unless a terminal shows it."""
-    pieces = client.logs(job_id, attempt=attempt, follow=follow)
-    if not (sys.stderr if err else sys.stdout).isatty():
-        pieces = _plain_lines(pieces)
-    for text in pieces:
-        click.echo(text, nl=False, err=err)
-
-
-def _plain_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """The text without escape codes, in whole lines: a piece may end within a code."""
-    rest = ""
-    for piece in pieces:
-        lines, end, rest = (rest + piece).rpartition("\n")
-        yield plain(lines + end)
-    yield plain(rest)
+    """Prints the output of a job."""
+    print_output(client.logs(job_id, attempt=attempt, follow=follow), stderr=err)
 
 
 def exit_as(job: JobView) -> None:

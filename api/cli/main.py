@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from api.cli import jobs, ops, service, submit
+from api.cli import cancel, jobs, ops, service, submit
 from api.cli.base import cli
+from api.cli.look import comparing, curves, events, logs, pages, watch
 from jobs.entry import run
 
-__all__ = ["cli", "jobs", "main", "ops", "service", "submit"]  # whose import adds commands
+__all__ = [  # whose import adds commands
+    "cancel", "cli", "comparing", "curves", "events", "jobs", "logs", "main", "ops", "pages",
+    "service", "submit", "watch",
+]  # fmt: skip
 
 
 def main() -> None:

@@ -66,3 +66,13 @@ def doctor(**options: Any) -> None:
     worker.
     """
     sys.exit(start("api.ops.doctor", "doctor", **options))
+
+
+@cli.command("redis-acl")
+def redis_acl() -> None:
+    """Print the commands that give API, workers and reaper a user of Redis each.
+
+    Replace PASSWORD in each, and give them to `redis-cli`. Each part then gets the name and the
+    password of its own user in SPECTRAIN_REDIS_URL.
+    """
+    sys.exit(start("api.ops.redis_acl", "redis_acl"))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from click.core import ParameterSource
 
-from api.cli.base import Endpoint, as_json, cli, print_found
+from api.cli.base import as_json, cli, print_found
+from api.cli.shared.endpoint import Endpoint
 from api.client.client import Client
 from api.client.find import find_worker
 from api.render import pool_table, worker_table
@@ -168,20 +168,26 @@ def demo(data: Path) -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Set the seed of the random steps.")
 @click.option("--spec", type=click.File("rb"), help="Run this job; by default a small one.")
+@click.option(
+    "--job",
+    "of",
+    metavar="JOB",
+    help="Run what this job of the service runs, and record the verdict with it.",
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Keep all data in this directory.")
 @device_option
 @as_json
-@click.pass_context
-def drill(ctx: click.Context, /, spec: Any, **options: Any) -> None:
+@click.pass_obj
+def drill(endpoint: Endpoint, /, spec: Any, **options: Any) -> None:
     """Interrupt a job and compare it with an uninterrupted run.
 
     Runs the job twice, once without interruptions, and compares all metrics digit for digit and
-    the final weights bit for bit. Starts a service for this, unless --url or SPECTRAIN_URL names
-    one.
+    the final weights bit for bit. Records the verdict with the jobs. Starts a service for this,
+    unless --job is given, or an option, SPECTRAIN_URL or a profile names one.
     """
-    endpoint: Endpoint = ctx.obj
-    named = ctx.find_root().get_parameter_source("url") is not ParameterSource.DEFAULT
-    options["connect"] = endpoint.client if named else None
+    if spec and options["of"]:
+        raise click.UsageError("--spec and --job exclude each other.")
+    options["connect"] = endpoint.client if endpoint.named or options["of"] else None
     if spec:
         from api.cli.spec_file import read_spec  # noqa: PLC0415 - see there
 

@@ -70,21 +70,32 @@ def read_data(text: bytes) -> Any:
     yaml.Scanner = _Scanner
     yaml.Constructor = _Constructor
     try:
-        return yaml.load(text)
+        data = yaml.load(text)
     except (YAMLError, ValueError) as error:
         raise SpecFileError(f"It is no valid YAML or JSON: {_place(error)}") from None
     except RecursionError:
         raise SpecFileError(_TOO_DEEP) from None
+    _as_json(data)
+    return data
 
 
 def checked(data: Any) -> JobSpec:
     """The specification that a document says; raises `SpecFileError`."""
     try:
-        return JobSpec.model_validate_json(json.dumps(data), context=SUBMITTED)
+        return JobSpec.model_validate_json(_as_json(data), context=SUBMITTED)
     except ValidationError as error:
         lines = map(str, refusals(JobSpec, error))
         raise SpecFileError("\n  ".join(["The specification is refused:", *lines])) from None
+
+
+def _as_json(data: Any) -> str:
+    """What a document says, as JSON; raises `SpecFileError` for what JSON has no form of."""
+    try:
+        return json.dumps(data)
+    except RecursionError:
+        raise SpecFileError(_TOO_DEEP) from None
     except (TypeError, ValueError) as error:
+        # Also an integer of more digits than Python turns into text.
         raise SpecFileError(f"It is no specification: {error}") from None
 
 

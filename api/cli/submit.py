@@ -9,20 +9,20 @@ from typing import Any
 
 import click
 
-from api.cli.base import Endpoint, as_json, cli, print_json
+from api.cli.base import as_json, cli, print_json
 from api.cli.jobs import exit_as, print_log
-from api.client.workspaces import source_of
-from jobs.model.workspace import Workspace
+from api.cli.look.live import until_it_ends
+from api.cli.shared.commands import Command
+from api.cli.shared.endpoint import Endpoint
+from api.client.workspaces import UNPACKED, source_of
 from workspaces.archive import Packed
 from workspaces.layout import bytes_text
 
 _WORDS = "spectrain.words"
 _SCRIPT = re.compile(r"\.(py|sh)$")
-# Stands for a workspace that is not packed yet while the rest of the job is checked.
-_UNPACKED = Workspace(sha256="0" * 64, files=0, bytes=0).model_dump()
 
 
-class _WithWords(click.Command):
+class _WithWords(Command):
     """A command that keeps what stands behind `--` as the words of a program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -53,7 +53,11 @@ class _WithWords(click.Command):
     "--input", "-i", "inputs", metavar="NAME=URL", multiple=True,
     help="Fetch s3://..., https://... or file:///... to $SPECTRAIN_INPUTS/NAME; may be repeated.",
 )  # fmt: skip
-@click.option("--wait", is_flag=True, help="Wait until the job ends; exit 1 unless it succeeds.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Show how it is until the job ends; exit 1 unless it succeeds.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Like --wait, and print the output of the job.")
 @as_json
 @click.pass_context
@@ -80,7 +84,7 @@ def submit(
     if isinstance(data, dict):
         data = _completed(data, words, _folder_of(file), **options)
     source = source_of(data) if isinstance(data, dict) else None
-    job_data = checked(data if source is None else {**data, "workspace": _UNPACKED}).model_dump(
+    job_data = checked(data if source is None else {**data, "workspace": UNPACKED}).model_dump(
         mode="json"
     )
     if source is not None:
@@ -92,8 +96,9 @@ def submit(
             click.echo(job.id)
         if follow:
             print_log(client, job.id, err=as_json)
-        if wait or follow:
             job = client.wait(job.id)
+        elif wait:
+            job = until_it_ends(client, job.id, stderr=True)
     if as_json:
         print_json(job)
     if wait or follow:

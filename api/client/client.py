@@ -9,42 +9,39 @@ with Client("http://127.0.0.1:8080") as client:
 
 from __future__ import annotations
 
-import codecs
-import os
-import posixpath
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from api.client.files import Fetching, save_whole
+from api.client.logs import log_matches, log_pieces
+from api.client.metrics import Metrics, metric_rows
 from api.client.transport import ApiError, Transport, Unreachable
-from api.client.workspaces import CannotSendError, send_workspace, source_of
+from api.client.workspaces import UNPACKED, CannotSendError, send_workspace, source_of
 from api.schemas import (
     IDEMPOTENCY_KEY,
-    JOB_STATE,
-    NEXT_OFFSET,
     Artifact,
-    ArtifactLink,
     ArtifactList,
+    Comparison,
     EventFeed,
     EventPage,
     JobDiff,
     JobPage,
+    JobPlan,
     JobView,
     LogMatch,
-    LogMatches,
-    MetricsPage,
     PoolList,
     SeriesPage,
     WorkerList,
 )
-from jobs.model.record import Event, Job
+from api.schemas.accounts import Me
+from jobs.model.record import Event, Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
-from monitoring.json_values import restored
 from workspaces.archive import Packed
 
 __all__ = ["ApiError", "CannotSendError", "Client", "Unreachable"]
@@ -109,6 +106,32 @@ class Client:
         headers = {IDEMPOTENCY_KEY: idempotency_key or secrets.token_hex(16)}
         return self._http.read(JobView, "POST", "/v1/jobs", json=body, headers=headers)
 
+    def plan(self, spec: JobSpec | Mapping[str, Any]) -> JobPlan:
+        """What would become of a job that was submitted now; nothing is kept of it.
+
+        The files of `workspace: {path: DIR}` are neither sent nor looked at.
+        """
+        body = spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
+        if source_of(body) is not None:
+            body["workspace"] = UNPACKED
+        return self._http.read(JobPlan, "POST", "/v1/jobs/plan", json=body)
+
+    def fork(
+        self,
+        job_id: str,
+        step: int | None = None,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> JobView:
+        """A new job that goes on from a checkpoint of another one.
+
+        `step`: that of the checkpoint; None: the newest. `changes`: keys of the specification by
+        their path, `{"train.optimizer.lr": 3e-4}`. `name`: by default that of the job.
+        """
+        body = {"step": step, "set": dict(changes or {}), "name": name}
+        return self._http.read(JobView, "POST", _path(job_id, "fork"), json=body)
+
     def get(self, job_id: str) -> JobView:
         """The job with its attempts, progress and position in the queue."""
         return self._http.read(JobView, "GET", _path(job_id))
@@ -120,10 +143,11 @@ class Client:
         labels: Mapping[str, str] | None = None,
         pool: str | None = None,
         name: str | None = None,
+        owner: str | None = None,
         limit: int | None = 50,
     ) -> Iterator[Job]:
         """Jobs, newest first, at most `limit` (None: all); reads page by page."""
-        parameters: dict[str, Any] = {"state": state, "pool": pool, "name": name}
+        parameters: dict[str, Any] = {"state": state, "pool": pool, "name": name, "owner": owner}
         parameters["label"] = [f"{key}:{value}" for key, value in (labels or {}).items()]
         left, cursor = limit, None
         while left is None or left > 0:
@@ -163,6 +187,11 @@ class Client:
         """
         return self._http.read(JobView, "PATCH", _path(job_id), json=changes)
 
+    def record_proof(self, job_id: str, verdict: Verdict) -> JobView:
+        """Records what a drill found of the job; the last verdict counts."""
+        body = verdict.model_dump(mode="json")
+        return self._http.read(JobView, "PUT", _path(job_id, "proof"), json=body)
+
     def delete(self, job_id: str, *, files: bool = False) -> None:
         """Deletes a job in a final state; with `files`, also the files of its run."""
         self._http.call("DELETE", _path(job_id), {"files": files})
@@ -180,9 +209,9 @@ class Client:
 
     # -- runs -----------------------------------------------------------------------------
 
-    def events(self, job_id: str) -> Iterator[Event]:
-        """The events of the job so far, oldest first."""
-        path, after = _path(job_id, "events"), None
+    def events(self, job_id: str, after: str | None = None) -> Iterator[Event]:
+        """The events of the job so far, oldest first; those after the event with the id `after`."""
+        path = _path(job_id, "events")
         while True:
             page = self._http.read(EventPage, "GET", path, {"after": after})
             if not page.events:
@@ -194,16 +223,12 @@ class Client:
         """The newest events of all jobs, or those after one; `after` of the answer goes on."""
         return self._http.read(EventFeed, "GET", "/v1/events", {"after": after, "limit": limit})
 
-    def metrics(self, job_id: str, *, after_step: int = -1) -> Iterator[dict[str, Any]]:
-        """The rows of the run's metrics.jsonl with a step after `after_step`, so far."""
-        path = _path(job_id, "metrics")
-        query: dict[str, object] = {"after_step": after_step}
-        while True:
-            page = self._http.read(MetricsPage, "GET", path, query)
-            yield from map(restored, page.rows)
-            if not page.rows or page.cursor is None:
-                return
-            query = {"after_step": after_step, "cursor": page.cursor}
+    def metrics(self, job_id: str, *, after_step: int = -1) -> Metrics:
+        """The rows of the run's metrics with a step after `after_step`, so far.
+
+        Iterate over them, or take `arrays()` or the `frame()` of pandas.
+        """
+        return Metrics(lambda: metric_rows(self._http, _path(job_id, "metrics"), after_step))
 
     def series(
         self,
@@ -232,83 +257,92 @@ class Client:
         job_id: str,
         *,
         attempt: int | None = None,
+        rank: int | None = None,
         tail: int | None = None,
+        since: float | None = None,
         follow: bool = False,
         poll: float = 0.5,
     ) -> Iterator[str]:
         """The output of the training process, in chunks; with `follow`, until the job ends.
 
-        With `attempt`, only the lines of that attempt; with `tail`, only the last so many of those
-        that there are now.
+        With `attempt` or `rank`, only the lines of those; with `tail`, only the last so many of
+        those that there are now; with `since`, only what came after that time, seconds since the
+        epoch.
         """
-        first = {"offset": 0} if tail is None else {"tail": tail, "attempt": attempt}
-        pieces = self._log(job_id, first, follow=follow, poll=poll)
-        return pieces if attempt is None else _lines_of(attempt, pieces)
+        first = {"tail": tail, "since": since, "attempt": None if tail is None else attempt}
+        return log_pieces(
+            self._http, _path(job_id, "logs"), first,
+            attempt=attempt, rank=rank, follow=follow, poll=poll,
+        )  # fmt: skip
 
     def search_log(
-        self, job_id: str, text: str, *, attempt: int | None = None, context: int = 2
+        self,
+        job_id: str,
+        text: str,
+        *,
+        attempt: int | None = None,
+        rank: int | None = None,
+        since: float | None = None,
+        context: int = 2,
     ) -> Iterator[LogMatch]:
         """The lines of the output that have a text, in upper or lower case, with some around."""
-        path, offset = _path(job_id, "logs"), 0
-        query = {"search": text, "attempt": attempt, "context": context}
-        while True:
-            page = self._http.read(LogMatches, "GET", path, {**query, "offset": offset})
-            yield from page.matches
-            if page.next_offset is None:
-                return
-            offset = page.next_offset
-
-    def _log(
-        self, job_id: str, query: Mapping[str, object], *, follow: bool, poll: float
-    ) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        path = _path(job_id, "logs")
-        while True:
-            answer = self._http.call("GET", path, query)
-            query = {"offset": int(answer.headers[NEXT_OFFSET])}
-            if answer.content:
-                yield decoder.decode(answer.content)
-            elif not follow or State(answer.headers[JOB_STATE]).is_final:
-                return
-            else:
-                time.sleep(poll)
+        query = {"search": text, "attempt": attempt, "rank": rank, "since": since,
+                 "context": context}  # fmt: skip
+        return log_matches(self._http, _path(job_id, "logs"), query)
 
     def diff(self, job_id: str, other: str) -> JobDiff:
         """What differs between two jobs: specification, code, environment and curves."""
         return self._http.read(JobDiff, "GET", _path(job_id, "diff", quote(other, safe="")))
+
+    def compare(self, *job_ids: str) -> Comparison:
+        """What differs between jobs, 2 to 20, and what each has come to."""
+        return self._http.read(Comparison, "GET", "/v1/compare", {"job": job_ids})
 
     def artifacts(self, job_id: str) -> Sequence[Artifact]:
         """The files of the run."""
         return self._listing(job_id).artifacts
 
     def fetch(
-        self, job_id: str, directory: Path, *, wanted: Callable[[str], bool] = lambda _: True
+        self,
+        job_id: str,
+        directory: Path,
+        *,
+        wanted: Callable[[str], bool] = lambda _: True,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
     ) -> Sequence[Path]:
         """Downloads the files of the run whose names are `wanted`; returns their paths.
 
         Each file appears below `directory` complete or not at all. A file that exists with the
-        size and modification time that the service lists is not downloaded again. The run's links
-        are made anew, but for those that lead out of it.
+        size and modification time that the service lists is not downloaded again, and an
+        interrupted download goes on where it stopped. `on_progress` is called with the bytes that
+        have come and those of all new files. The run's links are made anew, but for those that
+        lead out of it.
         """
         listing = self._listing(job_id)
-        files = [file for file in listing.artifacts if wanted(file.path)]
-        paths = [self._fetch(job_id, file, directory) for file in files]
-        links = [link for link in listing.links if wanted(link.path) and _stays_inside(link)]
-        return paths + [self._link(link, directory) for link in links]
+        fetching = Fetching(self._http, job_id, directory, on_progress)
+        files = fetching.fetch([file for file in listing.artifacts if wanted(file.path)])
+        return files + fetching.link([link for link in listing.links if wanted(link.path)])
+
+    def download(self, job_id: str, path: str, directory: Path = Path()) -> Path:
+        """Downloads one file of the run, as `fetch` does; the path of the local file.
+
+        Raises `FileNotFoundError` if the run has no such file.
+        """
+        for found in self.fetch(job_id, directory, wanted=lambda name: name == path):
+            return found
+        raise FileNotFoundError(f"The run of job {job_id} has no file {path!r}.")
 
     def fetch_archive(self, job_id: str, target: Path, *, prefix: str = "") -> Path:
         """Downloads the files of the run whose paths begin with `prefix` as a zip archive.
 
         The archive appears at `target` complete or not at all.
         """
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
         path = f"{_path(job_id, 'artifacts.zip')}?prefix={quote(prefix, safe='')}"
-        try:
-            self._http.download(path, temporary)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        return save_whole(self._http, path, target)
+
+    def me(self) -> Me:
+        """Who calls: the account of the token, and what it may do."""
+        return self._http.read(Me, "GET", "/v1/me")
 
     # -- workers --------------------------------------------------------------------------
 
@@ -335,58 +369,6 @@ class Client:
 
     def _listing(self, job_id: str) -> ArtifactList:
         return self._http.read(ArtifactList, "GET", _path(job_id, "artifacts"))
-
-    def _target(self, path: str, directory: Path) -> Path:
-        parts = PurePosixPath(path)
-        if parts.is_absolute() or ".." in parts.parts:
-            raise Unreachable(self._http.url, ValueError(f"the file name {path!r} is not allowed"))
-        return directory / parts
-
-    def _link(self, link: ArtifactLink, directory: Path) -> Path:
-        place = self._target(link.path, directory)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-        temporary.symlink_to(link.target)
-        try:
-            temporary.replace(place)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return place
-
-    def _fetch(self, job_id: str, file: Artifact, directory: Path) -> Path:
-        target = self._target(file.path, directory)
-        if target.is_file():
-            there = target.stat()
-            if there.st_size == file.size and abs(there.st_mtime - file.modified) < 1e-3:
-                return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            path = _path(job_id, "artifacts", quote(file.path))
-            self._http.download(path, temporary)
-            # The modification time of the listing: a file that changed since then is downloaded
-            # again next time.
-            os.utime(temporary, (file.modified, file.modified))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
-
-
-def _stays_inside(link: ArtifactLink) -> bool:
-    """Whether a link leads to something below the directory of its run."""
-    place = posixpath.join(posixpath.dirname(link.path), link.target)
-    return not posixpath.normpath(place).startswith(("/", ".."))
-
-
-def _lines_of(attempt: int, pieces: Iterator[str]) -> Iterator[str]:
-    """The complete lines that belong to the attempt."""
-    rest = ""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split("\n")
-        yield from (f"{line}\n" for line in lines if line.startswith(f"[{attempt}] "))
-    if rest.startswith(f"[{attempt}] "):
-        yield rest
 
 
 def _path(job_id: str, *parts: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -145,7 +146,38 @@ class Transport:
         safe = method in _SAFE or IDEMPOTENCY_KEY in options.get("headers", {})
         return self._persist(once, safe=safe)
 
-    def download(self, path: str, target: Path) -> None:
+    def download(
+        self, path: str, part: IO[bytes], version: Path, on_bytes: Callable[[int], None]
+    ) -> None:
+        """Adds to an open file what it lacks of the body of the answer.
+
+        The file `version` has the ETag of what is there: if the service has another version now,
+        all of it comes anew. `on_bytes` is called with the size of each block that has come, and
+        with the negative size of what is dropped; it may raise.
+        """
+
+        def drop(have: int) -> None:
+            part.truncate(0)
+            version.unlink(missing_ok=True)
+            on_bytes(-have)
+
+        def once() -> None:
+            have = part.seek(0, os.SEEK_END)
+            known = _text_of(version)
+            if have and not known:
+                drop(have)
+                have = 0
+            # Compressed, a range would be one of another body.
+            headers = {"Accept-Encoding": "identity"}
+            if have:
+                headers["Range"] = f"bytes={have}-"
+            if not self._receive(path, headers, part, version, have, known, drop, on_bytes):
+                once()  # from the beginning
+
+        self._persist(once, safe=True)
+        version.unlink(missing_ok=True)
+
+    def save(self, path: str, target: Path) -> None:
         """Writes the body of the answer to the file `target`."""
 
         def once() -> None:
@@ -161,6 +193,31 @@ class Transport:
                 raise Unreachable(self.url, error) from error
 
         self._persist(once, safe=True)
+
+    def _receive(
+        self, path: str, headers: Mapping[str, str], part: IO[bytes], version: Path,
+        have: int, known: str, drop: Callable[[int], None], on_bytes: Callable[[int], None],
+    ) -> bool:  # fmt: skip
+        """Writes what comes to the end of `part`; false if it does not continue what is there."""
+        try:
+            with self._http.stream("GET", path, headers=headers, follow_redirects=True) as answer:
+                tag, status = answer.headers.get("ETag", ""), answer.status_code
+                if have and (status == 416 or (status == 206 and tag != known)):
+                    drop(have)
+                    return False
+                if answer.is_error:
+                    answer.read()
+                _accepted(answer)
+                if have and status != 206:
+                    drop(have)
+                if tag:
+                    version.write_text(tag)
+                for block in answer.iter_bytes():
+                    part.write(block)
+                    on_bytes(len(block))
+                return True
+        except httpx.TransportError as error:
+            raise Unreachable(self.url, error) from error
 
     def _persist(self, once: Callable[[], Result], *, safe: bool) -> Result:
         """Calls `once` until it succeeds; `safe`: the request may be carried out twice."""
@@ -195,6 +252,14 @@ class Transport:
             yield
         finally:
             timer.cancel()
+
+
+def _text_of(path: Path) -> str:
+    """What a file says; '' without one."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _may_pass(error: ApiError | Unreachable, *, safe: bool) -> bool:

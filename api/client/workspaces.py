@@ -19,6 +19,8 @@ from workspaces.layout import WorkspaceError, limit_here
 
 _PART = 8 << 20  # bytes of a request
 _TRIES = 5
+# Stands for files that are not packed yet.
+UNPACKED = {"sha256": "0" * 64, "files": 0, "bytes": 0}
 
 
 class CannotSendError(ClientError):

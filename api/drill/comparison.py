@@ -34,6 +34,17 @@ class Comparison:
     step: int | None = None
     tensors: int = 0
     weights: list[str] = field(default_factory=list)
+    curve_step: int | None = None  # first step with another row
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step at which the runs differ, as far as it is known.
+
+        Of weights that differ after the same curve, that of the checkpoint.
+        """
+        if self.curve:
+            return self.curve_step
+        return self.step if self.weights else None
 
     @property
     def identical(self) -> bool:
@@ -46,7 +57,8 @@ def compare(one: RunPaths, other: RunPaths) -> Comparison:
     first, second = _rows(one.metrics), _rows(other.metrics)
     names = {name for row in (*first, *second) for name in row}
     ignored = {name for name in names if _CLOCK.search(name)}
-    curve = list(curve_differences(first, second, ignored))
+    found = list(curve_differences(first, second, ignored))
+    curve = [text for _, text in found]
     step = common_step(committed_steps(one), committed_steps(other))
     tensors, weights = 0, ["the runs have no checkpoint in common"]
     if step is not None:
@@ -56,6 +68,7 @@ def compare(one: RunPaths, other: RunPaths) -> Comparison:
         metrics=tuple(sorted(names - ignored - {"step"})),
         ignored=tuple(sorted(ignored)),
         curve=curve if first else ["the uninterrupted run logged no metrics", *curve],
+        curve_step=next((at for at, _ in found), None),
         step=step,
         tensors=tensors,
         weights=weights,
@@ -76,17 +89,23 @@ def committed_steps(run: RunPaths) -> set[int]:
 
 def curve_differences(
     first: list[dict[str, Any]], second: list[dict[str, Any]], ignored: set[str]
-) -> Iterator[str]:
-    """The differences between the rows of two runs, in order."""
+) -> Iterator[tuple[int | None, str]]:
+    """The differences between the rows of two runs, in order, each with its step if it has one."""
     for one, other in zip_longest(first, second):
         if one is None or other is None or one.get("step") != other.get("step"):
             steps = [row.get("step", "without a number") if row else None for row in (one, other)]
             here, there = ("no row" if step is None else f"step {step}" for step in steps)
-            yield f"one run has {here} where the other has {there}"
+            numbers = [row["step"] for row in (one, other) if row and _is_step(row.get("step"))]
+            yield min(numbers, default=None), f"one run has {here} where the other has {there}"
             return  # every row after this one would differ
         for name in sorted((one.keys() | other.keys()) - ignored):
             if one.get(name) != other.get(name):
-                yield f"step {one['step']}: {name} is {one.get(name)} and {other.get(name)}"
+                text = f"step {one.get('step')}: {name} is {one.get(name)} and {other.get(name)}"
+                yield one["step"] if _is_step(one.get("step")) else None, text
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, int)
 
 
 def weight_differences(one: Path, other: Path) -> tuple[int, list[str]]:

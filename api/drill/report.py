@@ -14,7 +14,7 @@ from rich.table import Table
 
 from api.drill.comparison import Comparison
 from api.schemas import JobView
-from jobs.model.record import Attempt
+from jobs.model.record import Attempt, Verdict
 from jobs.model.states import State
 
 _SHOWN = 5  # of each kind of difference
@@ -99,6 +99,9 @@ class Report:
     def verdict(self) -> str:
         """The verdict as one sentence."""
         found = self.comparison
+        if self._differs:
+            at = "" if found.first_step is None else f", first at step {found.first_step}"
+            return f"Different: {self._failure}{at}."
         if self._failure is not None:
             return f"Inconclusive: {self._failure}."
         return (
@@ -106,6 +109,28 @@ class Report:
             f"of metrics, digit for digit, and the same {found.tensors} tensors in the checkpoint "
             f"of step {found.step}, bit for bit, as the uninterrupted run."
         )
+
+    def proof(self) -> Verdict:
+        """The verdict as it is recorded with the jobs."""
+        found = self.comparison
+        jobs = [job.id for job in (self.untouched, self.interrupted) if job is not None]
+        return Verdict(
+            verdict=(
+                "identical" if self.passed else "differs" if self._differs else "inconclusive"
+            ),
+            step=found.first_step if self._differs else None,
+            message=self.verdict[:2000],
+            interruptions=len(self.seconds),
+            jobs=jobs,
+        )
+
+    @property
+    def _differs(self) -> bool:
+        """Whether two runs that came to their end were compared, and are not the same."""
+        jobs, found = (self.untouched, self.interrupted), self.comparison
+        if not all(job is not None and job.state is State.SUCCEEDED for job in jobs):
+            return False
+        return bool((found.rows and found.curve) or (found.tensors and found.weights))
 
     @property
     def _times(self) -> str:

@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from api.client.client import ApiError, Client, Unreachable
+from api.client.find import NotOneFoundError, find_job
 from api.drill.comparison import Comparison, common_step, compare
 from api.drill.interruptions import (
     Mark,
@@ -78,6 +79,7 @@ class Plan:
     times: int
     seed: int
     at: tuple[int, ...] = ()  # the steps; empty: random ones
+    of: str | None = None  # the job that is drilled, by its id or an abbreviation
 
     def check(self) -> None:
         """Raises `DrillFailedError` if the run cannot have one of the steps."""
@@ -94,18 +96,19 @@ class Plan:
 def drill(
     *, connect: Callable[[], Client] | None, url: str, data: Path | None, spec: JobSpec | None,
     target: str, signal_name: str, times: int, at: Sequence[int], seed: int | None, device: str,
-    as_json: bool,
+    as_json: bool, of: str | None = None,
 ) -> int:  # fmt: skip
     """Runs the drill against the service at `url` if `connect` is given.
 
-    Otherwise it starts a service of its own in `data`.
+    Otherwise it starts a service of its own in `data`. `of` names a job of that service: the drill
+    runs what that job runs.
 
     Returns the exit code: 0 only if both jobs succeeded, every interruption took place, and the
     runs are identical.
     """
     seed = secrets.randbelow(10**6) if seed is None else seed
     number = signal.Signals[f"SIG{signal_name}"]
-    plan = Plan(spec or SPEC, Target(target), number, len(at) or times, seed, tuple(at))
+    plan = Plan(spec or SPEC, Target(target), number, len(at) or times, seed, tuple(at), of)
     console = new_console(soft_wrap=True, stderr=as_json)
     try:
         plan.check()
@@ -117,8 +120,8 @@ def drill(
         console.print("\nStopped; no process is left running.")
         return 130
     except (
-        ApiError, CannotStartError, DrillFailedError, NoRedisServerError, OutOfReachError,
-        Unreachable,
+        ApiError, CannotStartError, DrillFailedError, NoRedisServerError, NotOneFoundError,
+        OutOfReachError, Unreachable,
     ) as error:  # fmt: skip
         print(f"The drill failed: {error}", file=sys.stderr)
         return 1
@@ -168,6 +171,10 @@ def _at(console: Console, plan: Plan, connect: Callable[[], Client], url: str) -
     """Runs the drill against a running service, through its API."""
     with connect() as client, tempfile.TemporaryDirectory() as directory:
         striker = Preemption(client, plan.target, plan.number)
+        if plan.of is not None:
+            of = find_job(client, plan.of)
+            plan = replace(plan, of=of, spec=client.get(of).spec)
+            plan.check()
         console.print(
             f"[bold]1.[/] Using the service {url}: its processes are out of reach, so the drill "
             f"preempts through the API instead of sending {plan.number.name}"
@@ -208,7 +215,7 @@ class _Drill:
             self._print_end(interrupted)
         if interrupted is not None and interrupted.state is State.SUCCEEDED:
             comparison = self._compare(untouched, interrupted, fetched)
-        return Report(
+        report = Report(
             signal=self._plan.number.name,
             target=self._plan.target,
             seed=self._plan.seed,
@@ -219,6 +226,17 @@ class _Drill:
             seconds=self.seconds,
             comparison=comparison,
         )
+        self._record(report)
+        return report
+
+    def _record(self, report: Report) -> None:
+        """Records the verdict with the jobs that it is about."""
+        proof = report.proof()
+        for job_id in dict.fromkeys([self._plan.of or report.untouched.id, *proof.jobs]):
+            try:
+                self._client.record_proof(job_id, proof)
+            except (ApiError, Unreachable) as error:  # the drill has its verdict all the same
+                self._console.print(f"   The verdict is not recorded with {job_id}: {error}")
 
     def _job(self, role: str, chosen: list[int]) -> JobView:
         """The job in its final state, interrupted at the `chosen` steps."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from machine.parent_death import die_with_parent
+from machine.stopped import Stopped
 
 STOP_SECONDS = 10.0
+_STOPPED_SECONDS = 20.0
 
 
 @dataclass
@@ -23,8 +25,10 @@ class ServiceProcess:
     log: Path
     grace: float = STOP_SECONDS
     keeps: tuple[int, ...] = ()  # file descriptors that it inherits
+    umask: int = -1  # of the process; -1: that of this one
     popen: subprocess.Popen[bytes] | None = None
     started: float = 0.0
+    _stopped: Stopped | None = None
 
     def start(self) -> None:
         """Starts the process in a session of its own, so that Ctrl-C does not reach it directly."""
@@ -37,9 +41,15 @@ class ServiceProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=self.keeps,
+                umask=self.umask,
                 preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one thread
             )
         self.started = time.monotonic()
+        self._stopped = Stopped(self.popen.pid, _STOPPED_SECONDS)
+
+    def go_on(self) -> float | None:
+        """Continues a process that has been stopped for long; for how long, if it was."""
+        return self._stopped.check() if self._stopped is not None else None
 
     @property
     def running(self) -> bool:

@@ -31,6 +31,12 @@ _CALM_SECONDS = 2.0
 _REDIS_PORTS = 5
 # The settings of a service. Secrets of jobs (SPECTRAIN_SECRET_*) are not settings.
 _SETTING = re.compile(r"SPECTRAIN_(?!SECRET_)|REDIS_URL$")
+# What a worker is not given: it calls no API.
+_OF_THE_API = {"SPECTRAIN_API_TOKENS", "SPECTRAIN_API_TOKENS_FILE"}
+# All that Redis is given, whose environment any process of the same user may read.
+_OF_REDIS = re.compile(r"PATH$|LANG$|LC_|LD_|TZ$")
+# Directories of the service in its data directory.
+_OWN = ("logs", "redis", "experiments", "scratch")
 # Wildcard addresses, and the address at which such a server is reached on this machine.
 _ANSWERS_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -53,8 +59,11 @@ class LocalService:
         say: Callable[[str], None] = print,
         settings: Mapping[str, str] | None = None,
         isolated: bool = False,
+        umask: int = -1,
     ) -> None:
         """`settings` are environment variables for all processes and override the environment.
+
+        `umask` is that of API and workers when they start; -1: that of this process.
 
         An `isolated` service ignores the settings of the environment and starts its own Redis
         unless `settings` name one, so that it cannot affect another service. If the machine has
@@ -73,6 +82,7 @@ class LocalService:
         self._processes: list[ServiceProcess] = []
         self._settings = dict(settings or {})
         self._isolated = isolated
+        self._umask = umask
         self._slots = _slots(device, workers, shared=isolated)
 
     @property
@@ -94,6 +104,7 @@ class LocalService:
         """Starts all processes; if one fails, stops the others and raises `CannotStartError`."""
         grace = self._settings_in_force().grace_seconds + STOP_SECONDS
         self._take_directory()
+        self._close_directories()
         try:
             self._take_port()
             self._start_redis()
@@ -107,7 +118,9 @@ class LocalService:
             raise
 
     def tend(self) -> None:
-        """Restarts processes that have ended; call it about once a second.
+        """Restarts processes that have ended, and lets those go on that were stopped for long.
+
+        Call it about once a second.
 
         Raises `CannotStartError` if another process has taken the port of Redis.
         """
@@ -120,6 +133,8 @@ class LocalService:
                 code = process.popen.returncode if process.popen else None
                 self._say(f"{process.name} exited with code {code}; restarting it")
                 process.start()
+            elif (seconds := process.go_on()) is not None:
+                self._say(f"{process.name} was stopped (SIGSTOP) for {seconds:.0f} s; it goes on")
 
     def stop(self) -> None:
         """Stops all processes, workers first, so that running jobs are saved and requeued."""
@@ -156,6 +171,16 @@ class LocalService:
         except BlockingIOError:
             raise CannotStartError(f"another Spectrain service is running in {self.data}") from None
 
+    def _close_directories(self) -> None:
+        """Takes from others what the umask denies them, in directories of earlier versions too."""
+        settings = self._settings_in_force()
+        for name in _OWN:
+            folder = self.data / name
+            folder.mkdir(exist_ok=True)
+            folder.chmod(folder.stat().st_mode & ~settings.umask_bits)
+        if settings.job_user:  # who passes on the way to a job's own directory
+            self.data.chmod(self.data.stat().st_mode | 0o011)
+
     def _settings_in_force(self) -> Settings:
         """The settings of the environment, or the defaults if isolated; raises `SettingsError`."""
         return Settings.model_construct() if self._isolated else Settings()
@@ -170,6 +195,15 @@ class LocalService:
             for name, value in os.environ.items()
             if not name.startswith("CELERY_") and not (self._isolated and _SETTING.match(name))
         }
+
+    def _environment_of(self, name: str, settings: Mapping[str, str]) -> dict[str, str]:
+        """The environment of one process: what it needs of that of the service."""
+        given = {**self._environment(), **settings}
+        if name == "redis":
+            return {name: value for name, value in given.items() if _OF_REDIS.match(name)}
+        if name != "api":
+            return {name: value for name, value in given.items() if name not in _OF_THE_API}
+        return given
 
     def _start_redis(self) -> None:
         # Settings know all variables that may name a Redis.
@@ -228,10 +262,11 @@ class LocalService:
         process = ServiceProcess(
             name,
             command,
-            {**self._environment(), **settings, **self._settings, **(env or {})},
+            self._environment_of(name, {**settings, **self._settings, **(env or {})}),
             self._logs / f"{name}.log",
             grace,
             keeps,
+            self._umask if name != "redis" else -1,
         )
         self._processes.append(process)
         process.start()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
 
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
+from jobs.settings import Settings
 from machine.control_groups import divide
+from machine.readable import hide
 
 
 def up(data: Path, host: str, port: int, workers: int | None, device: str) -> int:
     """Runs the service until Ctrl-C or SIGTERM; returns the exit code."""
+    hide()
+    umask = os.umask(Settings().umask_bits)
     divide()  # for the workers, which share the group of this process
     try:
-        service = LocalService(data, host=host, port=port, workers=workers, device=device)
+        service = LocalService(
+            data, host=host, port=port, workers=workers, device=device, umask=umask
+        )
         with running(service):
             print(f"Spectrain is up at {service.url}")
             print(f"  runs     {service.data / 'experiments'}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 
 from jobs.entry import run
 from jobs.reaper.thread import Reaping
 from jobs.settings import Settings
+from machine.readable import hide
 from monitoring.storage.base import StorageError, newest_change
 from monitoring.storage.open import open_storage
 from monitoring.storage.run_records import RunRecords
@@ -27,7 +29,10 @@ def main() -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    alone = reaping(Settings())
+    hide()
+    settings = Settings()
+    os.umask(settings.umask_bits)
+    alone = reaping(settings)
     signal.signal(signal.SIGTERM, lambda *_: alone.stop())
     alone.run()
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from api.schemas.base import Query, Wire
+from api.schemas.base import JOB_ID, Query, Wire
 from jobs.model.record import Real
 
 
@@ -54,13 +54,73 @@ class SeriesPage(Wire):
     )
 
 
+class Result(Wire):
+    """What a run has reached in a metric."""
+
+    last: Real = Field(description="Last value; the text `NaN`, `Infinity` or `-Infinity` if so.")
+    min: float | None = Field(description="Smallest finite value; null if it has none.")
+    max: float | None = Field(description="Largest finite value; null if it has none.")
+    best: float | None = Field(
+        description="The smallest value of what is better the smaller it is, by its name (a loss, "
+        "an error, perplexity), the largest of what is better the larger (accuracy, throughput); "
+        "null for any other metric."
+    )
+
+
+class CodeComparison(Wire):
+    """Where the code of jobs differs, a value for each job; null for what is the same in all."""
+
+    workspace: list[str | None] | None = Field(
+        description="SHA-256 of the archives that the jobs brought."
+    )
+    commit: list[str | None] | None = Field(
+        description="Commits that the code comes from, by `git.json` of the runs."
+    )
+    patch: list[str | None] | None = Field(
+        description="SHA-256 of what had changed since the commit, `git.patch` of the runs."
+    )
+
+
+class Comparison(Wire):
+    """What differs between jobs: each list has a value for each job, null where it has none."""
+
+    jobs: list[str] = Field(description="Ids of the jobs, in the order in which they were given.")
+    specification: dict[str, list[Any]] = Field(
+        description="By key of the specification that differs: `train.optimizer.lr`."
+    )
+    code: CodeComparison = Field(description="Differences of the code.")
+    environment: dict[str, list[Any]] = Field(
+        description="By key of `software` and `hardware` in `config.json` that differs, of the "
+        "runs that have such a file: `software.packages.numpy`."
+    )
+    results: dict[str, list[Result | None]] = Field(description="By metric.")
+    curves: dict[str, dict[str, int | None]] = Field(
+        description="By job but the first: for each metric that both have, the first step at which "
+        "it differs from the first job; null if they agree at all steps that both have."
+    )
+
+
+class CompareQuery(Query):
+    """Which jobs to compare."""
+
+    job: list[Annotated[str, Field(pattern=rf"^{JOB_ID}$")]] = Field(
+        min_length=2, max_length=20, description="Id of a job; repeat it for each of them."
+    )
+
+
 class SeriesQuery(Query):
     """Which curves to read."""
 
     keys: list[Annotated[str, Field(max_length=200)]] = Field(
         default_factory=list,
-        max_length=32,
+        max_length=80,
         description="A metric; repeat it for several. Without any, the answer has `names` only.",
+    )
+    source: Literal["metrics", "system"] = Field(
+        "metrics",
+        description="`metrics`: what the program logs. `system`: what the run uses of its machine, "
+        "`logs/system.csv`, on the axes of the metrics; there a step may come several times, once "
+        "for each attempt that made it.",
     )
     x: Literal["step", "time", "tokens"] = Field(
         "step",

@@ -8,8 +8,20 @@ from pydantic import ConfigDict, Field
 
 from api.schemas.base import Query, Wire
 from jobs.model.record import Job
+from jobs.model.spec import Name
 from jobs.model.states import State
 from jobs.model.workers import Pool, Worker
+from workload.settings import Strict
+
+
+class Wait(Wire):
+    """Why a queued job waits, and for how long."""
+
+    reason: str = Field(description="Why it waits, as a sentence.")
+    seconds: float | None = Field(
+        description="Estimated time until it starts, seconds, by the step rates and the time left "
+        "of running jobs and of similar ones; null if it cannot be known."
+    )
 
 
 class JobView(Job):
@@ -20,12 +32,43 @@ class JobView(Job):
     queue_position: int | None = Field(
         None, description="Jobs of the pool ahead of this one; null unless it waits for a worker."
     )
+    wait: Wait | None = Field(None, description="Why the job waits; null unless it is queued.")
     goodput: float | None = Field(
         None,
         description="Share of the time since the first start that was spent on steps that count, "
         "0 to 1; null if it is not known: the program counts no steps, or has done only one.",
     )
     files: str = Field("", description="URL of the run's directory in storage.")
+
+
+class ForkRequest(Strict):
+    """From where a new job begins, and what it does otherwise."""
+
+    step: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="Step of a checkpoint of the job; null: the newest one, or the files as they "
+        "are now where there is none.",
+    )
+    set: dict[Annotated[str, Field(max_length=512)], Any] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="Keys of the specification to change: `train.optimizer.lr`.",
+    )
+    name: Name | None = Field(None, description="Name of the new job; null: that of the job.")
+
+
+class JobPlan(Wire):
+    """What would become of a job that was submitted now."""
+
+    position: int = Field(description="Jobs of its pool that would be ahead of it.")
+    seconds: float | None = Field(
+        description="Estimated time until it would start, seconds; null if it cannot be known."
+    )
+    evicts: list[str] = Field(description="Ids of the running jobs that would make room for it.")
+    workers: int = Field(description="Workers that are registered in its pool.")
+    reason: str = Field(description="Why it would wait, as a sentence.")
 
 
 class JobPage(Wire):
@@ -106,6 +149,7 @@ class JobQuery(Query):
     )
     pool: str | None = Field(None, description="Only jobs of this pool.")
     name: str | None = Field(None, description="Only jobs with this name.")
+    owner: str | None = Field(None, description="Only jobs that this account submitted.")
     limit: int = Field(50, ge=1, le=200, description="Largest number of jobs in the page.")
     cursor: str | None = Field(
         None, pattern=r"^[1-9][0-9]{0,14}$", description="`cursor` of the previous page."

@@ -108,6 +108,19 @@ class FeedQuery(Query):
     limit: int = Field(200, ge=1, le=1000, description="Largest number of events in the page.")
 
 
+class ArtifactQuery(Query):
+    """How to send a file."""
+
+    redirect: bool = Field(
+        True,
+        description="Whether the answer may be a redirect to an object store: a script of a page "
+        "cannot follow it.",
+    )
+    download: bool = Field(
+        False, description="Whether a browser saves the file under its name, and never shows it."
+    )
+
+
 class ArchiveQuery(Query):
     """Which files to fetch."""
 
@@ -126,8 +139,22 @@ class LogQuery(Query):
     attempt: int | None = Field(
         None, ge=1, lt=2**31, description="Only whole lines of the output of this attempt."
     )
+    rank: int | None = Field(
+        None,
+        ge=0,
+        lt=10**6,
+        description="Only whole lines that name this rank at their beginning, as torchrun's "
+        "`--tee 3` (`[default0]:`) and PyTorch (`[rank0]:`) write them.",
+    )
     tail: int | None = Field(
         None, ge=1, le=100_000, description="Only the last lines, this many; in place of `offset`."
+    )
+    since: float | None = Field(
+        None,
+        ge=0,
+        le=1e11,
+        description="Only lines that came after this time, seconds since the epoch, and those of "
+        "up to ten seconds before.",
     )
     search: str | None = Field(
         None,

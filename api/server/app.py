@@ -12,14 +12,18 @@ from werkzeug.routing import BaseConverter
 
 from api.page.serving import serve_page
 from api.schemas import JOB_ID, SHA256
-from api.server.auth import Access, require_token
+from api.server.access.access import Access
+from api.server.access.guard import Guard
 from api.server.context import EXTENSION, AppContext
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
-from api.server.views import health, jobs, runs, workers, workspaces
+from api.server.views import accounts, forks, health, jobs, runs, workers, workspaces
+from jobs.accounts.book import TokenBook
+from jobs.accounts.store import TokenStore
 from jobs.checks import Checks
+from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
@@ -53,30 +57,48 @@ def create_app(settings: Settings | None = None) -> Flask:
     redis = _connect(settings)
     store = open_store(redis, settings)
     storage = open_storage(settings.storage_url, **settings.storage_options)
+    token_store = TokenStore(redis, settings.redis_prefix)
+    book = TokenBook(settings, token_store)
+    access = Access(settings, book)
     app = Flask("api", static_folder=None)
+    registry = WorkerRegistry(
+        redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
+    )
     app.extensions[EXTENSION] = AppContext(
         settings=settings,
         store=store,
-        registry=WorkerRegistry(
-            redis, prefix=settings.redis_prefix, lease_seconds=settings.lease_seconds
-        ),
+        registry=registry,
+        forecast=Forecast(store, registry, settings.eviction_min_seconds),
         messenger=Messenger(settings, store),
         storage=storage,
         readiness=Readiness(Checks(redis, settings, StorageProbe(storage, settings.storage_url))),
+        tokens=book,
+        token_store=token_store,
+        access=access,
     )
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["job_id"] = JobIdConverter
     app.url_map.converters["sha256"] = Sha256Converter
     app.url_map.merge_slashes = False
-    groups = (jobs.routes, runs.routes, workspaces.routes, workers.routes, health.routes)
+    groups = (
+        jobs.routes,
+        forks.routes,
+        runs.routes,
+        workspaces.routes,
+        workers.routes,
+        accounts.routes,
+        health.routes,
+    )
     for routes in groups:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]
     app.config[health.OPENAPI] = json.dumps(describe_api(calls))
-    exporter = app.extensions[EXPORTER] = Exporter(app.extensions[EXTENSION])
+    guard = Guard(settings, access)
+    exporter = app.extensions[EXPORTER] = Exporter(app.extensions[EXTENSION], guard.refused)
     exporter.time_requests(app)
-    require_token(app, Access(settings), public={call.rule for call in calls if call.public})
+    guard.watch(app, public={(call.method, call.rule) for call in calls if call.public})
     handle_problems(app)
+    book.wait_until_tried(_REDIS_TIMEOUT)
     serve_page(app)
     return app
 

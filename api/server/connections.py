@@ -17,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -39,8 +40,8 @@ _OWN_FILES = 256  # descriptors for everything but clients
 _END_SECONDS = 5.0  # for requests in progress when the server is told to end
 _POLL_SECONDS = 0.05
 
-# How many bytes of body are taken, by path and headers (named as in CGI, without `HTTP_`).
-BodyLimit = Callable[[str, Mapping[str, str]], int]
+# How many bytes of body are taken, by path, headers (named as in CGI, without `HTTP_`) and address.
+BodyLimit = Callable[[str, Mapping[str, str], str], int]
 
 
 def serve(app: Flask, listener: socket.socket, body_limit: BodyLimit) -> None:
@@ -58,7 +59,8 @@ def serve(app: Flask, listener: socket.socket, body_limit: BodyLimit) -> None:
         max_request_header_size=_LONGEST_HEADER,
         max_request_body_size=1 << 62,  # the parser below decides
         ident=None,
-        clear_untrusted_proxy_headers=True,
+        # The application itself knows which proxies to trust.
+        clear_untrusted_proxy_headers=False,
     )
     server.channel_class = _channel_class(body_limit)
     signal.signal(signal.SIGTERM, _Ending(server))
@@ -107,11 +109,10 @@ class _Threads:
 
 
 def _channel_class(body_limit: BodyLimit) -> type[HTTPChannel]:
-    class Parser(_Parser):
-        limit_of = staticmethod(body_limit)
-
     class Channel(HTTPChannel):  # type: ignore[misc]
-        parser_class = Parser
+        def __init__(self, server: Any, sock: Any, addr: Any, *rest: Any, **options: Any) -> None:
+            super().__init__(server, sock, addr, *rest, **options)
+            self.parser_class = partial(_Parser, limit_of=body_limit, address=str(addr[0]))
 
     return Channel
 
@@ -122,13 +123,12 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     The application sees the headers, and refuses it in its own words; then the connection ends.
     """
 
-    limit_of: BodyLimit
-
     completed: bool
     headers: dict[str, str]
 
-    def __init__(self, adjustments: Any) -> None:
+    def __init__(self, adjustments: Any, *, limit_of: BodyLimit, address: str) -> None:
         super().__init__(adjustments)
+        self._limit_of, self._address = limit_of, address
         self._limit: int | None = None
 
     def received(self, data: bytes) -> int:
@@ -137,7 +137,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
         if self.completed or not self.headers_finished or self.error is not None:
             return taken
         if self._limit is None:
-            self._limit = self.limit_of(self.path, self.headers)
+            self._limit = self._limit_of(self.path, self.headers, self._address)
         if max(self.content_length, self.body_bytes_received) > self._limit:
             self.headers["CONTENT_LENGTH"] = str(max(self.content_length, self._limit + 1))
             self.headers["CONNECTION"] = "close"

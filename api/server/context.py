@@ -8,11 +8,15 @@ from typing import cast
 
 from flask import current_app
 
+from api.server.access.access import Access
 from api.server.curves.indexes import MetricsIndexes
 from api.server.readiness import Readiness
+from jobs.accounts.book import TokenBook
+from jobs.accounts.store import TokenStore
+from jobs.forecast.forecast import Forecast
 from jobs.messages import Messenger
 from jobs.model.record import Job
-from jobs.reaper.backup import Backup
+from jobs.reaper.backup import Backup, RecordCopy
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
@@ -25,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """Settings, store, registry, messenger, storage and readiness of one application.
+    """Settings, store, registry, messenger, storage, forecast and tokens of one application.
 
     `curves` are the indexes of the runs whose curves somebody asked for lately.
     """
@@ -36,10 +40,15 @@ class AppContext:
     messenger: Messenger
     storage: Storage
     readiness: Readiness
+    tokens: TokenBook
+    token_store: TokenStore
+    access: Access
+    forecast: Forecast
     curves: MetricsIndexes = field(default_factory=MetricsIndexes)
 
     def close(self) -> None:
         """Closes the connections."""
+        self.tokens.close()
         self.readiness.leave()
         self.messenger.close()
         self.store.redis.close()
@@ -53,6 +62,22 @@ class AppContext:
             Backup(self.store, RunRecords(self.storage)).copy(job_id)
         except (OSError, StorageError) as error:
             log.warning("cannot record in storage that job %s was deleted: %s", job_id, error)
+
+    def reserve(self, job_id: str) -> None:
+        """Marks a run, whose job is about to be submitted, as one without a job.
+
+        If that never happens, `spectrain gc` removes what lies there by then. The backup of the
+        job's record replaces the mark.
+        """
+        mark = RecordCopy({"deleting": "1"}, [])
+        RunRecords(self.storage).put(job_id, mark.encode())
+
+    def back_up(self, job_id: str) -> None:
+        """Backs up the record of a job now; the reaper does it in a moment if this fails."""
+        try:
+            Backup(self.store, RunRecords(self.storage)).copy(job_id)
+        except (OSError, StorageError) as error:
+            log.warning("cannot back up the record of job %s to storage: %s", job_id, error)
 
     def announce(self, job: Job) -> None:
         """Wakes a worker for a queued job.

@@ -38,5 +38,6 @@ def matches(job: Job, query: JobQuery) -> bool:
     return (
         query.pool in {None, job.spec.resources.pool}
         and query.name in {None, job.spec.name}
+        and query.owner in {None, job.owner}
         and all(job.spec.labels.get(key) == value for key, value in labels)
     )

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.schemas import Problem
+from api.server.access.access import COOKIE
 from api.server.problems import PROBLEM_JSON
 from api.server.routes import Call
 
@@ -46,7 +47,10 @@ def describe_api(calls: Iterable[Call]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": {k: v for k, v in sorted(components.items()) if k not in queries},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            },
         },
     }
 
@@ -78,16 +82,24 @@ def _operation(
         "summary": summary.rstrip("."),
         "parameters": [*_parameters(call, components[call.query.__name__])],
         "responses": _responses(call, refs),
-        "security": [] if call.public else [{}, {"token": []}],
+        "security": [] if call.public else [{}, {"token": []}, {"session": []}],
+        "x-role": str(call.role) if call.role else None,
     }
-    if description.strip():
-        operation["description"] = description.strip()
+    operation["description"] = "\n\n".join(filter(None, [description.strip(), _who(call)]))
     if call.body is not None:
         content = {"application/json": {"schema": refs[call.body, "validation"]}}
         operation["requestBody"] = {"required": True, "content": content}
     elif call.takes is not None:
         operation["requestBody"] = {"required": True, "content": {call.takes: {}}}
     return operation
+
+
+def _who(call: Call) -> str:
+    """Who may make a call."""
+    if call.role is None:
+        return "Anybody may make this call."
+    own = " A user may change only jobs of his own." if call.is_own else ""
+    return f"Needs the role `{call.role}`.{own}"
 
 
 def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -104,6 +116,7 @@ def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
         yield {
             "name": name,
             "in": "query",
+            "required": name in query.get("required", ()),
             "description": schema.get("description", ""),
             "schema": about,
         }
@@ -132,7 +145,8 @@ def _responses(call: Call, refs: References) -> dict[str, Any]:
         }
     content = {PROBLEM_JSON: {"schema": refs[Problem, "serialization"]}}
     failures = {*call.problems, 422, 500}
-    failures |= set() if call.public else {401, 403, 503}
+    failures |= set() if call.public else {401, 403, 429, 503}
+    failures |= {403} if call.method != "GET" else set()  # a page of another site
     failures |= {400, 413, 415} if call.body is not None else set()
     failures |= {404} if call.path_arguments else set()
     return {str(call.status): answer} | {

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 from werkzeug.exceptions import HTTPException, NotFound, default_exceptions
 
 from api.schemas import FieldError, Problem
+from jobs.accounts.store import TokenNotFoundError
 from jobs.errors import (
     STORE_AWAY,
     IdempotencyConflictError,
@@ -53,6 +54,7 @@ def handle_problems(app: Flask) -> None:
     app.register_error_handler(InvalidInputError, _invalid)
     app.register_error_handler(JobNotFoundError, lambda error: problem(404, str(error)))
     app.register_error_handler(WorkerNotFoundError, lambda error: problem(404, str(error)))
+    app.register_error_handler(TokenNotFoundError, lambda error: problem(404, str(error)))
     app.register_error_handler(IdempotencyConflictError, lambda error: problem(422, str(error)))
     app.register_error_handler(IllegalMoveError, _illegal_move)
     for away in STORE_AWAY:

@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from api.server.access.guard import REASONS
 from api.server.context import AppContext
 from jobs.errors import STORE_AWAY
 from jobs.model.states import Reason
@@ -39,9 +40,10 @@ _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 class Exporter:
     """Exports the metrics of the service and of the requests to this process."""
 
-    def __init__(self, context: AppContext) -> None:
+    def __init__(self, context: AppContext, refused: Mapping[str, int]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_ServiceCollector(context))
+        self._registry.register(_RefusalCollector(refused))
         self._requests = Histogram(
             "spectrain_request_seconds",
             "Time from a request to the start of its answer, seconds, by route and status.",
@@ -68,6 +70,24 @@ class Exporter:
     def text(self) -> bytes:
         """All metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
+
+
+class _RefusalCollector(Collector):
+    """The requests that access control refused, counted by this process."""
+
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterator[Metric]:
+        """The number by reason; every series starts at 0."""
+        found = CounterMetricFamily(
+            "spectrain_requests_refused",
+            "Requests that access control refused, by reason.",
+            labels=["reason"],
+        )
+        for reason in REASONS:
+            found.add_metric([reason], self._refused.get(reason, 0))
+        yield found
 
 
 class _ServiceCollector(Collector):

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, get_origin, get_type_hints
 
 from flask import Blueprint, Response, request
@@ -15,8 +15,11 @@ from pydantic_core import from_json
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from api.schemas import Query
+from api.server.access.guard import check_role
+from api.server.context import context
 from api.server.problems import InvalidInputError
 from api.validation import field_errors, wire_errors
+from jobs.accounts.token import Role
 from jobs.model.words import SUBMITTED
 from workload.json_text import repeated_keys
 
@@ -38,9 +41,15 @@ class Call:
     problems: tuple[int, ...]
     request_headers: Mapping[str, str] = field(default_factory=dict)
     response_headers: Mapping[str, str] = field(default_factory=dict)
-    public: bool = False
+    role: Role | None = None  # that the caller needs; None: none, not even a name
+    is_own: bool = False  # a user may make it on jobs of his own only
     takes: str | None = None  # the media type of a body that the view reads itself
     also: type[BaseModel] | None = None  # another answer, as JSON
+
+    @property
+    def public(self) -> bool:
+        """Whether anybody may make the call."""
+        return self.role is None
 
     @property
     def path(self) -> str:
@@ -69,6 +78,8 @@ class Routes:
         status: int = 200,
         problems: tuple[int, ...] = (),
         public: bool = False,
+        role: Role | None = None,
+        is_own: bool | None = None,
         takes: str | None = None,
         also: type[BaseModel] | None = None,
         request_headers: Mapping[str, str] | None = None,
@@ -80,7 +91,13 @@ class Routes:
         two are the models of valid input; a view that `takes` a media type reads the body itself.
         `answer` is the model or the media type of the answer, `also` the model of another one; a
         view may also return a finished `Response`.
+
+        Unless the call is `public`, the caller needs `role`: by default `viewer` to read, and
+        `user` for all else. `is_own`: a user may make it on jobs of his own only, which is so by
+        default for all changes of a job.
         """
+        needed = None if public else role or (Role.VIEWER if method == "GET" else Role.USER)
+        own = is_own if is_own is not None else method != "GET" and "<job_id:job_id>" in rule
 
         def register(view: View) -> View:
             hints = get_type_hints(view)
@@ -98,7 +115,8 @@ class Routes:
                     problems=problems,
                     request_headers=request_headers or {},
                     response_headers=response_headers or {},
-                    public=public,
+                    role=needed,
+                    is_own=own,
                     takes=takes,
                     also=also,
                 )
@@ -106,6 +124,10 @@ class Routes:
 
             @wraps(view)
             def respond(**arguments: str) -> Response:
+                if needed is not None:
+                    owner = partial(_owner, arguments["job_id"]) if own else None
+                    if (refused := check_role(needed, owner)) is not None:
+                        return refused
                 parsed: dict[str, Any] = dict(arguments)
                 options = parse_query(query)
                 if "query" in hints:
@@ -119,6 +141,10 @@ class Routes:
             return view
 
         return register
+
+
+def _owner(job_id: str) -> str | None:
+    return context().store.owner(job_id)
 
 
 def as_json(

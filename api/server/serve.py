@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 
 from api.hosts import is_loopback
 from api.ports import CannotListenError, join, listen
+from api.server.access.access import Access
+from api.server.access.caller import Ask, Refusal
 from api.server.app import MAX_BODY_BYTES
-from api.server.auth import Access, tokens_of
 from api.server.connections import BodyLimit, serve
+from api.server.context import EXTENSION
+from api.server.views.accounts import MAX_LOGIN_BYTES, SESSION_PATH
 from api.server.wsgi import application
+from jobs.accounts.token import Role
 from jobs.entry import run
 from jobs.settings import Settings
+from machine.readable import hide
 from monitoring.storage.base import StorageError
 from workspaces.layout import archive_limit
 
@@ -22,8 +28,17 @@ _WORKSPACES = "/v1/workspaces/"
 
 
 def refusal(settings: Settings) -> str | None:
-    """Why the API must not listen with these settings; None if it may."""
-    if tokens_of(settings) or is_loopback(settings.api_host):
+    """Why the API must not listen with these settings; None if it may.
+
+    Tokens in Redis are not enough: they would be gone with a Redis that was lost.
+    """
+    if settings.sso_header and not settings.trusted_proxies:
+        return (
+            "SPECTRAIN_SSO_HEADER needs SPECTRAIN_TRUSTED_PROXIES: the addresses of the proxies "
+            "that may say who has signed in."
+        )
+    asks = settings.token_texts or settings.tokens_file or settings.sso_header
+    if asks or is_loopback(settings.api_host):
         return None
     return (
         f"Without tokens, anyone who reaches {settings.api_host} could run programs here. Set "
@@ -32,18 +47,18 @@ def refusal(settings: Settings) -> str | None:
     )
 
 
-def body_limit(settings: Settings) -> BodyLimit:
-    """How much of a request's body to take: nothing from those who may not call."""
-    access, archive = Access(settings), archive_limit(settings.workspace_bytes)
+def body_limit(settings: Settings, access: Access) -> BodyLimit:
+    """How much of a request's body to take: nothing from those who may change nothing."""
+    archive = archive_limit(settings.workspace_bytes)
 
-    def limit(path: str, headers: Mapping[str, str]) -> int:
-        allowed = access.allows(
-            authorization=headers.get("AUTHORIZATION", ""),
-            host=headers.get("HOST", ""),
-            origin=headers.get("ORIGIN"),
-        )
-        most = archive if path.startswith(_WORKSPACES) else MAX_BODY_BYTES
-        return most if allowed else 0
+    def limit(path: str, headers: Mapping[str, str], address: str) -> int:
+        if path == SESSION_PATH:
+            return MAX_LOGIN_BYTES
+        ask = Ask(address, lambda name: headers.get(name.upper().replace("-", "_")))
+        caller = access.caller(ask)
+        if isinstance(caller, Refusal) or not caller.role.covers(Role.USER):
+            return 0
+        return archive if path.startswith(_WORKSPACES) else MAX_BODY_BYTES
 
     return limit
 
@@ -53,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m api.server.serve")
     parser.add_argument("--fd", type=int, help="serve this listening socket, which was inherited")
     inherited = parser.parse_args(arguments).fd
+    hide()
     settings = Settings()
+    os.umask(settings.umask_bits)
     if reason := refusal(settings):
         sys.exit(reason)
     try:
@@ -67,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app = application()
     host, port, *_ = listener.getsockname()
     print(f"Spectrain API on http://{join(host, port)}", file=sys.stderr)
-    serve(app, listener, body_limit(settings))
+    access = app.extensions[EXTENSION].access
+    serve(app, listener, body_limit(settings, access))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,15 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class Origin(_Value):
+    """Where a job began that goes on from the run of another one."""
+
+    job: str = Field(description="Id of the job whose run it began from.")
+    step: int | None = Field(
+        description="Step of the checkpoint that it began from; null: from the files of the run."
+    )
+
+
 class Measures(_Value):
     """What an attempt has done and what it cost, as far as its supervisor knows."""
 
@@ -130,6 +139,9 @@ class Attempt(Measures):
     queue_seconds: float | None = Field(
         None, description="Time in the queue before the claim, backoff excluded, seconds."
     )
+    forked_from: Origin | None = Field(
+        None, description="The run that the job began from; null: it began with nothing."
+    )
     moment: str | None = Field(
         None, description="Moment of the run that the attempt started from; null for none."
     )
@@ -175,12 +187,41 @@ class Progress(Measures):
     )
 
 
+class Verdict(_Value):
+    """What a drill found: whether a run that was interrupted is the run that was not."""
+
+    verdict: Literal["identical", "differs", "inconclusive"] = Field(
+        description="`identical`: all metrics digit for digit, the weights bit for bit. "
+        "`inconclusive`: a run failed, an interruption did not take place, or there was nothing to "
+        "compare."
+    )
+    step: int | None = Field(
+        None, description="First step at which the runs differ; null if they do not."
+    )
+    message: str = Field("", max_length=2000, description="The verdict as a sentence.")
+    interruptions: int = Field(0, ge=0, description="How often the run was interrupted.")
+    jobs: list[str] = Field(
+        default_factory=list,
+        max_length=2,
+        description="Ids of the jobs that were compared: the uninterrupted one first.",
+    )
+
+
+class Proof(Verdict):
+    """The verdict of the last drill of a job."""
+
+    at: float = Field(description="Time of the verdict, seconds since the epoch.")
+
+
 class Job(_Value):
     """A job as Redis has it."""
 
     id: str = Field(description="Name and eight random characters: `wave-7k2mx9qd`.")
     spec: JobSpec = Field(description="The specification as it is now.")
     state: State = Field(description="State of the job.")
+    owner: str | None = Field(
+        None, description="Account that submitted the job; null: nobody had a name."
+    )
     sequence: int = Field(description="Place in the order of submission.")
     attempt: int = Field(0, description="Number of the newest attempt; 0 before the first.")
     priority: int = Field(description="0 (lowest) to 9 (highest).")
@@ -210,8 +251,14 @@ class Job(_Value):
     finished_at: float | None = Field(
         None, description="Time when the job entered its final state, seconds since the epoch."
     )
+    forked_from: Origin | None = Field(
+        None, description="The run that the job began from; null: it began with nothing."
+    )
     attempts: list[Attempt] = Field(
         default_factory=list, description="Receipts of all attempts, oldest first."
+    )
+    proof: Proof | None = Field(
+        None, description="Verdict of the last `spectrain drill` of this job; null for none."
     )
 
     @property
@@ -241,6 +288,7 @@ class Job(_Value):
                 **measures,
                 "last_step": seen.step,
                 "steps_recomputed": self._steps_recomputed(seen),
+                "forked_from": self.forked_from,
             }
         )
 
@@ -274,6 +322,12 @@ class Event(_Value):
         default_factory=dict,
         description="Details, by the kind of event; those of `changed` are what was sent.",
     )
+    by: str | None = Field(
+        None, description="Account whose call caused it; null: no call, or one without a name."
+    )
+    address: str | None = Field(
+        None, description="Address of the client that made the call; null: no call caused it."
+    )
 
 
 class JobEvent(Event):
@@ -295,8 +349,8 @@ def is_job_id(text: str) -> bool:
 def job_from_hash(fields: Mapping[str, str]) -> Job:
     """The job that a Redis hash holds.
 
-    Scalars are plain fields, so that scripts can read them. `spec`, `progress` and each
-    `attempt:N` are JSON. An empty string means none.
+    Scalars are plain fields, so that scripts can read them. `spec`, `progress`, `proof`,
+    `forked_from` and each `attempt:N` are JSON. An empty string means none.
     """
     attempts = sorted(
         (Attempt.model_validate_json(v) for k, v in fields.items() if k.startswith("attempt:")),
@@ -305,12 +359,15 @@ def job_from_hash(fields: Mapping[str, str]) -> Job:
     # `order` and `pool` are for the scripts; the specification has both.
     plain = {k: v for k, v in fields.items() if k in Job.model_fields and v != ""}
     spec = JobSpec.model_validate_json(plain.pop("spec"))
-    progress = plain.pop("progress", None)
+    progress, proof = plain.pop("progress", None), plain.pop("proof", None)
+    origin = plain.pop("forked_from", None)
     return Job.model_validate(
         {
             **plain,
             "spec": spec,
             "attempts": attempts,
             "progress": Progress.model_validate_json(progress) if progress else None,
+            "proof": Proof.model_validate_json(proof) if proof else None,
+            "forked_from": Origin.model_validate_json(origin) if origin else None,
         }
     )

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.model.elsewhere import ELSEWHERE
+from jobs.model.elsewhere import ELSEWHERE, RESOURCES
 from jobs.model.expressions import Expressions
 from jobs.model.needs import Environment, InputName, InputUrl, Interpreter
 from jobs.model.references import check_command, check_script, check_variables
@@ -25,7 +25,10 @@ from jobs.model.words import (
     as_text,
     check_first_word,
     check_options,
+    no_pairs,
+    no_single_script,
     no_single_text,
+    no_values,
 )
 from jobs.model.workspace import Workspace
 from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
@@ -54,6 +57,8 @@ _RESERVED = re.compile(r"SPECTRAIN_(?!DETERMINISTIC$)|CUDA_VISIBLE_DEVICES$")
 
 class Resources(Strict):
     """Where the job may run."""
+
+    ELSEWHERE: ClassVar[Mapping[str, str]] = RESOURCES
 
     gpus: int = Field(0, ge=0, le=64, description="GPUs that the job needs, all on one worker.")
     pool: Name = Field("default", description="Pool whose workers run the job.")
@@ -179,7 +184,7 @@ class JobSpec(Strict):
         description="Interpreter on the worker, such as that of a conda environment, that is "
         "`python` for the job; null: the worker's own.",
     )
-    setup: list[Script] = Field(
+    setup: Annotated[list[Script], BeforeValidator(no_single_script)] = Field(
         default_factory=list,
         max_length=64,
         description="Shell commands that each attempt runs before the program, in its working "
@@ -208,13 +213,13 @@ class JobSpec(Strict):
         "an attempt has something to go on from if one of them is there. By default any file of "
         "the program counts.",
     )
-    env: dict[EnvironmentName, Word] = Field(
+    env: Annotated[dict[EnvironmentName, Word], BeforeValidator(no_pairs)] = Field(
         default_factory=dict,
         max_length=256,
         description="Environment variables of the program, by name. A number is its text; a `PATH` "
         "comes before the worker's own.",
     )
-    secrets: list[EnvironmentName] = Field(
+    secrets: Annotated[list[EnvironmentName], BeforeValidator(no_values)] = Field(
         default_factory=list,
         max_length=64,
         description="Names of environment variables whose values the workers hold.",

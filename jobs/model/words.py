@@ -35,6 +35,29 @@ def no_single_text(value: object) -> object:
     return value
 
 
+def no_single_script(value: object) -> object:
+    """The value; raises `ValueError` for a text in place of a list of scripts."""
+    if isinstance(value, str):
+        raise ValueError("a list with an item for each command: `setup: [COMMAND, ...]`")
+    return value
+
+
+def no_pairs(value: object) -> object:
+    """The value; raises `ValueError` for a list of `NAME=value`."""
+    if isinstance(value, list):
+        raise ValueError("variables by name: `env: {NAME: value}`")
+    return value
+
+
+def no_values(value: object) -> object:
+    """The value; raises `ValueError` for secrets with their values."""
+    if isinstance(value, dict):
+        raise ValueError(
+            "a list of names: `secrets: [NAME]`; the values are in the environment of the workers"
+        )
+    return value
+
+
 def check_first_word(words: Sequence[str]) -> None:
     """Raises `ValueError` for a command whose first word is a whole command line."""
     first = words[0]

@@ -27,6 +27,20 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Gpu(_Entry):
+    """A GPU of a worker, as its worker last read it; null: it cannot report that."""
+
+    name: str = Field(description="Its model.")
+    used_bytes: int | None = Field(None, description="Memory in use, bytes.")
+    total_bytes: int | None = Field(None, description="Its memory, bytes.")
+    busy_percent: float | None = Field(
+        None, description="Share of the time in which some kernel ran, 0 to 100."
+    )
+    celsius: float | None = Field(None, description="Temperature, degrees Celsius.")
+    watts: float | None = Field(None, description="Power, watts.")
+    fault: str = Field("", description="Why it must not run a job; empty if it may.")
+
+
 class Worker(_Entry):
     """A worker process, as it is registered."""
 
@@ -34,8 +48,16 @@ class Worker(_Entry):
     pool: str = Field(description="Pool whose jobs the worker takes.")
     host: str = Field(description="Name of its machine.")
     gpus: list[str] = Field(description="Names of its GPUs; empty on the CPU.")
+    gpu_states: list[Gpu] = Field(
+        default_factory=list,
+        description="The same GPUs with what they do, a quarter of a minute old at most; empty "
+        "where the worker cannot read them (NVML).",
+    )
     state: WorkerState = Field(description="What the worker does.")
     job: str | None = Field(None, description="Id of the job that it runs.")
+    reserved_for: str | None = Field(
+        None, description="Id of the job that it runs next, for which another makes room."
+    )
     reason: str = Field("", description="Why the worker takes no further job.")
     since: float = Field(description="Time when it entered this state, seconds since the epoch.")
     started_at: float = Field(description="Time of its registration, seconds since the epoch.")
@@ -50,3 +72,8 @@ class Pool(_Entry):
     delayed: int = Field(description="Jobs that wait for the end of their backoff.")
     running: int = Field(description="Jobs that run.")
     wanted: int = Field(description="queued + running: the number of workers with work.")
+    wait_seconds: float | None = Field(
+        None,
+        description="Estimated time until a job starts that is submitted now with priority 5, "
+        "seconds; null if it cannot be known.",
+    )

@@ -19,7 +19,7 @@ from jobs.errors import STORE_AWAY
 from jobs.model.record import Attempt
 from jobs.model.states import State
 from jobs.store.jobs import JobStore
-from jobs.store.records import RawEvent
+from jobs.store.records import RawEvent, raw_event
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,10 @@ def decode(data: bytes) -> RecordCopy:
         raise ValueError("not a record of this version")
     try:
         fields = {str(k): str(v) for k, v in value["fields"].items()}
-        events = [tuple(map(str, event)) for event in value["events"]]
+        events = [raw_event(event) for event in value["events"]]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a record: {error!r}") from None
-    return RecordCopy(fields, [(a, b, c, d) for a, b, c, d in events])
+    return RecordCopy(fields, events)
 
 
 class Backup:

@@ -140,6 +140,7 @@ class Reaper:
         self._blind = False
         self._from_the_future_before, self._from_the_future = self._from_the_future, {}
         self._store.redis.set(self._store.keys.reaped, now)
+        self._store.queues.repair()
         self._wake(now)
         uptime = self._store.uptime()
         # A negative uptime: the clock was set back since Redis started, or it may not be asked.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jobs.model.record import Attempt, Progress, job_from_hash
+from jobs.model.record import Attempt, Origin, Progress, job_from_hash
 from jobs.model.rules import decide, written
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
@@ -26,6 +26,7 @@ class Accepted(BaseModel):
     id: str
     spec: JobSpec
     submitted_at: float
+    forked_from: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def _base(remains: Remains) -> tuple[dict[str, str], str]:
         "queued_at": at,
         "not_before": at,
     }
+    if accepted.forked_from is not None:
+        fields["forked_from"] = accepted.forked_from.model_dump_json()
     return fields, "job.json"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
@@ -28,9 +27,9 @@ from jobs.model.record import (
     Event,
     Job,
     JobEvent,
+    Origin,
     Progress,
     job_from_hash,
-    new_job_id,
 )
 from jobs.model.rules import decide, written
 from jobs.model.spec import JobSpec, Limits
@@ -39,10 +38,12 @@ from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.counters import increments
 from jobs.store.keys import Keys
+from jobs.store.proofs import Proofs
 from jobs.store.queues import ExpiredLease, Queues
-from jobs.store.records import IDEMPOTENCY_SECONDS, RawRecords
+from jobs.store.records import RawRecords
 from jobs.store.scripts import Scripts
 from jobs.store.snapshot import Snapshot, take_snapshot
+from jobs.store.submission import submission
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class JobStore:
         self._run = Scripts(redis, prefix)
         self.queues = Queues(redis, self.keys, aging_seconds, self._run)
         self.records = RawRecords(redis, prefix)
+        self.proofs = Proofs(redis, prefix)
 
     @property
     def prefix(self) -> str:
@@ -95,26 +97,30 @@ class JobStore:
 
     # -- submit and read ------------------------------------------------------------------
 
-    def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
-        """Queues a new job; returns the first one again for the same `idempotency_key`.
+    def submit(
+        self,
+        spec: JobSpec,
+        *,
+        idempotency_key: str | None = None,
+        owner: str | None = None,
+        job_id: str | None = None,
+        forked_from: Origin | None = None,
+        asked: str = "",
+    ) -> Job:
+        """Queues a new job of an owner; returns the first one for the same `idempotency_key`.
 
-        Raises `IdempotencyConflictError` when the key was used with another specification.
+        `job_id` is its id, by default a new one; `forked_from` the run that it begins from, whose
+        files are in their place already. Raises `IdempotencyConflictError` when the key was used
+        with another specification, or with something else `asked` for.
         """
-        text = spec.model_dump_json()
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        status, job_id = self._run(
-            "jobs/submit",
-            new_job_id(spec.name),
-            spec.resources.pool,
-            spec.priority,
-            text,
-            idempotency_key or "",
-            digest,
-            IDEMPOTENCY_SECONDS,
-        )
+        arguments = submission(
+            spec, idempotency_key=idempotency_key, owner=owner, job_id=job_id,
+            forked_from=forked_from, asked=asked,
+        )  # fmt: skip
+        status, found = self._run("jobs/submit", *arguments)
         if status == "changed":
-            raise IdempotencyConflictError(idempotency_key or "", job_id)
-        return self.get(job_id)
+            raise IdempotencyConflictError(idempotency_key or "", found)
+        return self.get(found)
 
     def get(self, job_id: str) -> Job:
         """The job; raises `JobNotFoundError`."""
@@ -122,6 +128,13 @@ class JobStore:
         if not fields:
             raise JobNotFoundError(job_id)
         return job_from_hash(fields)
+
+    def owner(self, job_id: str) -> str | None:
+        """The owner of a job; raises `JobNotFoundError`."""
+        state, owner = self.redis.hmget(self.keys.job(job_id), "state", "owner")
+        if state is None:
+            raise JobNotFoundError(job_id)
+        return owner or None
 
     def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
         """The jobs submitted before sequence number `before`, newest first."""

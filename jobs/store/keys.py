@@ -7,6 +7,10 @@
 | `jobs:all` | sorted set | job ids by sequence |
 | `jobs:state:{state}` | sorted set | job ids by sequence |
 | `jobs:pool:{pool}:queued` | sorted set | job ids by order: priority, then place in its line |
+| `jobs:pool:{pool}:queued:{owner}` | sorted set | those of one owner, '' for nobody, likewise |
+| `jobs:pool:{pool}:running:{owner}` | sorted set | ids of its running jobs by the GPUs asked for |
+| `jobs:pool:{pool}:owners` | sorted set | owners with a queued job by the time when they came |
+| `jobs:pool:{pool}:turns` | hash | owner -> claims that count (`lua/queue.lua`) |
 | `jobs:pool:{pool}:delayed` | sorted set | job ids by the time their backoff ends |
 | `jobs:pool:{pool}:running` | sorted set | job ids by sequence |
 | `pools` | set | every pool that ever had a job |
@@ -27,13 +31,18 @@
 | `epoch` | string | id of the first job that was claimed; another one after a reset of Redis |
 | `reaper` | string | the lock of the reaper at work: its token; expires |
 | `reaped` | string | time of the reaper's last pass |
+| `tokens` | hash | token id -> the token (`jobs.accounts.token.KeptToken`) |
+| `tokens:version` | string | number of changes of `tokens`; who sees another one reads them again |
+| `tokens:used` | hash | token id -> when it was used last, to the minute |
+| `limits` | hash | owner -> running jobs and GPUs allowed at once; `*` for all others |
+| `audit` | stream | changes that belong to no job, about the newest 10,000 |
 | `probes` | sorted set | processes by the time they last reported a storage probe |
 
 Times are seconds since the epoch by the clock of Redis. All keys live on one primary: the scripts
 derive keys from records, which a Redis Cluster does not allow.
 
-The scripts build the same keys in `lua/prelude.lua`; `tests/integration/test_job_keys.py` holds
-both together.
+The scripts build the same keys in `lua/prelude.lua` and `lua/queue.lua`;
+`tests/integration/test_job_keys.py` holds both together.
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ from typing import Literal
 
 from jobs.model.states import State
 
-PoolIndex = Literal["queued", "delayed", "running"]
+PoolIndex = Literal["queued", "delayed", "running", "owners", "turns"]
 
 
 @dataclass(frozen=True)
@@ -97,8 +106,12 @@ class Keys:
         return f"{self.prefix}pools"
 
     def pool(self, pool: str, index: PoolIndex) -> str:
-        """Sorted set: ids of a pool's queued, delayed or running jobs."""
+        """An index of a pool: its queued, delayed or running jobs, or whose they are."""
         return f"{self.prefix}jobs:pool:{pool}:{index}"
+
+    def of_owner(self, pool: str, index: Literal["queued", "running"], owner: str) -> str:
+        """Sorted set: ids of the queued or running jobs of an owner in a pool."""
+        return f"{self.pool(pool, index)}:{owner}"
 
     def queue(self, pool: str) -> str:
         """List: the Celery messages of a pool."""
@@ -169,3 +182,30 @@ class Keys:
     def probes(self) -> str:
         """Sorted set: processes by the time they last reported a storage probe."""
         return f"{self.prefix}probes"
+
+    # -- accounts -----------------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> str:
+        """Hash: the tokens by id."""
+        return f"{self.prefix}tokens"
+
+    @property
+    def tokens_version(self) -> str:
+        """String: the number of changes of the tokens."""
+        return f"{self.prefix}tokens:version"
+
+    @property
+    def tokens_used(self) -> str:
+        """Hash: when each token was used last."""
+        return f"{self.prefix}tokens:used"
+
+    @property
+    def limits(self) -> str:
+        """Hash: what each owner may use at once."""
+        return f"{self.prefix}limits"
+
+    @property
+    def audit(self) -> str:
+        """Stream: changes that belong to no job."""
+        return f"{self.prefix}audit"

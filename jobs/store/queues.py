@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
 
 from jobs.model.record import Job
-from jobs.store.clock import redis_time
 from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,18 @@ class ExpiredLease:
 
     job_id: str
     expired_at: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a job that waits for a worker.
+
+    `ahead` is the number of jobs of the pool that would be claimed before it. `held` says, as a
+    sentence, which limit of its owner holds it, whatever workers are free; '' if none does.
+    """
+
+    ahead: int
+    held: str = ""
 
 
 class Queues:
@@ -32,13 +46,27 @@ class Queues:
         self._aging_seconds = aging_seconds
         self._run = run
 
-    def position(self, job: Job) -> int | None:
-        """The number of jobs of the pool ahead of a job; None unless it waits for a worker now.
+    def place(self, job: Job) -> Place | None:
+        """The place of a job in its pool; None unless it waits for a worker now.
 
         Follows the order of claims, aging included (`jobs/store/lua/attempts/claim.lua`).
         """
-        status, number = self._run("jobs/position", job.id, self._aging_seconds)
-        return int(number) if status == "ok" else None
+        status, found = self._run("jobs/position", job.id, self._aging_seconds)
+        if status != "ok":
+            return None
+        place = json.loads(found)
+        return Place(int(place["ahead"]), _held(job.owner, place))
+
+    def position(self, job: Job) -> int | None:
+        """The number of jobs of the pool ahead of a job; None unless it waits for a worker now."""
+        place = self.place(job)
+        return place.ahead if place else None
+
+    def place_of_new(self, pool: str, priority: int, owner: str | None = None) -> Place:
+        """The place that a new job of this priority and owner would have in a pool."""
+        _, found = self._run("jobs/position", "", self._aging_seconds, pool, priority, owner or "")
+        place = json.loads(found)
+        return Place(int(place["ahead"]), _held(owner, place))
 
     def expired_leases(self, now: float) -> list[ExpiredLease]:
         """The running jobs whose lease had expired at `now`."""
@@ -88,25 +116,48 @@ class Queues:
             return any(int(found) < priority for found in pipe.execute() if found)
 
     def some_waiting(self, pool: str, most: int) -> list[str]:
-        """The ids of up to `most` (at least 1) jobs that could run now, by descending priority."""
-        ids: list[str] = self._redis.zrange(self._keys.pool(pool, "queued"), 0, most - 1)
-        # Those whose backoff is over: the next claim moves them into the queue.
-        delayed, now = self._keys.pool(pool, "delayed"), redis_time(self._redis)
-        ids += self._redis.zrangebyscore(delayed, "-inf", now)
-        return ids[:most]
+        """The ids of up to `most` jobs that could run now, by priority, without aging."""
+        return self._turns(pool, 0, most)
 
     def next_in_turn(self, pool: str, most: int = -1) -> list[str]:
-        """The ids of the jobs that would be claimed next, at most `most`, -1 for all."""
-        _, ids = self._run("reaper/turns", pool, self._aging_seconds, most)
-        return list(json.loads(ids))
+        """The ids of the jobs that would be claimed next, at most `most`, -1 for all.
+
+        Without those that the limits of their owners hold.
+        """
+        return self._turns(pool, self._aging_seconds, most)
+
+    def repair(self) -> None:
+        """Gives the jobs that processes of an earlier version queued a place in their lines."""
+        for pool in self.pools():
+            if self._run("reaper/lines", pool)[0] == "changed":
+                log.info("put the queue of pool %s in order", pool)
 
     def waiting(self) -> dict[str, list[str]]:
         """The ids of the jobs that could run now by pool, in the order of the queue."""
         found = {pool: self.next_in_turn(pool) for pool in self.pools()}
         return {pool: ids for pool, ids in found.items() if ids}
 
+    def _turns(self, pool: str, aging_seconds: float, most: int) -> list[str]:
+        _, ids = self._run("reaper/turns", pool, aging_seconds, most)
+        return list(json.loads(ids))
+
     def _pools_of(self, ids: Sequence[str]) -> list[str | None]:
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hget(self._keys.job(job_id), "pool")
             return list(pipe.execute())
+
+
+def _held(owner: str | None, place: Mapping[str, Any]) -> str:
+    """Which limit of its owner holds a job, as a sentence; '' for none."""
+    if place["held"] == "running":
+        return (
+            f"{owner} runs {place['used']} of {place['most']} jobs that may run at once: it waits "
+            "until one of them ends"
+        )
+    if place["held"] == "gpus":
+        return (
+            f"running jobs of {owner} use {place['used']} of {place['most']} GPUs, too many for "
+            f"the next job of {owner} to start"
+        )
+    return ""

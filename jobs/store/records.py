@@ -12,8 +12,10 @@ from redis import Redis
 from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
 
-# An event as the stream stores it: id, time, type, data (JSON).
-RawEvent = tuple[str, str, str, str]
+# An event as the stream stores it: its id, and its fields `at`, `type`, `data` (JSON), `by` and
+# `address`; those that are missing are ''.
+RawEvent = tuple[str, str, str, str, str, str]
+_FIELDS = ("at", "type", "data", "by", "address")
 
 IDEMPOTENCY_SECONDS = 7 * 24 * 3600
 _PAGE = 200
@@ -37,7 +39,10 @@ class RawRecords:
             )
         if not fields:
             return None
-        return fields, [(e, found["at"], found["type"], found["data"]) for e, found in events]
+        return fields, [
+            raw_event([entry, *(found.get(name, "") for name in _FIELDS)])
+            for entry, found in events
+        ]
 
     def dirty(self, limit: int) -> list[tuple[str, float]]:
         """(job id, time of its change) of jobs without a current backup, oldest change first."""
@@ -103,5 +108,20 @@ class RawRecords:
         """
         return self._run(
             "reaper/rebuild", job_id, newest_attempt, lease_seconds, json.dumps(fields),
-            json.dumps(events), IDEMPOTENCY_SECONDS, json.dumps(event),
+            json.dumps([_entry(event) for event in events]), IDEMPOTENCY_SECONDS, json.dumps(event),
         )  # fmt: skip
+
+
+def raw_event(parts: Sequence[object]) -> RawEvent:
+    """The event of its parts; raises ValueError for other ones.
+
+    Copies that earlier versions made lack who caused it.
+    """
+    event_id, at, kind, data, by, address = (*map(str, parts), "", "")[: max(6, len(parts))]
+    return event_id, at, kind, data, by, address
+
+
+def _entry(event: RawEvent) -> dict[str, object]:
+    """The event as a script adds it to a stream."""
+    fields = zip(_FIELDS, event[1:], strict=True)
+    return {"id": event[0], "fields": [part for pair in fields if pair[1] for part in pair]}

@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
 from redis import Redis
 
 from jobs.errors import WorkerNotFoundError
-from jobs.model.workers import Pool, Worker, WorkerState
+from jobs.model.workers import Gpu, Pool, Worker, WorkerState
 from jobs.store.clock import redis_time
 from jobs.store.keys import Keys
 from jobs.store.scripts import Scripts
+
+_GPUS = TypeAdapter(list[Gpu])
 
 
 class WorkerRegistry:
@@ -39,6 +42,7 @@ class WorkerRegistry:
         pool: str,
         host: str,
         gpus: Sequence[str] = (),
+        gpu_states: Sequence[Gpu] = (),
         unhealthy: str = "",
         leaving: str = "",
         drained: bool = False,
@@ -48,9 +52,10 @@ class WorkerRegistry:
         `leaving` is why the worker ends, '' while it stays. `drained` is what the worker remembers;
         it counts where Redis has no registration of it.
         """
+        states = _GPUS.dump_json(list(gpu_states)).decode()
         _, state = self._run(
             "workers/renew", name, pool, host, json.dumps(list(gpus)), self._lease_seconds,
-            unhealthy, leaving, "yes" if drained else "",
+            unhealthy, leaving, "yes" if drained else "", states,
         )  # fmt: skip
         return WorkerState(state)
 
@@ -84,8 +89,21 @@ class WorkerRegistry:
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(self._keys.worker(name))
-            found = [_worker(fields) for fields in pipe.execute() if fields]
-        return sorted(found, key=lambda worker: (worker.pool, worker.name))
+            found = [fields for fields in pipe.execute() if fields]
+        reserved = self._reserved([(fields["name"], fields["job"]) for fields in found])
+        workers = map(_worker, found, reserved)
+        return sorted(workers, key=lambda worker: (worker.pool, worker.name))
+
+    def _reserved(self, workers: Sequence[tuple[str, str]]) -> list[str | None]:
+        """For which job each worker makes room, or has: workers by their names and jobs."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name, job in workers:
+                pipe.get(self._keys.reserved(name))
+                pipe.hget(self._keys.job(job), "evicted_for")
+            answers = pipe.execute()
+        return [
+            one or other or None for one, other in zip(answers[::2], answers[1::2], strict=True)
+        ]
 
     def pools(self, workers: Sequence[Worker] | None = None) -> list[Pool]:
         """The pools that have workers or ever had a job, by name."""
@@ -133,7 +151,7 @@ class WorkerRegistry:
         return worker
 
 
-def _worker(fields: Mapping[str, str]) -> Worker:
+def _worker(fields: Mapping[str, str], reserved_for: str | None) -> Worker:
     """The worker of a registration."""
     state = WorkerState(fields["state"])
     return Worker(
@@ -141,8 +159,11 @@ def _worker(fields: Mapping[str, str]) -> Worker:
         pool=fields["pool"],
         host=fields["host"],
         gpus=json.loads(fields["gpus"]),
+        # A worker of an earlier version reports none.
+        gpu_states=_GPUS.validate_json(fields.get("gpu_states") or "[]"),
         state=state,
         job=fields["job"] or None,
+        reserved_for=reserved_for,
         reason=_reason(fields),
         since=float(fields["since"]),
         started_at=float(fields["started_at"]),

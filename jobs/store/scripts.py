@@ -8,7 +8,11 @@ from importlib import resources
 from redis import Redis
 from redis.commands.core import Script
 
+from jobs.actor import ACTOR
 from jobs.model.states import FINAL, MOVES, State
+
+# What each script begins with.
+_PARTS = ("prelude.lua", "queue.lua", "moves.lua")
 
 
 class Scripts:
@@ -24,7 +28,8 @@ class Scripts:
 
     def __call__(self, name: str, *args: str | float) -> tuple[str, str]:
         """Runs a script; returns its {status, detail}."""
-        status, detail = self._script(name)(args=[self._prefix, *args])
+        actor = ACTOR.get()
+        status, detail = self._script(name)(args=[self._prefix, *args, actor.name, actor.address])
         return str(status), str(detail)
 
     def _script(self, name: str) -> Script:
@@ -36,7 +41,7 @@ class Scripts:
                 [
                     f"local MOVES = {{{', '.join(moves)}}}",
                     f"local FINAL = {{{', '.join(final)}}}",
-                    (folder / "prelude.lua").read_text(),
+                    *((folder / part).read_text() for part in _PARTS),
                     (folder / f"{name}.lua").read_text(),
                 ]
             )

@@ -78,6 +78,23 @@ def read(checkpoint: Path) -> CommitRecord:
     return _decode(commit_record(checkpoint))
 
 
+def decode(data: bytes, path: Path) -> CommitRecord:
+    """The commit record in `data`, which lies at `path`; raises CheckpointCorrupt."""
+    try:
+        values = json.loads(data)
+        own_sum = values.pop("record")
+        record = CommitRecord(**values)
+    except (
+        ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
+        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error!r})") from error
+    if own_sum != _sum_of(record):
+        raise CheckpointCorrupt(path, "its commit record is damaged")
+    if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
+        raise CheckpointCorrupt(path, f"the kind of its checksum {record.checksum!r} is unknown")
+    return record
+
+
 def has_record(checkpoint: Path) -> bool:
     """Whether a checkpoint has a record, readable or not, or an intent."""
     return commit_record(checkpoint).exists() or _intent(checkpoint).exists()
@@ -264,16 +281,4 @@ def _values(record: CommitRecord) -> dict[str, Any]:
 
 
 def _decode(path: Path) -> CommitRecord:
-    try:
-        values = json.loads(path.read_bytes())
-        own_sum = values.pop("record")
-        record = CommitRecord(**values)
-    except (
-        ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError
-    ) as error:  # fmt: skip
-        raise CheckpointCorrupt(path, f"its commit record is unreadable ({error!r})") from error
-    if own_sum != _sum_of(record):
-        raise CheckpointCorrupt(path, "its commit record is damaged")
-    if str(record.checksum).partition(":")[0] not in ("crc32", "sha256"):
-        raise CheckpointCorrupt(path, f"the kind of its checksum {record.checksum!r} is unknown")
-    return record
+    return decode(path.read_bytes(), path)

@@ -17,6 +17,8 @@ from monitoring.paths import RunPaths
 from monitoring.runs.environment import describe_hardware, describe_software
 from monitoring.runs.redaction import redact
 
+ORIGIN_VARIABLE = "SPECTRAIN_FORKED_FROM"  # JSON, set by the service
+
 
 class ConfigTracker:
     """Writes and reads `config.json` and `results.json` of a run.
@@ -43,7 +45,8 @@ class ConfigTracker:
         `num_parameters`, `num_trainable_parameters`, `architecture`), `dataset`, and what is needed
         to repeat the run: `git_hash`, `git_commit` and `git_dirty`, `hardware` (`platform`,
         `python_version`, `cpu_count`, `gpu_available`, `gpu_count`, `gpu_model`, `cuda_version`
-        and more), `software` with the installed packages, `seeds` and `command`.
+        and more), `software` with the installed packages, `seeds` and `command`. The run of a job
+        that was forked has `forked_from`: the `job` and the `step` that it began from.
 
         Secrets are replaced by "***": values of environment variables whose names look like
         secrets, values of entries and options such as `api_key`, and passwords in URLs.
@@ -63,6 +66,7 @@ class ConfigTracker:
             "software": describe_software(),
             "seeds": _seeds(),
             "command": sys.argv,
+            **_origin(),
         }
         return self._write(self.config_file, document)
 
@@ -147,6 +151,12 @@ def _describe_model(model: Any) -> dict[str, Any] | None:
         "trainable_parameters": trainable,
         "architecture": str(model),
     }
+
+
+def _origin() -> dict[str, Any]:
+    """The run that this one began from, as the service says."""
+    origin = os.environ.get(ORIGIN_VARIABLE)
+    return {"forked_from": json.loads(origin)} if origin else {}
 
 
 def _seeds() -> dict[str, Any]:

@@ -102,6 +102,13 @@ class Storage(Protocol):
     def keep_all(self, places: Mapping[str, str], fence: Fence | None = None) -> None:
         """Keeps the contents of keys, by key, in any order; faster than one by one."""
 
+    def clone_all(self, places: Mapping[str, str]) -> None:
+        """Copies contents, by key; what is written to one later does not change the other.
+
+        Without sending them: the file system shares or copies the blocks, or the store copies.
+        Raises `FileNotFoundError`.
+        """
+
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`, at most the end of the file, and truncates what follows."""
 
@@ -153,10 +160,10 @@ class Storage(Protocol):
     def local_path(self, key: str) -> Path | None:
         """The path of the file if this process can open it, else None."""
 
-    def presign(self, key: str, seconds: float) -> str | None:
+    def presign(self, key: str, seconds: float, *, disposition: str = "") -> str | None:
         """A URL with which anyone can download the file for `seconds`; None if unsupported.
 
-        Raises `FileNotFoundError`.
+        `disposition`: the Content-Disposition of the answer there. Raises `FileNotFoundError`.
         """
 
 

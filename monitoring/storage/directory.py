@@ -29,6 +29,7 @@ from monitoring.storage.base import (
     key_parts,
 )
 from monitoring.storage.file_system import (
+    clone,
     link,
     point,
     remove,
@@ -101,12 +102,17 @@ class FileStorage:
         }
         self._replace(writes, fence)
 
+    def clone_all(self, places: Mapping[str, str]) -> None:
+        """Copies contents; see `Storage`."""
+        writes = {place: partial(_cloned, self._path(key)) for key, place in places.items()}
+        self._replace(writes, None)
+
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; see `Storage`."""
         path = self._path(key)
         with self._guarded(fence) as confirm:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
                 size = os.fstat(file.fileno()).st_size
                 if offset > size:
@@ -209,7 +215,7 @@ class FileStorage:
         """The file's path."""
         return self._followed(key)
 
-    def presign(self, key: str, seconds: float) -> str | None:
+    def presign(self, key: str, seconds: float, *, disposition: str = "") -> str | None:
         """None: a directory has no URLs."""
 
     def _path(self, key: str) -> Path:
@@ -285,7 +291,7 @@ class FileStorage:
             path.parent.mkdir(parents=True, exist_ok=True)
             create = os.O_CREAT
         try:
-            descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             if create or not self._is_mounted():
                 raise
@@ -338,6 +344,11 @@ def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
 
 def _copied(source: Path, temporary: Path) -> bool:
     shutil.copyfile(source, temporary)
+    return True
+
+
+def _cloned(source: Path, temporary: Path) -> bool:
+    clone(source, temporary)
     return True
 
 

@@ -69,6 +69,24 @@ def point(at: Path, target: str, lacks: Lacks) -> None:
     lacks.note(SYMBOLIC_LINKS)
 
 
+def clone(source: Path, target: Path) -> None:
+    """Copies a file within the file system, which may let both share its blocks.
+
+    Raises `OSError`.
+    """
+    with source.open("rb") as read, target.open("wb") as written:
+        left = os.fstat(read.fileno()).st_size
+        try:
+            while left and (count := os.copy_file_range(read.fileno(), written.fileno(), left)):
+                left -= count
+        except OSError as error:
+            if error.errno not in _CANNOT | {errno.EXDEV, errno.EINVAL}:
+                raise
+            read.seek(0)
+            written.seek(0)
+            shutil.copyfileobj(read, written)
+
+
 def sync_names(folder: Path, lacks: Lacks) -> None:
     """Syncs the names in a folder to disk, if the file system can; raises `OSError`."""
     if DIRECTORY_SYNC not in lacks and not sync(folder):

@@ -9,9 +9,15 @@ from monitoring.storage.base import Storage, StoredFile
 from monitoring.storage.moments import Moments, files_now
 
 _PATHS = RunPaths(Path())
-_LOGS = {
-    path.as_posix() for path in (_PATHS.output_log, _PATHS.earlier_output_log, _PATHS.read_metrics)
-}
+# With copies of these a program may do what it likes: what counts is what the service stored.
+COPIED = frozenset(path.as_posix() for path in (_PATHS.job, _PATHS.git, _PATHS.git_patch))
+_OWN = COPIED | {
+    path.as_posix()
+    for path in (
+        _PATHS.output_log, _PATHS.earlier_output_log, _PATHS.output_times, _PATHS.read_metrics,
+        _PATHS.system,
+    )
+}  # fmt: skip
 _ATTEMPTS = f"{_PATHS.attempts.as_posix()}/"
 
 
@@ -47,7 +53,7 @@ class RunFiles:
     def key(self, path: str) -> str:
         """The key of a file's content; there may be no such file."""
         moment = self._moments.newest()
-        entry = moment.entries.get(path) if moment is not None else None
+        entry = moment.entries.get(path) if moment is not None and not is_services(path) else None
         if entry is not None and entry.content:
             kept = self._moments.kept(entry.content)
             if self._storage.stat(kept) is not None:
@@ -56,8 +62,8 @@ class RunFiles:
 
 
 def is_services(path: str) -> bool:
-    """Whether the service writes a file itself: the output log, what it reads, the receipts."""
-    return path in _LOGS or (path.startswith(_ATTEMPTS) and "/" not in path[len(_ATTEMPTS) :])
+    """Whether the service writes a file itself: logs, what it reads, the job, the receipts."""
+    return path in _OWN or (path.startswith(_ATTEMPTS) and "/" not in path[len(_ATTEMPTS) :])
 
 
 def _is_adoption(path: str, found: dict[str, StoredFile]) -> bool:

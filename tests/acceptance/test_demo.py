@@ -16,7 +16,7 @@ from redis import Redis
 # What the environment of a person holds who works with another service.
 OTHERS = {
     "SPECTRAIN_STORAGE_URL": "s3://others",
-    "SPECTRAIN_API_TOKENS": "others",
+    "SPECTRAIN_API_TOKENS": "others-of-sixteen-or-more",
     "SPECTRAIN_API_TOKEN": "another",
     "SPECTRAIN_API_HOST": "0.0.0.0",
     "SPECTRAIN_URL": "http://127.0.0.1:1",

@@ -65,14 +65,14 @@ def drill(tmp_path: Path) -> Iterator[Callable[..., Drilled]]:
             "SPECTRAIN_POOL": "elsewhere",
         }
         environment["TMPDIR"] = str(tmp_path / "temporary")
-        (tmp_path / "temporary").mkdir()
+        (tmp_path / "temporary").mkdir(exist_ok=True)
         if url is not None:
             environment["SPECTRAIN_URL"] = url
         out, told = tmp_path / "out", tmp_path / "told"
         with out.open("wb") as stdout, told.open("wb") as stderr:
             process = psutil.Popen(
-                [sys.executable, "-m", "api.cli", "drill", "--json", "--spec", str(spec),
-                 "--device", "cpu", *options],
+                [sys.executable, "-m", "api.cli", "drill", "--json", "--device", "cpu",
+                 *(() if "--job" in options else ("--spec", str(spec))), *options],
                 stdout=stdout, stderr=stderr, env=environment,
             )  # fmt: skip
 
@@ -154,6 +154,7 @@ def test_a_killed_redis_ends_no_attempt(drill: Callable[..., Drilled], tmp_path:
 def test_at_a_running_service_it_preempts_and_says_what_it_cannot_do(
     drill: Callable[..., Drilled], tmp_path: Path
 ) -> None:
+    (tmp_path / "job.yaml").write_text(SPEC.replace("steps: 240", "steps: 600"))
     service = LocalService(
         tmp_path / "service", workers=1, device="cpu", isolated=True,
         settings={"SPECTRAIN_LEASE_SECONDS": "2"},
@@ -161,13 +162,23 @@ def test_at_a_running_service_it_preempts_and_says_what_it_cannot_do(
     service.start()
     try:
         drilled = drill("--at", "30", url=service.url)
-        line = passed(drilled)
+        line = passed(drilled, steps=600)
         assert "preempted through the API" in drilled.told
         assert line["drill"]["lease_seconds"] is None
         with Client(service.url) as client:
             jobs = [client.get(job["id"]) for job in line["jobs"]]
         assert [job.spec.labels["drill"] for job in jobs] == ["untouched", "interrupted"]
         assert [a.reason for a in jobs[1].attempts] == ["preempted", "completed"]
+        proofs = [job.proof for job in jobs]
+        assert [proof and proof.verdict for proof in proofs] == ["identical"] * 2
+        assert [proof and proof.interruptions for proof in proofs] == [1, 1]
+        # Once more, of that job, by its abbreviation.
+        short = jobs[0].id.rpartition("-")[2]
+        again = passed(drill("--at", "30", "--job", short, url=service.url), steps=600)
+        with Client(service.url) as client:
+            proof = client.get(jobs[0].id).proof
+        assert proof is not None
+        assert proof.jobs == [job["id"] for job in again["jobs"]]
     finally:
         service.stop()
 

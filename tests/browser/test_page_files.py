@@ -18,7 +18,9 @@ STATIC = Path(__file__).parents[2] / "api" / "page" / "static"
 @pytest.fixture(scope="module")
 def http(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
     storage = tmp_path_factory.mktemp("runs").as_uri()
-    return create_app(Settings(storage_url=storage, api_tokens="secret")).test_client()
+    return create_app(
+        Settings(storage_url=storage, api_tokens="secret-of-sixteen-or-more")
+    ).test_client()
 
 
 def test_the_page_needs_no_token_and_the_calls_do(http: FlaskClient) -> None:

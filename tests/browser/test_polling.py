@@ -103,7 +103,7 @@ def test_thousands_of_jobs_are_a_list_of_few_rows(
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a service that asks for a token."""
     data: Path = tmp_path_factory.mktemp("guarded")
-    settings = {"SPECTRAIN_API_TOKENS": "open-sesame"}
+    settings = {"SPECTRAIN_API_TOKENS": "open-sesame-of-sixteen-or-more"}
     with local_service(data, workers=1, settings=settings) as running:
         yield running.url
 
@@ -115,7 +115,7 @@ def test_the_page_asks_for_a_token_and_forgets_it(browser: Browser, guarded: str
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_text("The service does not accept this token.")).to_be_visible()
         assert watch.axe() == []
-        page.get_by_label("Token").fill("open-sesame")
+        page.get_by_label("Token").fill("open-sesame-of-sixteen-or-more")
         page.keyboard.press("Enter")
         expect(page.get_by_text("No job yet")).to_be_visible()
         page.get_by_role("link", name="Cluster").click()
@@ -136,12 +136,12 @@ def test_files_and_pictures_need_the_token_of_the_session(browser: Browser, guar
         'mkdir -p "$SPECTRAIN_RUN_DIR/visualizations"; cd "$SPECTRAIN_RUN_DIR"\n'
         f"echo {picture} | base64 -d > visualizations/dot_step_1.png; echo text > note.txt"
     )
-    with Client(guarded, "open-sesame") as client:
+    with Client(guarded, "open-sesame-of-sixteen-or-more") as client:
         job = client.submit({"name": "drawn", "run": script})
         assert client.wait(job.id, timeout=120).state == "succeeded"
     for watch in watched(browser, guarded):
         page = watch.open(f"?view=job&id={job.id}&tab=plots")
-        page.get_by_label("Token").fill("open-sesame")
+        page.get_by_label("Token").fill("open-sesame-of-sixteen-or-more")
         page.keyboard.press("Enter")
         image = page.get_by_role("img", name="Plot dot at step 1")
         expect(image).to_be_visible()

@@ -21,6 +21,7 @@ import pytest
 from botocore.loaders import create_loader
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.serving import make_server
 
 from api.local.redis_server import RedisConfig, find_redis_server, free_port
 from api.server.app import create_app
@@ -276,6 +277,18 @@ def make_app() -> Iterator[MakeApp]:
 @pytest.fixture
 def http(settings: Settings, make_app: MakeApp) -> FlaskClient:
     return make_app(settings).test_client()
+
+
+@pytest.fixture
+def api_url(settings: Settings, make_app: MakeApp) -> Iterator[str]:
+    """The address at which the application is served by this process."""
+    server = make_server("127.0.0.1", 0, make_app(settings), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def worker_settings(settings: Settings) -> dict[str, str]:
 # What a worker's fork server and its jobs have in common, with the settings of the tests.
 USUAL = {
     name: value
-    for name, value in base_environment(Slot(()), grace_seconds=30).items()
+    for name, value in base_environment(Slot(()), Settings(grace_seconds=30)).items()
     if not name.startswith("PYTEST_")
 }
 

@@ -146,3 +146,23 @@ def test_a_job_without_a_log_has_no_last_lines_and_no_matches(
 def test_wrong_parameters_of_a_log_are_refused(http: FlaskClient, job_id: str, query: str) -> None:
     (error,) = problem(http.get(f"/v1/jobs/{job_id}/logs?{query}"), 422)["errors"]
     assert error["field"] == query.partition("=")[0]
+
+
+def test_the_lines_of_a_rank_are_those_that_name_it(
+    http: FlaskClient, job_id: str, run: Path
+) -> None:
+    lines = [
+        "[1] starting\n", "[1] [default0]:step 1\n", "[1] [default1]:step 1\n",
+        "[1] [rank1]: Traceback\n", "[1] Rank 1: done\n", "[1] [default10]:step 1\n",
+        "[1] rank1000 of all\n", "[2] [default1]:step 2\n",
+    ]  # fmt: skip
+    (run / "logs/output.log").write_text("".join(lines))
+    ones = [lines[2], lines[3], lines[4], lines[7]]
+    assert text(http, job_id, rank=1) == "".join(ones)
+    assert "".join(pages(http, job_id, rank=1, limit=30)) == "".join(ones)
+    assert text(http, job_id, rank=1, tail=1) == lines[7]
+    assert text(http, job_id, rank=1, attempt=1, tail=1) == lines[4]
+    assert text(http, job_id, rank=10) == lines[5]
+    found = search(http, job_id, search="step", rank=0)["matches"]
+    assert [one["text"] for one in found] == [lines[1].rstrip()]
+    problem(http.get(f"/v1/jobs/{job_id}/logs?rank=-1"), 422)

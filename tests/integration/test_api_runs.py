@@ -179,7 +179,7 @@ def test_a_page_that_a_run_wrote_cannot_act_in_the_services_name(
     with http.get(f"/v1/jobs/{job_id}/artifacts/page.{kind}") as answer:
         assert answer.headers["Content-Security-Policy"].startswith("sandbox")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Content-Disposition"] == "attachment"
+        assert answer.headers["Content-Disposition"].startswith("attachment; ")
 
 
 @pytest.mark.parametrize("kind", ["png", "txt", "json"])

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from werkzeug.serving import make_server
 
-from api.cli.jobs import _plain_lines
 from api.cli.main import cli
+from api.render.terminal import print_output
 from jobs.model.record import Attempt
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
-from tests.integration.http_calls import MakeApp
 from tests.integration.one_worker import worker_settings
 
 RED = "\x1b[1;31mred\x1b[0m \x1b]8;;http://a\x1b\\link\x1b]8;;\x1b\\"
@@ -31,6 +27,12 @@ COMMANDS = {  # in an order in which each finds what it needs
     "submit": ["job.json"],
     "show": ["{failed}"],
     "logs": ["{failed}"],
+    "watch": [],
+    "events": [],
+    "metrics": ["{failed}"],
+    "plot": ["{failed}"],
+    "diff": ["{failed}", "{running}"],
+    "open": ["{failed}"],
     "preempt": ["{running}"],
     "pause": ["{running}"],
     "resume": ["{running}"],
@@ -39,24 +41,14 @@ COMMANDS = {  # in an order in which each finds what it needs
     "change": ["{running}", "--priority", "7"],
     "fetch": ["{failed}", "out"],
     "rm": ["{failed}"],
+    "completion": ["zsh"],
     "workers": [],
     "pools": [],
     "doctor": [],
     "reindex": ["--dry-run"],
     "gc": ["--dry-run"],
 }
-REFUSED = {"doctor", "pause", "resume", "retry", "reindex", "rm"}
-
-
-@pytest.fixture
-def url(settings: Settings, make_app: MakeApp) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, make_app(settings), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+REFUSED = {"doctor", "plot", "pause", "resume", "retry", "reindex", "rm"}
 
 
 @pytest.fixture
@@ -89,7 +81,7 @@ def test_each_command_is_run_into_a_pipe() -> None:
 
 
 def test_every_command_prints_plain_text_into_a_pipe(
-    url: str,
+    api_url: str,
     jobs: dict[str, str],
     settings: Settings,
     tmp_path: Path,
@@ -97,7 +89,7 @@ def test_every_command_prints_plain_text_into_a_pipe(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("job.json").write_text('{"name": "b", "command": ["true"]}')
-    env = worker_settings(settings) | {"SPECTRAIN_URL": url, "FORCE_COLOR": "1"}
+    env = worker_settings(settings) | {"SPECTRAIN_URL": api_url, "FORCE_COLOR": "1"}
     printed = {}
     for name, given in COMMANDS.items():
         arguments = [argument.format(**jobs) for argument in given]
@@ -115,11 +107,10 @@ def test_every_command_prints_plain_text_into_a_pipe(
 
 
 def test_every_console_is_that_of_one_place() -> None:
-    made = [
-        path for path in ROOT.glob("api/**/*.py") if re.search(r"\bConsole\(", path.read_text())
-    ]
-    assert made == [ROOT / "api/render.py"]
+    made = [path for path in ROOT.glob("api/**/*.py") if re.search(r"Console\(", path.read_text())]
+    assert made == [ROOT / "api/render/terminal.py"]
 
 
-def test_a_code_that_comes_in_two_pieces_is_removed() -> None:
-    assert "".join(_plain_lines(iter(["a\x1b[3", "1mb\nc", "d\x1b[0m"]))) == "ab\ncd"
+def test_a_code_that_comes_in_two_pieces_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_output(iter(["a\x1b[3", "1mb\nc", "d\x1b[0m"]))
+    assert capsys.readouterr().out == "ab\ncd"

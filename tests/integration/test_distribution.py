@@ -90,6 +90,25 @@ def test_every_package_says_that_it_is_typed(wheel: Path) -> None:
     assert "Typing :: Typed" in metadata(wheel).get_all("Classifier", [])
 
 
+def test_the_client_is_imported_by_the_name_of_the_distribution(
+    wheel: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)  # noqa: S202 - our own
+    script = (
+        "import spectrain, sys; from spectrain import Client, JobSpec, State;"
+        "print(spectrain.__file__, Client.__module__, 'flask' in sys.modules)"
+    )
+    # -P and an empty directory: the checkout is on no path.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=tmp_path, check=True, capture_output=True,
+        text=True, env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    file, module, has_server = done.stdout.split()
+    assert Path(file) == tmp_path / "spectrain/__init__.py"
+    assert (module, has_server) == ("api.client.client", "False")
+
+
 def test_the_licence_is_in_the_wheel_and_in_the_sdist(sdist: Path, wheel: Path) -> None:
     text = (ROOT / "LICENSE").read_bytes()
     for words in (b"Version 2.0, January 2004", b"END OF TERMS AND CONDITIONS", b"APPENDIX"):

@@ -158,6 +158,24 @@ def test_the_place_of_an_evicted_job_is_kept_for_the_job_it_was_evicted_for(
     assert store.queues.next_in_turn("default") == [low.id, aged.id]
 
 
+def test_a_worker_says_for_which_job_it_is_reserved(
+    store: JobStore, registry: WorkerRegistry, evictor: Evictor
+) -> None:
+    def reserved() -> dict[str, str | None]:
+        return {worker.name: worker.reserved_for for worker in registry.workers()}
+
+    low = runs(store, registry, "w1", 2)
+    runs(store, registry, "w2", 9)
+    assert reserved() == {"w1": None, "w2": None}
+    high = submit(store, 8)
+    evictor.run_once(store.now())
+    assert reserved() == {"w1": high.id, "w2": None}, "while the other leaves"
+    evicted(store, low)
+    assert reserved() == {"w1": high.id, "w2": None}, "until the next claim"
+    assert store.claim("default", "w1") is not None
+    assert reserved() == {"w1": None, "w2": None}
+
+
 def test_a_kept_place_is_anybodys_when_the_job_it_is_kept_for_is_gone(
     store: JobStore, registry: WorkerRegistry, evictor: Evictor
 ) -> None:

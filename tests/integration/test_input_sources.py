@@ -74,6 +74,15 @@ def test_a_directory_is_fetched_once_and_nobody_may_write_to_it(
     assert (again.files, again.bytes) == (3, 17)
 
 
+def test_a_program_among_the_files_can_be_run(inputs: Inputs, data: Path) -> None:
+    before = inputs.have(data.as_uri())
+    (data / "a").chmod(0o755)
+    found = inputs.have(data.as_uri())
+    assert found.version != before.version
+    modes = {name: (found.path / name).stat().st_mode & 0o777 for name in ("a", "folder/below/b")}
+    assert modes == {"a": 0o555, "folder/below/b": 0o444}
+
+
 def test_a_file_stays_a_file_also_through_a_link(
     inputs: Inputs, data: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,8 @@ from typing import Any, get_args
 
 import pytest
 
+from jobs.accounts.store import TokenStore
+from jobs.accounts.token import Role
 from jobs.checks import Checks
 from jobs.messages import Messenger
 from jobs.model.record import Job
@@ -32,6 +34,8 @@ def spelled(keys: Keys, jobs: list[Job]) -> dict[str, str]:
         found |= {f"job {job.id}": keys.job(job.id), f"events {job.id}": keys.events(job.id)}
     found |= {f"state {state}": keys.jobs_in(state) for state in State}
     found |= {f"pool {index}": keys.pool("default", index) for index in get_args(PoolIndex)}
+    found |= {f"line {owner}": keys.of_owner("default", "queued", owner) for owner in ("", "ada")}
+    found |= {"busy": keys.of_owner("default", "running", "")}
     return found | {
         "queue": keys.queue("default"),
         "worker": keys.worker("w"),
@@ -76,7 +80,7 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         high = store.submit(SPEC.model_copy(update={"priority": 9}))
         assert store.evict(low.id, low.attempt, high.id)
         end(low, Reason.EVICTED)  # reserves its place
-        cancelled, waits = store.submit(SPEC), store.submit(SPEC)
+        cancelled, waits = store.submit(SPEC), store.submit(SPEC, owner="ada")
         store.request(cancelled.id, Request.CANCEL)
         messenger.announce("default", waits.id)
         registry.renew("v", pool="default", host="h")
@@ -85,6 +89,10 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         assert other is not None
         Reaper(store, messenger, lambda _: None).run_once()
         Checks(store.redis, settings, probe).run()
+        tokens = TokenStore(store.redis, store.prefix)
+        token, _ = tokens.create("laptop", "ada", Role.USER)
+        tokens.note_used({token.id: 1.0})
+        tokens.limit({"ada": (1, -1)})
         return [*jobs, high, cancelled, waits]
 
     yield run

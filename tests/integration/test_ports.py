@@ -64,7 +64,7 @@ def test_a_port_in_use_ends_the_command_at_once_with_the_name_of_its_holder(
     data = ["--data", str(tmp_path / "data"), "--workers", "0"] if command == "up" else []
     ended = warm_python.run(
         "api.cli", command, "--host", host, "--port", str(another), *data,
-        env={**os.environ, "SPECTRAIN_API_TOKENS": "secret"},
+        env={**os.environ, "SPECTRAIN_API_TOKENS": "secret-of-sixteen-or-more"},
     )  # fmt: skip
     me = psutil.Process().name()
     assert ended.returncode == 1
@@ -80,7 +80,7 @@ def test_the_port_that_is_suggested_is_free(another: int, tmp_path: Path) -> Non
     listen("127.0.0.1", int(str(caught.value).rpartition(" ")[2])).close()
 
 
-@pytest.mark.parametrize("tokens", ["", "secret"])
+@pytest.mark.parametrize("tokens", ["", "secret-of-sixteen-or-more"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_service_knows_its_own_api_with_and_without_tokens(
     tmp_path: Path, tokens: str, host: str

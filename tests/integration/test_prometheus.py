@@ -131,10 +131,10 @@ def test_without_redis_a_scrape_says_so(settings: Settings) -> None:
 
 
 def test_the_metrics_are_for_bearers_of_a_token(settings: Settings) -> None:
-    app = create_app(settings.model_copy(update={"api_tokens": "secret"}))
+    app = create_app(settings.model_copy(update={"api_tokens": "secret-of-sixteen-or-more"}))
     http = app.test_client()
     assert http.get("/metrics").status_code == 401
-    answer = http.get("/metrics", headers={"Authorization": "Bearer secret"})
+    answer = http.get("/metrics", headers={"Authorization": "Bearer secret-of-sixteen-or-more"})
     assert answer.status_code == 200
     app.extensions[EXTENSION].close()
 

@@ -79,6 +79,25 @@ def test_a_file_is_fetched_from_the_store_by_a_redirect(
     ]  # fmt: skip
 
 
+def test_a_script_of_a_page_reads_a_file_without_a_redirect(http: FlaskClient, job_id: str) -> None:
+    answer = http.get(f"/v1/jobs/{job_id}/artifacts/results.json?redirect=false")
+    assert (answer.status_code, answer.data) == (200, b'{"loss": 1.0}')
+
+
+def test_a_browser_saves_a_file_of_the_store_under_its_name(
+    http: FlaskClient, storage: Storage, job_id: str
+) -> None:
+    storage.append(f"{job_id}/out/evil é.html", 0, b"<script>alert(1)</script>")
+    for path, query, saved in (
+        ("results.json", "", False), ("results.json", "?download=true", True),
+        ("out/evil é.html", "", True),
+    ):  # fmt: skip
+        answer = http.get(f"/v1/jobs/{job_id}/artifacts/{path}{query}")
+        found = httpx.get(answer.headers["Location"]).headers.get("Content-Disposition", "")
+        assert found.startswith("attachment; filename*=UTF-8''") == saved, path
+    assert "evil%20%C3%A9.html" in found
+
+
 @pytest.fixture
 def sent(s3_settings: Settings) -> Iterator[FlaskClient]:
     """The API where clients do not reach the store."""

@@ -157,7 +157,7 @@ def body(url: str, size: int, headers: dict[str, str], *, chunked: bool) -> tupl
 def test_a_body_is_taken_from_those_only_who_may_call(
     redis_server: str, tmp_path: Path, wait_until: Wait, chunked: bool
 ) -> None:
-    with serving(redis_server, tmp_path, wait_until, token="secret") as url:
+    with serving(redis_server, tmp_path, wait_until, token="secret-of-sixteen-or-more") as url:
         kind = {"Content-Type": "application/json"}
         try:
             status, taken = body(url, 1 << 30, kind, chunked=chunked)
@@ -165,7 +165,7 @@ def test_a_body_is_taken_from_those_only_who_may_call(
             status, taken = 401, 0
         assert status == 401
         assert taken < 100 << 20
-        allowed = {"Authorization": "Bearer secret"}
+        allowed = {"Authorization": "Bearer secret-of-sixteen-or-more"}
         job = httpx.post(f"{url}/v1/jobs", json=GOOD, headers=allowed, timeout=SOON)
         assert job.status_code == 201, job.text
         assert json.loads(job.text)["state"] == "queued"

@@ -260,13 +260,20 @@ def test_a_large_one_arrives_whole_through_the_server_that_is_used(
     port = free_port("127.0.0.1")
     environment = os.environ | {
         "SPECTRAIN_REDIS_URL": settings.redis_url, "SPECTRAIN_STORAGE_URL": settings.storage_url,
-        "SPECTRAIN_API_TOKENS": "secret",
+        "SPECTRAIN_API_TOKENS": "secret-of-sixteen-or-more",
     }  # fmt: skip
     server = subprocess.Popen(
         [sys.executable, "-m", "api.cli", "api", "--port", str(port)], env=environment
     )
     try:
-        options = ["--url", f"http://127.0.0.1:{port}", "--token", "secret", "--timeout", "30"]
+        options = [
+            "--url",
+            f"http://127.0.0.1:{port}",
+            "--token",
+            "secret-of-sixteen-or-more",
+            "--timeout",
+            "30",
+        ]
         words = ["submit", "--json", "--workspace", ".", "--", "python", "train.py"]
         result = CliRunner().invoke(cli, [*options, *words])
     finally:

@@ -15,7 +15,7 @@ from jobs.errors import ClaimRefusedError, WorkerNotFoundError
 from jobs.model.record import Attempt, Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason
-from jobs.model.workers import WorkerState
+from jobs.model.workers import Gpu, WorkerState
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
 from worker.cluster.registration import Identity, Registration
@@ -70,6 +70,28 @@ def test_a_worker_is_idle_then_busy_with_its_job_then_idle_again(
     assert idle is not None
     assert (idle.state, idle.job) == (WorkerState.IDLE, None)
     assert idle.started_at == first.started_at
+
+
+def test_what_the_gpus_of_a_worker_do_is_told_and_kept_current(registry: WorkerRegistry) -> None:
+    hot = Gpu(name="NVIDIA L4", used_bytes=1 << 30, total_bytes=24 << 30, busy_percent=99.0,
+              celsius=81.0, watts=70.5, fault="")  # fmt: skip
+    renew(registry, "w1", gpus=["NVIDIA L4"], gpu_states=[hot])
+    found = registry.get("w1")
+    assert found is not None
+    assert found.gpu_states == [hot]
+    cool = hot.model_copy(update={"celsius": 40.0, "watts": None, "fault": "GPU 0 is lost"})
+    renew(registry, "w1", gpus=["NVIDIA L4"], gpu_states=[cool])
+    assert [worker.gpu_states for worker in registry.workers()] == [[cool]]
+
+
+def test_a_worker_of_an_earlier_version_has_no_readings(
+    store: JobStore, registry: WorkerRegistry
+) -> None:
+    renew(registry, "w1", gpus=["NVIDIA L4"])
+    store.redis.hdel(store.keys.worker("w1"), "gpu_states")
+    found = registry.get("w1")
+    assert found is not None
+    assert (found.gpus, found.gpu_states) == (["NVIDIA L4"], [])
 
 
 def test_an_entry_that_is_not_renewed_expires_and_comes_back_as_it_was(

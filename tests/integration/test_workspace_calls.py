@@ -198,10 +198,12 @@ def test_a_small_body_of_another_call_has_its_own_limit(limited: FlaskClient) ->
 
 
 def test_nobody_sends_without_a_token(settings: Settings, make_app: MakeApp) -> None:
-    guarded = make_app(settings.model_copy(update={"api_tokens": "one"})).test_client()
+    guarded = make_app(
+        settings.model_copy(update={"api_tokens": "one-of-sixteen-or-more"})
+    ).test_client()
     problem(put(guarded, SMALL), 401)
     assert guarded.head(f"/v1/workspaces/{sha256(SMALL)}").status_code == 401
-    assert put(guarded, SMALL, Authorization="Bearer one").status_code == 200
+    assert put(guarded, SMALL, Authorization="Bearer one-of-sixteen-or-more").status_code == 200
 
 
 @pytest.mark.parametrize("workspace", [".", {"path": "."}, {"path": ".", "exclude": ["x"]}])

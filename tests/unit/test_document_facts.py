@@ -136,7 +136,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
     "reservation": (
         f"{CONCEPTS}/preemption.md",
         lambda: {60: "reserved for the waiting job for a minute"}[
-            int(lua("prelude", r"'reserved:' .*'EX', (\d+)\)"))
+            int(lua("moves", r"'reserved:' .*'EX', (\d+)\)"))
         ],
     ),
     "hidden entries": (

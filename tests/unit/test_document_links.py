@@ -25,6 +25,7 @@ ROOMS = (
     "jobs",
     "machine",
     "monitoring",
+    "spectrain",
     "spectral_gpt",
     "tools",
     "worker",

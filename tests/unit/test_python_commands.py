@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
-    "api", "bench", "jobs", "machine", "monitoring", "spectral_gpt", "tools", "worker", "workload",
-    "workspaces",
+    "api", "bench", "jobs", "machine", "monitoring", "spectrain", "spectral_gpt", "tools",
+    "worker", "workload", "workspaces",
 )  # fmt: skip
 CODE = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 OTHERS = sorted(

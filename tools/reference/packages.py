@@ -15,6 +15,7 @@ ROOMS = (
     "worker",
     "api",
     "machine",
+    "spectrain",
     "spectral_gpt",
     "workload",
     "bench",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from jobs.messages import Messenger
@@ -14,8 +14,11 @@ from jobs.store.jobs import JobStore
 from monitoring.preemption import TOGETHER_SECONDS
 from monitoring.storage.base import Storage
 from worker.cache.cache import Cache
+from worker.gpu.health import GpuReading
 from worker.launch.child import Start, start_cold
 from worker.launch.prepare import Slot
+from worker.launch.rights import AS_THE_WORKER, Rights
+from worker.launch.user import JobUser
 
 
 @dataclass
@@ -82,8 +85,12 @@ class WorkerContext:
     slot: Slot
     shutdown_state: ShutdownState
     start: Start = start_cold
+    gpus: Callable[[], Sequence[GpuReading]] = tuple  # the last reading of each
+    user: JobUser | None = None
+    rights: Rights = AS_THE_WORKER  # of all processes of jobs
 
     @property
     def cache(self) -> Cache:
         """The cache that the workers of this machine share."""
-        return Cache(self.settings.cache_path, self.settings.cache_bytes)
+        for_others = self.rights.uid is not None
+        return Cache(self.settings.cache_path, self.settings.cache_bytes, for_others=for_others)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from datetime import UTC, datetime
@@ -94,8 +93,7 @@ class Ending:
     def _publish_receipt(self, publisher: Publisher, ended: Outcome) -> None:
         """Publishes the receipt if storage is available; the record will have it in any case."""
         self._reporter.update(publisher)
-        with contextlib.suppress(OSError):
-            self._receipts.write(self._receipt(ended))
+        self._receipts.write(self._receipt(ended))
         storage_calls(self._context, publisher.publish).call()
 
     def finish(self, ended: Outcome) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from jobs.model.record import Attempt, Job, Progress
-from monitoring.files import write_atomically
 from monitoring.paths import RunPaths
-from monitoring.storage.base import Storage
 from worker.attempt.outcome import Outcome
+from worker.files.own_files import OwnFiles
+
+_PATHS = RunPaths(Path())
 
 
 class Receipts:
@@ -17,9 +19,9 @@ class Receipts:
     Create it when the attempt begins, in the thread that ends it.
     """
 
-    def __init__(self, job: Job, run: RunPaths) -> None:
+    def __init__(self, job: Job, own: OwnFiles) -> None:
         self._job = job
-        self._run = run
+        self._own = own
         self._begun = time.monotonic()
         self._ended_at: float | None = None  # seconds since the epoch
         self.moment: str | None = None  # that the attempt started from
@@ -41,19 +43,17 @@ class Receipts:
             }
         )
 
-    def write_missing(self, storage: Storage) -> None:
-        """Writes each earlier receipt that storage lacks or that differs from the record.
+    def write_missing(self) -> None:
+        """Has each earlier receipt published that storage lacks or that differs from the record.
 
-        A killed worker wrote no receipt, or one without the final verdict. Raises `OSError` and
-        `StorageError`.
+        A killed worker wrote no receipt, or one without the final verdict. What is there under
+        another name is none, and is removed. Raises `OSError` and `StorageError`.
         """
+        earlier = {f"{attempt.number}.json" for attempt in self._job.attempts[:-1]}
+        self._own.remove(_PATHS.attempts.as_posix(), but=earlier)
         for attempt in self._job.attempts[:-1]:
-            stored = storage.stat(key := f"{self._job.id}/attempts/{attempt.number}.json")
-            if stored is None or storage.read(key) != attempt.receipt():
-                self.write(attempt)
+            self.write(attempt)
 
     def write(self, attempt: Attempt) -> None:
-        """Writes a receipt for the publisher to publish; raises `OSError`."""
-        path = self._run.attempt(attempt.number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, attempt.receipt())
+        """Has a receipt published."""
+        self._own.add(_PATHS.attempt(attempt.number).as_posix(), attempt.receipt())

@@ -13,11 +13,11 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.model.record import Job
 from jobs.model.states import Reason
-from monitoring.files import write_atomically
 from monitoring.storage.base import Fence, OvertakenError
 from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
@@ -43,6 +43,7 @@ from worker.attempt.stopping import Stopping
 from worker.attempt.watch import Watch
 from worker.failures.going_back import moment_to_avoid
 from worker.files.output import last_lines, written
+from worker.files.own_files import OwnFiles
 from worker.files.publish import Publisher
 from worker.files.restore import restore, rewind
 from worker.files.resuming import has_something_to_resume
@@ -51,6 +52,7 @@ from worker.launch.command import Launch
 from worker.launch.group import Group, group_of_attempt
 from worker.losses.note import Note, NoteFile, noted
 from worker.progress.reader import ProgressReader
+from worker.usage.sampler import SystemSampler
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ def supervise(context: WorkerContext, job: Job) -> None:
     lease = Lease(context, job)
     lease.start()
     try:
-        scratch = place_of(context.settings.scratch_dir, job)
+        scratch = place_of(context.settings.scratch_dir, job, context.rights.uid)
         attempt = _Attempt(context, job, scratch, lease)
         note = Note.here(job.id, job.attempt, job.worker or "", scratch.steps)
         try:
@@ -97,7 +99,8 @@ class _Attempt:
         self._lease = lease
         self._stopping = Stopping(context, lease, job.id)
         self._code = AttemptCode(context, job, self._stopping.is_wanted)
-        self._receipts = Receipts(job, scratch.run)
+        self._own = OwnFiles(context.storage, Fence(job.id, job.attempt))
+        self._receipts = Receipts(job, self._own)
         self._reporter = Reporter(context, job, self._lease)
         self._retry = StorageRetry(context, self._lease, self._stopping)
         self.ending = Ending(
@@ -171,6 +174,7 @@ class _Attempt:
             before=self._avoided,
             wanted=self._stopping.is_wanted,
             place=partial(self._code.place, run.root),
+            may_link=self._scratch.owner is None,
         )
         if restored is None:
             return None
@@ -178,10 +182,13 @@ class _Attempt:
         self._reporter.note(Found.of(restored).measures())
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
-        if not run.job.exists():
-            text = self._job.model_dump_json(include={"id", "spec", "submitted_at"}, indent=2)
-            write_atomically(run.job, text.encode())
-        self._receipts.write_missing(storage)
+        accepted = {"id", "spec", "submitted_at", "forked_from"}
+        text = self._job.model_dump_json(include=accepted, indent=2)
+        run.job.write_text(text)
+        for path in filter(Path.is_file, (run.job, run.git, run.git_patch)):
+            self._own.add(path.name, path.read_bytes())
+        self._receipts.write_missing()
+        self._scratch.hand_over()
         return restored
 
     def _run(self, restored: Restored, group: Group) -> Outcome:
@@ -191,7 +198,7 @@ class _Attempt:
             self._context.storage, self._scratch, Fence(self._job.id, self._job.attempt), restored,
             max_pause=self._context.settings.lease_seconds * MAX_PAUSE, confirm=self._lease.confirm,
             invalid=lambda: guarded and restarted(self._scratch, restored, undecided=True),
-            exclude=self._job.spec.keep.exclude,
+            exclude=self._job.spec.keep.exclude, own=self._own,
         )  # fmt: skip
         for line in self._first_lines(restored):
             publisher.add_line(line)
@@ -208,6 +215,7 @@ class _Attempt:
             reporter=self._reporter, note=self.note, publisher=publisher, publication=publication,
             observer=observer, group=group,
         )  # fmt: skip
+        sampling = self._sampling(publisher, watch, restored)
         preparation = Preparation(
             self._context, self._job, self._scratch, code=self._code.files,
             reporter=self._reporter, wanted=watch.is_wanted,
@@ -218,6 +226,8 @@ class _Attempt:
             running.callback(preparation.close)
             publication.start()
             running.callback(publication.stop)
+            sampling.start()
+            running.callback(sampling.stop)
             launch = preparation.run(watch, resumed=self._is_resumed(restored))
             self._code.close()
             if isinstance(launch, Launch):
@@ -248,6 +258,19 @@ class _Attempt:
         )
         ended = self._stopping.with_notice(ended)
         return self.ending.publish(publisher, ended, orderly=child.is_orderly)
+
+    def _sampling(self, publisher: Publisher, watch: Watch, restored: Restored) -> Background:
+        """Samples of what the attempt uses of its machine."""
+        start = restored.checkpoint
+        sampler = SystemSampler(
+            publisher.system, self._scratch.root, guard=watch.guard,
+            step=lambda: self._lease.progress.step, gpus=self._context.gpus,
+            disk_bytes=lambda: publisher.bytes_here, first_step=start.step if start else 0,
+        )  # fmt: skip
+        return Background(
+            "the sampling of the machine", sampler.sample, seconds=TICK_SECONDS,
+            on_overtaken=self._context.shutdown_state.wake, nice=PUBLICATION_NICE,
+        )  # fmt: skip
 
     def _reading(self, action: Callable[[], None]) -> Background:
         """Calls of `action`, which reads what the program says of its progress."""

@@ -56,6 +56,11 @@ class Watch:
         self._observer = observer
         self._group = group
         self._abandoned = False
+        self._child: Child | None = None
+
+    def guard(self) -> int | None:
+        """The id of the process above all those of the attempt now; any thread may ask."""
+        return self._child.guard if self._child is not None else None
 
     def is_wanted(self) -> bool:
         """Whether the attempt still goes on; any thread may ask."""
@@ -63,7 +68,7 @@ class Watch:
 
     def child(self, launch: Launch, start: Start | None = None) -> Child:
         """Starts a process of the attempt, by default as this worker starts programs."""
-        return Child(
+        self._child = Child(
             launch.command,
             env=launch.env,
             cwd=launch.cwd,
@@ -73,7 +78,9 @@ class Watch:
             stop_signal=launch.stop_signal,
             note=self._note.path if self._note else None,
             group=self._group.path,
+            rights=self._context.rights,
         )
+        return self._child
 
     def until_ended(self, child: Child) -> int:
         """The child's exit code; until then checks it and its limits each second and when woken."""

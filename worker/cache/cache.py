@@ -22,13 +22,14 @@ from typing import Self, TypeVar
 
 from jobs.errors import SpectrainError
 from monitoring.disk import file_size
-from worker.cache.entries import Entry, entries
+from worker.cache.entries import Entry, entries, let_read
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 _PAUSE_SECONDS = 0.02
+_TRAVERSED = 0o711
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # The cache leaves this much of its disk to the attempts, whose checkpoints matter more.
 _FREE_PART, _FREE_BYTES = 0.05, 10 * 10**9
@@ -91,12 +92,14 @@ class Cache:
     """The cache below the directory `root`, which need not exist.
 
     Above `limit` bytes, or when its disk is nearly full, the least recently used entries that
-    nobody holds are removed.
+    nobody holds are removed. `for_others`: users of this machine other than this process's may read
+    the content of an entry, if they know its key.
     """
 
-    def __init__(self, root: Path, limit: int) -> None:
+    def __init__(self, root: Path, limit: int, *, for_others: bool = False) -> None:
         self._root = root
         self._limit = limit
+        self._for_others = for_others
 
     def use(
         self,
@@ -106,6 +109,7 @@ class Cache:
         *,
         durable: bool,
         size: int = 0,
+        private: bool = False,
         wanted: Callable[[], bool] = lambda: True,
         on_wait: Callable[[], None] = lambda: None,
     ) -> Held | None:
@@ -116,6 +120,7 @@ class Cache:
         and it is called again. It raises `Unwanted` when it was asked to stop; its other errors
         are the caller's. `durable`: the entry outlives a loss of power, at the cost of a sync.
         `size`: the bytes that it will take, for which room is made first, as far as they are known.
+        `private`: no other user reads it.
         `on_wait` is called once if another process is building it. Raises `CacheFullError` and
         `OSError`.
         """
@@ -123,7 +128,12 @@ class Cache:
         def fill(building: Building) -> None:
             if size:
                 self._make_room(size)
+            if self._for_others and not private:
+                for folder in (self._root, building.path.parent, building.path):
+                    folder.chmod(_TRAVERSED)
             build(building)
+            if self._for_others and not private:
+                let_read(building.path)
 
         entry = Entry(self._root, kind, key)
         begun, waits = time.monotonic(), False

@@ -166,6 +166,16 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def let_read(path: Path) -> None:
+    """Lets all users read what this user has at `path` and below; raises `OSError`."""
+    for each in (path, *_walk(path)):
+        status = each.lstat()
+        if status.st_uid != os.geteuid() or stat.S_ISLNK(status.st_mode):
+            continue
+        runs = stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IXUSR
+        each.chmod(stat.S_IMODE(status.st_mode) | (0o555 if runs else 0o444))
+
+
 def _walk(root: Path) -> Iterator[Path]:
     """All that is below a directory, folders before what is in them."""
     folders = [root]

@@ -6,11 +6,11 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jobs.errors import STORE_AWAY
-from jobs.model.workers import WorkerState
+from jobs.model.workers import Gpu, WorkerState
 from jobs.store.registry import WorkerRegistry
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ class Registration:
     """Renews the worker's entry in a thread of its own, through outages of Redis.
 
     `health` returns why the worker must not run a job, '' if it may; `leaving` returns why it
-    shuts down, '' if it does not. A renewal of the running job's lease, the last one at
-    `renewed_at` (time.monotonic), renews the entry too.
+    shuts down, '' if it does not; `gpus` returns what its GPUs do. A renewal of the running job's
+    lease, the last one at `renewed_at` (time.monotonic), renews the entry too.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Registration:
         seconds: float,
         health: Callable[[], str],
         leaving: Callable[[], str],
+        gpus: Callable[[], Sequence[Gpu]] = tuple,
         renewed_at: Callable[[], float] = lambda: -math.inf,
     ) -> None:
         self.identity = identity
@@ -51,6 +52,7 @@ class Registration:
         self._seconds = seconds
         self._health = health
         self._leaving = leaving
+        self._gpus = gpus
         self._renewed_at = renewed_at
         self._last: tuple[float, str, str] = (-math.inf, "", "")  # renewal: time, health, leaving
         self._drained = False
@@ -114,6 +116,7 @@ class Registration:
                 pool=self.identity.pool,
                 host=self.identity.host,
                 gpus=self.identity.gpus,
+                gpu_states=self._gpus(),
                 unhealthy=health,
                 leaving=leaving,
                 drained=self._drained,

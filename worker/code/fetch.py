@@ -48,7 +48,9 @@ def fetch_code(
         archive.unlink()
 
     # Not synced: it is fetched again after a loss of power.
-    return cache.use(KIND, workspace.sha256, build, durable=False, wanted=wanted, on_wait=on_wait)
+    return cache.use(
+        KIND, workspace.sha256, build, durable=False, private=True, wanted=wanted, on_wait=on_wait
+    )
 
 
 def _download(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from worker.cache.entries import remove_tree
 from worker.environment.layer import layer_at, make_layer
 from worker.environment.python import Python
 from worker.environment.requirements import Requirements
+from worker.files.ownership import give
 
 KIND = "environment"
 # Changes whenever an environment would be built in another way.
@@ -69,9 +71,15 @@ def is_away(lines: Sequence[str]) -> bool:
 
 
 class Builder:
-    """Builds environments for jobs that run with the variables `env`, by commands that `run`."""
+    """Builds environments for jobs that run with the variables `env`, by commands that `run`.
 
-    def __init__(self, beneath: Python, env: Mapping[str, str], run: Run) -> None:
+    `owner`: the user that the commands run as, if it is not this process's.
+    """
+
+    def __init__(
+        self, beneath: Python, env: Mapping[str, str], run: Run, owner: int | None = None
+    ) -> None:
+        self._owner = owner
         self._beneath = beneath
         self._env = env
         self._run = run
@@ -133,6 +141,7 @@ class Builder:
         torch = self._beneath.version_of("torch")
         if torch is not None:
             (building.path / _TORCH).write_text(f"torch=={torch}\n")
+        give(building.path, self._owner)
         for command in self._commands(layer, requirements, main, torch):
             code, lines = self._run(command, env, building.path, (building.lock,))
             if code != 0:
@@ -140,6 +149,8 @@ class Builder:
                     raise OSError(errno.ENOSPC, "the disk is full")
                 raise BuildError(code, lines)
         remove_tree(temporary)
+        if self._owner is not None:
+            give(building.path, os.geteuid())
 
     def _commands(
         self, layer: Python, requirements: Requirements, main: Path, torch: str | None

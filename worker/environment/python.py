@@ -45,14 +45,16 @@ class Python:
         return cls._of(sys.executable, base, list(sys.version_info[:3]), sys.path)
 
     @classmethod
-    def at(cls, path: str, env: Mapping[str, str]) -> Self:
-        """The one at `path`; raises `InterpreterError`."""
+    def at(cls, path: str, env: Mapping[str, str], uid: int | None = None) -> Self:
+        """The one at `path`, which user `uid` runs; raises `InterpreterError`."""
         # -I: what the job sets, and files in this directory, are not to change its answer.
         command = [path, "-I", "-c", _QUESTION]
         try:
+            groups: list[int] | None = None if uid is None else []
             said = subprocess.run(
-                command, env=dict(env), capture_output=True, timeout=_ANSWER_SECONDS, check=False
-            )
+                command, env=dict(env), capture_output=True, timeout=_ANSWER_SECONDS, check=False,
+                cwd="/", user=uid, group=uid, extra_groups=groups,
+            )  # fmt: skip
             return cls._of(*json.loads(said.stdout.splitlines()[-1]))
         except OSError as error:
             why = error.strerror

@@ -76,6 +76,11 @@ class OutputLog:
         self._allowed_at = time.monotonic()
         self.published_bytes = 0
 
+    @property
+    def size(self) -> int | None:
+        """The size of the log in storage, bytes; None if it is not known."""
+        return self._size
+
     def add_line(self, line: str) -> None:
         """Adds a line of the supervisor with the next `publish`."""
         text = f"[{self._fence.attempt}] --- {line}\n"

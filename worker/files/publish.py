@@ -1,7 +1,7 @@
 """Publishes an attempt: the moments of its run, its output log and its receipts.
 
-The log, the rows that were read and the receipts are the service's own files: they belong to no
-moment, and go after it.
+The log, the rows that the service writes and the receipts are the service's own files: they belong
+to no moment, and go after it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monitoring.checkpoints.commit import CommitRecord
+from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
-from worker.files.curve_file import CurveFile
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
+from worker.files.output_times import OutputTimes
+from worker.files.own_files import OwnFiles
 from worker.files.pace import Pace
-from worker.files.scratch import Restored, Scratch, Version
+from worker.files.row_file import RowFile
+from worker.files.scratch import Restored, Scratch
 
 # The processor time of a look takes at most about this part of the time between two looks.
 _REST = 10
@@ -50,16 +53,21 @@ class Publisher:
         confirm: Callable[[float], bool] = lambda _: True,
         invalid: Callable[[], bool] = lambda: False,
         exclude: Sequence[str] = (),
+        own: OwnFiles | None = None,
     ) -> None:
-        self._storage = storage
+        """`own`: what the service has to say of the run."""
+        self._own = own or OwnFiles(storage, fence)
         self._scratch = scratch
         self._fence = fence
         self._pace = Pace(appends_in_place=storage.appends_in_place)
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
-        self.curves = CurveFile(storage, scratch, fence, self._pace)
+        here, paths = scratch, RunPaths(Path())
+        times = RowFile(storage, here.output_times, paths.output_times, fence, self._pace)
+        self._times = OutputTimes(times)
+        self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
+        self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
-        self._receipts: dict[Path, Version] = {}
         self._closing = False
         self._held_back = False
         self._before: Look = {}  # at the call of `hold_back`
@@ -78,8 +86,8 @@ class Publisher:
     @property
     def uploaded_bytes(self) -> int:
         """The number of bytes sent to storage so far."""
-        own = self._output.published_bytes + self.curves.published_bytes
-        return self._mirror.uploaded_bytes + own
+        own = (self._output, self._times, self.curves, self.system)
+        return self._mirror.uploaded_bytes + sum(one.published_bytes for one in own)
 
     @property
     def longest_seconds(self) -> float:
@@ -190,8 +198,10 @@ class Publisher:
         if self._closing or time.monotonic() >= self._next_look_at:
             self._publish_files()
         self._output.publish()
+        self._times.publish(self._output.size, closing=self._closing)
         self.curves.publish(closing=self._closing)
-        self._publish_receipts()
+        self.system.publish(closing=self._closing)
+        self._own.publish()
 
     def _publish_files(self) -> None:
         begun = time.thread_time()
@@ -205,11 +215,3 @@ class Publisher:
                 self._mirror.finish(now, orderly=self._orderly, completed=self._completed)
             else:
                 self._mirror.advance(now)
-
-    def _publish_receipts(self) -> None:
-        for path in sorted(self._scratch.run.attempts.glob("*.json")):
-            version = Version.of(path)
-            key = f"{self._fence.run}/{path.relative_to(self._scratch.run.root).as_posix()}"
-            if self._receipts.get(path) != version:
-                self._storage.put(key, path, self._fence)
-                self._receipts[path] = version

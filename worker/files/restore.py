@@ -51,6 +51,7 @@ def restore(
     before: str | None = None,
     wanted: Callable[[], bool] = lambda: True,
     place: Place = _nothing,
+    may_link: bool = True,
 ) -> Restored | None:
     """Fills a run directory with what earlier attempts published; None once it is not `wanted`.
 
@@ -61,7 +62,8 @@ def restore(
     links. The output log stays there too, since it only grows. `keeps_records`: the program is
     known to commit its checkpoints. `before`: restores the newest moment older than the one of this
     name, if there is one. `place` puts the code of the job there first, given what will be restored
-    over it, and whether that is a moment. Raises `OSError` and `StorageError`.
+    over it, and whether that is a moment. `may_link`: files here may be links to those in storage.
+    Raises `OSError` and `StorageError`.
     """
 
     def check() -> None:
@@ -69,7 +71,7 @@ def restore(
             raise _Unwanted
 
     try:
-        restoring = _Restoring(storage, job_id, run, check, before, place)
+        restoring = _Restoring(storage, job_id, run, check, before, place, may_link)
         return restoring.all(keeps_records=keeps_records)
     except _Unwanted:
         return None
@@ -132,8 +134,10 @@ class _Restoring:
         check: Callable[[], None],
         before: str | None,
         place: Place,
+        may_link: bool,
     ) -> None:
         self._place = place
+        self._may_link = may_link
         self._storage = storage
         self._run = run
         self._check = check
@@ -151,8 +155,10 @@ class _Restoring:
             self._entries = _entries_of(at_path, self._points, own)
             stored = {path: file for path, file in at_path.items() if path not in own}
         else:
-            self._entries = dict(self._moment.entries)
-            stored = files_now(storage, job_id, self._moment)
+            entries = self._moment.entries
+            self._entries = {p: entry for p, entry in entries.items() if not is_services(p)}
+            found = files_now(storage, job_id, self._moment)
+            stored = {p: file for p, file in found.items() if p in self._entries}
             for path in [path for path in stored if self._is_gone(path, at_path)]:
                 if not path.startswith("checkpoints/"):  # where this library removes old ones
                     log.warning("%s is missing in the storage of %s", path, job_id)
@@ -309,6 +315,7 @@ class _Restoring:
         """
         self._check()
         stored = self._stored[path]
+        immutable = immutable and self._may_link
         checksum = self._storage.get(stored.key, path, immutable=immutable, on_block=self._check)
         entry = self._entries.get(path.relative_to(self._run.root).as_posix())
         if entry is not None and self._moment is not None:

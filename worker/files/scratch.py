@@ -18,8 +18,10 @@ from monitoring.paths import RunPaths
 from monitoring.storage.moments import Entry, Moment
 from worker.files.given import Given
 from worker.files.look import Look, size_of
+from worker.files.ownership import give
 
 WORK = "work"
+_TRAVERSED = 0o711
 _USUAL = "0"
 _FULL_BYTES = 1 << 20
 _RESERVE_BYTES = 4 << 20
@@ -36,6 +38,8 @@ _NAMES = {
     "environment",
     "inputs",
     "reserve",
+    "system",
+    "output_times",
 }
 
 
@@ -47,11 +51,12 @@ class Scratch:
     job_id: str
     attempt: int
     place: str = ""
+    owner: int | None = None  # the user of the job, if it has one of its own
 
     @classmethod
-    def usual(cls, base: Path, job_id: str, attempt: int) -> Scratch:
+    def usual(cls, base: Path, job_id: str, attempt: int, owner: int | None = None) -> Scratch:
         """The same paths for all attempts of the job: programs keep absolute ones."""
-        return cls(base, job_id, attempt, _USUAL)
+        return cls(base, job_id, attempt, _USUAL, owner)
 
     @property
     def root(self) -> Path:
@@ -87,6 +92,16 @@ class Scratch:
     def curves(self) -> Path:
         """Rows of metrics that the service reads, before they are in storage."""
         return self.root / "curves"
+
+    @property
+    def system(self) -> Path:
+        """Samples of what the attempt uses of its machine, before they are in storage."""
+        return self.root / "system"
+
+    @property
+    def output_times(self) -> Path:
+        """How long the output log was at which time, before it is in storage."""
+        return self.root / "output_times"
 
     @property
     def adoptions(self) -> Path:
@@ -168,6 +183,9 @@ class Scratch:
         shutil.rmtree(self.root, ignore_errors=True)
         lock = _make_locked(self.root)
         try:
+            if self.owner is not None:
+                for folder in (self.root.parent, self.root):
+                    folder.chmod(_TRAVERSED)
             self.empty()
             yield
         finally:
@@ -176,6 +194,19 @@ class Scratch:
             with contextlib.suppress(OSError):  # another attempt is in it
                 self.root.parent.rmdir()
             os.close(lock)
+
+    def hand_over(self) -> None:
+        """Gives the user of the job what its program writes to; raises `OSError`.
+
+        Before any process of the attempt starts. The rest of the directory stays the worker's.
+        """
+        if self.owner is None:
+            return
+        self.run.root.chmod(0o700)
+        for path in (self.output, self.steps):
+            path.touch(0o600)
+        for path in (self.run.root, self.output, self.steps):
+            give(path, self.owner)
 
     def empty(self) -> None:
         """Empties the directories; raises `OSError`."""

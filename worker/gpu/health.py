@@ -38,6 +38,9 @@ class GpuReading:
     remap_failed: bool = False
     used_bytes: int = 0
     total_bytes: int = 0
+    busy_percent: float | None = None  # of the time, some kernel ran
+    celsius: float | None = None
+    watts: float | None = None
 
 
 def unhealthy(readings: Sequence[GpuReading], *, idle_seconds: float, silent_seconds: float) -> str:
@@ -48,11 +51,12 @@ def unhealthy(readings: Sequence[GpuReading], *, idle_seconds: float, silent_sec
     """
     if silent_seconds > SILENT_SECONDS:
         return "the GPU driver (NVML) does not answer"
-    faults = (_fault(reading, idle_seconds) for reading in readings)
+    faults = (fault_of(reading, idle_seconds) for reading in readings)
     return "; ".join(fault for fault in faults if fault)
 
 
-def _fault(reading: GpuReading, idle_seconds: float) -> str:
+def fault_of(reading: GpuReading, idle_seconds: float) -> str:
+    """Why a GPU must not run a job, as `unhealthy` says; '' if it may."""
     # A name such as GPU-2f6e… says what it is.
     name = f"GPU {reading.gpu}" if reading.gpu.isdigit() else reading.gpu
     if reading.error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -64,7 +64,19 @@ class Nvml:
             remap_failed=failed,
             used_bytes=used,
             total_bytes=total,
+            busy_percent=self._number(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+            celsius=self._number(
+                lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+            ),
+            watts=self._number(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
         )
+
+    def _number(self, read: Callable[[], float]) -> float | None:
+        """What `read` answers; None where a GPU, or a part of one (MIG), cannot report it."""
+        try:
+            return float(read())
+        except self._nvml.NVMLError:
+            return None
 
     def _handle(self, gpu: str) -> Any:
         nvml = self._nvml

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from worker.gpu.health import GpuReading, unhealthy
+from jobs.model.workers import Gpu
+from worker.gpu.health import GpuReading, fault_of, unhealthy
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,26 @@ class GpuWatch:
         """Why the worker must not take a job, as a sentence; '' if it may."""
         silent = 0.0 if self._reader is None else self._clock() - self._read_at
         return unhealthy(self._readings, idle_seconds=self._idle_when_read, silent_seconds=silent)
+
+    @property
+    def readings(self) -> Sequence[GpuReading]:
+        """The last reading of each GPU."""
+        return self._readings
+
+    def states(self, names: Sequence[str]) -> list[Gpu]:
+        """What the GPUs of these names do, for the registry."""
+        return [
+            Gpu(
+                name=name,
+                used_bytes=reading.used_bytes if reading.total_bytes else None,
+                total_bytes=reading.total_bytes or None,
+                busy_percent=reading.busy_percent,
+                celsius=reading.celsius,
+                watts=reading.watts,
+                fault=fault_of(reading, self._idle_when_read),
+            )
+            for name, reading in zip(names, self._readings, strict=False)
+        ]
 
     def check(self) -> None:
         """Reads the GPUs once."""

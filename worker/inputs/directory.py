@@ -14,6 +14,7 @@ from worker.inputs.source import Check, InputError, Item, Listing, changed
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _REFUSED = frozenset({errno.EACCES, errno.EPERM})
+_EXECUTABLE = "x"  # at the end of a version
 _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a pipe",
@@ -61,7 +62,8 @@ class DirectorySource:
             raise self._blamed(error, str(source)) from error
         try:
             self._expect(item, os.fstat(read))
-            written = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            mode = 0o755 if item.version.endswith(_EXECUTABLE) else 0o644
+            written = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             try:
                 self._copying.copy(read, written, check)
             finally:
@@ -154,4 +156,6 @@ def _version(status: os.stat_result) -> str:
 
     Without the inode, which network file systems number anew on each.
     """
-    return str(status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ""
+    if not stat.S_ISREG(status.st_mode):
+        return ""
+    return f"{status.st_mtime_ns}{_EXECUTABLE if status.st_mode & stat.S_IXUSR else ''}"

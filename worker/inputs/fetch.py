@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import tempfile
 import threading
 import time
@@ -217,10 +218,11 @@ class _Files:
             item, draft = found
             self._check()
             self._source.fetch(item, draft, self._check)
-            size = draft.stat().st_size
+            status = draft.stat()
+            size = status.st_size
             if item.size not in {UNKNOWN, size}:
                 raise changed(self._source.url, item.path)
-            draft.chmod(0o444)
+            draft.chmod(0o555 if status.st_mode & stat.S_IXUSR else 0o444)
             draft.rename(self._content / item.path)
             with self._lock:
                 self._size += size

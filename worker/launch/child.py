@@ -15,6 +15,7 @@ from pathlib import Path
 
 from worker.launch.command import Launch
 from worker.launch.guard import ENDED, KILL, STARTED, TERMINATE
+from worker.launch.rights import AS_THE_WORKER, Rights
 
 _KILLED = 128 + signal.SIGKILL
 _AGAIN_SECONDS = 1.0
@@ -75,8 +76,9 @@ class Child:
         stop_signal: signal.Signals = signal.SIGTERM,
         note: Path | None = None,
         group: Path | None = None,
+        rights: Rights = AS_THE_WORKER,
     ) -> None:
-        launch = Launch(list(command), dict(env), cwd, stop_signal, note, group)
+        launch = Launch(list(command), dict(env), cwd, stop_signal, note, group, rights)
         with output.open("ab") as file:
             started = start(launch, file.fileno())
         self._control, self._process = started.control, started.process
@@ -91,6 +93,11 @@ class Child:
     def exit_code(self) -> int | None:
         """The command's exit code, 128 + number for a signal; None while it runs."""
         return self._exit_code
+
+    @property
+    def guard(self) -> int | None:
+        """The id of its guard, above all its processes; None before that has said it."""
+        return self._guard
 
     def terminate(self) -> None:
         """Asks its processes to save and exit (the stop signal)."""

@@ -6,8 +6,10 @@ import json
 import signal
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from worker.launch.rights import AS_THE_WORKER, Rights
 
 _LENGTH = struct.Struct("<I")
 
@@ -22,11 +24,13 @@ class Launch:
     stop_signal: signal.Signals = signal.SIGTERM
     note: Path | None = None  # of the attempt; the guard holds it (`worker.losses.note`)
     group: Path | None = None  # the control group that the program joins (`worker.launch.group`)
+    rights: Rights = AS_THE_WORKER
 
     def send(self, to: socket.socket) -> None:
         """Sends the launch to a guard; raises `OSError`."""
         paths = [None if path is None else str(path) for path in (self.note, self.group)]
-        fields = [self.command, self.env, str(self.cwd), self.stop_signal, *paths]
+        rights = asdict(self.rights)
+        fields = [self.command, self.env, str(self.cwd), self.stop_signal, rights, *paths]
         data = json.dumps(fields).encode()
         to.sendall(_LENGTH.pack(len(data)) + data)
 
@@ -38,9 +42,10 @@ class Launch:
             data = _read(file, _LENGTH.unpack(head)[0]) if head else b""
         if not data:
             return None
-        command, env, cwd, stop_signal, *paths = json.loads(data)
+        command, env, cwd, stop_signal, rights, *paths = json.loads(data)
         note, group = (None if path is None else Path(path) for path in paths)
-        return cls(command, env, Path(cwd), signal.Signals(stop_signal), note, group)
+        taken = Rights(**{**rights, "groups": tuple(rights["groups"])})
+        return cls(command, env, Path(cwd), signal.Signals(stop_signal), note, group, taken)
 
 
 def _read(file: socket.SocketIO, size: int) -> bytes:

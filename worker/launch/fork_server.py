@@ -27,6 +27,7 @@ from typing import NoReturn
 
 from machine.parent_death import die_with_parent
 from machine.python import python_module
+from machine.readable import hide
 from machine.title import set_title
 from worker.launch import guard
 from worker.launch.command import Launch
@@ -163,6 +164,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     interpreter = Interpreter()
+    hide()  # the programs of jobs would find in it what those before them were given
     # Registered before all others, so that it runs after them.
     atexit.register(forget, _preloaded)
     try:

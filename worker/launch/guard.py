@@ -24,6 +24,7 @@ from typing import NoReturn
 
 from machine.control_groups import join
 from machine.parent_death import adopt_orphans, die_with_parent
+from machine.readable import hide, show
 from worker.launch.command import Launch
 from worker.launch.tree import Process, StopRequest, child_pids
 from worker.losses.note import hold
@@ -63,6 +64,7 @@ def guard(
     `on_fork`, waits until the command and all its descendants have ended, and returns None and the
     exit code.
     """
+    hide()
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, the exit codes would be lost
@@ -76,9 +78,9 @@ def guard(
     child = os.fork()
     if child == 0:
         control.close()
-        _become_training_process(guard_pid)
         if launch.group is not None:
             join(launch.group)
+        _become_training_process(guard_pid, launch)
         return launch, 0
     if launch.note is not None:
         hold(launch.note)  # until this process ends, after all others of the attempt
@@ -105,10 +107,17 @@ def execute(launch: Launch) -> NoReturn:
         os._exit(NOT_STARTED)
 
 
-def _become_training_process(guard_pid: int) -> None:
+def _become_training_process(guard_pid: int, launch: Launch) -> None:
     """Sets up the forked process, which ends with the guard."""
     os.setsid()
-    die_with_parent(signal.SIGKILL)
+    try:
+        launch.rights.take()
+    except OSError as error:
+        print(f"{CANNOT_START} as user {launch.rights.uid}: {error.strerror}", file=sys.stderr,
+              flush=True)  # fmt: skip
+        os._exit(NOT_STARTED)
+    show()  # to debuggers and profilers
+    die_with_parent(signal.SIGKILL)  # after the change of the user, which undoes it
     if os.getppid() != guard_pid:
         os._exit(NOT_STARTED)
     # The worker may have been started with these ignored, by nohup or a script's `&`.

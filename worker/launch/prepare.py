@@ -20,12 +20,13 @@ from jobs.settings import Settings
 from machine.cpus import usable_cpus
 from machine.gpus import usable_gpus
 from machine.python import python_module
+from worker.files.ownership import give
 from worker.files.scratch import Scratch
 from worker.launch.command import Launch
+from worker.launch.inherited import inherited
+from worker.launch.user import JobUser
 
 SECRET_PREFIX = "SPECTRAIN_SECRET_"  # noqa: S105 - the prefix of a name
-# Prefixes of the service's own variables, which are hidden from jobs.
-_HIDDEN_FROM_JOBS = ("SPECTRAIN_", "REDIS_URL", "AWS_", "CELERY_")
 
 
 class CannotLaunchError(SpectrainError):
@@ -48,23 +49,25 @@ class Slot:
 
 
 def base_environment(
-    slot: Slot, grace_seconds: float, programs: Path | None = None
+    slot: Slot, settings: Settings, programs: Path | None = None, user: JobUser | None = None
 ) -> dict[str, str]:
     """The environment of every job of this worker, unless the job overrides it.
 
-    `programs`: the directory that the job's Python and its programs lie in, if it has its own.
+    `programs`: the directory that the job's Python and its programs lie in, if it has its own;
+    `user`: the one that its jobs run as, if it is not the worker's.
     """
     own = Path(sys.executable).parent
     return {
         # torchrun would kill its ranks 30 s after the stop signal.
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(grace_seconds)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(settings.grace_seconds)),
         # Threads that spin while they wait take the cores from other processes and from each
         # other: on two shared cores a run took five times as long.
         **({} if slot.gpus else {"OMP_WAIT_POLICY": "PASSIVE"}),
         # The order of NVML and nvidia-smi; CUDA's own sorts by speed.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         **_threads(slot),
-        **_inherited(os.environ),
+        **inherited(os.environ, settings.job_env),
+        **(user.environment if user is not None else {}),
         "PYTHONUNBUFFERED": "1",
         # A command's `python` is the interpreter with torch and the monitoring library.
         "PATH": _joined(
@@ -96,6 +99,7 @@ def prepare(
     resumed: bool = False,
     programs: Path | None = None,
     virtual_env: Path | None = None,
+    user: JobUser | None = None,
 ) -> Launch:
     """The launch of the job's current attempt; writes the built-in workload's settings.
 
@@ -108,13 +112,14 @@ def prepare(
             f"the job requests {wanted} GPU{'' if wanted == 1 else 's'}, and a worker of pool "
             f"{pool!r} owns {len(slot.gpus)}; change resources.gpus or resources.pool"
         )
-    base = base_environment(slot, settings.grace_seconds, programs)
+    base = base_environment(slot, settings, programs, user)
     ours = {
         **_secrets(job.spec.secrets, os.environ),
         **_fixed_environment(slot),
         "SPECTRAIN_JOB_ID": job.id,
         "SPECTRAIN_ATTEMPT": str(job.attempt),
         "SPECTRAIN_RESUMED": "1" if resumed else "0",
+        **_origin(job),
         "SPECTRAIN_RUN_DIR": str(scratch.run.root),
         "SPECTRAIN_OUTPUT_DIR": str(scratch.output_dir),
         **({"SPECTRAIN_INPUTS": str(scratch.inputs)} if job.spec.inputs else {}),
@@ -135,13 +140,20 @@ def prepare(
     return Launch(command, env, scratch.workspace, stop_signal)
 
 
+def _origin(job: Job) -> dict[str, str]:
+    origin = job.forked_from
+    return {} if origin is None else {"SPECTRAIN_FORKED_FROM": origin.model_dump_json()}
+
+
 def _command(job: Job, scratch: Scratch, env: Mapping[str, str], resumed: bool) -> list[str]:
     if job.spec.train is None:
         scratch.output_dir.mkdir(exist_ok=True)
+        give(scratch.output_dir, scratch.owner)
         return _program(job.spec, env, resumed)
     config = job.spec.train.model_dump(mode="json")
     config["checkpoint"] = job.spec.checkpoint.model_dump(mode="json")
     scratch.train_config.write_text(json.dumps(config))
+    give(scratch.train_config, scratch.owner)
     options = ["--config", str(scratch.train_config), "--run-dir", str(scratch.run.root)]
     return python_module("spectral_gpt", *options)
 
@@ -165,10 +177,6 @@ def _fixed_environment(slot: Slot) -> dict[str, str]:
 def _joined(*paths: str) -> str:
     """A search path; an empty one would be the working directory."""
     return os.pathsep.join(filter(None, paths))
-
-
-def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in environment.items() if not k.startswith(_HIDDEN_FROM_JOBS)}
 
 
 def _secrets(names: list[str], environment: Mapping[str, str]) -> dict[str, str]:

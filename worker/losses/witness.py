@@ -3,7 +3,8 @@
 It is forked from the worker before that has threads or connections, so it shares the worker's
 memory, has its settings, and needs no time to start. It waits until a pipe closes that only the
 worker holds open, as the kernel does when the worker has ended, and not when it merely stands
-still. Then it waits until the guard has killed the training process and has let go of the note.
+still; one that stands still for long, it lets go on. Then it waits until the guard has killed the
+training process and has let go of the note.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import time
@@ -23,6 +25,7 @@ from jobs.messages import Messenger
 from jobs.settings import Settings, connect
 from jobs.store.jobs import open_store
 from machine.python import python_module
+from machine.stopped import Stopped
 from machine.title import set_title
 from worker.losses.note import Note, abandoned, notes, remove
 from worker.losses.report import announce, end_attempt
@@ -31,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.01
 _RETRY_SECONDS = 0.2
+_LOOK_SECONDS = 2.0
+_STOPPED_SECONDS = 20.0
 
 
 def fork_witness(settings: Settings) -> None:
@@ -57,13 +62,24 @@ def fork_witness(settings: Settings) -> None:
             signal.signal(number, signal.SIG_IGN)
         os.environ.update(dict(os.environ))  # the title takes the place of what it began with
         set_title(python_module(__name__))
-        while os.read(closes, 1):
-            pass
+        _watch(worker, closes, settings)
         _end_attempts(worker, settings)
     except BaseException:
         log.exception("the witness of worker process %d failed", worker)
     finally:
         os._exit(0)
+
+
+def _watch(worker: int, closes: int, settings: Settings) -> None:
+    """Returns when the worker has ended; until then continues it when it stands still for long.
+
+    Its job is elsewhere by then, and nothing else would take it up again.
+    """
+    stopped = Stopped(worker, max(_STOPPED_SECONDS, 2 * settings.lease_seconds))
+    while not select.select([closes], [], [], _LOOK_SECONDS)[0]:
+        if (seconds := stopped.check()) is not None:
+            log.warning("worker process %d was stopped (SIGSTOP) for %.0f s, and goes on", worker,
+                        seconds)  # fmt: skip
 
 
 def _end_attempts(worker: int, settings: Settings) -> None:

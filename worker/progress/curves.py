@@ -13,7 +13,7 @@ from typing import Any
 
 from monitoring.json_values import jsonable
 from monitoring.metrics.rows import RESERVED, decode
-from worker.files.curve_file import CurveFile
+from worker.files.row_file import RowFile
 from worker.progress.points import Point
 
 _MOST_CURVES = 1024
@@ -24,7 +24,7 @@ _MOST_BYTES = 64 << 20  # then every second row of each kind goes
 class RunCurves:
     """Adds points to the rows of a run; its methods raise `OSError`."""
 
-    def __init__(self, file: CurveFile, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, file: RowFile, most_bytes: int = _MOST_BYTES) -> None:
         self._file = file
         self._most_bytes = most_bytes
         self._last: dict[str, int] = {}  # the latest step of each curve

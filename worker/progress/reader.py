@@ -14,8 +14,8 @@ from jobs.model.expressions import Expressions
 from jobs.model.record import StepSource
 from jobs.model.spec import JobSpec
 from monitoring.metrics.rows import decode
-from worker.files.curve_file import CurveFile
 from worker.files.look import Look, Seen
+from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch
 from worker.progress.curves import RunCurves
 from worker.progress.points import Pace, Point, open_file, training_loss
@@ -82,7 +82,7 @@ class ProgressReader:
         spec: JobSpec,
         scratch: Scratch,
         restored: Restored,
-        file: CurveFile,
+        file: RowFile,
         look: Callable[[], Look],
     ) -> None:
         self._metrics = scratch.run.metrics

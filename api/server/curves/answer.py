@@ -58,25 +58,33 @@ def answer(
 
     Raises `OSError` and `StorageError`.
     """
-    key = key_of(storage, run)
+    key, paths = key_of(storage, run), RunPaths(Path(run))
     with ExitStack() as stack:
-        index = stack.enter_context(indexes.extended(key, storage))
+
+        def open_index(key: str) -> MetricsIndex:
+            return stack.enter_context(indexes.extended(key, storage))
+
+        metrics = index = open_index(key)
+        if query.source == "system":
+            key = paths.system.as_posix()
+            index = open_index(key)
         earlier: MetricsIndex | None = None
-        if query.superseded:
-            paths = RunPaths(Path(run))
-            earlier = stack.enter_context(
-                indexes.extended(paths.superseded_metrics.as_posix(), storage)
-            )
+        if query.superseded and index is metrics:
+            earlier = open_index(paths.superseded_metrics.as_posix())
         etag = f"{Path(key).name}-{index.cursor}"
         if earlier is not None:
             etag += f"-{earlier.cursor}"
+        later = index.start - metrics.start
+        if later and not math.isnan(later):
+            etag += f"-{later:.3f}"
         if etag in known:
             return Answer(None, etag)
-        return Answer(_body(storage, index, earlier, spec, query), etag)
+        return Answer(_body(storage, metrics, index, earlier, spec, query), etag)
 
 
 def _body(
     storage: Storage,
+    metrics: MetricsIndex,
     index: MetricsIndex,
     earlier: MetricsIndex | None,
     spec: JobSpec,
@@ -87,10 +95,12 @@ def _body(
     view = View(names, _AXES[query.x], query.points, query.start, query.end)
     if scale is not None:
         view = View(names, STEP, query.points, scale.step(view.low), scale.step(view.high))
+    place: Place = scale.tokens if scale is not None else _same
+    if index is not metrics:
+        view, place = _on_time_of(metrics, index, view, place)
     new = index.since(storage, query.cursor, view) if query.cursor else None
     curves = index.curves(storage, view) if new is None else new
     low, high = index.spans[view.axis] if view.axis < len(index.spans) else (math.inf, -math.inf)
-    place = scale.tokens if scale is not None else _same
     before = None if earlier is None else _earlier(storage, index, earlier, view, place)
     axes = ["step"] if index.rows else []
     axes += ["time"] if index.rows and index.spans[TIME][0] <= index.spans[TIME][1] else []
@@ -111,13 +121,20 @@ def _body(
 def _earlier(
     storage: Storage, index: MetricsIndex, earlier: MetricsIndex, view: View, place: Place
 ) -> dict[str, Any]:
-    """The curves of the superseded rows; their time is that of the run, too."""
-    later = earlier.start - index.start
+    """The curves of the superseded rows."""
+    view, place = _on_time_of(index, earlier, view, place)
+    return _series(earlier.curves(storage, view), place)
+
+
+def _on_time_of(
+    index: MetricsIndex, other: MetricsIndex, view: View, place: Place
+) -> tuple[View, Place]:
+    """The view of another index whose time counts from the beginning of this one's, too."""
+    later = other.start - index.start
     if view.axis != TIME or math.isnan(later):
-        return _series(earlier.curves(storage, view), place)
+        return view, place
     low, high = (None if x is None else x - later for x in (view.low, view.high))
-    shifted = replace(view, low=low, high=high)
-    return _series(earlier.curves(storage, shifted), lambda time: time + later)
+    return replace(view, low=low, high=high), lambda time: time + later
 
 
 def _scale(spec: JobSpec) -> _Scale | None:

@@ -32,21 +32,21 @@ _LINES = 500  # parsed at once
 
 def diff_of(storage: Storage, indexes: MetricsIndexes, job: Job, other: Job) -> JobDiff:
     """What differs; raises `OSError` and `StorageError`."""
-    one, two = _Run(storage, job.id), _Run(storage, other.id)
+    one, two = StoredRun(storage, job.id), StoredRun(storage, other.id)
     environments = one.environment(), two.environment()
     return JobDiff(
-        specification=_differences(*(_flat(a.spec.model_dump(mode="json")) for a in (job, other))),
+        specification=_differences(*(flat(a.spec.model_dump(mode="json")) for a in (job, other))),
         code=CodeDifferences(
-            workspace=_difference(_workspace(job), _workspace(other)),
+            workspace=_difference(workspace_of(job), workspace_of(other)),
             commit=_difference(one.commit(), two.commit()),
             patch=_difference(one.patch(), two.patch()),
         ),
         environment=_differences(*environments) if all(environments) else {},
-        curves=_first_differences(one, two, indexes, storage),
+        curves=first_differences(one, two, indexes, storage),
     )
 
 
-class _Run:
+class StoredRun:
     """What storage has of a run."""
 
     def __init__(self, storage: Storage, run: str) -> None:
@@ -72,7 +72,7 @@ class _Run:
     def environment(self) -> dict[str, Any]:
         """The software and the hardware that it ran with, by key."""
         config = self._document(_PATHS.config)
-        return _flat({name: config[name] for name in _SECTIONS if name in config})
+        return flat({name: config[name] for name in _SECTIONS if name in config})
 
     def rows(self) -> Iterator[Row]:
         """Its rows of metrics."""
@@ -94,16 +94,17 @@ class _Run:
         return found if isinstance(found, dict) else {}
 
 
-def _workspace(job: Job) -> str | None:
+def workspace_of(job: Job) -> str | None:
+    """The SHA-256 of the archive that a job brought."""
     return job.spec.workspace.sha256 if job.spec.workspace is not None else None
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The leaves of a tree by their path; a list is a leaf."""
     found: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
             found[prefix + name] = value
     return found
@@ -122,8 +123,8 @@ def _difference(one: Any, other: Any) -> Difference | None:
     return None if one == other else Difference(job=one, other=other)
 
 
-def _first_differences(
-    one: _Run, other: _Run, indexes: MetricsIndexes, storage: Storage
+def first_differences(
+    one: StoredRun, other: StoredRun, indexes: MetricsIndexes, storage: Storage
 ) -> dict[str, int | None]:
     """For each metric of both, the first step at which it differs; None for none.
 

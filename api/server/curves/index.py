@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from api.server.curves.buckets import Batch, Buckets, Curve
-from api.server.curves.table import CODES, STEP, Known, Table, table_of
+from api.server.curves.table import CODES, STEP, Known, Table, csv_rows, json_rows, table_of
 from monitoring.storage.base import Storage
 
 RUN_BYTES = 16 << 20  # memory for the curves of one run
@@ -67,6 +67,7 @@ class MetricsIndex:
     def __init__(self, key: str) -> None:
         self.lock = threading.Lock()
         self._key = key
+        self._rows_of = csv_rows if key.endswith(".csv") else json_rows
         self.size_bytes = 0  # about what it occupies in memory
         self._seen: tuple[int, float] | None = None  # size and time of the file when last read
         self._begin()
@@ -155,7 +156,7 @@ class MetricsIndex:
             self._pass(block[:skipped])
             block, self._is_within_line = block[skipped:], False
         for part in _slices(block):
-            self._take(table_of(part.split(b"\n"), self._known))
+            self._take(table_of(part.split(b"\n"), self._known, None, self._rows_of))
             self._pass(part + b"\n")
             time.sleep(0)  # lets other requests run: unasked, Python does so each 5 ms only
 
@@ -165,6 +166,7 @@ class MetricsIndex:
 
     def _take(self, table: Table) -> None:
         if not table.count:
+            self._known = table.known
             return
         spans = [axis.span() for axis in table.axes]
         if len(spans) > len(self.spans):
@@ -231,7 +233,7 @@ class MetricsIndex:
         if cursor != _cursor(place, before[-_TAIL:]):
             return None
         lines = before[begin - start :].removesuffix(b"\n").split(b"\n")
-        known = table_of(lines, self._known_at(begin), ()).known
+        known = table_of(lines, self._known_at(begin), (), self._rows_of).known
         return self._exact([(new, known)], view)
 
     def _bucketed(self, name: str, view: View) -> Curve:
@@ -247,7 +249,7 @@ class MetricsIndex:
         for text, before in texts:
             known = before
             for part in _slices(text[: text.rfind(b"\n") + 1]):
-                table = table_of(part.split(b"\n"), known, view.names)
+                table = table_of(part.split(b"\n"), known, view.names, self._rows_of)
                 known = table.known
                 for name, batch in table.metrics.items():
                     found[name].add(Batch(batch.values, batch.axes[:axes]), sys.maxsize)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, compress
 from typing import Any
@@ -30,19 +31,27 @@ TOKEN_METRICS = (
 )  # fmt: skip
 
 Row = dict[str, Any]
+# As a table of samples names the columns that place its rows.
+_PLACES = {"time": "timestamp", "step": "step"}
 
 
 @dataclass(frozen=True)
 class Known:
     """What is known before a row: a row that does not say it lies where the one before it does.
 
-    `start`: timestamp of the first row that has one. `time`: seconds since then.
+    `start`: timestamp of the first row that has one. `time`: seconds since then. `columns`: those
+    of a table with a head.
     """
 
     start: float = math.nan
     time: float = math.nan
     tokens: float = math.nan
     token_metric: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+# Lines as rows, and what is known after them.
+RowsOf = Callable[[Sequence[bytes], Known], tuple[list[Row], Known]]
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,11 @@ class Table:
     known: Known
 
 
-def table_of(lines: Sequence[bytes], known: Known, wanted: Collection[str] | None = None) -> Table:
+def table_of(
+    lines: Sequence[bytes], known: Known, wanted: Collection[str] | None, rows_of: RowsOf
+) -> Table:
     """The numbers of lines, of all metrics or those `wanted`; no row, no number: left out."""
-    rows = list(rows_of(lines))
+    rows, known = rows_of(lines, known)
     shapes = set(map(tuple, rows))
     places: list[Sequence[Any]] = [[row["step"] for row in rows]]
     times, known = _times(rows, known)
@@ -89,6 +100,29 @@ def rows_of(lines: Sequence[bytes]) -> Iterator[Row]:
             step = row.get("step")
             if type(step) is int and -_STEPS < step < _STEPS:
                 yield row
+
+
+def json_rows(lines: Sequence[bytes], known: Known) -> tuple[list[Row], Known]:
+    """The rows of a file with a JSON object on each line."""
+    return list(rows_of(lines)), known
+
+
+def csv_rows(lines: Sequence[bytes], known: Known) -> tuple[list[Row], Known]:
+    """The rows of a table of numbers as `worker.usage.sampler` writes it, its head the first line.
+
+    A value that is empty is not known: its row has no such column.
+    """
+    columns, rows = known.columns, []
+    for line in lines:
+        values = line.decode(errors="replace").split(",")
+        if values[0] == "time":
+            columns = tuple(_PLACES.get(name, name) for name in values)
+        elif len(values) == len(columns):
+            pairs = zip(columns, values, strict=True)
+            with contextlib.suppress(ValueError):
+                row: Row = {name: float(value) for name, value in pairs if value}
+                rows.append({**row, "step": int(row.get("step", 0))})
+    return rows, replace(known, columns=columns)
 
 
 def _decoded(line: bytes) -> Any:

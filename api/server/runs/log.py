@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from api.schemas import LogMatch, LogMatches, LogQuery
+from api.server.runs.log_times import offset_since
 from api.server.runs.metric_pages import lines_of
 from monitoring.storage.base import Storage
 
 _LAST_BYTES = 64 << 10  # read at first for the last lines
 _MOST_MATCHES = 200
 _LONGEST, _BEFORE_TEXT = 4096, 1000  # characters of a line
+# How a line says which rank printed it, after the mark of its attempt: torchrun's `--tee` and
+# `--redirects` write `[default0]:` (the role, `default` or `trainer`), PyTorch `[rank0]:`.
+_RANK = re.compile(rb"\[\d+\] \[?(?:rank|default|trainer)[ :=]?(\d{1,6})\]?(?=[:,\s|])", re.I)
+
+Chooses = Callable[[bytes], bool]
 
 
 class Log:
     """A log in storage, as long as it is now; the methods raise `OSError` and `StorageError`."""
 
-    def __init__(self, storage: Storage, key: str) -> None:
+    def __init__(self, storage: Storage, key: str, times_key: str) -> None:
         self._storage = storage
         self._key = key
+        self._times_key = times_key
         file = storage.stat(key)
         self._size = file.size if file is not None else 0
 
     def read(self, query: LogQuery) -> tuple[bytes, int]:
         """The bytes that a query asks for, and the offset where to go on."""
-        start = self._start(query)
-        if query.attempt is None:
+        start, chooses = self._start(query), _choice(query)
+        if chooses is None:
             if query.tail is not None:
                 start = self._line_within(start, query.limit)
             text = self._storage.read(self._key, start, query.limit) if self._size else b""
             return text, start + len(text)
-        mark, found, size, end = _mark(query.attempt), deque[bytes](), 0, start
+        found, size, end = deque[bytes](), 0, start
         for offset, line in self._lines(start):
-            if line.startswith(mark):
+            if chooses(line):
                 if found and size + len(line) >= query.limit and query.tail is None:
                     break
                 found.append(line + b"\n")
@@ -45,11 +53,11 @@ class Log:
 
     def search(self, query: LogQuery) -> LogMatches:
         """The lines with the text of a query."""
-        wanted, mark = (query.search or "").lower(), _mark(query.attempt)
+        wanted, chooses = (query.search or "").lower(), _choice(query)
         start, found, beyond = self._start(query), list[LogMatch](), None
         before: deque[str] = deque(maxlen=query.context)
         for offset, line in self._lines(max(0, start - _LAST_BYTES)):
-            if not line.startswith(mark):
+            if chooses is not None and not chooses(line):
                 continue
             text = line.decode(errors="replace")
             for match in found[-query.context :] if query.context else []:
@@ -68,19 +76,30 @@ class Log:
 
     def _start(self, query: LogQuery) -> int:
         """Where to begin; an attempt that resumed may have cut the log before `offset`."""
+        start = self._size
         if query.tail is None:
-            return min(query.offset, self._size)
-        return self._last_lines(query.tail, _mark(query.attempt))
+            start = min(query.offset, self._size)
+        else:
+            start = self._last_lines(query.tail, _choice(query))
+        return start if query.since is None else max(start, self._since(query.since))
 
-    def _last_lines(self, count: int, mark: bytes) -> int:
-        """The offset of the first of the last `count` lines that begin with `mark`."""
+    def _since(self, moment: float) -> int:
+        """The offset of the first line that came after a time, or one a little before."""
+        if self._storage.stat(self._times_key) is None:
+            return 0
+        offset = min(offset_since(self._storage.read(self._times_key), moment), self._size)
+        first = next(iter(self._lines(offset, end=True)), None)
+        return offset if first is None else first[0]
+
+    def _last_lines(self, count: int, chooses: Chooses | None) -> int:
+        """The offset of the first of the last `count` lines that are chosen."""
         span = _LAST_BYTES
         while True:
             begin = max(0, self._size - span)
             starts = [
                 offset
-                for offset, line in self._lines(begin, end=mark == b"")
-                if line.startswith(mark)
+                for offset, line in self._lines(begin, end=chooses is None)
+                if chooses is None or chooses(line)
             ]
             if len(starts) >= count:
                 return starts[-count]
@@ -110,9 +129,18 @@ class Log:
             yield position, b""
 
 
-def _mark(attempt: int | None) -> bytes:
-    """How the lines of an attempt begin."""
-    return b"" if attempt is None else b"[%d] " % attempt
+def _choice(query: LogQuery) -> Chooses | None:
+    """Which lines a query asks for: those of an attempt, of a rank; None for all."""
+    if query.attempt is None and query.rank is None:
+        return None
+    mark = b"" if query.attempt is None else b"[%d] " % query.attempt
+    return lambda line: line.startswith(mark) and query.rank in {None, _rank_of(line)}
+
+
+def _rank_of(line: bytes) -> int | None:
+    """The rank that a line names at its beginning."""
+    match = _RANK.match(line)
+    return int(match[1]) if match else None
 
 
 def _short(text: str, place: int) -> str:

@@ -9,6 +9,7 @@ from api.server.context import context
 from api.server.problems import unavailable
 from api.server.prometheus import CONTENT_TYPE, EXPORTER, Exporter
 from api.server.routes import Routes, as_json
+from jobs.accounts.token import Role
 
 OPENAPI = "SPECTRAIN_OPENAPI"
 
@@ -36,7 +37,7 @@ def get_readiness() -> Response:
     return answer
 
 
-@routes.call("GET", "/metrics", answer="text/plain")
+@routes.call("GET", "/metrics", answer="text/plain", role=Role.METRICS)
 def scrape() -> Response:
     """Read the metrics of the service in the text format of Prometheus."""
     exporter: Exporter = current_app.extensions[EXPORTER]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import time
+from flask import Response, url_for
 
-from flask import Response, request, url_for
-
-from api.schemas import IDEMPOTENCY_KEY, DeleteQuery, FieldError, JobPage, JobQuery, JobView
+from api.schemas import (
+    IDEMPOTENCY_KEY,
+    DeleteQuery,
+    JobPage,
+    JobPlan,
+    JobQuery,
+    JobView,
+)
+from api.server.access.guard import this_caller
 from api.server.context import context
-from api.server.files.receiving import Receiving
 from api.server.listing import page_of
-from api.server.problems import InvalidInputError, problem
+from api.server.problems import problem
 from api.server.routes import Routes, as_json
+from api.server.views.job_view import view_of
+from api.server.views.submitting import IDEMPOTENCY_HEADER, check_workspace, idempotency_key
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange
-from jobs.model.record import Job
+from jobs.model.record import Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import Request
-from jobs.model.workspace import Workspace
 
 routes = Routes("jobs")
 
@@ -28,25 +34,38 @@ routes = Routes("jobs")
     answer=JobView,
     status=201,
     problems=(409,),
-    request_headers={
-        IDEMPOTENCY_KEY: "Any text of 1 to 255 printable ASCII characters. A second call with the "
-        "same key within a week returns the job of the first."
-    },
+    request_headers=IDEMPOTENCY_HEADER,
     response_headers={"Location": "URL of the job."},
 )
 def submit_job(body: JobSpec) -> Response:
     """Submit a job."""
-    key = _idempotency_key()
+    key = idempotency_key()
     if body.workspace is not None:
-        _check_workspace(body.workspace)
+        check_workspace(body.workspace)
     try:
-        job = context().store.submit(body, idempotency_key=key)
+        job = context().store.submit(body, idempotency_key=key, owner=this_caller().name)
     except JobNotFoundError as error:
         detail = f"{IDEMPOTENCY_KEY} {key!r} was used for job {error.job_id}, since deleted."
         return problem(409, detail)
     context().announce(job)
     location = url_for("jobs.get_job", job_id=job.id)
-    return as_json(_view(job), 201, {"Location": location})
+    return as_json(view_of(job), 201, {"Location": location})
+
+
+@routes.call("POST", "/v1/jobs/plan", answer=JobPlan)
+def plan_job(body: JobSpec) -> JobPlan:
+    """Check a specification, and say what would become of the job; nothing is submitted.
+
+    The code and the data that it names are not looked for.
+    """
+    plan = context().forecast.plan(body, this_caller().name)
+    return JobPlan(
+        position=plan.position,
+        seconds=plan.waiting.seconds,
+        evicts=plan.evicts,
+        workers=plan.workers,
+        reason=plan.waiting.reason,
+    )
 
 
 @routes.call("GET", "/v1/jobs", answer=JobPage)
@@ -61,13 +80,13 @@ def list_jobs(query: JobQuery) -> JobPage:
 @routes.call("GET", "/v1/jobs/<job_id:job_id>", answer=JobView)
 def get_job(job_id: str) -> JobView:
     """Show a job: its record, attempts, progress and place in the queue."""
-    return _view(context().store.get(job_id))
+    return view_of(context().store.get(job_id))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/cancel", answer=JobView, status=202, problems=(409,))
 def cancel_job(job_id: str) -> JobView:
     """Cancel a job; a running one is stopped first."""
-    return _view(context().store.request(job_id, Request.CANCEL))
+    return view_of(context().store.request(job_id, Request.CANCEL))
 
 
 @routes.call(
@@ -75,13 +94,13 @@ def cancel_job(job_id: str) -> JobView:
 )
 def preempt_job(job_id: str) -> JobView:
     """Preempt a running job: it saves a checkpoint and returns to the queue."""
-    return _view(context().store.request(job_id, Request.PREEMPT))
+    return view_of(context().store.request(job_id, Request.PREEMPT))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/pause", answer=JobView, status=202, problems=(409,))
 def pause_job(job_id: str) -> JobView:
     """Pause a running job: it saves a checkpoint and stops until it is resumed."""
-    return _view(context().store.request(job_id, Request.PAUSE))
+    return view_of(context().store.request(job_id, Request.PAUSE))
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/resume", answer=JobView, status=202, problems=(409,))
@@ -89,7 +108,7 @@ def resume_job(job_id: str) -> JobView:
     """Resume a paused job; one that is still stopping returns to the queue once it has."""
     job = context().store.resume(job_id)
     context().announce(job)
-    return _view(job)
+    return view_of(job)
 
 
 @routes.call("POST", "/v1/jobs/<job_id:job_id>/retry", answer=JobView, status=202, problems=(409,))
@@ -97,7 +116,7 @@ def retry_job(job_id: str) -> JobView:
     """Retry a failed or cancelled job; it resumes from its latest checkpoint."""
     job = context().store.retry(job_id)
     context().announce(job)
-    return _view(job)
+    return view_of(job)
 
 
 @routes.call("PATCH", "/v1/jobs/<job_id:job_id>", answer=JobView, problems=(409,))
@@ -106,7 +125,14 @@ def change_job(job_id: str, body: JobChange) -> JobView:
 
     A field that is left out stays as it is; null removes a limit or a label.
     """
-    return _view(context().store.change(job_id, body))
+    return view_of(context().store.change(job_id, body))
+
+
+@routes.call("PUT", "/v1/jobs/<job_id:job_id>/proof", answer=JobView)
+def record_proof(job_id: str, body: Verdict) -> JobView:
+    """Record what a drill found of a job, as `spectrain drill` does; the last verdict counts."""
+    context().store.proofs.record(job_id, body)
+    return view_of(context().store.get(job_id))
 
 
 @routes.call("DELETE", "/v1/jobs/<job_id:job_id>", answer=None, status=204, problems=(409,))
@@ -121,38 +147,3 @@ def delete_job(job_id: str, query: DeleteQuery) -> Response:
         context().record_deletion(job_id)
     store.delete(job_id)
     return Response(status=204)
-
-
-def _view(job: Job) -> JobView:
-    position = context().store.queues.position(job)
-    files = f"{context().settings.storage_url.rstrip('/')}/{job.id}"
-    goodput = job.goodput_at(time.time())
-    return JobView.model_construct(
-        **dict(job), queue_position=position, goodput=goodput, files=files
-    )
-
-
-def _check_workspace(workspace: Workspace) -> None:
-    """Raises `InvalidInputError` for one that storage does not have."""
-    receiving = Receiving(context().storage, workspace.sha256)
-    if not receiving.is_whole:
-        raise InvalidInputError(
-            [
-                FieldError(
-                    field="workspace.sha256",
-                    given=f'"{workspace.sha256}"',
-                    allowed="an archive that the service has: send it first, by "
-                    f"PUT /v1/workspaces/{workspace.sha256}",
-                )
-            ]
-        )
-    receiving.note_use()
-
-
-def _idempotency_key() -> str | None:
-    key = request.headers.get(IDEMPOTENCY_KEY)
-    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
-        allowed = "1 to 255 printable ASCII characters"
-        given = f"{len(key)} characters"
-        raise InvalidInputError([FieldError(field=IDEMPOTENCY_KEY, given=given, allowed=allowed)])
-    return key

@@ -8,6 +8,7 @@ import re
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, cast
+from urllib.parse import quote
 
 from flask import Response, request, send_file
 from redis.exceptions import RedisError
@@ -21,6 +22,9 @@ from api.schemas import (
     Artifact,
     ArtifactLink,
     ArtifactList,
+    ArtifactQuery,
+    CompareQuery,
+    Comparison,
     EventFeed,
     EventPage,
     EventQuery,
@@ -35,6 +39,7 @@ from api.schemas import (
 )
 from api.server.context import context
 from api.server.curves.answer import answer as curves_of
+from api.server.curves.comparison import comparison_of
 from api.server.curves.differences import diff_of
 from api.server.files.part import Part
 from api.server.files.stored_file import send_stored
@@ -91,13 +96,14 @@ def list_events(query: FeedQuery) -> EventFeed:
 def get_log(job_id: str, query: LogQuery) -> Response:
     """Read the output of the training process from an offset on; poll to follow it.
 
-    Each line begins with the number of its attempt: `[1] `. With `attempt` the answer ends with a
-    whole line, and is empty at the end of the log only.
+    Each line begins with the number of its attempt: `[1] `. With `attempt` or `rank` the answer
+    ends with a whole line, and is empty at the end of the log only.
     """
     # The state before the log: the log of a job in a final state is complete.
     state = context().store.get(job_id).state
     _follow(job_id, state)
-    log = Log(context().storage, RunPaths(Path(job_id)).output_log.as_posix())
+    paths = RunPaths(Path(job_id))
+    log = Log(context().storage, paths.output_log.as_posix(), paths.output_times.as_posix())
     if query.search is not None:
         return as_json(log.search(query), headers={JOB_STATE: str(state)})
     text, end = log.read(query)
@@ -151,6 +157,14 @@ def get_diff(job_id: str, other: str) -> JobDiff:
     return diff_of(context().storage, context().curves, store.get(job_id), store.get(other))
 
 
+@routes.call("GET", "/v1/compare", answer=Comparison, problems=(404,))
+def compare_jobs(query: CompareQuery) -> Comparison:
+    """Compare several jobs: configuration, code, environment, results and curves."""
+    store = context().store
+    jobs = [store.get(job_id) for job_id in dict.fromkeys(query.job)]
+    return comparison_of(context().storage, context().curves, jobs)
+
+
 @routes.call("GET", "/v1/jobs/<job_id:job_id>/artifacts", answer=ArtifactList)
 def list_artifacts(job_id: str) -> ArtifactList:
     """List the files of a run, and its symbolic links."""
@@ -171,11 +185,12 @@ def list_artifacts(job_id: str) -> ArtifactList:
     answer="application/octet-stream",
     problems=(416,),
 )
-def get_artifact(job_id: str, path: str) -> Response:
+def get_artifact(job_id: str, path: str, query: ArtifactQuery) -> Response:
     """Fetch a file of a run, or a range of it.
 
     Where runs lie in an object store, the answer is a redirect (302) to a URL of the store, which
-    needs no token and expires after 15 minutes. `SPECTRAIN_S3_REDIRECT=false` turns that off.
+    needs no token and expires after 15 minutes. `SPECTRAIN_S3_REDIRECT=false` turns that off, for
+    one call `redirect=false`.
     """
     context().store.get(job_id)
     names = path.encode(errors="replace").split(b"/")
@@ -183,22 +198,27 @@ def get_artifact(job_id: str, path: str) -> Response:
         raise _no_file(job_id, path)
     key = RunFiles(context().storage, job_id).key(path)
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
+    # A browser must not run a page that a job wrote as if it were a page of the service.
+    disposition = ""
+    if query.download or kind not in _SHOWN:
+        name = quote(path.rpartition("/")[2], safe="")
+        disposition = f"attachment; filename*=UTF-8''{name}"
     if context().storage.local_path(job_id) is not None:
         file = _file(job_id, key, path)
         answer = send_file(file, mimetype=kind, conditional=True, etag=True, max_age=0)
         if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
             _read_by_the_server(answer, file)
-    elif context().settings.s3_redirect:
-        headers = {"Location": _url(job_id, key, path), "Cache-Control": "no-store"}
+    elif context().settings.s3_redirect and query.redirect:
+        url = _url(job_id, key, path, disposition)
+        headers = {"Location": url, "Cache-Control": "no-store"}
         return Response(status=302, headers=headers)
     else:
         try:
             answer = send_stored(context().storage, key, kind)
         except FileNotFoundError:
             raise _no_file(job_id, path) from None
-    # A browser must not run a page that a job wrote as if it were a page of the service.
-    if kind not in _SHOWN:
-        answer.headers["Content-Disposition"] = "attachment"
+    if disposition:
+        answer.headers["Content-Disposition"] = disposition
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return answer
@@ -233,10 +253,10 @@ def _read_by_the_server(answer: Response, file: Path) -> None:
     answer.direct_passthrough = True
 
 
-def _url(job_id: str, key: str, path: str) -> str:
+def _url(job_id: str, key: str, path: str, disposition: str) -> str:
     """The URL at which an object store serves the file; raises `NotFound`."""
     try:
-        url = context().storage.presign(key, _URL_SECONDS)
+        url = context().storage.presign(key, _URL_SECONDS, disposition=disposition)
     except FileNotFoundError:
         raise _no_file(job_id, path) from None
     if url is None:

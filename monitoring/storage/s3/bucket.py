@@ -131,11 +131,13 @@ class Bucket:
         """What an operator should know of the bucket, a sentence each."""
         return versions.remarks(self._client, self.bucket)
 
-    def presign(self, name: str, seconds: float) -> str | None:
+    def presign(self, name: str, seconds: float, disposition: str = "") -> str | None:
         """A URL with which anyone can download the object for `seconds`; None if none is enough."""
         if self._options.needs_headers:
             return None
         target = {"Bucket": self.bucket, "Key": name}
+        if disposition:
+            target["ResponseContentDisposition"] = disposition
         return str(self._client.generate_presigned_url("get_object", target, int(seconds)))
 
     # -- writing ----------------------------------------------------------------------------

@@ -110,9 +110,9 @@ class S3Reader:
         """None: the file is not on this machine."""
 
     @explained
-    def presign(self, key: str, seconds: float) -> str | None:
+    def presign(self, key: str, seconds: float, *, disposition: str = "") -> str | None:
         """A presigned URL of the store; None if a download needs headers too."""
-        return self._bucket.presign(self._find(key)[0], seconds)
+        return self._bucket.presign(self._find(key)[0], seconds, disposition)
 
     # -- objects ----------------------------------------------------------------------------
 

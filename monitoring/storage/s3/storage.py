@@ -160,6 +160,10 @@ class S3Storage(S3Reader):
         """Keeps contents; see `Storage`."""
         self._in_parallel(lambda pair: self.keep(*pair, fence), list(places.items()), fence)
 
+    def clone_all(self, places: Mapping[str, str]) -> None:
+        """Makes the store copy objects, which never change."""
+        self.keep_all(places)
+
     @explained
     def append(self, key: str, offset: int, data: bytes, fence: Fence | None = None) -> None:
         """Writes bytes at `offset`; the module's docstring says how."""

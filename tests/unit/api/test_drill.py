@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -138,22 +139,31 @@ DONE = job_at(9, state=State.SUCCEEDED)
 
 
 @pytest.mark.parametrize(
-    ("untouched", "interrupted", "came", "found", "says"),
+    ("untouched", "interrupted", "came", "found", "says", "proof"),
     [
-        (DONE, DONE, 2, SAME, "Identical: the run was interrupted 2 times"),
-        (DONE, DONE, 1, SAME, "only 1 of 2 interruptions"),
-        (DONE, job_at(3, state=State.FAILED), 2, SAME, "failed"),
-        (job_at(3, state=State.CANCELLED), None, 0, Comparison(), "cancelled"),
-        (DONE, DONE, 2, Comparison(rows=3, tensors=4, curve=["a"]), "the curves of the two"),
-        (DONE, DONE, 2, Comparison(rows=3, tensors=4, weights=["a"]), "the weights of the two"),
-        (DONE, DONE, 2, Comparison(), "nothing to compare"),
+        (DONE, DONE, 2, SAME, "Identical: the run was interrupted 2 times", ("identical", None)),
+        (DONE, DONE, 1, SAME, "only 1 of 2 interruptions", ("inconclusive", None)),
+        (DONE, job_at(3, state=State.FAILED), 2, SAME, "failed", ("inconclusive", None)),
+        (job_at(3, state=State.CANCELLED), None, 0, Comparison(), "cancelled",
+         ("inconclusive", None)),
+        (DONE, DONE, 2, replace(SAME, curve=["a"], curve_step=5),
+         "Different: the curves of the two runs differ, first at step 5.", ("differs", 5)),
+        (DONE, DONE, 2, replace(SAME, weights=["a"]),
+         "the weights of the two runs differ, first at step 9.", ("differs", 9)),
+        (DONE, DONE, 2, replace(SAME, tensors=0, weights=["no checkpoint in common"]),
+         "Inconclusive", ("inconclusive", None)),
+        (DONE, DONE, 2, Comparison(), "nothing to compare", ("inconclusive", None)),
     ],
-)
+)  # fmt: skip
 def test_a_drill_passes_only_when_all_of_it_is_so(
-    untouched: JobView, interrupted: JobView | None, came: int, found: Comparison, says: str
-) -> None:
+    untouched: JobView, interrupted: JobView | None, came: int, found: Comparison, says: str,
+    proof: tuple[str, int | None],
+) -> None:  # fmt: skip
     report = Report(
         "SIGTERM", "worker", 1, [3, 6], 2.0, untouched, interrupted, [1.0] * came, found
     )
     assert says in report.verdict
     assert report.passed == says.startswith("Identical")
+    verdict = report.proof()
+    assert (verdict.verdict, verdict.step, verdict.interruptions) == (*proof, came)
+    assert verdict.jobs == [job.id for job in (untouched, interrupted) if job]

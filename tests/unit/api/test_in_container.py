@@ -74,5 +74,5 @@ def test_a_token_file_that_cannot_be_read_is_one_sentence(
     monkeypatch.delenv("SPECTRAIN_API_TOKEN", raising=False)
     monkeypatch.setenv("SPECTRAIN_API_TOKEN_FILE", str(tmp_path / "missing"))
     ended = CliRunner().invoke(cli, ["workers"])
-    assert ended.exit_code == 1
+    assert ended.exit_code == 2
     assert "SPECTRAIN_API_TOKEN_FILE" in ended.output

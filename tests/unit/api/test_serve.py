@@ -25,7 +25,7 @@ def test_loopback_needs_no_token(host: str) -> None:
 )
 def test_any_other_address_is_refused_without_a_token(host: str) -> None:
     assert "SPECTRAIN_API_TOKENS" in (refusal(Settings(api_host=host, api_tokens=" , ")) or "")
-    assert refusal(Settings(api_host=host, api_tokens="secret")) is None
+    assert refusal(Settings(api_host=host, api_tokens="secret-of-sixteen-or-more")) is None
 
 
 def test_the_command_line_says_why_it_does_not_start() -> None:

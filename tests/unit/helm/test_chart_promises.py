@@ -97,7 +97,9 @@ def test_ingress_and_route_are_there_when_asked_for_and_lead_to_the_service() ->
 
 
 def test_the_probes_ask_paths_that_the_api_answers_without_a_token(tmp_path: Path) -> None:
-    settings = Settings(storage_url=tmp_path.as_uri(), api_tokens="secret", api_host="0.0.0.0")
+    settings = Settings(
+        storage_url=tmp_path.as_uri(), api_tokens="secret-of-sixteen-or-more", api_host="0.0.0.0"
+    )
     client = create_app(settings).test_client()
     api = container(one(rendered(), "Deployment", "-api"))
     paths = {name: api[name]["httpGet"]["path"] for name in api if name.endswith("Probe")}
@@ -561,7 +563,7 @@ def test_nothing_that_a_worker_reads_from_a_secret_reaches_a_job_unasked(
         assert secret
         for name in secret:
             monkeypatch.setenv(name, "geheim")
-        assert not set(secret) & base_environment(Slot(()), 60.0).keys()
+        assert not set(secret) & base_environment(Slot(()), Settings()).keys()
 
 
 @everywhere

@@ -36,8 +36,13 @@ def test_every_setting_may_come_from_a_file(
         "storage_url": "file:///file",
         "s3_endpoint_url": "http://file:9000",
         "spot_metadata_url": "http://file",
+        "api_tokens": "a token from a file",
+        "trusted_proxies": "10.0.0.0/8",
+        "sso_header": "x-forwarded-user",
+        "sso_role": "viewer",
     }
-    value = odd.get(name, "7" if name.endswith(("bytes", "seconds")) else "from a file")
+    number = name.endswith(("bytes", "seconds", "requests", "running", "gpus"))
+    value = odd.get(name, "7" if number else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
     monkeypatch.delenv(f"SPECTRAIN_{name.upper()}", raising=False)
     monkeypatch.setenv(f"SPECTRAIN_{name.upper()}_FILE", str(tmp_path / "value"))
@@ -54,6 +59,16 @@ def test_a_variable_wins_over_its_file_and_an_argument_over_both(
     assert Settings(pool="argument").pool == "argument"
     monkeypatch.setenv("SPECTRAIN_POOL", "variable")
     assert Settings().pool == "variable"
+
+
+@pytest.mark.parametrize("tokens", ["short", "one-of-sixteen-or-more,fifteen-or-less"])
+def test_a_token_that_is_easily_guessed_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tokens: str
+) -> None:
+    monkeypatch.setenv("SPECTRAIN_API_TOKENS", tokens)
+    with pytest.raises(SettingsError, match="at least 16 characters") as refused:
+        Settings()
+    assert tokens not in str(refused.value)
 
 
 def test_a_secret_in_place_of_its_file_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

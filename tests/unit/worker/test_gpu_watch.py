@@ -8,6 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
+from jobs.model.workers import Gpu
 from worker.gpu.nvml import Nvml, open_nvml
 from worker.gpu.watch import GpuWatch
 
@@ -20,6 +21,7 @@ class FakeNvml:
     nvmlMemory_v2 = pynvml.nvmlMemory_v2  # noqa: N815 - NVML's names
     nvmlEventTypeXidCriticalError = pynvml.nvmlEventTypeXidCriticalError  # noqa: N815
     NVML_FEATURE_ENABLED = pynvml.NVML_FEATURE_ENABLED
+    NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
     NVMLError = pynvml.NVMLError
     NVMLError_NotSupported = pynvml.NVMLError_NotSupported
     NVMLError_FunctionNotFound = pynvml.NVMLError_FunctionNotFound
@@ -77,6 +79,16 @@ class FakeNvml:
     def _DeviceGetRemappedRows(self, handle: int) -> tuple[int, int, int, int]:  # noqa: N802
         return (0, 0, self.pending, 0)
 
+    def _DeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
+        return SimpleNamespace(gpu=97 - handle, memory=40)
+
+    def _DeviceGetTemperature(self, handle: int, sensor: int) -> int:  # noqa: N802
+        assert sensor == self.NVML_TEMPERATURE_GPU
+        return 61 + handle
+
+    def _DeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
+        return 350_500
+
 
 class Clock:
     def __init__(self) -> None:
@@ -128,12 +140,31 @@ def test_an_nvml_error_is_one_for_as_long_as_it_lasts(watch: GpuWatch, nvml: Fak
     [
         "nvmlDeviceGetMemoryInfo", "nvmlEventSetCreate", "nvmlDeviceRegisterEvents",
         "nvmlDeviceGetRemappedRows", "nvmlDeviceGetRetiredPagesPendingStatus", "nvmlDeviceGetName",
+        "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTemperature", "nvmlDeviceGetPowerUsage",
     ],
 )  # fmt: skip
 def test_what_a_gpu_cannot_report_is_no_fault(watch: GpuWatch, nvml: FakeNvml, call: str) -> None:
     nvml.raises[call] = pynvml.NVMLError_NotSupported()
     watch.check()
     assert watch.verdict() == ""
+
+
+def test_utilisation_temperature_and_power_are_read(watch: GpuWatch, nvml: FakeNvml) -> None:
+    nvml.raises["nvmlDeviceGetPowerUsage"] = pynvml.NVMLError_NotSupported()
+    watch.check()
+    first, second = watch.readings
+    assert (first.busy_percent, first.celsius, first.watts) == (97, 61, None)
+    assert (second.busy_percent, second.celsius) == (96, 62)
+    nvml.raises.clear()
+    watch.check()
+    assert watch.readings[0].watts == 350.5
+    nvml.xids[1] = [79]
+    nvml.used = GIB
+    watch.check()
+    well, bad = watch.states(["NVIDIA A", "NVIDIA B"])
+    assert well == Gpu(name="NVIDIA A", used_bytes=GIB, total_bytes=24 * GIB, busy_percent=97,
+                       celsius=61, watts=350.5)  # fmt: skip
+    assert (bad.name, bad.fault[:22]) == ("NVIDIA B", "GPU-1a reported Xid 79")
 
 
 def test_pages_that_wait_to_be_remapped_stop_further_jobs(watch: GpuWatch, nvml: FakeNvml) -> None:

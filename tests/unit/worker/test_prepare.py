@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.model.record import Attempt, Job
+from jobs.model.record import Attempt, Job, Origin
 from jobs.model.references import ATTEMPT_VARIABLES
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
@@ -125,7 +125,10 @@ def test_references_are_the_variables_of_the_attempt(
 
 
 def test_every_variable_of_the_service_can_be_referred_to(scratch: Scratch) -> None:
-    env = prepare(job(inputs={"data": "file:///data"}), scratch, Slot(()), SETTINGS).env
+    forked = job(inputs={"data": "file:///data"}).model_copy(
+        update={"forked_from": Origin(job="a-23456789", step=7)}
+    )
+    env = prepare(forked, scratch, Slot(()), SETTINGS).env
     assert {name for name in env if name.startswith("SPECTRAIN_")} == {*ATTEMPT_VARIABLES}
 
 

@@ -10,9 +10,6 @@ from monitoring.checkpoints.commit import CommitRecord
 from monitoring.disk import file_size
 from worker.files.scratch import Restored
 
-# The service's own files; the others are the program's, or written for it by the library.
-_OURS = {"job.json", "git.json", "git.patch"}
-
 
 @dataclass(frozen=True)
 class Found:
@@ -32,7 +29,7 @@ class Found:
         files = {
             path: restored.entries[path].modified_ns
             for path, seen in restored.look.items()
-            if seen.kind == "file" and path not in _OURS
+            if seen.kind == "file"
         }
         if not files:
             return cls(0, 0)

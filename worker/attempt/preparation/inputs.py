@@ -60,6 +60,7 @@ class AttemptInputs:
         Raises `CacheFullError`, `Unwanted`, and `OSError` for a scratch disk that fails.
         """
         links.mkdir()
+        links.chmod(0o755)  # for the user of the job
         begun = time.monotonic()
         try:
             for name in self._job.spec.inputs:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jobs.model.record import Job
 from worker.files.scratch import Scratch
+from worker.launch import guard
 from worker.losses.note import Note, is_held, notes
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,13 @@ _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
 
-def place_of(scratch_dir: Path, job: Job) -> Scratch:
+def place_of(scratch_dir: Path, job: Job, owner: int | None = None) -> Scratch:
     """The usual place of the job, without any process of an earlier attempt.
 
     It is another one if such a process is out of reach, in another container of this machine.
+    `owner`: the user of the job, if it has one of its own.
     """
-    usual = Scratch.usual(scratch_dir, job.id, job.attempt)
+    usual = Scratch.usual(scratch_dir, job.id, job.attempt, owner)
     begun = time.monotonic()
     while usual.is_held() or _running(scratch_dir, job):
         seconds = time.monotonic() - begun
@@ -42,11 +44,11 @@ def place_of(scratch_dir: Path, job: Job) -> Scratch:
                 with contextlib.suppress(FileNotFoundError):
                     usual.move_aside()
                 return usual
-            for guard in guards:
-                _kill(guard)
+            for pid in guards:
+                _kill(pid)
         if seconds > _POLITE_SECONDS + _KILL_SECONDS:
             log.warning("job %s: an earlier attempt still runs here; its paths differ", job.id)
-            return Scratch(scratch_dir, job.id, job.attempt)
+            return Scratch(scratch_dir, job.id, job.attempt, owner=owner)
         time.sleep(_POLL_SECONDS)
     return usual
 
@@ -69,19 +71,29 @@ def _guards(path: Path) -> list[int]:
     note = Note.read(path)
     if note is None or note.host != socket.gethostname():
         return [-1]
-    found = []
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and int(process.name) not in {note.pid, os.getpid()}:
-                opened = (descriptor.readlink() for descriptor in (process / "fd").iterdir())
-                if path.resolve() in opened:
-                    found.append(int(process.name))
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        inode = str(path.stat().st_ino)
+        # The kernel lists them also where it lets nobody look into the processes themselves.
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
+                pid = int(fields[4])
+                if pid not in {note.pid, os.getpid()} and _is_guard(pid):
+                    found.append(pid)
     return found
 
 
-def _kill(guard: int) -> None:
+def _is_guard(pid: int) -> bool:
+    try:
+        return guard.__name__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _kill(pid: int) -> None:
     """Makes a guard kill its training process, with all that this has started."""
-    if guard > 0:
+    if pid > 0:
         with contextlib.suppress(OSError):
-            os.kill(guard, signal.SIGUSR1)
-            os.kill(guard, signal.SIGCONT)
+            os.kill(pid, signal.SIGUSR1)
+            os.kill(pid, signal.SIGCONT)

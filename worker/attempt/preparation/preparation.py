@@ -26,6 +26,7 @@ from worker.environment.layer import make_layer
 from worker.environment.python import InterpreterError, Python
 from worker.environment.requirements import RequirementsError, read_requirements
 from worker.files.output import last_lines, written
+from worker.files.ownership import give
 from worker.files.scratch import Scratch
 from worker.launch.child import Child, Start, start_cold
 from worker.launch.command import Launch
@@ -121,7 +122,7 @@ class Preparation:
         path = self._job.spec.python
         if path is None:
             return Python.of_this_process()
-        return Python.at(path, {"PATH": str(Path(path).parent)})
+        return Python.at(path, {"PATH": str(Path(path).parent)}, self._context.rights.uid)
 
     def _launch(self, layered: Python | None, resumed: bool) -> Launch:
         """The launch of the program, whose environment is not there yet."""
@@ -132,6 +133,7 @@ class Preparation:
             resumed=resumed,
             programs=path / "bin" if layered is not None else programs,
             virtual_env=path if layered is not None else None,
+            user=self._context.user,
         )  # fmt: skip
 
     # -- inputs -------------------------------------------------------------------------------
@@ -162,6 +164,7 @@ class Preparation:
             finally:
                 self._reporter.note({"environment_seconds": time.monotonic() - begun})
         layer = make_layer(self._scratch.environment, beneath)
+        give(self._scratch.environment, self._scratch.owner)
         if self._job.spec.setup and beneath.version_of("pip") is None:
             self._succeed(
                 supervision, replace(launch, command=[str(layer.executable), "-m", "ensurepip"]),
@@ -176,7 +179,8 @@ class Preparation:
             raise _FailedError(Outcome(Reason.ERROR, "environment needs a workspace",
                                        retryable=False))  # fmt: skip
         # The program's own variables for its threads and devices do no harm to an installation.
-        builder = Builder(beneath, launch.env, partial(self._run_for_build, supervision))
+        run = partial(self._run_for_build, supervision)
+        builder = Builder(beneath, launch.env, run, owner=self._context.rights.uid)
         try:
             requirements = read_requirements(self._code, path)
             used = supervision.meanwhile(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -16,6 +17,7 @@ from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Entry, Moments
 from worker.files.look import Seen, folders_of
 from worker.files.mirror.growth import Growth, Prefix, is_archive
+from worker.files.ownership import opened
 from worker.files.pace import Pace
 
 _READ_BYTES = 8 << 20
@@ -50,7 +52,10 @@ class Contents:
     Its methods raise `OvertakenError`, other `StorageError`s and `OSError`s.
     """
 
-    def __init__(self, storage: Storage, root: Path, fence: Fence, pace: Pace) -> None:
+    def __init__(
+        self, storage: Storage, root: Path, fence: Fence, pace: Pace, owner: int | None = None
+    ) -> None:
+        self._owner = owner
         self._storage = storage
         self._root = root
         self._fence = fence
@@ -72,7 +77,7 @@ class Contents:
             return
         self._at_path[path] = entry.content
         if seen is not None:
-            prefix = Prefix.of(self._root / path, seen.size) if entry.grows else None
+            prefix = self._prefix(path, seen.size) if entry.grows else None
             self._published[path] = _Published(seen, entry, prefix)
 
     @property
@@ -143,9 +148,9 @@ class Contents:
         if grows:
             prefix = self._send_beginning(path, seen)
         else:
-            sent = source or file
-            self._storage.put(self._key(path), sent, self._fence, immutable=immutable)
-            prefix = None if immutable or is_archive(sent) else Prefix.of(sent, seen.size)
+            with opened(source or file, None if source else self._owner) as sent:
+                self._storage.put(self._key(path), sent, self._fence, immutable=immutable)
+                prefix = None if immutable or is_archive(sent) else Prefix.of(sent, seen.size)
             self.uploaded_bytes += seen.size
         self._at_path[path] = content
         if source is None and Seen.of(file) != seen and not grows:
@@ -170,8 +175,12 @@ class Contents:
         self.keep(files)
         for path in files:
             self._at_path.pop(path, None)
-        sources = {self._key(path): self._root / path for path in files}
-        self._storage.put_all(sources, self._fence)
+        with contextlib.ExitStack() as stack:
+            sources = {
+                self._key(path): stack.enter_context(opened(self._root / path, self._owner))
+                for path in files
+            }
+            self._storage.put_all(sources, self._fence)
         entries = {}
         for path, seen in files.items():
             content = self._name(path, seen)
@@ -179,9 +188,7 @@ class Contents:
             if Seen.of(self._root / path) != seen:
                 raise ChangedError(f"{path} changed while it was saved")
             entries[path] = _entry(seen, content, grows=False)
-            prefix = (
-                None if is_archive(self._root / path) else Prefix.of(self._root / path, seen.size)
-            )
+            prefix = None if is_archive(self._root / path) else self._prefix(path, seen.size)
             self._published[path] = _Published(seen, entries[path], prefix)
             self._growth.forget(path)
             self.uploaded_bytes += seen.size
@@ -220,11 +227,11 @@ class Contents:
             return False
         if known.prefix is None or self._refusals >= _MOST_REFUSALS:
             return False
-        with file.open("rb") as opened:
-            return known.prefix.matches(opened.fileno())
+        with opened(file, self._owner) as source, source.open("rb") as read:
+            return known.prefix.matches(read.fileno())
 
     def _append(self, path: str, size: int, prefix: Prefix) -> None:
-        with (self._root / path).open("rb") as file:
+        with opened(self._root / path, self._owner) as source, source.open("rb") as file:
             while prefix.size < size:
                 data = os.pread(file.fileno(), min(_READ_BYTES, size - prefix.size), prefix.size)
                 # After the read: it may be another file of this name by now, or written anew.
@@ -279,6 +286,10 @@ class Contents:
     def unnamed(self, named: set[str]) -> set[str]:
         """The kept contents that are not among those that moments name."""
         return self._kept - named
+
+    def _prefix(self, path: str, size: int) -> Prefix:
+        with opened(self._root / path, self._owner) as source:
+            return Prefix.of(source, size)
 
     def stored(self, path: str) -> Seen | None:
         """The version of a file that storage has."""

@@ -8,6 +8,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monitoring.files import ARCHIVE_HEAD, begins_archive
 from worker.files.look import Seen
 
 _BLOCK = 1 << 20
@@ -17,9 +18,6 @@ _NAMES = (".jsonl", ".log")
 _SQLITE = b"SQLite format 3\0"
 _JOURNALS = ("-journal", "-wal", "-shm")
 _EVENTS = "events.out.tfevents"
-# Zip (torch), HDF5 and pickle: such a file is of no use until it is whole. A safetensors file
-# begins with the length of its JSON header.
-_ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass
@@ -112,7 +110,6 @@ def is_archive(file: str | Path) -> bool:
     """Whether a file is of no use until it is whole, by its first bytes."""
     try:
         with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 - a path of text is enough
-            head = opened.read(9)
+            return begins_archive(opened.read(ARCHIVE_HEAD))
     except OSError:
         return False
-    return head.startswith(_ARCHIVES) or (head[8:9] == b"{" and head[4:8] == b"\0\0\0\0")

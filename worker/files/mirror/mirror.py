@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from monitoring.files import TEMPORARY
-from monitoring.paths import step_of
+from monitoring.paths import RunPaths, step_of
 from monitoring.storage.base import Fence, Storage, is_removed, is_service
 from monitoring.storage.moments import Entry, Moment
-from monitoring.storage.run_files import is_services
+from monitoring.storage.run_files import COPIED, is_services
 from worker.files.listing import listed
 from worker.files.look import Look, Seen, look, size_of
 from worker.files.mirror.checkpoints import Checkpoints
@@ -37,6 +37,7 @@ _CACHES = {
     "__pycache__", ".git", ".hg", ".svn", "node_modules", ".ipynb_checkpoints", ".mypy_cache",
     ".pytest_cache", ".ruff_cache",
 }  # fmt: skip
+_ATTEMPTS = RunPaths(Path()).attempts.as_posix()
 _QUIET_LOOKS = 5
 _SENDING_SECONDS = 1.0  # of one pass, beyond which it commits what it has sent
 _BEHIND_SECONDS = 2.0  # after which folders count that are all sent
@@ -62,8 +63,10 @@ class Mirror:
         self._storage = storage
         self._scratch = scratch
         self._root = scratch.run.root
+        # Written here by the worker, for the program to read.
+        self._copied = {path: _seen(self._root / path) for path in COPIED}
         self._fence = fence
-        self._contents = Contents(storage, self._root, fence, pace)
+        self._contents = Contents(storage, self._root, fence, pace, scratch.owner)
         self._contents.note_kept(restored.kept)
         for path, entry in restored.entries.items():
             if entry.kind == "file":
@@ -322,12 +325,22 @@ class Mirror:
             return True
         if (name.startswith(".") and name.endswith(TEMPORARY)) or name.endswith(".pt.json.next"):
             return True
-        if path == "attempts" or is_removed(name):
+        if is_removed(name) or self._is_our_copy(path):
             return True
-        if is_service(self._key(path)) or is_services(path):
+        if path == _ATTEMPTS or is_service(self._key(path)) or is_services(path):
             self._reserved[Path(path)] = "the service uses this name itself"
             return True
         return False
 
+    def _is_our_copy(self, path: str) -> bool:
+        return path in COPIED and _seen(self._root / path) == self._copied[path]
+
     def _key(self, path: str) -> str:
         return f"{self._fence.run}/{path}"
+
+
+def _seen(path: Path) -> Seen | None:
+    try:
+        return Seen.of(path)
+    except OSError:
+        return None

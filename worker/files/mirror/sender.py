@@ -18,6 +18,7 @@ from worker.files.look import Look, Seen, folder_of
 from worker.files.mirror.checkpoints import Checkpoints
 from worker.files.mirror.contents import ChangedError, Contents, is_usable
 from worker.files.mirror.settle import Cut
+from worker.files.ownership import opened
 from worker.files.scratch import Scratch
 
 _RESTLESS_SECONDS = 2.0
@@ -67,6 +68,7 @@ class Sender:
         self._checkpoints = checkpoints
         self._root = scratch.run.root
         self._staging = scratch.staging
+        self._owner = scratch.owner
         self._restless_at = -math.inf  # time.monotonic
         self._failures = 0
         self._rate = math.inf  # small files per second
@@ -238,7 +240,8 @@ class Sender:
         if seen.kind != "file" or is_known:
             return self._root / path
         copy = self._staging / str(number)
-        shutil.copyfile(self._root / path, copy)
+        with opened(self._root / path, self._owner) as source:
+            shutil.copyfile(source, copy)
         return copy
 
     def _are_true(self, copied: Mapping[str, tuple[Seen, Path]]) -> bool:

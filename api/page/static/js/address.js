@@ -16,7 +16,7 @@ function query(params) {
 }
 
 /** Goes to other parameters; `replace` leaves no entry in the history. */
-function go(params, { replace = false } = {}) {
+export function go(params, { replace = false } = {}) {
   const target = query(params);
   if (target === (location.search || './')) return;
   history[replace ? 'replaceState' : 'pushState'](null, '', target);

@@ -51,11 +51,14 @@ export async function getText(path, query, signal) {
 }
 
 /** The body that a GET answers, as a blob. */
-export const getBlob = async (path, signal) => (await send('GET', path, { signal })).blob();
+export const getBlob = async (path, query, signal) => (await send('GET', path, { query, signal })).blob();
 
 /** The JSON that a change answers. */
 export const post = async (path, body) => (await send('POST', path, { body })).json();
 export const patch = async (path, body) => (await send('PATCH', path, { body })).json();
+
+/** For a file that a script reads: an object store would not let it follow a redirect. */
+export const HERE = { redirect: false };
 
 /** The path of a file of a run. */
 export const filePath = (id, path) => `jobs/${id}/artifacts/${path.split('/').map(encodeURIComponent).join('/')}`;

@@ -1,6 +1,6 @@
 // The page: its head with links and switches, the line that reports failures, and the current view.
 import { Link, useAddress } from './address.js';
-import { Cluster } from './cluster.js';
+import { Cluster } from './cluster/view.js';
 import { Compare } from './compare/view.js';
 import { Component, html, render, useEffect, useState } from './html.js';
 import { JobPage } from './job/view.js';

@@ -4,7 +4,7 @@ import { bytes, clock } from './format.js';
 import { html } from './html.js';
 
 function Value({ name, given }) {
-  if (name === 'for') return html`<${JobLink} id=${given} />`;
+  if ((name === 'for' || name === 'forked_from') && typeof given === 'string') return html`<${JobLink} id=${given} />`;
   if (name.endsWith('_bytes')) return bytes(given);
   return typeof given === 'string' ? given : JSON.stringify(given);
 }
@@ -17,6 +17,7 @@ export const EventTable = ({ events, jobs }) => html`
       <td class="num quiet">${clock(event.at)}</td>
       ${jobs && html`<td>${event.type === 'deleted' ? event.job : html`<${JobLink} id=${event.job} />`}</td>`}
       <td>${event.type.replaceAll('_', ' ')}</td>
-      <td>${Object.entries(event.data).filter(([, given]) => given !== null && given !== '').map(([name, given]) => html`<span key=${name} class="pair"><span class="quiet">${name.replaceAll('_', ' ')}</span> <${Value} name=${name} given=${given} /></span>`)}</td>
+      <td>${Object.entries(event.data).filter(([, given]) => given !== null && given !== '').map(([name, given]) => html`<span key=${name} class="pair"><span class="quiet">${name.replaceAll('_', ' ')}</span> <${Value} name=${name} given=${given} /></span>`)}
+        ${event.by && html`<span class="pair"><span class="quiet">by</span> ${event.by}${event.address ? html` <span class="quiet">from</span> ${event.address}` : ''}</span>`}</td>
     </tr>`)}</tbody>
   </table></div>`;

@@ -1,12 +1,23 @@
 // Small parts that several views share: a state, a bar of progress, a dialog, a tab strip.
 import { Link } from './address.js';
-import { age, count, duration } from './format.js';
+import { age, clock, count, duration } from './format.js';
 import { html, useEffect, useRef } from './html.js';
 
 /** A state by colour and word. */
 export const State = ({ state, request }) => html`
   <span class="state ${state}"><i aria-hidden="true"></i>${state}${request && state === 'running'
     ? html` <span class="quiet">(${request})</span>` : ''}</span>`;
+
+const VERDICTS = { identical: 'bit-equal', differs: 'differs', inconclusive: 'inconclusive' };
+const timesWord = (number) => (number === 1 ? 'once' : `${count(number)} times`);
+
+/** The verdict of the last drill of a job, as a badge; `long` says how often it was interrupted. */
+export function Proof({ proof, long }) {
+  if (!proof) return '';
+  const at = proof.verdict === 'differs' && proof.step !== null ? ` from step ${count(proof.step)}` : '';
+  const times = long && proof.verdict !== 'inconclusive' ? `, interrupted ${timesWord(proof.interruptions)}` : '';
+  return html`<span class="proof ${proof.verdict}" title="Drill of ${clock(proof.at)}: ${proof.message}"><span class="unseen">Drill: </span>${VERDICTS[proof.verdict]}${at}${times}</span>`;
+}
 
 /** Steps done, as a bar and as text. */
 export function Progress({ job, long }) {

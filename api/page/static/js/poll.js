@@ -15,14 +15,14 @@ function report(key, message) {
   for (const tell of listeners) tell();
 }
 
-/** Calls `load` until the view goes away; it answers whether anything changed. */
-export function usePoll(load, dependencies) {
+/** Calls `load` until the view goes away, every `fast` milliseconds or less often; it answers whether anything changed. */
+export function usePoll(load, dependencies, fast = FAST) {
   const latest = useRef(load);
   latest.current = load;
   useEffect(() => {
     const key = {};
     const abort = new AbortController();
-    let timer = 0, wait = FAST, busy = false, again = false;
+    let timer = 0, wait = fast, busy = false, again = false;
     const turn = async () => {
       clearTimeout(timer);
       if (document.hidden || abort.signal.aborted) return;
@@ -30,7 +30,7 @@ export function usePoll(load, dependencies) {
       busy = true;
       try {
         const changed = await latest.current(abort.signal);
-        wait = changed ? FAST : Math.min(SLOW, wait * 1.4);
+        wait = changed ? fast : Math.min(SLOW, wait * 1.4);
         report(key, '');
       } catch (error) {
         if (abort.signal.aborted) return;
@@ -44,7 +44,7 @@ export function usePoll(load, dependencies) {
       timer = setTimeout(turn, again ? 0 : wait);
       again = false;
     };
-    const poke = () => { wait = FAST; turn(); };
+    const poke = () => { wait = fast; turn(); };
     running.add(poke);
     document.addEventListener('visibilitychange', poke);
     turn();

@@ -1,5 +1,5 @@
 // The words for states, reasons and requests, and the sentence that says why a job waits.
-import { count, duration } from './format.js';
+import { duration } from './format.js';
 
 export const STATES = ['running', 'queued', 'paused', 'succeeded', 'failed', 'cancelled'];
 export const isFinal = (state) => state === 'succeeded' || state === 'failed' || state === 'cancelled';
@@ -17,26 +17,20 @@ const REQUESTS = {
 /** How an attempt ended: a mark is drawn for it. `calm` ends are part of the plan. */
 export const CALM = new Set(['completed', 'preempted', 'evicted', 'paused', 'cancelled']);
 
-const jobsWord = (number) => (number === 1 ? '1 job' : `${count(number)} jobs`);
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
 
-/** Why the job is in its state: a sentence. `pool` and `running` may be missing. */
-export function why(job, { pool, running, now }) {
+/** Why the job is in its state: a sentence. */
+export function why(job, now) {
   if (job.state === 'running') return REQUESTS[job.request] ?? '';
   if (job.state === 'paused') return job.message || 'Paused until someone resumes it.';
   if (job.state !== 'queued') return job.message;
-  const name = job.spec.resources.pool;
   const before = job.attempts.length ? `Attempt ${job.attempt} ended: ${job.message || reasonWords(job.reason)}. ` : '';
   if (job.not_before > now) {
     return `${before}Waits ${duration(job.not_before - now)} before the next attempt.`;
   }
-  const taking = pool ? pool.workers.idle + pool.workers.busy : null;
-  if (taking === 0) return `${before}Pool ${name} has no worker that takes jobs.`;
-  const place = job.queue_position ?? 0;
-  const ahead = place ? `${jobsWord(place)} of pool ${name} ${place === 1 ? 'is' : 'are'} ahead of it` : `It is next in pool ${name}`;
-  const left = (running ?? []).map((one) => one.progress?.seconds_left)
-    .filter((one) => Number.isFinite(Number(one ?? NaN))).map(Number).sort((a, b) => a - b);
-  const start = place < left.length ? `; by the pace of the running jobs it starts in about ${duration(left[place])}` : '';
-  return `${before}${ahead}${start}.`;
+  const { reason, seconds } = job.wait ?? { reason: 'it waits for a worker', seconds: null };
+  const start = seconds === null ? '' : seconds < 1 ? ' It starts in a moment.' : ` It starts in about ${duration(seconds)}.`;
+  return `${before}${sentence(reason)}${start}`;
 }
 
 /** What the state of a job allows. */
@@ -48,5 +42,6 @@ export function actionsOf(job) {
     resume: state === 'paused',
     retry: state === 'failed' || state === 'cancelled',
     cancel: !isFinal(state),
+    fork: job.attempt > 0,
   };
 }

@@ -11,19 +11,29 @@ local doing = worker_state(worker)
 if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} end
 
 admit_delayed(pool)
-local id, from
--- A reservation counts once: if its job is gone, any job may have the place.
+local id, from, found
+-- A reservation counts once: if its job is gone, or its owner's limits hold it, any job may have the
+-- place.
 local reserved = redis.call('GETDEL', key('reserved:' .. worker))
-if reserved and not redis.call('ZSCORE', pool_key(pool, 'queued'), reserved) then reserved = nil end
+if reserved and redis.call('ZSCORE', pool_key(pool, 'queued'), reserved)
+    and not held_by(left_for(owner_of(reserved)), reserved) then
+  id = reserved
+end
 repeat
-  local first = reserved and {id = reserved} or first_of(line_heads(pool, aging))
-  reserved = nil
-  if not first then return {'missing', ''} end
-  id = first.id
+  if not id then
+    found = shares(pool, aging)
+    local share = next_share(found)
+    if not share then return {'missing', ''} end
+    id = share.first.id
+  end
   from = get(id, 'state')
   -- A stale entry must not block the jobs behind it.
-  if not legal(from, 'running') then redis.call('ZREM', pool_key(pool, 'queued'), id) end
-until legal(from, 'running')
+  if not legal(from, 'running') then
+    drop_queued(pool, id)
+    id = nil
+  end
+until id
+take_turn(pool, owner_of(id), found)
 move(id, from, 'running')
 local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HSETNX', job_key(id), 'started_at', stamp(NOW))

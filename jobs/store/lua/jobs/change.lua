@@ -11,7 +11,7 @@ if get(id, 'spec') ~= before then return {'changed', state} end
 local order = order_of(priority, tonumber(get(id, 'sequence')))
 redis.call('HSET', job_key(id), 'spec', spec, 'priority', priority, 'order', order)
 -- It keeps the time that it has waited, as far as its new place allows.
-if redis.call('ZREM', pool_key(get(id, 'pool'), 'queued'), id) == 1 then
+if drop_queued(get(id, 'pool'), id) then
   into_line(id, waits_since(id))
 end
 if state == 'running' then wake_worker(get(id, 'worker'), id) end

@@ -7,7 +7,8 @@ local state = get(id, 'state')
 if not state then return {step == 'remove' and 'ok' or 'missing', ''} end
 if not FINAL[state] then return {'illegal', doing(id, state)} end
 if step == 'mark' then
-  redis.call('HSET', job_key(id), 'deleting', '1')
+  -- Of a job whose files stay, the copy of the record in storage says who deleted it.
+  if redis.call('HSET', job_key(id), 'deleting', '1') == 1 then record(id, 'deleted', '{}') end
 else
   redis.call('ZREM', key('jobs:all'), id)
   redis.call('ZREM', key('jobs:state:' .. state), id)

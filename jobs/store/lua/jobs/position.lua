@@ -1,29 +1,77 @@
--- Counts the jobs of the pool that would be claimed before a job.
--- ARGV[2] id   ARGV[3] seconds of aging, 0 for none
--- Answers ok with the number, or missing when the job does not wait for a worker.
+-- Counts the jobs of the pool that would be claimed before a job, if none ended meanwhile.
+-- ARGV[2] id, or '' for one that would be submitted now: to the pool ARGV[4] with the priority
+-- ARGV[5] by the owner ARGV[6]   ARGV[3] seconds of aging, 0 for none
+-- Answers ok with {ahead, held, used, most} (JSON), or missing when the job does not wait for a
+-- worker. `held` is the limit of its owner that holds his jobs now, '' for none: `used` of `most`.
 local id, aging = ARGV[2], tonumber(ARGV[3])
-local pool = get(id, 'pool')
+local pool = id == '' and ARGV[4] or get(id, 'pool')
 if not pool then return {'missing', ''} end
 admit_delayed(pool)
-local queue = pool_key(pool, 'queued')
-local order = tonumber(redis.call('ZSCORE', queue, id))
-if not order then return {'missing', ''} end
-
-local mine, count = turn_of(id, order, aging), 0
-for priority = 0, 9 do
-  local start = (9 - priority) * LINE
-  local rank = redis.call('ZCOUNT', queue, '-inf', '(' .. whole(start))
-  -- The jobs of a line that go before it are the first of that line: a binary search counts them.
-  local low, high = 0, redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE))
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    local other = redis.call('ZRANGE', queue, rank + middle, rank + middle, 'WITHSCORES')
-    if goes_before(turn_of(other[1], tonumber(other[2]), aging), mine) then
-      low = middle + 1
-    else
-      high = middle
-    end
-  end
-  count = count + low
+local owner = id == '' and ARGV[6] or owner_of(id)
+local mine = {counts = tonumber(ARGV[5]), sequence = LINE}
+if id ~= '' then
+  local order = tonumber(redis.call('ZSCORE', line_key(pool, owner), id))
+  if not order then return {'missing', ''} end
+  mine = turn_of(id, order, aging)
 end
-return {'ok', tostring(count)}
+
+-- Counts the jobs of a queue that pass a test which those of each line pass up to some place.
+local function count(queue, heads, passes)
+  local sum = 0
+  for priority, head in pairs(heads) do
+    local start = (9 - priority) * LINE
+    local low, high = 0, redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE))
+    local rank = redis.call('ZRANK', queue, head.id)
+    local function at(place)
+      local found = redis.call('ZRANGE', queue, rank + place, rank + place, 'WITHSCORES')
+      return turn_of(found[1], tonumber(found[2]), aging)
+    end
+    if not passes(head) then
+      high = 0
+    elseif passes(at(high - 1)) then
+      low = high
+    end
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if passes(at(middle)) then low = middle + 1 else high = middle end
+    end
+    sum = sum + low
+  end
+  return sum
+end
+
+local found, my = shares(pool, aging), nil
+for _, share in ipairs(found) do
+  if share.owner == owner then my = share end
+end
+if not my then  -- nothing of the owner of a new job waits yet
+  my = share_of(pool, owner, NOW, aging)
+  my.turns = math.max(my.turns, turns_of(pool, '*'))
+end
+local ahead = count(my.queue, my.heads, function(job) return goes_before(job, mine) end)
+local held = held_by(my.left, my.first and my.first.id or '')
+-- The share as it will be when it is this job's turn.
+my.running, my.turns, my.first = my.running + ahead, my.turns + ahead, mine
+
+for _, share in ipairs(found) do
+  if share ~= my then
+    local most = allowed(share.left, share.first.id)
+    local higher = count(share.queue, share.heads, function(job) return job.counts > mine.counts end)
+    local equal = count(share.queue, share.heads, function(job) return job.counts >= mine.counts end) - higher
+    -- With each claim the owner runs one job more: the first of the equal ones go before this job.
+    local fewer = math.max(0, math.min(equal, my.running - share.running - higher))
+    local running = share.running + higher + fewer
+    if fewer < equal and running == my.running then
+      local level = {first = mine, running = running, turns = share.turns + higher + fewer,
+        came = share.came, owner = share.owner}
+      if is_next(level, my) then fewer = fewer + 1 end
+    end
+    ahead = ahead + math.min(most, higher + fewer)
+  end
+end
+local left = my.left
+return {'ok', cjson.encode({
+  ahead = ahead, held = held or '',
+  used = held == 'gpus' and left.used or left.running or 0,
+  most = held == 'gpus' and left.most_gpus or left.most_running or 0,
+})}

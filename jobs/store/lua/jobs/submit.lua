@@ -1,6 +1,7 @@
 -- Accepts a job: record, indexes, event and outbox in one step.
 -- ARGV[2] id   ARGV[3] pool   ARGV[4] priority   ARGV[5] specification (JSON)
 -- ARGV[6] Idempotency-Key or ''   ARGV[7] digest of the specification   ARGV[8] its lifetime, seconds
+-- ARGV[9] further fields of the record (JSON)   ARGV[10] data of the event (JSON)
 -- Answers ok with the id; the first job's id when the key was used before; changed with that
 -- job's id when the key came with another specification.
 local id, pool, priority, spec = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -23,9 +24,10 @@ redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 's
 if idempotency ~= '' then
   redis.call('HSET', job_key(id), 'idempotency', idempotency, 'digest', digest)
 end
+for field, value in pairs(cjson.decode(ARGV[9])) do redis.call('HSET', job_key(id), field, value) end
 redis.call('ZADD', key('jobs:all'), sequence, id)
 redis.call('ZADD', key('jobs:state:queued'), sequence, id)
 redis.call('SADD', key('pools'), pool)
 enqueue(id, NOW)
-event(id, 'submitted', '{}')
+event(id, 'submitted', ARGV[10])
 return {'ok', id}

@@ -1,6 +1,6 @@
 -- Restores the record of a job from storage, in every index, if Redis has none.
 -- ARGV[2] id   ARGV[3] number of the newest attempt that storage knows   ARGV[4] lease, seconds
--- ARGV[5] fields of the record (JSON)   ARGV[6] its events: a list of {id, at, type, data} (JSON)
+-- ARGV[5] fields of the record (JSON)   ARGV[6] its events: a list of {id, fields} (JSON)
 -- ARGV[7] lifetime of an Idempotency-Key, seconds   ARGV[8] data of the event `reindexed` (JSON)
 -- A record in Redis stays as it is. But where storage has a newer attempt, Redis is the older one of
 -- the two, and attempts continue above that number.
@@ -37,7 +37,8 @@ if fields.state == 'queued' then
   end
   redis.call('ZADD', key('outbox'), stamp(math.max(due, NOW)), id)
 elseif fields.state == 'running' then
-  redis.call('ZADD', pool_key(fields.pool, 'running'), whole(sequence), id)
+  add_running(fields.pool, id, whole(sequence))
+  redis.call('HSETNX', pool_key(fields.pool, 'turns'), owner_of(id), 0)
   redis.call('ZADD', key('leases'), stamp(NOW + lease), id)
   redis.call('SET', key('epoch'), id, 'NX')
   if (fields.worker or '') ~= '' then
@@ -55,7 +56,7 @@ end
 
 redis.call('DEL', job_key(id) .. ':events')
 for _, past in ipairs(cjson.decode(ARGV[6])) do
-  redis.call('XADD', job_key(id) .. ':events', past[1], 'at', past[2], 'type', past[3], 'data', past[4])
+  redis.call('XADD', job_key(id) .. ':events', past.id, unpack(past.fields))
 end
 event(id, 'reindexed', ARGV[8])
 return {'ok', 'rebuilt'}

@@ -3,6 +3,7 @@
 -- ARGV[6] lifetime of the registration, seconds   ARGV[7] why it is unhealthy, or ''
 -- ARGV[8] why it leaves, or ''
 -- ARGV[9] 'yes' if it was drained as far as it knows, or '': counts only for a new registration
+-- ARGV[10] what its GPUs do (JSON)
 -- Answers ok with its state.
 local name, life = ARGV[2], tonumber(ARGV[6])
 local entry = key('worker:' .. name)
@@ -10,7 +11,7 @@ if redis.call('EXISTS', entry) == 0 then
   redis.call('HSET', entry, 'name', name, 'started_at', stamp(NOW), 'drained', ARGV[9])
 end
 redis.call('HSET', entry, 'pool', ARGV[3], 'host', ARGV[4], 'gpus', ARGV[5],
-  'unhealthy', ARGV[7], 'leaving', ARGV[8])
+  'unhealthy', ARGV[7], 'leaving', ARGV[8], 'gpu_states', ARGV[10])
 redis.call('ZADD', key('workers'), stamp(NOW + life), name)
 
 -- Workers that never came back, a few at a time.

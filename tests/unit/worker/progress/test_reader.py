@@ -16,9 +16,9 @@ from monitoring.metrics.logger import MetricsLogger
 from monitoring.storage.base import Fence
 from monitoring.storage.open import open_storage
 from tests.event_files import HEAD, event, record, simple, write
-from worker.files.curve_file import CurveFile
 from worker.files.look import look
 from worker.files.pace import Pace
+from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch
 from worker.progress.reader import ProgressReader, Reading
 
@@ -46,7 +46,9 @@ class Run:
         self.scratch.workspace.mkdir(parents=True, exist_ok=True)
         fence = Fence("job", self.number)
         self.storage.seize(fence)
-        self.file = CurveFile(self.storage, self.scratch, fence, Pace(appends_in_place=True))
+        stored = Path("logs/metrics.read.jsonl")
+        pace = Pace(appends_in_place=True)
+        self.file = RowFile(self.storage, self.scratch.curves, stored, fence, pace)
         spec = {"name": "job", "command": ["t"], "progress": dict(progress or {}), **changes}
         self.reader = ProgressReader(
             JobSpec.model_validate(spec), self.scratch,

@@ -1,4 +1,4 @@
-// Configurations as flat keys, and the keys in which jobs differ.
+// Configurations as flat keys, and tables of what differs between jobs.
 import { JobLink } from '../address.js';
 import { html } from '../html.js';
 
@@ -12,21 +12,19 @@ export function flat(value, path = '', found = {}) {
   return found;
 }
 
-/** The keys in which the specifications differ, with the value in each. */
-function differences(jobs) {
-  const all = jobs.map((job) => flat(job.spec));
-  const keys = [...new Set(all.flatMap((one) => Object.keys(one)))];
-  return keys.filter((key) => new Set(all.map((one) => String(one[key] ?? ''))).size > 1)
-    .map((key) => [key, all.map((one) => one[key] ?? null)]);
+function Value({ given }) {
+  if (given === null || given === undefined) return html`<span class="quiet">none</span>`;
+  const text = typeof given === 'object' ? JSON.stringify(given) : String(given);
+  return /^[0-9a-f]{40,}$/.test(text) ? html`<span title=${text}>${text.slice(0, 12)}</span>` : text;
 }
 
-/** A table of the keys in which jobs differ. */
-export function Differences({ jobs }) {
-  const rows = differences(jobs);
-  if (!rows.length) return html`<p class="empty">The configurations are equal.</p>`;
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="Differences of the configurations"><table class="plain-table keys">
-    <thead><tr><th scope="col">Key</th>${jobs.map((job, i) => html`<th key=${job.id} scope="col"><span class="swatch line-${i % 8 + 1}" aria-hidden="true"></span><${JobLink} id=${job.id} /></th>`)}</tr></thead>
-    <tbody>${rows.map(([key, values]) => html`<tr key=${key}><th scope="row">${key}</th>
-      ${values.map((value, i) => html`<td key=${i} class="mono">${value === null ? html`<span class="quiet">not set</span>` : String(value)}</td>`)}</tr>`)}</tbody>
+/** A table of the keys in which jobs differ: {key: [value of each job]}; `colours` are those of the jobs. */
+export function Differences({ title, jobs, rows, colours }) {
+  const there = Object.entries(rows).filter(([, values]) => values !== null);
+  if (!there.length) return html`<p class="quiet">The same.</p>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${title}><table class="plain-table keys">
+    <thead><tr><th scope="col">Key</th>${jobs.map((job, i) => html`<th key=${job.id} scope="col"><span class="swatch line-${colours[i] % 8 + 1}" aria-hidden="true"></span><${JobLink} id=${job.id} /></th>`)}</tr></thead>
+    <tbody>${there.map(([key, values]) => html`<tr key=${key}><th scope="row">${key}</th>
+      ${values.map((given, i) => html`<td key=${i} class="mono"><${Value} given=${given} /></td>`)}</tr>`)}</tbody>
   </table></div>`;
 }

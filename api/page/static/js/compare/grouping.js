@@ -33,30 +33,38 @@ function meanOf(lines, label, colour) {
   const marks = lines.map(() => ({ i: 0 }));
   const made = { label, colour, x: [], last: [], min: [], max: [], bad: [] };
   for (const place of x) {
-    const values = lines.map((line, i) => valueAt(line, place, marks[i])).filter(Number.isFinite);
-    if (!values.length) continue;
-    const mean = values.reduce((sum, one) => sum + one, 0) / values.length;
-    const spread = values.length > 1
-      ? Math.sqrt(values.reduce((sum, one) => sum + (one - mean) ** 2, 0) / (values.length - 1)) : 0;
+    const found = spreadOf(lines.map((line, i) => valueAt(line, place, marks[i])));
+    if (!found) continue;
+    const { mean, spread } = found;
     made.x.push(place);
     made.last.push(mean);
-    made.min.push(mean - spread);
-    made.max.push(mean + spread);
+    made.min.push(mean - (spread ?? 0));
+    made.max.push(mean + (spread ?? 0));
     made.bad.push(0);
   }
   return made;
 }
 
-/** The lines of a chart by group; `key` is one of `groupKeys`. */
-export function grouped(jobs, lineOf, key) {
-  const groups = new Map();
-  for (const job of jobs) {
-    const line = lineOf(job);
-    if (!line?.x.length) continue;
-    const name = String(flat(job.spec)[key] ?? 'not set');
-    groups.set(name, [...(groups.get(name) ?? []), line]);
-  }
-  return [...groups].map(([name, lines], i) => meanOf(lines, `${key === 'name' ? '' : `${key.split('.').at(-1)} `}${name} (${lines.length})`, i));
+/** The groups of jobs that have the same value of a key: [{name, label, jobs}]. */
+export function groupsOf(jobs, key) {
+  const found = Map.groupBy(jobs, (job) => String(flat(job.spec)[key] ?? 'not set'));
+  const last = key === 'name' ? '' : `${key.split('.').at(-1)} `;
+  return [...found].map(([name, members]) => ({ name, label: `${last}${name} (${members.length})`, jobs: members }));
+}
+
+/** The lines of a chart, one for each group. */
+export const grouped = (groups, lineOf) => groups.flatMap((group, i) => {
+  const lines = group.jobs.map(lineOf).filter((line) => line?.x.length);
+  return lines.length ? [meanOf(lines, group.label, i)] : [];
+});
+
+/** Mean and standard deviation of the numbers there are; null without any. */
+export function spreadOf(values) {
+  const there = values.filter(Number.isFinite);
+  if (!there.length) return null;
+  const mean = there.reduce((sum, one) => sum + one, 0) / there.length;
+  const square = there.reduce((sum, one) => sum + (one - mean) ** 2, 0);
+  return { mean, spread: there.length > 1 ? Math.sqrt(square / (there.length - 1)) : null };
 }
 
 /** The choice of a key; empty for each job by itself. */

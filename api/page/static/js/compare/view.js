@@ -7,8 +7,9 @@ import { NoCurves, useCurves, useTheme } from '../curves/use.js';
 import { html, useMemo, useState } from '../html.js';
 import { usePoll } from '../poll.js';
 import { isFinal } from '../words.js';
+import { useComparison } from './comparison.js';
 import { Differences } from './differences.js';
-import { grouped, Grouping } from './grouping.js';
+import { grouped, Grouping, groupsOf } from './grouping.js';
 import { Pairs } from './pairs.js';
 import { Results } from './results.js';
 
@@ -44,35 +45,38 @@ export function Compare({ params }) {
     return changed;
   }, [ids.join()]);
   const jobs = useMemo(() => ids.filter((id) => known[id]).map((id) => known[id]), [known, ids.join()]);
+  const groups = useMemo(() => (params.group ? groupsOf(jobs, params.group) : null), [jobs, params.group]);
+  const colours = jobs.map((job, i) => (groups ? groups.findIndex((group) => group.jobs.includes(job)) : i));
   if (ids.length < 2) {
     return html`<main id="main" class="page"><h1>Compare</h1>
       <p>Select two jobs or more in the <${Link} to=${{}}>list of jobs</${Link}>, then <b>Compare</b>.</p></main>`;
   }
   return html`<main id="main" class="page compare">
     <div class="title"><h1>Compare ${ids.length} jobs</h1></div>
-    <ul class="compared">${jobs.map((job, i) => html`<li key=${job.id}><span class="swatch line-${i % 8 + 1}" aria-hidden="true"></span>
+    <ul class="compared">${jobs.map((job, i) => html`<li key=${job.id}><span class="swatch line-${colours[i] % 8 + 1}" aria-hidden="true"></span>
       <${JobLink} id=${job.id} /> <span class="quiet">${job.state}</span>
       <button type="button" class="plain" aria-label="Leave out ${job.id}" onClick=${() => change({ ids: ids.filter((one) => one !== job.id).join(',') })}>×</button></li>`)}</ul>
     ${missing.length > 0 && html`<p class="remark bad" role="alert">There is no job ${missing.join(', ')}.</p>`}
-    ${jobs.length > 0 && html`<${Body} jobs=${jobs} params=${params} />`}
+    ${jobs.length > 0 && html`<${Body} jobs=${jobs} params=${params} groups=${groups} colours=${colours} />`}
   </main>`;
 }
 
-function Body({ jobs, params }) {
+function Body({ jobs, params, groups, colours }) {
+  const comparison = useComparison(jobs);
   const settings = settingsOf(params);
   const theme = useTheme();
   const found = useCurves(jobs, settings, (names) => keysOf(names, settings.keys, 4));
   const names = [...new Set(Object.values(found).flatMap((one) => Object.keys(one.names)))].sort();
-  const axes = ['step', 'time', 'tokens'].filter((axis) => Object.values(found).every((one) => one.axes.includes(axis)));
+  const axes = ['step', 'time', 'tokens'].filter((axis) => Object.values(found).filter((one) => one.rows).every((one) => one.axes.includes(axis)));
   const keys = keysOf(names, settings.keys, 4);
   const short = labels(jobs);
   const charts = useMemo(() => keys.map((key) => ({
     title: key,
-    lines: params.group ? grouped(jobs, (job) => found[job.id]?.series[key], params.group) : jobs.flatMap((job, i) => {
+    lines: groups ? grouped(groups, (job) => found[job.id]?.series[key]) : jobs.flatMap((job, i) => {
       const line = found[job.id]?.series[key];
       return line && line.x.length ? [{ ...line, label: short[i], colour: i }] : [];
     }),
-  })).filter((chart) => chart.lines.length), [found, keys.join(), short.join(), params.group]);
+  })).filter((chart) => chart.lines.length), [found, keys.join(), short.join(), groups]);
   const zoomed = settings.from !== undefined && settings.to !== undefined;
   return html`
     ${names.length ? html`<section aria-label="Curves">
@@ -81,8 +85,20 @@ function Body({ jobs, params }) {
       <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${zoomed ? [settings.from, settings.to] : null}
         theme=${theme} onZoom=${zoomTo} onShowAll=${() => change({ all: 1 })} height=${i === 0 ? 280 : 180} />`)}</div>
     </section>
-    <${Results} jobs=${jobs} found=${found} keys=${keys} />` : html`<${NoCurves} loaded=${Object.keys(found).length} />`}
-    <h2>Configuration, where it differs</h2>
-    <${Differences} jobs=${jobs} />
-    ${jobs.length > 1 && html`<${Pairs} jobs=${jobs} />`}`;
+    ` : html`<${NoCurves} loaded=${Object.keys(found).length} />`}
+    ${comparison?.failure ? html`<p class="remark bad" role="alert">${comparison.failure}</p>`
+      : comparison ? html`<${Compared} ...${{ jobs, comparison, keys, groups, colours }} />` : html`<p class="quiet" role="status">Comparing…</p>`}`;
+}
+
+function Compared({ jobs, comparison, keys, groups, colours }) {
+  // An answer of a moment ago may be about other jobs.
+  if (comparison.jobs.join() !== jobs.map((job) => job.id).join()) return html`<p class="quiet" role="status">Comparing…</p>`;
+  const tables = [
+    ['Configuration', comparison.specification], ['Code', comparison.code], ['Environment', comparison.environment],
+  ];
+  return html`
+    ${Object.keys(comparison.results).length > 0 && html`<${Results} jobs=${jobs} results=${comparison.results} keys=${keys} colours=${colours} groups=${groups} />`}
+    <${Pairs} jobs=${jobs} curves=${comparison.curves} colours=${colours} />
+    ${tables.map(([title, rows]) => html`<h2 key="head of ${title}">${title}, where it differs</h2>
+      <${Differences} key=${title} title="Differences of the ${title.toLowerCase()}" jobs=${jobs} rows=${rows} colours=${colours} />`)}`;
 }

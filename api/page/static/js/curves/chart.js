@@ -1,5 +1,5 @@
 // One chart: lines over a common axis, with raw values, smoothing, envelope, marks and a cursor.
-import { duration, short, value } from '../format.js';
+import { bytes, duration, short, value } from '../format.js';
 import { html, useEffect, useMemo, useRef } from '../html.js';
 import { colours, faint } from './colours.js';
 import { drawMarks } from './marks.js';
@@ -10,6 +10,9 @@ const SYNC = uPlot.sync('curves');
 
 /** A place on the axis as a text. */
 const placeText = (axis, x) => (axis === 'time' ? duration(x) : axis === 'tokens' ? `${short(x)} tokens` : `step ${value(x)}`);
+
+/** A value with its unit: `bytes`, or what is written behind it. */
+const valueText = (unit, y) => (unit === 'bytes' && Number.isFinite(y) ? bytes(y) : unit ? `${value(y)} ${unit}` : value(y));
 
 /** The columns that uPlot draws: for each line its raw values, the smoothed ones, and the envelope. */
 function columns(lines, { smooth, logX, logY, low, high }) {
@@ -28,6 +31,7 @@ function columns(lines, { smooth, logX, logY, low, high }) {
   return uPlot.join(tables);
 }
 
+const POWERS = Array.from({ length: 50 }, (_, i) => 2 ** i);
 const TIMES = [1e-3, 1e-2, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 1209600];
 
 /** The marks of a log scale: decades, with marks between where there are few; plain ones where there is less. */
@@ -49,7 +53,7 @@ function logMarks(_, __, low, high) {
 }
 const logAxis = { splits: logMarks, filter: (_, marks) => marks };
 
-function options({ lines, axis, logX, logY, smooth, tone, width, height, onCursor }, live) {
+function options({ lines, axis, logX, logY, smooth, unit, tone, width, height, onCursor }, live) {
   const series = [{}], bands = [];
   lines.forEach((line, i) => {
     const colour = tone.lines[line.colour % tone.lines.length];
@@ -71,7 +75,7 @@ function options({ lines, axis, logX, logY, smooth, tone, width, height, onCurso
     },
     axes: [
       { ...text, ...(logX && logAxis), ...(axis === 'time' && { incrs: TIMES }), size: 26, gap: 4, space: axis === 'time' ? 80 : 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : axis === 'time' ? duration(tick) : short(tick))) },
-      { ...text, ...(logY && logAxis), size: 52, gap: 4, space: 32, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : value(tick))) },
+      { ...text, ...(logY && logAxis), ...(unit === 'bytes' && { incrs: POWERS }), size: unit === 'bytes' ? 64 : 52, gap: 4, space: 32, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : valueText(unit, tick))) },
     ],
     cursor: {
       sync: { key: SYNC.key, setSeries: false }, drag: { x: true, y: false, setScale: false, dist: 6 }, y: false,
@@ -91,25 +95,34 @@ function options({ lines, axis, logX, logY, smooth, tone, width, height, onCurso
 }
 
 /** What a chart says to those who do not see it. */
-function summary(title, lines, axis) {
+function summary(title, lines, axis, unit) {
+  const text = (y) => valueText(unit, y);
   const parts = lines.filter((line) => !line.ghost).map((line) => {
     const finite = line.last.filter(Number.isFinite);
     if (!finite.length) return `${line.label}: no value`;
     const last = line.x.length - 1;
-    return `${line.label}: ${value(line.last[last])} at ${placeText(axis, line.x[last])}, lowest ${value(Math.min(...line.min.filter(Number.isFinite)))}, highest ${value(Math.max(...line.max.filter(Number.isFinite)))}`;
+    return `${line.label}: ${text(line.last[last])} at ${placeText(axis, line.x[last])}, lowest ${text(Math.min(...line.min.filter(Number.isFinite)))}, highest ${text(Math.max(...line.max.filter(Number.isFinite)))}`;
   });
   return `Curve of ${title}. ${parts.join('. ')}.`;
 }
 
+/** Where values are not finite, as a sentence: of each kind how many, and the first place. */
+function oddText(odd, axis, coarse) {
+  // A point that stands for several does not say which of them.
+  const preposition = coarse ? 'near' : 'at';
+  const kinds = Map.groupBy(odd, (one) => value(one.value));
+  return `${[...kinds].map(([kind, found]) => (found.length === 1 ? `${kind} ${preposition} ${placeText(axis, found[0].x)}`
+    : `${kind} ${found.length} times, first ${preposition} ${placeText(axis, found[0].x)}`)).join('; ')}.`;
+}
+
 /** The chart with its head: the values under the cursor, or the last ones. */
-export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, clip = true, marks, at, xRange, onZoom, onShowAll, height = 210, theme }) {
+export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, clip = true, zero, unit, marks, at, xRange, onZoom, onShowAll, height = 210, theme }) {
   const box = useRef(), plot = useRef(), head = useRef(), place = useRef();
-  const range = useMemo(() => rangeOf(lines, { clip, logY }), [lines, clip, logY]);
+  const range = useMemo(() => rangeOf(lines, { clip, logY, zero }), [lines, clip, logY, zero]);
   const found = useMemo(() => lines.filter((line) => !line.ghost).map((line) => gaps(line, logY)), [lines, logY]);
   const odd = found.flatMap((one) => one.odd);
   const negative = found.reduce((sum, one) => sum + one.negative, 0);
-  // A point that stands for several does not say which of them.
-  const preposition = lines.some((line) => line.coarse) ? 'near' : 'at';
+  const real = lines.filter((line) => !line.ghost);
   const shape = `${lines.map((line) => `${line.label}${line.colour}${line.ghost ?? ''}`).join()} ${axis} ${logX} ${logY} ${smooth > 0} ${theme} ${height}`;
   const data = useMemo(() => columns(lines, { smooth, logX, logY, ...range }), [lines, smooth, logX, logY, range]);
   const now = useRef({});
@@ -124,14 +137,15 @@ export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, cli
       const mean = table[2 + 4 * Number(field.dataset.line)] ?? [];
       let from = last ? column.length - 1 : index;
       while (from > 0 && (column[from] ?? null) === null) from -= 1; // lines of a comparison have steps of their own
+      const text = (y) => valueText(unit, y);
       field.textContent = (column[from] ?? null) === null ? '–'
-        : smooth && !last ? `${value(mean[from])} (${value(column[from])})` : value(column[from]);
+        : smooth && !last ? `${text(mean[from])} (${text(column[from])})` : text(column[from]);
     });
     place.current.textContent = last || table[0][index] === undefined ? '' : placeText(axis, table[0][index]);
   };
   useEffect(() => {
     const live = now.current;
-    const made = options({ lines, axis, logX, logY, smooth, tone: colours(), width: box.current.clientWidth, height, onCursor: write }, live);
+    const made = options({ lines, axis, logX, logY, smooth, unit, tone: colours(), width: box.current.clientWidth, height, onCursor: write }, live);
     plot.current = new uPlot(made, live.data, box.current);
     const fit = new ResizeObserver(() => {
       const width = box.current?.clientWidth;
@@ -164,14 +178,14 @@ export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, cli
   return html`<figure class="chart">
     <figcaption ref=${head}><strong>${title}</strong>
       ${lines.map((line, i) => !line.ghost && html`<span key=${line.label} class="value line-${line.colour % 8 + 1}">
-        ${(lines.length > 1 || line.label !== title) && html`<span class="swatch" aria-hidden="true"></span><span class="of">${line.label}</span>`}
+        ${(real.length > 1 || line.label !== title) && html`<span class="swatch" aria-hidden="true"></span><span class="of">${line.label}</span>`}
         <output class="num" data-line=${i}></output></span>`)}
       <span class="place num quiet" ref=${place}></span></figcaption>
-    <div ref=${box} class="plot" tabindex="0" role="img" aria-label=${summary(title, lines, axis)} onKeyDown=${key}
+    <div ref=${box} class="plot" tabindex="0" role="img" aria-label=${summary(title, lines, axis, unit)} onKeyDown=${key}
       onDblClick=${() => onZoom?.(null, null)}></div>
     ${(range.outside > 0 || odd.length > 0 || negative > 0) && html`<p class="remark">
       ${range.outside > 0 && html`<span>${range.outside} ${range.outside === 1 ? 'point lies' : 'points lie'} outside the range shown. <button type="button" class="plain" onClick=${onShowAll}>Show all</button></span>`}
-      ${odd.length > 0 && html`<span class="bad">${odd.length === 1 ? `${value(odd[0].value)} ${preposition} ${placeText(axis, odd[0].x)}` : `${odd.length} places without a finite value, the first ${preposition} ${placeText(axis, odd[0].x)}`}.</span>`}
+      ${odd.length > 0 && html`<span class="bad">${oddText(odd, axis, lines.some((line) => line.coarse))}</span>`}
       ${negative > 0 && html`<span>${negative} values are not positive: no place on a log scale.</span>`}
     </p>`}
   </figure>`;

@@ -108,8 +108,14 @@ export function drawMarks(plot, { ends, twice, at, odd }, colours) {
     const x = left(one.x);
     if (!inside(x)) continue;
     const size = 4 * ratio, top = one.value === -Infinity ? bottom - 2 * size : bbox.top + size / 2;
-    ctx.fillStyle = colours.bad;
+    ctx.fillStyle = ctx.strokeStyle = colours.bad;
     ctx.beginPath();
+    if (Number.isNaN(one.value)) { // a cross
+      ctx.lineWidth = 1.5 * ratio;
+      for (const side of [-1, 1]) { ctx.moveTo(x - side * size * 0.8, top); ctx.lineTo(x + side * size * 0.8, top + 1.6 * size); }
+      ctx.stroke();
+      continue;
+    }
     if (one.value === -Infinity) { ctx.moveTo(x - size, top); ctx.lineTo(x + size, top); ctx.lineTo(x, top + 1.6 * size); }
     else { ctx.moveTo(x - size, top + 1.6 * size); ctx.lineTo(x + size, top + 1.6 * size); ctx.lineTo(x, top); }
     ctx.fill();

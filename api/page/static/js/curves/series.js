@@ -16,8 +16,8 @@ const lines = (series) => Object.fromEntries(Object.entries(series ?? {}).map(([
  * The curves `keys` of a run, each in at most `points` buckets, between `from` and `to`.
  * Gives {series, superseded, names, axes, cursor, restarted}.
  */
-export async function loadSeries(id, { keys, x = 'step', from, to, points, cursor, superseded }, signal) {
-  const found = await get(`jobs/${id}/series`, { keys: keys.slice(0, 32), x, from, to, points, cursor, superseded: superseded ? 'true' : undefined }, signal);
+export async function loadSeries(id, { source, keys, x = 'step', from, to, points, cursor, superseded }, signal) {
+  const found = await get(`jobs/${id}/series`, { source, keys: keys.slice(0, 80), x, from, to, points, cursor, superseded: superseded ? 'true' : undefined }, signal);
   return { ...found, series: lines(found.series), superseded: lines(found.superseded) };
 }
 
@@ -33,4 +33,14 @@ export function extended(known, news, most) {
     if (series[name].x.length > most) return null;
   }
   return { ...news, series };
+}
+
+/** A line without the points that later ones go back behind: steps that were made again. */
+export function ascending(line) {
+  const kept = [];
+  let least = Infinity;
+  for (let i = line.x.length - 1; i >= 0; i -= 1) if (line.x[i] < least) { least = line.x[i]; kept.push(i); }
+  if (kept.length === line.x.length) return line;
+  kept.reverse();
+  return Object.fromEntries(Object.entries(line).map(([name, column]) => [name, kept.map((i) => column[i])]));
 }

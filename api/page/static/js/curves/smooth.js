@@ -16,9 +16,9 @@ const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.max(
 
 /**
  * The range of values to draw: without the few that lie so far out that the rest would be flat.
- * Gives {low, high, outside}: `outside` is how many points are not drawn.
+ * Gives {low, high, outside}: `outside` is how many points are not drawn. With `zero` it begins there.
  */
-export function rangeOf(lines, { clip, logY }) {
+export function rangeOf(lines, { clip, logY, zero }) {
   const all = lines.flatMap((line) => [...line.min, ...line.max])
     .filter((value) => Number.isFinite(value) && (!logY || value > 0)).sort((a, b) => a - b);
   if (!all.length) return { low: logY ? 0.1 : 0, high: 1, outside: 0 };
@@ -38,6 +38,7 @@ export function rangeOf(lines, { clip, logY }) {
     return { low: low / margin, high: high * margin, outside };
   }
   // Of a constant, an axis around it.
+  if (zero && low >= 0) return { low: 0, high: high > 0 ? high * 1.08 : 1, outside };
   const margin = high - low > Math.abs(high) * 1e-9 ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
   return { low: low - margin, high: high + margin, outside };
 }

@@ -5,17 +5,21 @@ import { isFinal } from '../words.js';
 import { extended, loadSeries } from './series.js';
 
 const POINTS = 800;
+const SAMPLED = 5000; // milliseconds between samples
 
-/** {id: {names, axes, series, superseded}} of jobs; `keysFor(names)` says which metrics to read. */
-export function useCurves(jobs, settings, keysFor) {
+/**
+ * {id: {names, axes, series, superseded}} of jobs; `keysFor(names)` says which metrics to read.
+ * Of the `source` system: samples of the machine, read less often.
+ */
+export function useCurves(jobs, settings, keysFor, source = undefined) {
   const [shown, show] = useState({});
   const known = useRef(new Map()); // id -> what was read
   const shape = `${jobs.map((job) => job.id).join()} ${settings.axis} ${settings.from} ${settings.to} ${settings.keys.join()}`;
-  const points = jobs.length > 4 ? POINTS / 2 : POINTS;
+  const points = jobs.length > 4 || source ? POINTS / 2 : POINTS;
   const zoomed = settings.from !== undefined || settings.to !== undefined;
 
   const whole = async (job, before, signal) => {
-    const asked = { x: settings.axis, from: settings.from, to: settings.to, points, superseded: job.attempt > 1 };
+    const asked = { source, x: settings.axis, from: settings.from, to: settings.to, points, superseded: job.attempt > 1 && !source };
     const keys = before ? keysFor(Object.keys(before.names)) : ['loss'];
     const found = await loadSeries(job.id, { ...asked, keys }, signal);
     const wanted = keysFor(Object.keys(found.names));
@@ -26,7 +30,7 @@ export function useCurves(jobs, settings, keysFor) {
     const before = known.current.get(job.id);
     if (!before || before.shape !== shape || before.attempt !== job.attempt || zoomed) return whole(job, before, signal);
     const { keys, cursor } = before;
-    const news = await loadSeries(job.id, { keys, x: settings.axis, points, cursor }, signal);
+    const news = await loadSeries(job.id, { source, keys, x: settings.axis, points, cursor }, signal);
     const wanted = keysFor(Object.keys(news.names));
     const longer = wanted.join() === keys.join() ? extended(before, news, points * 1.5) : null;
     return longer ? { ...longer, superseded: before.superseded, keys } : whole(job, before, signal);
@@ -43,7 +47,7 @@ export function useCurves(jobs, settings, keysFor) {
     }
     if (changed) show(Object.fromEntries(known.current));
     return changed;
-  }, [shape, jobs.map((job) => `${job.state}${job.attempt}`).join()]);
+  }, [shape, jobs.map((job) => `${job.state}${job.attempt}`).join()], source ? SAMPLED : undefined);
   return shown;
 }
 

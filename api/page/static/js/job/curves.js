@@ -5,6 +5,7 @@ import { Controls, groups, keysOf, settingsOf, zoomTo } from '../curves/controls
 import { markSentences, marksOf } from '../curves/marks.js';
 import { NoCurves, useCurves, useTheme } from '../curves/use.js';
 import { html, useMemo } from '../html.js';
+import { System } from './system.js';
 
 const KEYS = [['resume', 'resumed'], ['calm', 'preempted or paused'], ['loss', 'lost or failed'], ['twice', 'computed twice']];
 
@@ -26,15 +27,21 @@ export function Curves({ job, params }) {
       return [{ ...line, label: key, colour: i, coarse: found.names[key] > line.x.length && !zoomed }, ...ghost];
     }),
   })).filter((chart) => chart.lines.length), [found, keys.join(), zoomed]);
-  if (!names.length) return html`<${NoCurves} loaded=${found} />`;
+  const xRange = useMemo(() => (zoomed ? [settings.from, settings.to] : null), [settings.from, settings.to]);
+  const machine = { job, marks, xRange, theme };
+  if (!names.length) {
+    // Without metrics there are no steps to speak of.
+    return html`<${NoCurves} loaded=${found} />${found && html`<${System} ...${machine} settings=${{ ...settings, axis: 'time' }} marks=${undefined} />`}`;
+  }
   const sentences = markSentences(marks);
   return html`<section aria-label="Curves">
     <${Controls} settings=${settings} names=${names} shown=${keys} axes=${found.axes} />
     ${sentences.length > 0 && html`<p class="key-line">
       ${KEYS.map(([name, word]) => html`<span key=${name} class="keyed"><span class="key ${name}" aria-hidden="true"></span>${word}</span>`)}
       <span class="quiet marks">${sentences.slice(-6).join('; ')}.</span></p>`}
-    <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${zoomed ? [settings.from, settings.to] : null}
+    <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${xRange}
       marks=${marks} theme=${theme} onZoom=${zoomTo} onShowAll=${() => change({ all: 1 })} height=${i === 0 ? 280 : 180} />`)}</div>
+    <${System} ...${machine} settings=${settings} xRange=${xRange ?? found.x_range} />
     <p class="quiet hint">Drag to zoom, double-click for the whole range. Shaded: the smallest and largest value where a point stands for several.</p>
   </section>`;
 }

@@ -1,10 +1,10 @@
 // Links to the files of a run, with the token of the session where there is one.
-import { filePath, getBlob } from '../api.js';
+import { filePath, getBlob, HERE } from '../api.js';
 import { html, useEffect, useState } from '../html.js';
 import { hasToken } from '../session.js';
 
 /** A link that downloads a file of a run, or what another `call` answers, as `name`. */
-export function FileLink({ id, path, call = filePath(id, path), name = path.split('/').at(-1), children, ...others }) {
+export function FileLink({ id, path, call, name = path.split('/').at(-1), children, ...others }) {
   const [said, say] = useState('');
   const fetchIt = async (event) => {
     if (!hasToken()) return; // the browser itself downloads, without holding the file in memory
@@ -12,7 +12,7 @@ export function FileLink({ id, path, call = filePath(id, path), name = path.spli
     say(' …');
     try {
       const link = document.createElement('a');
-      link.href = URL.createObjectURL(await getBlob(call));
+      link.href = URL.createObjectURL(await (call ? getBlob(call) : getBlob(filePath(id, path), HERE)));
       link.download = name;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60000);
@@ -21,7 +21,7 @@ export function FileLink({ id, path, call = filePath(id, path), name = path.spli
       say(` ${error.message}`);
     }
   };
-  return html`<a href="v1/${call}" download=${name} onClick=${fetchIt} ...${others}>${children ?? path}</a>
+  return html`<a href="v1/${call ?? `${filePath(id, path)}?download=true`}" download=${name} onClick=${fetchIt} ...${others}>${children ?? path}</a>
     ${said && html`<span role="status" class="quiet">${said}</span>`}`;
 }
 
@@ -33,7 +33,7 @@ export function useBlob(id, path, key) {
     let url = '';
     (async () => {
       try {
-        const blob = await getBlob(filePath(id, path), abort.signal);
+        const blob = await getBlob(filePath(id, path), HERE, abort.signal);
         url = URL.createObjectURL(blob);
         set([url, '']);
       } catch (error) {

@@ -1,6 +1,6 @@
 // The files of a run: checkpoints with their checksums, and all others by directory.
 import { change } from '../address.js';
-import { filePath, get } from '../api.js';
+import { filePath, get, HERE } from '../api.js';
 import { bytes, clock, count } from '../format.js';
 import { html, useEffect, useState } from '../html.js';
 import { Loading, useArtifacts } from './artifacts.js';
@@ -13,7 +13,7 @@ function useRecord(id, path) {
   const [record, set] = useState(null);
   useEffect(() => {
     const abort = new AbortController();
-    get(`${filePath(id, `${path}.json`)}`, {}, abort.signal).then(set, () => {});
+    get(filePath(id, `${path}.json`), HERE, abort.signal).then(set, () => {});
     return () => abort.abort();
   }, [id, path]);
   return record;

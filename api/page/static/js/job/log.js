@@ -12,6 +12,8 @@ import { useEarlierMatches } from './search.js';
 
 const HEIGHT = 18;
 const PREFIX = /^\[(\d+)\] /;
+// Which rank printed a line: torchrun's `--tee` writes [default0]:, PyTorch [rank0]:; the service knows the same.
+const RANK = /^\[\d+\] \[?(?:rank|default|trainer)[ :=]?(\d{1,6})\]?(?=[:,\s|])/i;
 const STEP = /\bstep[ =:]+(\d[\d,]*)/i;
 
 function Styled({ text, style }) {
@@ -45,10 +47,15 @@ function Line({ line, number, word, hit, id, single }) {
     step ? html`<${Link} class="at" to=${{ view: 'job', id, at: step[1].replaceAll(',', '') }} aria-label="Show step ${step[1]} in the curves" title="Show this step in the curves">curve</${Link}>` : ''}</div>`;
 }
 
+const rankOf = (line) => RANK.exec(line)?.[1];
+
+/** The ranks that lines name, in order. */
+const ranksOf = (lines) => [...new Set(lines.map(rankOf).filter(Boolean))].sort((a, b) => a - b);
+
 /** The lines to show: [{line, number, hit}], with the lines around each that has the word. */
-function chosen(lines, word, attempt, around) {
+function chosen(lines, word, { attempt, rank, around }) {
   const own = lines.map((line, i) => ({ line, number: i + 1, hit: false }))
-    .filter(({ line }) => !attempt || (PREFIX.exec(line)?.[1] ?? attempt) === attempt);
+    .filter(({ line }) => (!attempt || (PREFIX.exec(line)?.[1] ?? attempt) === attempt) && (!rank || rankOf(line) === rank));
   if (!word) return own;
   const kept = new Set();
   own.forEach((one, i) => {
@@ -72,10 +79,11 @@ export function Log({ job, params }) {
   }, [job.id, job.state]);
   const word = (params.lq ?? '').toLowerCase();
   const around = params.around === undefined ? 2 : Number(params.around);
-  const earlierMatches = useEarlierMatches(job.id, word, { until: reader.start, context: around, attempt: params.la });
+  const earlierMatches = useEarlierMatches(job.id, word, { until: reader.start, context: around, attempt: params.la, rank: params.lr });
   const rows = useMemo(() => [
-    ...(earlierMatches ?? []).map((one) => ({ ...one, number: '' })), ...chosen(reader.all, word, params.la, around),
-  ], [turn, word, params.la, around, earlierMatches]);
+    ...(earlierMatches ?? []).map((one) => ({ ...one, number: '' })), ...chosen(reader.all, word, { attempt: params.la, rank: params.lr, around }),
+  ], [turn, word, params.la, params.lr, around, earlierMatches]);
+  const ranks = useMemo(() => ranksOf(reader.all), [turn]);
   const hits = word ? rows.filter((one) => one.hit).length : 0;
   const look = () => {
     const { scrollTop, clientHeight, scrollHeight } = box.current;
@@ -107,6 +115,8 @@ export function Log({ job, params }) {
           ${[0, 2, 5, 20].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`}
       ${job.attempt > 1 && html`<label>Attempt <select value=${params.la ?? ''} onChange=${(event) => change({ la: event.target.value })}>
         <option value="">all</option>${job.attempts.map(({ number }) => html`<option key=${number} value=${number}>${number}</option>`)}</select></label>`}
+      ${(ranks.length > 1 || params.lr) && html`<label>Rank <select value=${params.lr ?? ''} onChange=${(event) => change({ lr: event.target.value })}>
+        <option value="">all</option>${[...new Set([...ranks, ...(params.lr ? [params.lr] : [])])].map((rank) => html`<option key=${rank} value=${rank}>${rank}</option>`)}</select></label>`}
       <${Check} label="follow" on=${follow} onChange=${setFollow} />
       <span class="space"></span>
       ${reader.start > 0 && html`<button type="button" onClick=${earlier}>Read earlier lines</button>`}
@@ -117,7 +127,7 @@ export function Log({ job, params }) {
         <div class="window" style=${{ transform: `translateY(${range[0] * HEIGHT}px)` }}>
           ${shown.map((one, i) => html`<${Line} key=${one.number || `earlier ${range[0] + i}`} ...${one} word=${word} id=${job.id} single=${Boolean(params.la) || job.attempt < 2} />`)}
         </div></div>
-      ${turn > 0 && !rows.length && html`<p class="quiet none">${word ? 'No line has this text.' : 'No output yet.'}</p>`}
+      ${turn > 0 && !rows.length && html`<p class="quiet none">${word ? 'No line has this text.' : params.lr ? 'No line of this rank.' : 'No output yet.'}</p>`}
     </div>
   </section>`;
 }

@@ -12,7 +12,7 @@ function linesOf(match) {
 }
 
 /** The matches before the offset `until`, as lines of the log; null while the service searches. */
-export function useEarlierMatches(id, word, { until, context, attempt }) {
+export function useEarlierMatches(id, word, { until, context, attempt, rank }) {
   const [found, set] = useState([]);
   useEffect(() => {
     set([]);
@@ -24,7 +24,7 @@ export function useEarlierMatches(id, word, { until, context, attempt }) {
       try {
         let offset = 0;
         while (offset !== null && offset < until && matches.length < MOST) {
-          const page = await get(`jobs/${id}/logs`, { search: word.slice(0, 200), context, attempt, offset }, abort.signal);
+          const page = await get(`jobs/${id}/logs`, { search: word.slice(0, 200), context, attempt, rank, offset }, abort.signal);
           matches.push(...page.matches.filter((one) => one.offset < until));
           offset = page.next_offset;
         }
@@ -32,6 +32,6 @@ export function useEarlierMatches(id, word, { until, context, attempt }) {
       if (!abort.signal.aborted) set(matches.flatMap(linesOf));
     }, QUIET);
     return () => { abort.abort(); clearTimeout(timer); };
-  }, [id, word, until, context, attempt]);
+  }, [id, word, until, context, attempt, rank]);
   return found;
 }

@@ -22,7 +22,6 @@ const PARTS = {
 export function JobPage({ params }) {
   const [job, setJob] = useState(null);
   const [missing, setMissing] = useState('');
-  const [around, setAround] = useState({});
   const part = params.tab in PARTS ? params.tab : 'curves';
   const View = PARTS[part][1];
 
@@ -36,14 +35,6 @@ export function JobPage({ params }) {
       return false;
     }
     setMissing('');
-    if (found.state === 'queued') {
-      const pool = encodeURIComponent(found.spec.resources.pool);
-      const [state, running] = await Promise.all([
-        get(`pools/${pool}`, {}, signal),
-        get('jobs', { state: 'running', pool: found.spec.resources.pool, limit: 200 }, signal),
-      ]);
-      setAround({ pool: state, running: running.jobs });
-    }
     const changed = JSON.stringify(found) !== JSON.stringify(job);
     if (changed) setJob(found);
     return changed || !isFinal(found.state);
@@ -56,7 +47,7 @@ export function JobPage({ params }) {
   if (!job) return html`<main id="main" class="page"><h1>${params.id}</h1><p class="quiet" role="status">Loading…</p></main>`;
   const to = (name) => ({ view: 'job', id: job.id, tab: name === 'curves' ? undefined : name });
   return html`<main id="main" class="page job">
-    <${Head} job=${job} around=${around} onJob=${setJob} />
+    <${Head} job=${job} onJob=${setJob} />
     <${Tabs} label="Parts of the job" current=${part} to=${to} tabs=${Object.entries(PARTS).map(([name, [text]]) => [name, text])} />
     <${View} key=${part} job=${job} params=${params} />
   </main>`;

@@ -4,6 +4,7 @@ import { STATES } from '../words.js';
 const COLUMNS = {
   state: (job) => STATES.indexOf(job.state),
   name: (job) => job.id,
+  owner: (job) => job.owner ?? '',
   pool: (job) => job.spec.resources.pool,
   progress: (job) => {
     const total = job.progress?.total_steps ?? job.spec.train?.steps;
@@ -25,7 +26,7 @@ export const statesOf = (params) => (params.state ?? '').split(',').filter((one)
 /** The text in which a search looks. */
 function haystack(job) {
   const labels = Object.entries(job.spec.labels).map(([key, value]) => `${key}:${value}`);
-  return [job.id, job.worker ?? '', job.reason ?? '', job.message, job.spec.train?.model?.type ?? '', ...labels]
+  return [job.id, job.forked_from?.job ?? '', job.owner ?? '', job.worker ?? '', job.reason ?? '', job.message, job.spec.train?.model?.type ?? '', ...labels]
     .join(' ').toLowerCase();
 }
 
@@ -35,6 +36,7 @@ export function shown(jobs, params) {
   const words = (params.q ?? '').toLowerCase().split(/\s+/).filter(Boolean);
   const found = jobs.filter((job) => {
     if (states.length && !states.includes(job.state)) return false;
+    if (params.owner && job.owner !== params.owner) return false;
     if (params.pool && job.spec.resources.pool !== params.pool) return false;
     if (!words.length) return true;
     job.haystack ??= haystack(job);

@@ -8,13 +8,13 @@ const MANY = 40; // more changed jobs than this: the newest page and the running
 function signature(job) {
   const seen = job.progress;
   return [job.state, job.attempt, job.request, job.priority, job.not_before, job.message, job.worker,
-    seen?.step, seen?.loss, seen?.seconds_left, job.finished_at, JSON.stringify(job.spec.labels)].join('|');
+    seen?.step, seen?.loss, seen?.seconds_left, job.finished_at, job.proof?.at, JSON.stringify(job.spec.labels)].join('|');
 }
 
 /** All jobs that match a filter of the service, by id. */
 export class JobStore {
   constructor(filter = {}) {
-    this.filter = filter; // state and pool, as the service knows them
+    this.filter = filter; // state, pool and owner, as the service knows them
     this.jobs = new Map();
     this.cursor = undefined; // of the next older page; null after the last one
     this.after = undefined; // of the events
@@ -81,8 +81,8 @@ export class JobStore {
   async again(id, signal) {
     try {
       const job = await get(`jobs/${id}`, {}, signal);
-      const { state, pool } = this.filter;
-      if ((state ?? job.state) !== job.state || (pool ?? job.spec.resources.pool) !== job.spec.resources.pool) return this.jobs.delete(id);
+      const { state = job.state, pool = job.spec.resources.pool, owner = job.owner } = this.filter;
+      if (state !== job.state || pool !== job.spec.resources.pool || owner !== job.owner) return this.jobs.delete(id);
       return this.take([job]);
     } catch (error) {
       if (error.status !== 404) throw error;

@@ -2,35 +2,36 @@
 import { change, JobLink } from '../address.js';
 import { age, clock } from '../format.js';
 import { Component, html, useEffect, useLayoutEffect, useRef, useState } from '../html.js';
-import { Progress, State } from '../parts.js';
+import { Progress, Proof, State } from '../parts.js';
 import { reasonWords } from '../words.js';
 import { nextOrder, order } from './filter.js';
 import { Sparkline } from './sparkline.js';
 
 const SPARE = 12; // rows beyond the window
 const HEADS = [
-  ['state', 'State'], ['name', 'Job'], ['pool', 'Pool'], ['progress', 'Progress'], ['loss', 'Loss'],
+  ['state', 'State'], ['name', 'Job'], ['owner', 'Owner'], ['pool', 'Pool'], ['progress', 'Progress'], ['loss', 'Loss'],
   ['priority', 'Priority'], ['attempts', 'Attempts'], ['age', 'Age'],
 ];
 
 class Row extends Component {
   shouldComponentUpdate(next) {
-    return next.job !== this.props.job || next.on !== this.props.on || next.index !== this.props.index
+    return next.job !== this.props.job || next.owned !== this.props.owned || next.on !== this.props.on || next.index !== this.props.index
       || age(next.now - next.job.submitted_at) !== age(this.props.now - this.props.job.submitted_at);
   }
 
-  render({ job, on, index, now, onTurn }) {
+  render({ job, on, index, now, owned, onTurn }) {
     const { name, labels, resources } = job.spec;
     const note = job.state === 'failed' ? reasonWords(job.reason) : '';
     return html`<tr aria-rowindex=${index + 2} aria-selected=${on} class=${on ? 'on' : ''}>
       <td class="pick"><input type="checkbox" checked=${on} aria-label="Select ${job.id}"
         onClick=${(event) => onTurn(index, event.target.checked, event.shiftKey)} /></td>
-      <td><${State} state=${job.state} request=${job.request} /></td>
+      <td class="c-state"><${State} state=${job.state} request=${job.request} /></td>
       <td class="name"><${JobLink} id=${job.id} data-row=${index} title=${job.id}>${name}<span class="quiet">${job.id.slice(name.length)}</span></${JobLink}>
-        <span class="notes quiet">${note && html`<span class="note">${note}</span>`}${Object.entries(labels).map(([key, value]) => html`<span key=${key} class="note">${key}:${value}</span>`)}</span></td>
+        <span class="notes quiet"><${Proof} proof=${job.proof} />${note && html`<span class="note">${note}</span>`}${Object.entries(labels).map(([key, value]) => html`<span key=${key} class="note">${key}:${value}</span>`)}</span></td>
+      ${owned && html`<td class="wide">${job.owner ?? ''}</td>`}
       <td class="wide">${resources.pool}</td>
-      <td><${Progress} job=${job} /></td>
-      <td><${Sparkline} job=${job} /></td>
+      <td class="c-progress"><${Progress} job=${job} /></td>
+      <td class="c-loss"><${Sparkline} job=${job} /></td>
       <td class="num wide">${job.priority}</td>
       <td class="num wide">${job.attempt}</td>
       <td class="num wide" title=${clock(job.submitted_at)}>${age(now - job.submitted_at)}</td>
@@ -68,8 +69,8 @@ function useWindow(body, total) {
   return [Math.min(range[0], Math.max(0, total - 1)), Math.min(range[1], total), height];
 }
 
-/** The rows of the list. */
-export function Table({ rows, params, chosen, onSelect, now }) {
+/** The rows of the list; `owned`: whether any job has an owner. */
+export function Table({ rows, params, chosen, onSelect, now, owned }) {
   const body = useRef();
   const anchor = useRef(null);
   const [first, last, height] = useWindow(body, rows.length);
@@ -102,17 +103,17 @@ export function Table({ rows, params, chosen, onSelect, now }) {
   };
   const sort = (name) => html`<button type="button" class="sort" onClick=${() => change({ sort: nextOrder(params, name) })}>
     ${HEADS.find(([one]) => one === name)[1]}<span aria-hidden="true">${column === name ? (down ? ' ↓' : ' ↑') : ''}</span></button>`;
-  const head = (name) => html`<th key=${name} scope="col" class="c-${name} ${['pool', 'priority', 'attempts', 'age'].includes(name) ? 'wide' : ''}"
+  const head = (name) => html`<th key=${name} scope="col" class="c-${name} ${['owner', 'pool', 'priority', 'attempts', 'age'].includes(name) ? 'wide' : ''}"
     aria-sort=${column === name ? (down ? 'descending' : 'ascending') : undefined}>${sort(name)}</th>`;
   return html`<table class="list" aria-rowcount=${rows.length + 1} aria-label="Jobs">
     <thead><tr aria-rowindex="1">
       <th class="pick" scope="col"><input type="checkbox" checked=${all} onChange=${turnAll} aria-label="Select all jobs in the list, at most 200" /></th>
-      ${HEADS.map(([name]) => head(name))}
+      ${HEADS.filter(([name]) => owned || name !== 'owner').map(([name]) => head(name))}
     </tr></thead>
     <tbody ref=${body} onKeyDown=${key}>
       ${first > 0 && html`<tr key="above" aria-hidden="true" class="spacer"><td style=${{ height: `${first * height}px` }}></td></tr>`}
       ${rows.slice(first, last).map((job, i) => html`<${Row} key=${job.id} job=${job} index=${first + i}
-        on=${chosen.has(job.id)} now=${now} onTurn=${onTurn} />`)}
+        on=${chosen.has(job.id)} now=${now} owned=${owned} onTurn=${onTurn} />`)}
       ${last < rows.length && html`<tr key="below" aria-hidden="true" class="spacer"><td style=${{ height: `${(rows.length - last) * height}px` }}></td></tr>`}
     </tbody>
   </table>`;

@@ -31,7 +31,7 @@ export function Jobs({ params }) {
   const now = useNow(5);
   const states = statesOf(params);
   // The service filters where it can, so that old jobs of a rare state are found too.
-  const filter = { state: states.length === 1 ? states[0] : undefined, pool: params.pool || undefined };
+  const filter = { state: states.length === 1 ? states[0] : undefined, pool: params.pool || undefined, owner: params.owner || undefined };
   const [all] = useState(() => new JobStore());
   const [narrow, setNarrow] = useState(null);
   const [turn, again] = useState(0);
@@ -42,8 +42,8 @@ export function Jobs({ params }) {
   const show = () => again((n) => n + 1);
 
   useEffect(() => {
-    setNarrow(all.more && loaded && (filter.state || filter.pool) ? new JobStore(filter) : null);
-  }, [filter.state, filter.pool, loaded && all.more]);
+    setNarrow(all.more && loaded && (filter.state || filter.pool || filter.owner) ? new JobStore(filter) : null);
+  }, [filter.state, filter.pool, filter.owner, loaded && all.more]);
   usePoll(async (signal) => {
     const changed = await store.refresh(signal, show);
     setLoaded(true);
@@ -69,7 +69,8 @@ export function Jobs({ params }) {
   const chosen = useMemo(() => new Set((params.sel ?? '').split(',').filter(Boolean)), [params.sel]);
   const select = (ids) => change({ sel: [...ids].join(',') });
   const selected = jobs.filter((job) => chosen.has(job.id));
-  const filtered = params.q || states.length || params.pool;
+  const filtered = params.q || states.length || params.pool || params.owner;
+  const owners = useMemo(() => [...new Set([...all.list.map((job) => job.owner), params.owner].filter(Boolean))].sort(), [all, turn, params.owner]);
 
   return html`<main id="main" class="page jobs">
     <h1 class="unseen">Jobs</h1>
@@ -82,17 +83,22 @@ export function Jobs({ params }) {
         <option value="">all</option>
         ${[...new Set([...pools, ...(params.pool ? [params.pool] : [])])].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select></label>` : ''}
+      ${owners.length > 1 || params.owner ? html`<label>Owner <select value=${params.owner ?? ''}
+        onChange=${(event) => change({ owner: event.target.value })}>
+        <option value="">all</option>
+        ${owners.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+      </select></label>` : ''}
       <span class="space"></span>
       <span class="quiet num" role="status">${loaded || jobs.length
         ? `${count(rows.length)}${filtered ? ` of ${count(jobs.length)}` : ''} jobs${store.more ? ', more exist' : ''}` : 'Loading…'}</span>
     </div>
     ${selected.length > 0 && html`<${Bulk} jobs=${selected} onClear=${() => select([])} />`}
-    <${Table} rows=${rows} params=${params} chosen=${chosen} onSelect=${select} now=${now} />
+    <${Table} rows=${rows} params=${params} chosen=${chosen} onSelect=${select} now=${now} owned=${owners.length > 0} />
     ${loaded && !jobs.length && !filtered && html`<div class="empty"><h2>No job yet</h2>
       <p>Submit one from a terminal:</p>
       <pre>spectrain submit --workspace . --follow -- python train.py</pre></div>`}
     ${loaded && !rows.length && (jobs.length > 0 || filtered) && html`<div class="empty"><h2>No job matches</h2>
-      <p><button type="button" onClick=${() => change({ q: '', state: '', pool: '' })}>Show all jobs</button></p></div>`}
+      <p><button type="button" onClick=${() => change({ q: '', state: '', pool: '', owner: '' })}>Show all jobs</button></p></div>`}
     ${store.more && loaded && html`<p class="center"><button type="button"
       onClick=${() => { store.limit += 2000; store.refresh(undefined, show); }}>Read 2,000 older jobs</button></p>`}
   </main>`;

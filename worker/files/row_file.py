@@ -1,4 +1,4 @@
-"""Keeps the rows of metrics that the service reads of a run, and publishes them.
+"""Keeps rows that the service itself writes of a run, and publishes them.
 
 They are the service's own file: no program sees it, and it belongs to no moment. One thread adds
 rows and another publishes, so that slow storage delays no reading.
@@ -10,25 +10,27 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from monitoring.storage.base import Fence, Storage
 from worker.files.pace import Pace
-from worker.files.scratch import Scratch
 
 
-class CurveFile:
+class RowFile:
     """The rows of all attempts: those of earlier ones come from storage with the first `publish`.
 
-    Its methods raise `OSError`, `publish` also what `Storage.append` raises.
+    They are `here` before they are `stored` as that file of the run. Its methods raise `OSError`,
+    `publish` also what `Storage.append` raises.
     """
 
-    def __init__(self, storage: Storage, scratch: Scratch, fence: Fence, pace: Pace) -> None:
+    def __init__(
+        self, storage: Storage, here: Path, stored: Path, fence: Fence, pace: Pace
+    ) -> None:
         self._storage = storage
         self._fence = fence
         self._pace = pace
-        self._path = scratch.curves
-        run = scratch.run
-        self._key = f"{fence.run}/{run.read_metrics.relative_to(run.root).as_posix()}"
+        self._path = here
+        self._key = f"{fence.run}/{stored.as_posix()}"
         self._lock = threading.Lock()
         self.is_ready = False  # what storage has is here
         self._size = 0  # bytes here

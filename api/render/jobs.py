@@ -1,25 +1,20 @@
-"""Jobs and workers as text: tables in a terminal, plain columns in a pipe."""
+"""Jobs as text: a table of many, and the story of one."""
 
 from __future__ import annotations
 
 import math
-import re
-import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
-from typing import TextIO, cast
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from api.render.tables import number, table_of
 from api.schemas import JobView
 from jobs.model.record import Attempt, Job
 from jobs.model.states import State
-from jobs.model.workers import Pool, Worker, WorkerState
 from machine.text import duration, plain
 from monitoring.disk import file_size
 
@@ -31,13 +26,6 @@ _STYLES = {
     State.FAILED: "red",
     State.CANCELLED: "bright_black",
 }
-_WORKER_STYLES = {
-    WorkerState.IDLE: "green",
-    WorkerState.BUSY: "cyan",
-    WorkerState.DRAINING: "yellow",
-    WorkerState.UNHEALTHY: "red",
-}
-_TRAILING = re.compile(r" +$", re.MULTILINE)
 # What is said of steps that the program does not count with the library.
 _READ_FROM = {
     "output": "the output",
@@ -45,89 +33,23 @@ _READ_FROM = {
     "metrics_csv": "metrics.csv",
     "tensorboard": "TensorBoard files",
 }
-# Wide enough that no line is folded in a pipe.
-_PIPE_WIDTH = 10_000
-
-
-def console(*, soft_wrap: bool = False, stderr: bool = False) -> Console:
-    """A console for standard output or error; in a pipe it writes plain text in whole lines.
-
-    Plain: without escape codes, also those of a job's own texts, and spaces at the ends of lines.
-    """
-    stream = sys.stderr if stderr else sys.stdout
-    if stream.isatty():
-        return Console(highlight=False, soft_wrap=soft_wrap, stderr=stderr)
-    return Console(
-        file=cast(TextIO, _Plain(stream)),
-        force_terminal=False,
-        highlight=False,
-        soft_wrap=soft_wrap,
-        width=_PIPE_WIDTH,
-    )
-
-
-class _Plain:
-    """Writes plain text to a stream."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.encoding = stream.encoding
-
-    def write(self, text: str) -> int:
-        """Writes lines; a console writes whole ones."""
-        return self._stream.write(_TRAILING.sub("", plain(text)))
-
-    def flush(self) -> None:
-        """Flushes the stream."""
-        self._stream.flush()
-
-    def isatty(self) -> bool:
-        """Whether it is a terminal: never."""
-        return False
 
 
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
     """A table with one line per job."""
     now = time.time() if now is None else now
-    table = _table("job", "state", "step", "left", "loss", "attempts", "pool", "submitted")
+    table = table_of("job", "state", "step", "left", "loss", "attempts", "pool", "submitted")
     for job in jobs:
         table.add_row(
             job.id,
             Text(job.state, style=_STYLES[job.state]),
             _steps(job),
             _left(job),
-            _number(job.progress.loss if job.progress else None),
+            number(job.progress.loss if job.progress else None),
             str(job.attempt),
             job.spec.resources.pool,
             f"{duration(now - job.submitted_at)} ago",
         )
-    return table
-
-
-def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Table:
-    """A table with one line per worker."""
-    now = time.time() if now is None else now
-    table = _table("worker", "pool", "state", "for", "job", "GPUs", "reason")
-    for worker in workers:
-        table.add_row(
-            worker.name,
-            worker.pool,
-            Text(worker.state, style=_WORKER_STYLES[worker.state]),
-            duration(now - worker.since),
-            worker.job or "",
-            _gpus(worker.gpus),
-            plain(worker.reason),
-        )
-    return table
-
-
-def pool_table(pools: Iterable[Pool]) -> Table:
-    """A table with one line per pool."""
-    table = _table("pool", *WorkerState, "queued", "delayed", "running")
-    for pool in pools:
-        workers = [str(pool.workers.get(state, 0)) for state in WorkerState]
-        jobs = (pool.queued, pool.delayed, pool.running)
-        table.add_row(pool.name, *workers, *(str(number) for number in jobs))
     return table
 
 
@@ -146,6 +68,18 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
             parts.append(Text("last lines of output", style="bold"))
             parts.append(Padding(Text(plain("\n".join(attempt.log_tail))), (0, 0, 0, 2)))
     return Group(*parts)
+
+
+def status(job: JobView, *, now: float | None = None) -> str:
+    """How a job is, in one line."""
+    now = time.time() if now is None else now
+    match job.state:
+        case State.QUEUED:
+            return f"queued, waiting {_waiting(job, now)}"
+        case State.RUNNING:
+            parts = (_progress(job), f"asked to {job.request}" if job.request else "")
+            return ", ".join(["running", *filter(None, parts)])
+    return _state(job).plain
 
 
 def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
@@ -196,7 +130,7 @@ def _progress(job: JobView) -> str:
         return ""
     parts = [f"step {_steps(job)}"]
     if progress.loss is not None:
-        parts.append(f"loss {_number(progress.loss)}")
+        parts.append(f"loss {number(progress.loss)}")
     if progress.tokens_per_second is not None:
         parts.append(f"{progress.tokens_per_second:,.0f} tokens per second")
     if left := _left(job):
@@ -228,10 +162,10 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
     known = any(attempt.last_step is not None for attempt in attempts)
     counted = any(attempt.first_step is not None for attempt in attempts)
     steps = (*(["steps"] if known else []), *(["computed twice"] if counted else []))
-    table = _table("attempt", "resumed from", *steps, "took", "ended")
+    table = table_of("attempt", "resumed from", *steps, "took", "ended")
     for attempt in attempts:
         running = attempt.ended_at is None
-        twice = "" if attempt.first_step is None else _number(attempt.steps_recomputed)
+        twice = "" if attempt.first_step is None else number(attempt.steps_recomputed)
         span = _span(attempt.first_step, attempt.last_step)
         spans = (*([span] if known else []), *([twice] if counted else []))
         table.add_row(
@@ -297,18 +231,6 @@ def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
 
 
-def _gpus(names: list[str]) -> str:
-    """`2 NVIDIA H100, 1 NVIDIA L4`, or `none`."""
-    return ", ".join(f"{count} {name}" for name, count in Counter(names).items()) or "none"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
-    return table
-
-
 def _steps(job: Job) -> str:
     seen = job.progress or max(job.attempts, key=lambda one: one.last_step or -1, default=None)
     step = seen.last_step if isinstance(seen, Attempt) else seen.step if seen else None
@@ -327,10 +249,6 @@ def _span(first: int | None, last: int | None) -> str:
     if last is None:
         return ""
     return f"to {last}" if first is None else f"{first} to {last}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
 
 
 def _clock(moment: float) -> str:

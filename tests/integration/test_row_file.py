@@ -8,8 +8,8 @@ import pytest
 
 from monitoring.storage.base import Fence, OvertakenError, Storage
 from monitoring.storage.open import open_storage
-from worker.files.curve_file import CurveFile
 from worker.files.pace import Pace
+from worker.files.row_file import RowFile
 from worker.files.scratch import Scratch
 
 KEY = "job/logs/metrics.read.jsonl"
@@ -22,12 +22,13 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return open_storage((tmp_path / "storage").as_uri())
 
 
-def opened(storage: Storage, root: Path, attempt: int) -> CurveFile:
+def opened(storage: Storage, root: Path, attempt: int) -> RowFile:
     scratch = Scratch(root, "job", attempt)
     scratch.root.mkdir(parents=True)
     fence = Fence("job", attempt)
     storage.seize(fence)
-    return CurveFile(storage, scratch, fence, Pace(appends_in_place=storage.appends_in_place))
+    pace = Pace(appends_in_place=storage.appends_in_place)
+    return RowFile(storage, scratch.curves, Path("logs/metrics.read.jsonl"), fence, pace)
 
 
 def test_rows_are_added_replaced_and_found_by_the_next_attempt(

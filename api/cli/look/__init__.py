@@ -1,0 +1,1 @@
+"""Commands that look at jobs: their output, curves, events, differences, and all of it live."""

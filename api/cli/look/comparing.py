@@ -1,0 +1,33 @@
+"""The commands `diff` and `compare`: what differs between jobs."""
+
+from __future__ import annotations
+
+import click
+
+from api.cli.base import as_json, cli, print_json
+from api.cli.shared.commands import Exit
+from api.cli.shared.completion import JobId
+from api.cli.shared.endpoint import Endpoint
+from api.client.find import find_job
+from api.render import console
+from api.render.differences import differences, is_same
+
+
+@cli.command()
+@click.argument("job", metavar="A", type=JobId(), help="A job's id, or a part of it.")
+@click.argument("other", metavar="B", type=JobId(), help="Another job's id, or a part of it.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if anything differs.")
+@as_json
+@click.pass_context
+def diff(ctx: click.Context, job: str, other: str, exit_code: bool, as_json: bool) -> None:
+    """Show what differs between two jobs: specification, code, environment and curves."""
+    endpoint: Endpoint = ctx.obj
+    with endpoint.client() as client:
+        one, two = find_job(client, job), find_job(client, other)
+        found = client.diff(one, two)
+    if as_json:
+        print_json(found)
+    else:
+        console().print(differences(found, one, two))
+    if exit_code and not is_same(found):
+        ctx.exit(Exit.FAILED)

@@ -1,0 +1,1 @@
+"""What all commands share: the service they talk to, options, exit codes, completion."""

@@ -1,0 +1,1 @@
+"""Forks: new jobs that begin from a checkpoint of another one."""

@@ -1,0 +1,43 @@
+"""What the calls that submit jobs have in common."""
+
+from __future__ import annotations
+
+from flask import request
+
+from api.schemas import IDEMPOTENCY_KEY, FieldError
+from api.server.context import context
+from api.server.files.receiving import Receiving
+from api.server.problems import InvalidInputError
+from jobs.model.workspace import Workspace
+
+IDEMPOTENCY_HEADER = {
+    IDEMPOTENCY_KEY: "Any text of 1 to 255 printable ASCII characters. A second call with the "
+    "same key within a week returns the job of the first."
+}
+
+
+def check_workspace(workspace: Workspace) -> None:
+    """Raises `InvalidInputError` for one that storage does not have."""
+    receiving = Receiving(context().storage, workspace.sha256)
+    if not receiving.is_whole:
+        raise InvalidInputError(
+            [
+                FieldError(
+                    field="workspace.sha256",
+                    given=f'"{workspace.sha256}"',
+                    allowed="an archive that the service has: send it first, by "
+                    f"PUT /v1/workspaces/{workspace.sha256}",
+                )
+            ]
+        )
+    receiving.note_use()
+
+
+def idempotency_key() -> str | None:
+    """The key in the header of a call, if it has one; raises `InvalidInputError`."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
+        allowed = "1 to 255 printable ASCII characters"
+        given = f"{len(key)} characters"
+        raise InvalidInputError([FieldError(field=IDEMPOTENCY_KEY, given=given, allowed=allowed)])
+    return key

@@ -1,0 +1,53 @@
+"""Files that belong to the user of a job: given to it, and read only if they are its own.
+
+A worker that runs as root could read anything. What lies at a path in a job's directory is the
+job's to choose: a link there may lead to a file of somebody else at the moment it is opened. So the
+owner of the open file is what counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def give(path: Path, owner: int | None) -> None:
+    """Makes a file, or a directory and all below it, another user's; raises `OSError`.
+
+    A file with a second name keeps its owner: that may be one in storage. None changes nothing.
+    Call it only while no process of a job is there to put other files in place of these.
+    """
+    if owner is None:
+        return
+    for each in (path, *_below(path)):
+        status = each.lstat()
+        if status.st_uid != owner and (status.st_nlink == 1 or not stat.S_ISREG(status.st_mode)):
+            os.lchown(each, owner, owner)
+
+
+@contextlib.contextmanager
+def opened(path: Path, owner: int | None) -> Iterator[Path]:
+    """A path at which the file is read, if it is the `owner`'s; None: at its own, whosever it is.
+
+    Raises `OSError`.
+    """
+    if owner is None:
+        yield path
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != owner or not stat.S_ISREG(status.st_mode):
+            raise PermissionError(errno.EACCES, "it is not a file of the job", str(path))
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(path):
+        yield from (Path(folder, name) for name in (*folders, *files))
