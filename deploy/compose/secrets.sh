@@ -22,8 +22,10 @@ keep() { # keep NAME: creates the secret from standard input unless it exists
 umask 077
 mkdir -p secrets
 random | keep metrics-token
-# The first token is yours, the second is for Prometheus.
-printf '%s,%s' "$(random)" "$(cat secrets/metrics-token)" | keep api-tokens
+random | keep api-tokens
+# What the token of Prometheus may do; more tokens may follow it.
+printf '[[token]]\nname = "prometheus"\nowner = "prometheus"\nrole = "metrics"\nsha256 = "%s"\n' \
+    "$(tr -d '\n' <secrets/metrics-token | sha256sum | cut -d ' ' -f 1)" | keep tokens.toml
 random | keep redis-password
 random | keep grafana-password
 printf '[default]\naws_access_key_id = spectrain\naws_secret_access_key = %s\n' "$(random)" |

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.accounts.file import read_tokens
+from jobs.accounts.token import digest_of
 from jobs.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -210,7 +212,7 @@ def test_a_secret_is_a_file_that_the_container_has(name: str) -> None:
         text += (DEPLOY / "prometheus.yml").read_text()
     if name == "seaweedfs":
         text += (DEPLOY / "seaweedfs.sh").read_text()
-    assert set(re.findall(r"/run/secrets/[a-z0-9-]+", text)) == has
+    assert set(re.findall(r"/run/secrets/[a-z0-9.-]+", text)) == has
     for variable, value in service.get("environment", {}).items():
         if re.search("PASSWORD|TOKEN|KEY|CREDENTIAL", variable):
             assert variable.endswith("_FILE")
@@ -231,12 +233,13 @@ def test_the_secrets_are_made_once_for_the_containers_and_for_nobody_else(tmp_pa
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
 
-    mine, metrics = made["api-tokens"].split(",")
+    mine, metrics = made["api-tokens"], made["metrics-token"]
     keys = re.findall(r"= ?(\w+)", made["s3-credentials"])[1:]
     random = [mine, metrics, made["redis-password"], made["grafana-password"], *keys]
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in random)
     assert len(set(random)) == len(random)
-    assert made["metrics-token"] == metrics
+    (token,) = read_tokens(secrets / "tokens.toml")
+    assert (token.digest, token.role) == (digest_of(metrics), "metrics")
 
     assert (tmp_path / ".env").read_text() == "SPECTRAIN_SECRETS=./secrets\n"
     assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
