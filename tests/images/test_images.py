@@ -174,6 +174,28 @@ def test_a_release_and_a_new_linter_keep_every_layer_but_the_codes(
         run("git", "worktree", "remove", "--force", str(newer), cwd=ROOT)
 
 
+_COMPILES = """
+import torch
+print(torch.compile(lambda x: (x + 1).sin() * 2)(torch.zeros(64)).sum().item() > 0)
+"""
+
+
+def test_torch_compile_works_in_the_image_with_a_compiler_and_says_what_lacks_in_the_other() -> (
+    None
+):
+    # Inductor loads what it has compiled from /tmp.
+    command = ("--read-only", "--tmpfs", "/tmp:mode=1777,exec", "--network", "none")
+    without = docker("run", "--rm", *command, WORKER, "python", "-c", _COMPILES, check=False)
+    assert "InvalidCxxCompiler" in without.stderr
+    devel = WORKER.replace("worker:", "worker-devel:")
+    build_target("worker-devel", devel, ROOT)
+    try:
+        assert docker("run", "--rm", *command, devel, "python", "-c", _COMPILES).stdout == "True\n"
+        assert image(devel)["Config"]["User"] == image(WORKER)["Config"]["User"]
+    finally:
+        docker("image", "rm", "--force", devel, check=False)
+
+
 def test_compose_says_which_script_makes_the_secrets(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     ended = run("docker", "compose", "up", check=False, cwd=tmp_path)

@@ -188,6 +188,23 @@ def test_with_two_families_the_api_listens_on_both(
     assert pod.exec("python", "-c", asks) == "200\n"
 
 
+def test_valkey_takes_the_place_of_redis(here: Node, secrets: list[str], wait_until: Wait) -> None:
+    del secrets
+    image = {"repository": "valkey/valkey", "tag": "9.0.4"}
+    storage = {"existingClaim": "of-valkey"}  # neither reads the other's files
+    objects = rendered({**VALUES, "redis": {"image": image, "storage": storage}})
+    found = one(objects, "ConfigMap", "-redis")
+    here.config_maps[found["metadata"]["name"]] = found["data"]
+    pod = here.start(one(objects, "StatefulSet", "-redis"))
+    wait_until(lambda: pod.passes("readinessProbe"), what="Valkey", seconds=60)
+    assert all(pod.passes(probe) for probe in ("startupProbe", "livenessProbe"))
+    assert "valkey" in pod.exec("valkey-cli", "info", "server").lower()
+    assert pod.exec("valkey-cli", "config", "get", "appendfsync").split() == [
+        "appendfsync",
+        "always",
+    ]
+
+
 def test_nothing_of_a_secret_is_in_a_log(here: Node, api: Pod, redis: Pod, a_worker: Pod) -> None:
     logs = json.dumps([pod.logs for pod in (api, redis, a_worker)])
     for data in here.secrets.values():
