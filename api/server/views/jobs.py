@@ -40,6 +40,7 @@ def submit_job(body: JobSpec) -> Response:
     key = _idempotency_key()
     if body.workspace is not None:
         _check_workspace(body.workspace)
+    _check_gpus(body)
     try:
         job = context().store.submit(body, idempotency_key=key, owner=this_caller().name)
     except JobNotFoundError as error:
@@ -135,6 +136,16 @@ def _view(job: Job) -> JobView:
         goodput=goodput,
         files=files,
     )
+
+
+def _check_gpus(spec: JobSpec) -> None:
+    """Raises `InvalidInputError` for a job that its owner's limit would hold for good."""
+    most, asked = context().tokens.gpus_of(this_caller().name), spec.resources.gpus
+    if most is not None and asked > most:
+        allowed = f"at most {most}, the limit of {this_caller().name}"
+        raise InvalidInputError(
+            [FieldError(field="resources.gpus", given=str(asked), allowed=allowed)]
+        )
 
 
 def _check_workspace(workspace: Workspace) -> None:
