@@ -30,6 +30,7 @@ export function why(job, { pool, running, now }) {
   if (job.not_before > now) {
     return `${before}Waits ${duration(job.not_before - now)} before the next attempt.`;
   }
+  if (job.held) return `${before}${job.held}`;
   const taking = pool ? pool.workers.idle + pool.workers.busy : null;
   if (taking === 0) return `${before}Pool ${name} has no worker that takes jobs.`;
   const place = job.queue_position ?? 0;
