@@ -41,6 +41,7 @@ COMMANDS = {  # in an order in which each finds what it needs
     "rm": ["{failed}"],
     "workers": [],
     "pools": [],
+    "token": ["ls"],
     "doctor": [],
     "reindex": ["--dry-run"],
     "gc": ["--dry-run"],
