@@ -44,6 +44,7 @@ COMMANDS = {  # in an order in which each finds what it needs
     "completion": ["zsh"],
     "workers": [],
     "pools": [],
+    "token": ["ls"],
     "doctor": [],
     "reindex": ["--dry-run"],
     "gc": ["--dry-run"],
