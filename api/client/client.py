@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from api.client.accounts import Accounts
 from api.client.files import Fetching, save_whole
 from api.client.logs import log_matches, log_pieces
 from api.client.metrics import Metrics, metric_rows
@@ -68,6 +69,7 @@ class Client:
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self._http = Transport(url, token, timeout=timeout, patience=patience, on_wait=on_wait)
+        self.accounts = Accounts(self._http)
 
     def __enter__(self) -> Self:
         return self

@@ -6,14 +6,20 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+from redis import Redis
 
 from api.client import Client
+from api.local.redis_server import redis_of
 from bench.system.service import local_service
+from jobs.model.workers import Gpu
+from jobs.store.jobs import JobStore
+from jobs.store.registry import WorkerRegistry
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 # What a reader of a screen, or of the keyboard alone, cannot get around.
@@ -23,6 +29,11 @@ SMALL = {
     "batch_size": 4,
     "log_every": 5,
 }
+
+H100 = "NVIDIA H100 80GB HBM3"
+WELL = Gpu(name=H100, used_bytes=60 << 30, total_bytes=80 << 30, busy_percent=97, celsius=64,
+           watts=650.4)  # fmt: skip
+SICK = WELL.model_copy(update={"celsius": 91.0, "fault": "GPU 1 reported Xid 79; restart it"})
 
 
 @dataclass
@@ -49,10 +60,24 @@ class Watched:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the service."""
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="session")
+def service(data: Path) -> Iterator[str]:
     """The URL of a service with Redis, the API and two workers."""
-    with local_service(tmp_path_factory.mktemp("service"), workers=2) as running:
+    with local_service(data, workers=2) as running:
         yield running.url
+
+
+@pytest.fixture(scope="session")
+def store(data: Path, service: str) -> Iterator[JobStore]:
+    """The jobs of the service in its Redis."""
+    redis = Redis.from_url(redis_of(data / "redis"), decode_responses=True)
+    yield JobStore(redis, lease_seconds=15)
+    redis.close()
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +139,16 @@ def ended(client: Client) -> str:
     )
     assert client.wait(job.id, timeout=120).state == "succeeded"
     return job.id
+
+
+@pytest.fixture
+def far(store: JobStore) -> Iterator[str]:
+    """The name of a worker with two GPUs, as the registry has it; nobody runs it."""
+    name = "far-1-00000000"
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=600)
+    registry.renew(
+        name, pool="h100", host="node7", gpus=[H100, H100], gpu_states=[WELL, SICK],
+        unhealthy=SICK.fault,
+    )  # fmt: skip
+    yield name
+    registry.leave(name)

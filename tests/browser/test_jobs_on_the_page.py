@@ -69,7 +69,33 @@ def test_two_jobs_are_compared(watch: Watched, client: Client, ended: str) -> No
     expect(row).to_contain_text("0.004")
     expect(page.get_by_role("rowheader", name="train.steps")).to_have_count(0)
     expect(page.get_by_role("region", name="Results")).to_contain_text("best")
-    expect(page.get_by_role("region", name="Differences to")).to_contain_text("loss from step")
+    expect(page.get_by_role("region", name="Differences to")).to_contain_text(
+        re.compile(r"from \d+: .*loss")
+    )
+
+
+def test_groups_have_one_colour_and_their_mean_and_spread(watch: Watched, client: Client) -> None:
+    jobs = []
+    for lr in (0.001, 0.004):
+        for seed in (1, 2):
+            train = {**SMALL, "steps": 30, "seed": seed, "optimizer": {"lr": lr}}
+            jobs.append(client.submit({"name": "swept", "train": train}).id)
+    for job_id in jobs:
+        assert client.wait(job_id, timeout=120).state == "succeeded"
+    page = watch.open(f"?view=compare&ids={','.join(jobs)}")
+    page.get_by_label("Group by").select_option("train.optimizer.lr")
+    image = page.get_by_role("img", name=re.compile(r"^Curve of loss\. lr 0\.001 \(2\): "))
+    expect(image).to_be_visible()
+    results = page.get_by_role("region", name="Results")
+    group = results.get_by_role("row", name="lr 0.004 (2)")
+    expect(group).to_contain_text(re.compile(r"[\d.]+ ± [\d.]+"))
+    colour = "one => getComputedStyle(one.querySelector('.swatch')).backgroundColor"
+    second = group.evaluate(colour)
+    rows = [results.get_by_role("row", name=job_id).evaluate(colour) for job_id in jobs]
+    assert rows[2:] == [second, second]
+    assert rows[0] == rows[1] != second
+    chart = page.locator(".chart").first.locator(".value").nth(1)
+    assert chart.evaluate(colour) == second, "as the curve is drawn"
 
 
 def test_a_checkpoint_is_downloaded_whole(watch: Watched, client: Client, ended: str) -> None:

@@ -79,3 +79,16 @@ def test_a_log_is_downloaded(watch: Watched, printed: str) -> None:
     with page.expect_download() as started:
         page.get_by_role("link", name="Download").click()
     assert started.value.suggested_filename == "output.log"
+
+
+def test_the_lines_of_one_rank_are_shown_alone(watch: Watched, client: Client) -> None:
+    printing = 'for n in 1 2 3; do for r in 0 1 2 3; do echo "[default$r]:step $n"; done; done'
+    job = client.submit({"name": "ranks", "run": printing})
+    assert client.wait(job.id, timeout=120).state == "succeeded"
+    page = watch.open(f"?view=job&id={job.id}&tab=log")
+    page.get_by_label("Rank").select_option("2")
+    expect(page.locator(".line")).to_have_count(3)
+    expect(page.locator(".line .text").first).to_have_text("[default2]:step 1")
+    assert "lr=2" in page.url
+    page.get_by_label("Search the log").fill("step 3")
+    expect(page.locator(".line.hit")).to_have_count(1)

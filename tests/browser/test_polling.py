@@ -65,7 +65,7 @@ def test_thousands_of_jobs_are_a_list_of_few_rows(
     job = client.get(ended).model_dump(mode="json")
     jobs = [
         {**job, "id": f"many-{n:08d}", "sequence": n, "priority": n % 10, "attempt": 0}
-        for n in range(4000, 0, -1)
+        for n in range(5000, 0, -1)
     ]
 
     def answer(route: Route) -> None:
@@ -80,20 +80,23 @@ def test_thousands_of_jobs_are_a_list_of_few_rows(
     page = watch.open()
     expect(page.get_by_text("2,000 jobs, more exist")).to_be_visible()
     page.get_by_role("button", name="Read 2,000 older jobs").click()
-    expect(page.get_by_text("4,000 jobs")).to_be_visible()
+    expect(page.get_by_text("4,000 jobs, more exist")).to_be_visible()
+    page.get_by_role("button", name="Read 2,000 older jobs").click()
+    expect(page.get_by_text("5,000 jobs")).to_be_visible()
     assert page.locator("tbody tr").count() < 100
-    slowest = page.evaluate("""async () => {
-      let slowest = 0, last = performance.now();
-      for (let y = 0; y < 60000; y += 3000) {
+    usual = page.evaluate("""async () => {
+      const frames = [];
+      let last = performance.now();
+      for (let y = 0; y < 160000; y += 3000) {
         scrollTo(0, y);
         await new Promise(requestAnimationFrame);
         const now = performance.now();
-        slowest = Math.max(slowest, now - last);
+        frames.push(now - last);
         last = now;
       }
-      return slowest;
+      return frames.sort((a, b) => a - b)[Math.floor(frames.length / 2)];
     }""")
-    assert slowest < 500
+    assert usual < 300, "milliseconds, on a machine that does other things too"
     assert page.locator("tbody tr").count() < 100
     page.get_by_label("Search jobs").fill("00001234")
     expect(page.locator("tbody tr")).to_have_count(1)
@@ -113,7 +116,7 @@ def test_the_page_asks_for_a_token_and_forgets_it(browser: Browser, guarded: str
         page = watch.open()
         page.get_by_label("Token").fill("wrong")
         page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_text("The service does not accept this token.")).to_be_visible()
+        expect(page.get_by_text("The service does not accept this token")).to_be_visible()
         assert watch.axe() == []
         page.get_by_label("Token").fill("open-sesame-of-sixteen-or-more")
         page.keyboard.press("Enter")

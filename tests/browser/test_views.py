@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from api.client import Client
+from jobs.model.record import Verdict
 from tests.browser.conftest import Watched
 
 pytestmark = pytest.mark.browser
@@ -23,13 +24,15 @@ LOOKS = [
 
 @pytest.mark.parametrize("watch", LOOKS, indirect=True)
 def test_every_view_is_accessible_and_fits_the_window(
-    watch: Watched, client: Client, ended: str
+    watch: Watched, client: Client, ended: str, far: str
 ) -> None:
     other = client.submit({"name": "other", "command": ["true"]}).id
+    client.record_proof(ended, Verdict(verdict="differs", step=40, interruptions=2))
     views = {
         "": "Jobs",
         f"?sel={ended},{other}": "Jobs",
-        f"?view=job&id={ended}": "Curves",
+        f"?view=job&id={ended}": "Machine",
+        f"?view=job&id={ended}&x=time&smooth=0.6&logy=1": "Machine",
         f"?view=job&id={ended}&tab=attempts&attempt=1": "Events",
         f"?view=job&id={ended}&tab=log": "step 0/120",
         f"?view=job&id={ended}&tab=plots": "training dynamics",
@@ -37,7 +40,9 @@ def test_every_view_is_accessible_and_fits_the_window(
         f"?view=job&id={ended}&tab=configuration": "train.model.d_model",
         f"?view=job&id={ended}&tab=configuration&with={other}": "name",
         f"?view=compare&ids={ended},{other}": "Configuration, where it differs",
-        "?view=cluster": "Workers",
+        f"?view=compare&ids={ended},{other}&group=name": "First step that differs",
+        "?view=cluster": "Xid 79",
+        "?view=cluster&type=succeeded&eq=nothing": "No event matches.",
     }
     for query, text in views.items():
         page = watch.open(query)
@@ -46,6 +51,10 @@ def test_every_view_is_accessible_and_fits_the_window(
         assert watch.axe() == [], query
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, query
+    page = watch.open(f"?view=job&id={ended}")
+    page.get_by_role("button", name="Fork").click()
+    page.get_by_role("dialog").wait_for()
+    assert watch.axe() == []
 
 
 def test_the_switch_of_colours_outlasts_the_page(watch: Watched) -> None:

@@ -8,6 +8,7 @@ import { nextOrder, order } from './filter.js';
 import { Sparkline } from './sparkline.js';
 
 const SPARE = 12; // rows beyond the window
+const STRIDE = 8; // rows: a smaller move draws nothing
 const HEADS = [
   ['state', 'State'], ['name', 'Job'], ['owner', 'Owner'], ['pool', 'Pool'], ['progress', 'Progress'], ['loss', 'Loss'],
   ['priority', 'Priority'], ['attempts', 'Attempts'], ['age', 'Age'],
@@ -52,8 +53,8 @@ function useWindow(body, total) {
     const look = () => {
       frame = 0;
       const above = -body.current.getBoundingClientRect().top;
-      const first = Math.max(0, Math.floor(above / height) - SPARE);
-      const last = Math.min(total, Math.ceil((above + innerHeight) / height) + SPARE);
+      const first = Math.max(0, Math.floor((above / height - SPARE) / STRIDE) * STRIDE);
+      const last = Math.min(total, Math.ceil(((above + innerHeight) / height + SPARE) / STRIDE) * STRIDE);
       setRange((now) => (now[0] === first && now[1] === last ? now : [first, last]));
     };
     const soon = () => { frame ||= requestAnimationFrame(look); };

@@ -1,0 +1,87 @@
+"""A file that a job wrote cannot act as the person who opens it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Error, Page
+
+from api.client import Client
+from bench.system.service import local_service
+
+pytestmark = pytest.mark.browser
+
+TOKEN = "a-token-of-more-than-sixteen"
+# What each file would do in the name of the person: cancel a job.
+ACT = """
+fetch('/v1/me').then((answer) => answer.json()).then((me) => fetch('/v1/jobs/VICTIM/cancel',
+  {method: 'POST', headers: {'Spectrain-CSRF-Token': me.csrf}}));
+"""
+FILES = {
+    "evil.html": "<!doctype html><script>ACT</script>",
+    "evil.svg": "<svg xmlns='http://www.w3.org/2000/svg'><script>ACT</script></svg>",
+    "evil.xml": "<html xmlns='http://www.w3.org/1999/xhtml'><script>ACT</script></html>",
+    "evil.xhtml": "<html xmlns='http://www.w3.org/1999/xhtml'><script>ACT</script></html>",
+    "evil.txt": "<!doctype html><script>ACT</script>",
+    "evil.json": "<!doctype html><script>ACT</script>",
+    "evil": "<!doctype html><script>ACT</script>",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service that asks for a token."""
+    data: Path = tmp_path_factory.mktemp("guarded")
+    with local_service(data, workers=1, settings={"SPECTRAIN_API_TOKENS": TOKEN}) as running:
+        yield running.url
+
+
+@pytest.fixture
+def person(browser: Browser, guarded: str) -> Iterator[BrowserContext]:
+    """The browser of somebody who has logged in: it holds the cookie of a session."""
+    context = browser.new_context()
+    answer = context.request.post(f"{guarded}/v1/session", data={"token": TOKEN})
+    assert answer.ok
+    assert [cookie.get("httpOnly") for cookie in context.cookies()] == [True]
+    yield context
+    context.close()
+
+
+def open_file(page: Page, url: str) -> None:
+    """Opens it as a link in a message would."""
+    with contextlib.suppress(Error):  # the browser saves it instead
+        page.goto(url)
+    page.wait_for_timeout(500)
+
+
+def test_a_file_that_a_job_wrote_does_not_act_as_the_person_who_opens_it(
+    person: BrowserContext, guarded: str
+) -> None:
+    with Client(guarded, TOKEN) as client:
+        victim = client.submit({"name": "victim", "run": "true", "resources": {"pool": "nobody"}})
+        act = ACT.replace("VICTIM", victim.id)
+        script = 'mkdir -p "$SPECTRAIN_RUN_DIR/out"; cd "$SPECTRAIN_RUN_DIR/out"\n' + "".join(
+            f"cat > {name} <<'END'\n{text.replace('ACT', act)}\nEND\n"
+            for name, text in FILES.items()
+        )
+        job = client.submit({"name": "evil", "run": script})
+        assert client.wait(job.id, timeout=120).state == "succeeded"
+        page = person.new_page()
+        asked: list[str] = []
+        person.on("request", lambda one: asked.append(f"{one.method} {one.url}"))
+        for name in FILES:
+            url = f"{guarded}/v1/jobs/{job.id}/artifacts/out/{name}"
+            open_file(page, url)
+            # And within a page of another site, which the person visits.
+            page.goto("about:blank")
+            page.set_content(f"<iframe src='{url}'></iframe><img src='{url}'><object data='{url}'>")
+            page.wait_for_timeout(300)
+        assert not [one for one in asked if "/v1/me" in one or one.startswith("POST")]
+        assert client.get(victim.id).state == "queued"
+        # The same words on a page of the service would have done it.
+        page.goto(f"{guarded}/")
+        page.evaluate(f"() => {act.strip().removesuffix(';')}")
+        assert client.wait(victim.id, timeout=30).state == "cancelled"
