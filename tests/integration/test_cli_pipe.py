@@ -44,6 +44,8 @@ COMMANDS = {  # in an order in which each finds what it needs
     "fetch": ["{failed}", "out"],
     "rm": ["{failed}"],
     "completion": ["zsh"],
+    "token": ["ls"],
+    "redis-acl": [],
     "workers": [],
     "pools": [],
     "doctor": [],
