@@ -19,7 +19,7 @@ IDEMPOTENCY_HEADER = {
 
 
 def check_submission(spec: JobSpec) -> None:
-    """Raises `InvalidInputError` for code that is not there, and GPUs that the caller never gets."""
+    """Raises `InvalidInputError` for code that is not there, and for GPUs that a limit forbids."""
     if spec.workspace is not None:
         _check_workspace(spec.workspace)
     _check_gpus(spec)

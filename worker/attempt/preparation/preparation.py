@@ -25,7 +25,7 @@ from worker.environment.build import Builder, BuildError, is_away, refusal
 from worker.environment.layer import make_layer
 from worker.environment.python import InterpreterError, Python
 from worker.environment.requirements import RequirementsError, read_requirements
-from worker.files.output import last_lines, written
+from worker.files.logs.output import last_lines, written
 from worker.files.ownership import give
 from worker.files.scratch import Scratch
 from worker.launch.child import Child, Start, start_cold
