@@ -10,10 +10,12 @@ from api.server.access.guard import this_request
 from api.server.context import context
 from api.server.problems import unavailable
 from api.server.prometheus import CONTENT_TYPE, EXPORTER, Exporter
+from api.server.reference import POLICY
 from api.server.routes import Routes, as_json
 from jobs.accounts.token import Role
 
 OPENAPI = "SPECTRAIN_OPENAPI"
+REFERENCE = "SPECTRAIN_REFERENCE"
 
 routes = Routes("health")
 
@@ -58,6 +60,16 @@ def scrape() -> Response:
 def get_openapi() -> Response:
     """Read this OpenAPI description."""
     return Response(current_app.config[OPENAPI], content_type="application/json")
+
+
+@routes.call("GET", "/v1/reference", answer="text/html", public=True)
+def get_reference() -> Response:
+    """Read the reference of the API, a page for people."""
+    answer = Response(current_app.config[REFERENCE], content_type="text/html; charset=utf-8")
+    answer.headers["Content-Security-Policy"] = POLICY
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer
 
 
 def _may_know() -> bool:
