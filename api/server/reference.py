@@ -24,7 +24,7 @@ body { margin: 0 auto; max-width: 62rem; padding: 1rem 1.25rem 4rem; background:
 h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; }
 h3 { margin: 2rem 0 .25rem; font-size: 1rem; overflow-wrap: anywhere; }
 a { color: var(--accent); } code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
-.method { display: inline-block; min-width: 4.2em; font-weight: 600; }
+.method { display: inline-block; min-width: 4.4em; margin-right: .4em; font-weight: 600; }
 .quiet { color: var(--quiet); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .93em; }
@@ -52,7 +52,7 @@ def reference_page(description: Mapping[str, Any]) -> str:
     ]
     index = "".join(
         f'<tr><td><a href="#{escape(operation["operationId"])}">{_heading(method, path)}</a></td>'
-        f"<td>{escape(operation['summary'])}</td></tr>"
+        f"<td>{_text(operation['summary'])}</td></tr>"
         for method, path, operation in calls
     )
     schemas = description["components"]["schemas"]
@@ -162,7 +162,7 @@ _LIMITS = {
 
 
 def _heading(method: str, path: str) -> str:
-    return f'<span class="method">{escape(method)}</span> <code>{escape(path)}</code>'
+    return f'<span class="method">{escape(method)}</span><code>{escape(path)}</code>'
 
 
 def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
