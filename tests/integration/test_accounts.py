@@ -82,7 +82,7 @@ def test_every_role_makes_the_calls_that_it_may_and_no_other(
     described = calls(admin)
     assert {path for _, path, role in described if role == "metrics"} == {"/metrics", "/v1/session"}
     assert {path for _, path, role in described if role is None} == {
-        "/healthz", "/readyz", "/v1/session",
+        "/healthz", "/readyz", "/v1/reference", "/v1/session",
     }  # fmt: skip
     for method, path, needed in described:
         for role, http in clients.items():

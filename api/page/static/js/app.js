@@ -78,6 +78,7 @@ function App() {
     ${wanted ? html`<${SignIn} why=${wanted} onSignIn=${() => setTurn(turn + 1)} />` : html`
       <${Failures} />
       <${Guard} key="${name} ${params.id ?? ''} ${turn}"><${View} params=${params} /></${Guard}>`}
+    <footer class="bottom"><a href="v1/reference">HTTP API</a></footer>
   `;
 }
 
