@@ -144,9 +144,15 @@ class Checks:
         return [Finding("what jobs do in storage"), *(Finding("storage", note=n) for n in notes)]
 
     def report(self) -> None:
-        """Renews the report that this process is running; does nothing while Redis is away."""
+        """Renews the report that this process is running; does nothing while Redis is away.
+
+        And its probe, if storage has lost it: others would take that for another volume.
+        """
         with contextlib.suppress(RedisError):
             self._redis.zadd(self._key, {self.name: redis_time(self._redis)}, xx=True)
+        with contextlib.suppress(Exception):  # storage is away
+            if not self._probe.sees(self.name):
+                self._probe.write(self.name)
 
     def leave(self) -> None:
         """Removes the probe of this process, if possible."""
@@ -253,7 +259,7 @@ class StartupChecks:
     out by itself.
     """
 
-    _RETRY_SECONDS, _REPORT_SECONDS = 5.0, _FRESH_SECONDS / 3
+    _RETRY_SECONDS, _REPORT_SECONDS = 5.0, 20.0
 
     def __init__(self, checks: Checks, on_change: Callable[[], None]) -> None:
         self._checks = checks

@@ -121,6 +121,15 @@ class Settings(BaseSettings):
         description="Largest size (bytes) of the files that a job brings. The command line, the "
         "API and the workers each read it.",
     )
+    webhook_secret: str = Field(
+        "",
+        description="Secret that webhooks are signed with, such as `whsec_` and base64; none: they "
+        "are not signed.",
+    )
+    webhook_private: bool = Field(
+        False,
+        description="Send webhooks to addresses of this machine and of private networks too.",
+    )
     pool: str = Field("default", description="Pool whose jobs a worker runs.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device that jobs train on; auto uses a GPU if the machine has one."

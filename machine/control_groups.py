@@ -161,8 +161,10 @@ def _family() -> Iterator[int]:
 
 
 def _enable_memory(group: Path) -> None:
+    """Makes the groups within count memory and, where that is possible, processes."""
     if "memory" not in _words(group / "cgroup.subtree_control"):
-        (group / "cgroup.subtree_control").write_text("+memory")
+        has_pids = "pids" in _words(group / "cgroup.controllers")
+        (group / "cgroup.subtree_control").write_text("+memory +pids" if has_pids else "+memory")
 
 
 def _move_to(group: Path, pid: int) -> None:

@@ -25,7 +25,7 @@ _GONE = {404, 409}  # ended or deleted meanwhile
 @click.argument("job", metavar="[ID]", type=JobId(), required=False,
                 help="The job's id, or a part of it.")  # fmt: skip
 @click.option("--all", "every", is_flag=True,
-              help="Cancel all jobs that have not ended, or those of the options.")  # fmt: skip
+              help="Cancel all your jobs that have not ended, or some of them.")  # fmt: skip
 @selecting
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @as_json
@@ -43,7 +43,7 @@ def cancel(
             found = client.cancel(find_job(client, job))
             print_json(found) if as_json else say_state(found)
             return
-        jobs = _unfinished(client, Selection.of(client, **options))
+        jobs = _unfinished(client, Selection.of(client, **{**options, "mine": True}))
         if not jobs:
             click.echo("There is no job to cancel.", err=True)
             return

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from api.cli import cancel, jobs, ops, service, submit
+from api.cli import cancel, fork, jobs, ops, service, submit, token
 from api.cli.base import cli
 from api.cli.look import comparing, curves, events, logs, pages, watch
 from jobs.entry import run
 
 __all__ = [  # whose import adds commands
-    "cancel", "cli", "comparing", "curves", "events", "jobs", "logs", "main", "ops", "pages",
-    "service", "submit", "watch",
+    "cancel", "cli", "comparing", "curves", "events", "fork", "jobs", "logs", "main", "ops",
+    "pages", "service", "submit", "token", "watch",
 ]  # fmt: skip
 
 

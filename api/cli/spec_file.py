@@ -27,6 +27,7 @@ class SpecFileError(click.ClickException):
 
 _MAX_BRACKETS = 100
 _TOO_DEEP = "It is nested too deeply."
+_MAX_BYTES = 1 << 20  # of a request, to the service
 
 
 class _Scanner(Scanner):
@@ -39,7 +40,7 @@ class _Scanner(Scanner):
 
 
 # The keys whose numbers are words of a program: they stay as they are written.
-_WORDS = {"command", "resume_command", "resume_args", "env"}
+_WORDS = {"command", "resume_command", "resume_args", "env", "envs"}
 _NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
@@ -53,7 +54,7 @@ class _Constructor(SafeConstructor):
 
     def construct_document(self, node: Node) -> Any:
         """What the document says."""
-        return super().construct_document(_as_written(node, in_words=False))
+        return super().construct_document(_Written().node(node, in_words=False))
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -90,39 +91,57 @@ def checked(data: Any) -> JobSpec:
 
 def _as_json(data: Any) -> str:
     """What a document says, as JSON; raises `SpecFileError` for what JSON has no form of."""
+    parts, size = [], 0
     try:
-        return json.dumps(data)
+        # Part by part: a short document may name the same thing thousands of times.
+        for part in json.JSONEncoder().iterencode(data):
+            parts.append(part)
+            size += len(part)
+            if size > _MAX_BYTES:
+                raise SpecFileError("It is larger than the service takes, 1 MiB.")
     except RecursionError:
         raise SpecFileError(_TOO_DEEP) from None
     except (TypeError, ValueError) as error:
         # Also an integer of more digits than Python turns into text.
         raise SpecFileError(f"It is no specification: {error}") from None
+    return "".join(parts)
 
 
-def _as_written(node: Node, *, in_words: bool) -> Node:
-    """A job, or the words or variables of one, in which numbers of the latter are text.
+class _Written:
+    """Makes of a document one in which the numbers in words and variables are text.
 
-    The nodes are new ones, since other keys may refer to the same.
+    The nodes are new ones, since other keys may refer to the same; each is made once.
     """
-    if isinstance(node, MappingNode):
-        pairs = [(key, _value(key, value, in_words)) for key, value in node.value]
-        return MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
-    if in_words and isinstance(node, SequenceNode):
-        words = [_text_of(item) for item in node.value]
-        return SequenceNode(node.tag, words, node.start_mark, node.end_mark)
-    return node
 
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, bool], Node] = {}
 
-def _value(key: Node, value: Node, in_words: bool) -> Node:
-    if key.tag == _MERGE and isinstance(value, SequenceNode):
-        merged = [_as_written(each, in_words=in_words) for each in value.value]
-        return SequenceNode(value.tag, merged, value.start_mark, value.end_mark)
-    if key.tag == _MERGE:
-        return _as_written(value, in_words=in_words)
-    if in_words:
-        return _text_of(value)
-    named = isinstance(key, ScalarNode) and key.value in _WORDS
-    return _as_written(value, in_words=True) if named else value
+    def node(self, node: Node, *, in_words: bool) -> Node:
+        """A job, or the words or variables of one."""
+        key = id(node), in_words
+        if key not in self._made:
+            self._made[key] = self._new(node, in_words)
+        return self._made[key]
+
+    def _new(self, node: Node, in_words: bool) -> Node:
+        if isinstance(node, MappingNode):
+            pairs = [(key, self._value(key, value, in_words)) for key, value in node.value]
+            return MappingNode(node.tag, pairs, node.start_mark, node.end_mark, node.flow_style)
+        if in_words and isinstance(node, SequenceNode):
+            words = [_text_of(item) for item in node.value]
+            return SequenceNode(node.tag, words, node.start_mark, node.end_mark)
+        return node
+
+    def _value(self, key: Node, value: Node, in_words: bool) -> Node:
+        if key.tag == _MERGE and isinstance(value, SequenceNode):
+            merged = [self.node(each, in_words=in_words) for each in value.value]
+            return SequenceNode(value.tag, merged, value.start_mark, value.end_mark)
+        if key.tag == _MERGE:
+            return self.node(value, in_words=in_words)
+        if in_words:
+            return _text_of(value)
+        named = isinstance(key, ScalarNode) and key.value in _WORDS
+        return self.node(value, in_words=True) if named else value
 
 
 def _text_of(node: Node) -> Node:

@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from api.cli.base import as_json, cli, print_json
+from api.cli.foreign import TELLING
 from api.cli.jobs import exit_as, print_log
 from api.cli.look.live import until_it_ends
+from api.cli.planning import job_file, say_plan, translated
 from api.cli.shared.commands import Command
 from api.cli.shared.endpoint import Endpoint
-from api.client.workspaces import UNPACKED, source_of
+from api.client.workspaces import UNPACKED, source_of, try_workspace
 from workspaces.archive import Packed
 from workspaces.layout import bytes_text
 
@@ -40,6 +42,10 @@ class _WithWords(Command):
     help="A job in YAML or JSON; - for standard input.",
 )  # fmt: skip
 @click.option(
+    "--from", "foreign", type=click.File("rb"), metavar="FILE",
+    help="Submit the task in this file of SkyPilot or dstack, translated.",
+)  # fmt: skip
+@click.option(
     "--workspace", "-w", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Send the files of DIR: they are the working directory of the job.",
 )  # fmt: skip
@@ -54,6 +60,10 @@ class _WithWords(Command):
     help="Fetch s3://..., https://... or file:///... to $SPECTRAIN_INPUTS/NAME; may be repeated.",
 )  # fmt: skip
 @click.option(
+    "--dry-run", is_flag=True,
+    help="Check the job and say what would become of it; with --from, print its job file.",
+)  # fmt: skip
+@click.option(
     "--wait",
     is_flag=True,
     help="Show how it is until the job ends; exit 1 unless it succeeds.",
@@ -62,25 +72,18 @@ class _WithWords(Command):
 @as_json
 @click.pass_context
 def submit(
-    ctx: click.Context, /, file: Any, wait: bool, follow: bool, as_json: bool, **options: Any
-) -> None:
+    ctx: click.Context, /, file: Any, foreign: Any, dry_run: bool, wait: bool, follow: bool,
+    as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Submit the job in FILE, or one that runs COMMAND.
 
     Options and COMMAND replace what FILE says. `spectrain submit --workspace . -- python train.py`
     runs the script with the files beside it, on any worker.
     """
-    from api.cli.spec_file import checked, read_data  # noqa: PLC0415 - see there
+    from api.cli.spec_file import checked  # noqa: PLC0415 - see there
 
     words: list[str] = ctx.meta[_WORDS]
-    if file is None and not words:
-        raise click.UsageError("give a FILE, or the words of a program behind --")
-    if file is not None and (script := _SCRIPT.search(str(file.name))) is not None:
-        program = {"py": "python", "sh": "bash"}[script[1]]
-        raise click.UsageError(
-            f"{file.name} is no job: `spectrain submit --workspace . -- {program} {file.name}` "
-            "runs it"
-        )
-    data = read_data(file.read()) if file is not None else {}
+    data = _given(file, foreign, words)
     if isinstance(data, dict):
         data = _completed(data, words, _folder_of(file), **options)
     source = source_of(data) if isinstance(data, dict) else None
@@ -90,6 +93,14 @@ def submit(
     if source is not None:
         job_data["workspace"] = source.model_dump()
     endpoint: Endpoint = ctx.obj
+    if dry_run:
+        if source is not None:
+            _say_packed(try_workspace(source))
+        if foreign is None:
+            say_plan(endpoint, job_data, as_json=as_json)
+        else:
+            click.echo(job_file(data), nl=False)
+        return
     with endpoint.client(patient=wait or follow) as client:
         job = client.submit(job_data, on_packed=_say_packed, on_sent=_say_sent)
         if not as_json:
@@ -103,6 +114,34 @@ def submit(
         print_json(job)
     if wait or follow:
         exit_as(job)
+
+
+def _given(file: Any, foreign: Any, words: Sequence[str]) -> Any:
+    """What a file says, ours or another service's."""
+    from api.cli.spec_file import read_data  # noqa: PLC0415 - see there
+
+    if foreign is not None:
+        if file is not None:
+            raise click.UsageError("give FILE or --from, not both")
+        return translated(read_data(foreign.read()), _name_of(foreign))
+    if file is None:
+        if not words:
+            raise click.UsageError("give a FILE, or the words of a program behind --")
+        return {}
+    name = _name_of(file)
+    if (script := _SCRIPT.search(name)) is not None:
+        program = {"py": "python", "sh": "bash"}[script[1]]
+        raise click.UsageError(
+            f"{name} is no job: `spectrain submit --workspace . -- {program} {name}` runs it"
+        )
+    data = read_data(file.read())
+    if isinstance(data, dict) and (theirs := TELLING & data.keys()):
+        click.echo(
+            f"{name} has the key {sorted(theirs)[0]}: a task of SkyPilot or dstack is "
+            f"submitted by `spectrain submit --from {name}`",
+            err=True,
+        )
+    return data
 
 
 def _completed(
@@ -161,8 +200,14 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 def _folder_of(file: Any) -> Path:
     """The directory that a file's paths are relative to."""
+    name = _name_of(file)
+    return Path() if name == "-" else Path(name).parent
+
+
+def _name_of(file: Any) -> str:
+    """The name of a file; `-` for standard input."""
     name = getattr(file, "name", "-")
-    return Path(name).parent if isinstance(name, str) and name not in {"-", "<stdin>"} else Path()
+    return name if isinstance(name, str) and name != "<stdin>" else "-"
 
 
 def _script_here(words: Sequence[str]) -> str | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from api.client.accounts import Accounts
 from api.client.files import Fetching, save_whole
 from api.client.logs import log_matches, log_pieces
 from api.client.metrics import Metrics, metric_rows
@@ -68,6 +69,7 @@ class Client:
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
         self._http = Transport(url, token, timeout=timeout, patience=patience, on_wait=on_wait)
+        self.accounts = Accounts(self._http)
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +132,8 @@ class Client:
         their path, `{"train.optimizer.lr": 3e-4}`. `name`: by default that of the job.
         """
         body = {"step": step, "set": dict(changes or {}), "name": name}
-        return self._http.read(JobView, "POST", _path(job_id, "fork"), json=body)
+        headers = {IDEMPOTENCY_KEY: secrets.token_hex(16)}
+        return self._http.read(JobView, "POST", _path(job_id, "fork"), json=body, headers=headers)
 
     def get(self, job_id: str) -> JobView:
         """The job with its attempts, progress and position in the queue."""

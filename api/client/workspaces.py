@@ -45,6 +45,19 @@ def source_of(spec: Mapping[str, Any]) -> WorkspaceSource | None:
         raise CannotSendError("\n  ".join(["The workspace is refused:", *lines])) from None
 
 
+def try_workspace(source: WorkspaceSource) -> Packed:
+    """What would be sent; raises `CannotSendError`."""
+    try:
+        directory = Directory(
+            Path(source.path).expanduser(), limit=limit_here(), exclude=source.exclude
+        )
+        with tempfile.TemporaryFile() as archive:
+            packed, _ = directory.pack(archive, directory.look())
+    except WorkspaceError as error:
+        raise _cannot_send(error) from None
+    return packed
+
+
 def send_workspace(
     http: Transport,
     source: WorkspaceSource,
@@ -72,8 +85,12 @@ def send_workspace(
             _send(http, archive, packed, on_sent)
         before.add(state.fingerprint(root), packed)
     except WorkspaceError as error:
-        raise CannotSendError(f"The workspace cannot be sent: {error}.") from None
+        raise _cannot_send(error) from None
     return packed.reference()
+
+
+def _cannot_send(error: WorkspaceError) -> CannotSendError:
+    return CannotSendError(f"The workspace cannot be sent: {error}.")
 
 
 def _send(

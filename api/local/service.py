@@ -25,6 +25,8 @@ from machine.gpus import usable_gpus
 from machine.python import python_module
 
 _START_SECONDS = 60.0
+# Longer than storage and Redis usually take; then the user is told what is missing.
+_QUIET_SECONDS = 3.0
 # A process that ends sooner than this after its start is restarted only after this time.
 _CALM_SECONDS = 2.0
 # How many ports Redis tries, if another process takes the free one first.
@@ -83,6 +85,7 @@ class LocalService:
         self._settings = dict(settings or {})
         self._isolated = isolated
         self._umask = umask
+        self._waits_for = ""  # what keeps the API from being ready
         self._slots = _slots(device, workers, shared=isolated)
 
     @property
@@ -176,8 +179,10 @@ class LocalService:
         settings = self._settings_in_force()
         for name in _OWN:
             folder = self.data / name
-            folder.mkdir(exist_ok=True)
-            folder.chmod(folder.stat().st_mode & ~settings.umask_bits)
+            if not folder.exists():
+                folder.mkdir()
+            if folder.is_dir():
+                folder.chmod(folder.stat().st_mode & ~settings.umask_bits)
         if settings.job_user:  # who passes on the way to a job's own directory
             self.data.chmod(self.data.stat().st_mode | 0o011)
 
@@ -273,13 +278,18 @@ class LocalService:
         return process
 
     def _wait(self, process: ServiceProcess, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_SECONDS
+        begun, said = time.monotonic(), ""
         while not ready():
-            if not process.running or time.monotonic() > deadline:
+            seconds = time.monotonic() - begun
+            if not process.running or seconds > _START_SECONDS:
+                why = f"it is not ready: {self._waits_for}\n" if self._waits_for else ""
                 raise CannotStartError(
-                    f"{process.name} did not start:\n{process.log_tail()}\n"
+                    f"{process.name} did not start:\n{why}{process.log_tail()}\n"
                     f"(log file: {process.log})"
                 )
+            if self._waits_for != said and seconds > _QUIET_SECONDS:
+                said = self._waits_for
+                self._say(f"Waiting: {said}")
             time.sleep(0.05)
 
     def _api_answers(self) -> bool:
@@ -293,7 +303,17 @@ class LocalService:
             raise CannotStartError(
                 f"another service answers at {self.url} although its port was free; try --port"
             )
-        return answer.status_code == httpx.codes.OK
+        is_ready = answer.status_code == httpx.codes.OK
+        self._waits_for = "" if is_ready else _problem(answer)
+        return is_ready
+
+
+def _problem(answer: httpx.Response) -> str:
+    """What an API that is not ready says of it."""
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"its answer is {answer.status_code}"
 
 
 def _slots(device: str, workers: int | None, *, shared: bool = False) -> list[dict[str, str]]:

@@ -75,7 +75,7 @@ def status(job: JobView, *, now: float | None = None) -> str:
     now = time.time() if now is None else now
     match job.state:
         case State.QUEUED:
-            return f"queued, waiting {_waiting(job, now)}"
+            return f"queued: {_waiting(job, now)}"
         case State.RUNNING:
             parts = (_progress(job), f"asked to {job.request}" if job.request else "")
             return ", ".join(["running", *filter(None, parts)])
@@ -118,10 +118,19 @@ def _waiting(job: JobView, now: float) -> str:
     pool = job.spec.resources.pool
     if job.not_before > now:
         return f"for its next attempt, in {duration(job.not_before - now)}"
+    if job.wait is not None:
+        return f"{plain(job.wait.reason)}{starts_in(job.wait.seconds)}"
     if not job.queue_position:
         return f"for a free worker of pool {pool}; next in the queue"
     ahead = "1 job is" if job.queue_position == 1 else f"{job.queue_position} jobs are"
     return f"for a free worker of pool {pool}; {ahead} ahead of it"
+
+
+def starts_in(seconds: float | None) -> str:
+    """The end of a sentence: when a job is likely to start; '' if it cannot be known."""
+    if seconds is None or not math.isfinite(seconds):
+        return ""
+    return "; starts now" if seconds < 1 else f"; starts in about {duration(seconds)}"
 
 
 def _progress(job: JobView) -> str:

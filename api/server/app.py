@@ -15,6 +15,7 @@ from api.schemas import JOB_ID, SHA256
 from api.server.access.access import Access
 from api.server.access.guard import Guard
 from api.server.context import EXTENSION, AppContext
+from api.server.listing import Listing
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import EXPORTER, Exporter
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         store=store,
         registry=registry,
         forecast=Forecast(store, registry, settings.eviction_min_seconds),
+        listing=Listing(store),
         messenger=Messenger(settings, store),
         storage=storage,
         readiness=Readiness(Checks(redis, settings, StorageProbe(storage, settings.storage_url))),

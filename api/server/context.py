@@ -10,6 +10,7 @@ from flask import current_app
 
 from api.server.access.access import Access
 from api.server.curves.indexes import MetricsIndexes
+from api.server.listing import Listing
 from api.server.readiness import Readiness
 from jobs.accounts.book import TokenBook
 from jobs.accounts.store import TokenStore
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AppContext:
-    """Settings, store, registry, messenger, storage, forecast and tokens of one application.
+    """Settings, store, registry, messenger, storage, forecast, listing and tokens of one
+    application.
 
     `curves` are the indexes of the runs whose curves somebody asked for lately.
     """
@@ -44,6 +46,7 @@ class AppContext:
     token_store: TokenStore
     access: Access
     forecast: Forecast
+    listing: Listing
     curves: MetricsIndexes = field(default_factory=MetricsIndexes)
 
     def close(self) -> None:

@@ -1,35 +1,102 @@
-"""Pages of jobs, newest first."""
+"""Pages of jobs, newest first, made once for all who ask for the same."""
 
 from __future__ import annotations
 
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from api.schemas import JobPage, JobQuery
+from api.schemas import JobQuery
 from jobs.model.record import Job
 from jobs.store.jobs import JobStore
 
 # Limits the jobs that one request reads when a filter matches hardly any.
 MAX_SCANNED = 2000
+# Of a message, which may be a whole traceback; the job itself has all of it.
+MESSAGE_CHARS = 500
+# Progress is no event, so a page is good for so long.
+_GOOD_SECONDS = 1.0
+_MOST_PAGES, _MOST_TEXTS = 64, 2000
 
 
-def page_of(store: JobStore, query: JobQuery) -> JobPage:
-    """The jobs that match `query`, and the cursor of the next page.
+@dataclass(frozen=True)
+class Page:
+    """An answer, as JSON, and its ETag."""
 
-    The cursor is the sequence number of the last job read. It is a place in the order of
-    submission, so jobs that are added, deleted or changed meanwhile neither shift nor repeat a
-    page.
+    body: bytes
+    etag: str
+
+
+@dataclass(frozen=True)
+class _Kept:
+    page: Page
+    event: str  # the newest one of the service when the page was made
+    at: float  # time.monotonic
+
+
+class Listing:
+    """The pages of one store.
+
+    A page is made again after any event of the service, and once a second: then a change shows at
+    once, and two hundred pages that poll the same cost as one.
     """
-    before = int(query.cursor) if query.cursor else None
-    jobs = store.newest(state=query.state, before=before)
-    found: list[Job] = []
-    last: Job | None = None
-    for last in islice(jobs, MAX_SCANNED):
-        if matches(last, query):
-            found.append(last)
-        if len(found) == query.limit:
-            break
-    more = last is not None and next(jobs, None) is not None
-    return JobPage(jobs=found, cursor=str(last.sequence) if last and more else None)
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[str, _Kept] = OrderedDict()
+        self._texts: OrderedDict[str, tuple[Job, bytes]] = OrderedDict()
+
+    def page(self, query: JobQuery) -> Page:
+        """The jobs that match `query`, and the cursor of the next page.
+
+        The cursor is the sequence number of the last job read. It is a place in the order of
+        submission, so jobs that are added, deleted or changed meanwhile neither shift nor repeat a
+        page. Raises one of `jobs.errors.STORE_AWAY`.
+        """
+        key, event = query.model_dump_json(), self._store.last_event()
+        known = self._pages.get(key)
+        if known and known.event == event and time.monotonic() - known.at < _GOOD_SECONDS:
+            return known.page
+        at = time.monotonic()
+        body = self._body(query)
+        page = Page(body, hashlib.blake2b(body, digest_size=12).hexdigest())
+        self._keep(self._pages, key, _Kept(page, event, at), _MOST_PAGES)
+        return page
+
+    def _body(self, query: JobQuery) -> bytes:
+        before = int(query.cursor) if query.cursor else None
+        wanted = MAX_SCANNED if _has_filter(query) else query.limit + 1
+        jobs = self._store.newest(state=query.state, before=before, at_once=min(wanted, 200))
+        found: list[bytes] = []
+        last: Job | None = None
+        for last in islice(jobs, MAX_SCANNED):
+            if matches(last, query):
+                found.append(self._text(last))
+            if len(found) == query.limit:
+                break
+        more = last is not None and next(jobs, None) is not None
+        cursor = f'"{last.sequence}"' if last is not None and more else "null"
+        return b'{"jobs":[%s],"cursor":%s}' % (b",".join(found), cursor.encode())
+
+    def _text(self, job: Job) -> bytes:
+        known = self._texts.get(job.id)
+        if known is not None and known[0] is job:
+            return known[1]
+        text = _shortened(job).model_dump_json().encode()
+        self._keep(self._texts, job.id, (job, text), _MOST_TEXTS)
+        return text
+
+    def _keep(self, kept: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:
+        with self._lock:
+            kept[key] = value
+            kept.move_to_end(key)
+            while len(kept) > most:
+                kept.popitem(last=False)
 
 
 def matches(job: Job, query: JobQuery) -> bool:
@@ -41,3 +108,20 @@ def matches(job: Job, query: JobQuery) -> bool:
         and query.owner in {None, job.owner}
         and all(job.spec.labels.get(key) == value for key, value in labels)
     )
+
+
+def _has_filter(query: JobQuery) -> bool:
+    return bool(query.label) or any((query.pool, query.name, query.owner))
+
+
+def _shortened(job: Job) -> Job:
+    """The job without what is long: the ends of logs, and long messages."""
+    attempts = [
+        attempt.model_copy(update={"message": _cut(attempt.message), "log_tail": []})
+        for attempt in job.attempts
+    ]
+    return job.model_copy(update={"message": _cut(job.message), "attempts": attempts})
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MESSAGE_CHARS else f"{text[: MESSAGE_CHARS - 1]}…"

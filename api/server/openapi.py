@@ -68,7 +68,19 @@ def _schemas(calls: list[Call]) -> tuple[References, dict[str, dict[str, Any]]]:
             models.append((call.also, "serialization"))
     unique = list(dict.fromkeys(models))
     refs, definitions = models_json_schema(unique, ref_template=_REF)
+    _close(definitions["$defs"])
     return refs, definitions["$defs"]
+
+
+def _close(schema: Any) -> None:
+    """Says of an object whose names have a pattern that it has no other names."""
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for inside in schema:
+            _close(inside)
 
 
 def _operation(
@@ -120,7 +132,12 @@ def _parameters(call: Call, query: dict[str, Any]) -> Iterable[dict[str, Any]]:
             "description": schema.get("description", ""),
             "schema": about,
         }
-    for name, text in call.request_headers.items():
+    headers = dict(call.request_headers)
+    if HTTPStatus.NOT_MODIFIED in call.others:
+        headers.setdefault(
+            "If-None-Match", "`ETag` of an earlier answer: 304 if nothing has changed."
+        )
+    for name, text in headers.items():
         yield {"name": name, "in": "header", "description": text, "schema": _TEXT}
 
 
@@ -130,12 +147,19 @@ def _kind(path: str, argument: str) -> str:
     return before.rpartition("/")[2].removesuffix("s")
 
 
+def _schema_of(kind: str) -> dict[str, Any]:
+    """The schema of an answer of a media type: bytes have none."""
+    if kind == "application/json":
+        return {"type": "object"}
+    return _TEXT if kind.startswith("text/") else {}
+
+
 def _responses(call: Call, refs: References) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": HTTPStatus(call.status).phrase}
     if isinstance(call.answer, type):
         answer["content"] = {"application/json": {"schema": refs[call.answer, "serialization"]}}
     elif call.answer is not None:
-        answer["content"] = {call.answer: {"schema": _TEXT}}
+        answer["content"] = {call.answer: {"schema": _schema_of(call.answer)}}
     if call.also is not None:
         answer["content"]["application/json"] = {"schema": refs[call.also, "serialization"]}
     if call.response_headers:
@@ -149,7 +173,14 @@ def _responses(call: Call, refs: References) -> dict[str, Any]:
     failures |= {403} if call.method != "GET" else set()  # a page of another site
     failures |= {400, 413, 415} if call.body is not None else set()
     failures |= {404} if call.path_arguments else set()
-    return {str(call.status): answer} | {
-        str(status): {"description": HTTPStatus(status).phrase, "content": content}
-        for status in sorted(failures)
-    }
+    others = {str(one): {"description": HTTPStatus(one).phrase} for one in call.others}
+    for status in set(call.others) & {HTTPStatus.PARTIAL_CONTENT}:
+        others[str(int(status))] |= {"content": answer["content"]}
+    return (
+        {str(call.status): answer}
+        | others
+        | {
+            str(status): {"description": HTTPStatus(status).phrase, "content": content}
+            for status in sorted(failures)
+        }
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -45,6 +46,7 @@ class Call:
     is_own: bool = False  # a user may make it on jobs of his own only
     takes: str | None = None  # the media type of a body that the view reads itself
     also: type[BaseModel] | None = None  # another answer, as JSON
+    others: tuple[int, ...] = ()  # statuses of success beside `status`
 
     @property
     def public(self) -> bool:
@@ -82,6 +84,7 @@ class Routes:
         is_own: bool | None = None,
         takes: str | None = None,
         also: type[BaseModel] | None = None,
+        others: tuple[int, ...] = (),
         request_headers: Mapping[str, str] | None = None,
         response_headers: Mapping[str, str] | None = None,
     ) -> Callable[[View], View]:
@@ -89,14 +92,16 @@ class Routes:
 
         A view takes the variable parts of the path, `query` and `body`. The annotations of these
         two are the models of valid input; a view that `takes` a media type reads the body itself.
-        `answer` is the model or the media type of the answer, `also` the model of another one; a
-        view may also return a finished `Response`.
+        `answer` is the model or the media type of the answer, `also` the model of another one,
+        `others` are further statuses of success; a view may also return a finished `Response`.
 
         Unless the call is `public`, the caller needs `role`: by default `viewer` to read, and
         `user` for all else. `is_own`: a user may make it on jobs of his own only, which is so by
         default for all changes of a job.
         """
         needed = None if public else role or (Role.VIEWER if method == "GET" else Role.USER)
+        if method == "GET" and isinstance(answer, type):
+            others = (*others, 304)
         own = is_own if is_own is not None else method != "GET" and "<job_id:job_id>" in rule
 
         def register(view: View) -> View:
@@ -119,6 +124,7 @@ class Routes:
                     is_own=own,
                     takes=takes,
                     also=also,
+                    others=others,
                 )
             )
 
@@ -150,9 +156,22 @@ def _owner(job_id: str) -> str | None:
 def as_json(
     value: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The value as a JSON answer."""
-    text = value.model_dump_json()
+    """The value as a JSON answer; that of a GET has an ETag."""
+    text = value.model_dump_json().encode()
+    if request.method in {"GET", "HEAD"} and not headers:
+        return answered_once(text, hashlib.blake2b(text, digest_size=12).hexdigest())
     return Response(text, status, headers=headers, content_type="application/json")
+
+
+def answered_once(text: bytes, etag: str) -> Response:
+    """A JSON answer that a caller who has it does not get again: 304."""
+    if etag in request.if_none_match.as_set(include_weak=True):
+        response = Response(status=304)
+    else:
+        response = Response(text, content_type="application/json")
+    response.set_etag(etag, weak=True)
+    response.cache_control.no_cache = True
+    return response
 
 
 def parse_query(model: type[Query]) -> Query:

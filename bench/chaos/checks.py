@@ -21,7 +21,7 @@ _TIME = re.compile(rb"\[\d+\] --- (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC ")
 _TEMPORARY = re.compile(r"^\.spectrain-tmp-|\.tmp$|\.corrupt$|\.next$")
 # A guard whose worker has ended kills its training process at once, if the machine is not busy.
 _ORPHAN_SECONDS = 3.0
-_EVENTS_WHILE_RUNNING = {"requested", "changed", "grace_too_short"}
+_EVENTS_WHILE_RUNNING = {"requested", "changed", "grace_too_short", "not_saved"}
 
 
 def job_flaws(job: Job) -> Iterator[str]:

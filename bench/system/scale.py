@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from api.schemas import JobQuery
-from api.server.listing import page_of
+from api.server.listing import Listing
 from bench.report import Report, options, timed
 from bench.system.service import redis_server
 from jobs.model.record import Job, Progress
@@ -112,7 +112,7 @@ def _measure_calls(report: Report, store: JobStore, calls: int) -> list[Job]:
             limit=50, state=State.SUCCEEDED, cursor="50000"
         ),
     }.items():
-        page = partial(page_of, store, query)
+        page = partial(Listing(store).page, query)
         _measure(report, store, f"list {name}", page, calls // 10)
     queued = store.newest(state=State.QUEUED)
     _measure(report, store, "place in the queue", position, calls // 10)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Creates the secrets of docker-compose.yml in ./secrets; existing ones are kept.
+# Creates the secrets of docker-compose.yml in ./secrets, and says in .env where they are; existing
+# ones are kept.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -21,9 +22,21 @@ keep() { # keep NAME: creates the secret from standard input unless it exists
 umask 077
 mkdir -p secrets
 random | keep metrics-token
-# The first token is yours, the second is for Prometheus.
-printf '%s,%s' "$(random)" "$(cat secrets/metrics-token)" | keep api-tokens
+random | keep api-tokens
+# What the token of Prometheus may do; more tokens may follow it.
+printf '[[token]]\nname = "prometheus"\nowner = "prometheus"\nrole = "metrics"\nsha256 = "%s"\n' \
+    "$(tr -d '\n' <secrets/metrics-token | sha256sum | cut -d ' ' -f 1)" | keep tokens.toml
 random | keep redis-password
 random | keep grafana-password
 printf '[default]\naws_access_key_id = spectrain\naws_secret_access_key = %s\n' "$(random)" |
     keep s3-credentials
+
+# Without this variable Compose says that this script has not run.
+if ! grep -q '^SPECTRAIN_SECRETS=' .env 2>/dev/null; then
+    umask 022
+    echo 'SPECTRAIN_SECRETS=./secrets' >>.env
+fi
+# SELinux lets containers read only what has this label; Compose cannot set it on secrets.
+if command -v selinuxenabled >/dev/null && selinuxenabled; then
+    chcon -R -t container_file_t secrets deploy/compose
+fi

@@ -346,6 +346,11 @@ def is_job_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+_DOCUMENTS: Mapping[str, type[_Value]] = {
+    "progress": Progress, "proof": Proof, "forked_from": Origin,
+}  # fmt: skip
+
+
 def job_from_hash(fields: Mapping[str, str]) -> Job:
     """The job that a Redis hash holds.
 
@@ -359,15 +364,16 @@ def job_from_hash(fields: Mapping[str, str]) -> Job:
     # `order` and `pool` are for the scripts; the specification has both.
     plain = {k: v for k, v in fields.items() if k in Job.model_fields and v != ""}
     spec = JobSpec.model_validate_json(plain.pop("spec"))
-    progress, proof = plain.pop("progress", None), plain.pop("proof", None)
-    origin = plain.pop("forked_from", None)
+    documents = {name: plain.pop(name, None) for name in _DOCUMENTS}
     return Job.model_validate(
         {
             **plain,
             "spec": spec,
             "attempts": attempts,
-            "progress": Progress.model_validate_json(progress) if progress else None,
-            "proof": Proof.model_validate_json(proof) if proof else None,
-            "forked_from": Origin.model_validate_json(origin) if origin else None,
+            **{
+                name: model.model_validate_json(text)
+                for name, model in _DOCUMENTS.items()
+                if (text := documents[name]) is not None
+            },
         }
     )

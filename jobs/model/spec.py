@@ -31,6 +31,7 @@ from jobs.model.words import (
     no_values,
 )
 from jobs.model.workspace import Workspace
+from jobs.notify import Webhook
 from workload.settings import CheckpointConfig, Seconds, Strict, TrainSpec
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
@@ -251,6 +252,11 @@ class JobSpec(Strict):
     stop_signal: StopSignal = Field(
         "SIGTERM",
         description="Signal on which your program saves and exits. `train` saves on SIGTERM.",
+    )
+    notify: list[Webhook] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Addresses that are told of what happens to the job.",
     )
     labels: dict[Name, LabelValue] = Field(
         default_factory=dict, max_length=64, description="Your own labels, to filter jobs by."

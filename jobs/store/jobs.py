@@ -38,6 +38,7 @@ from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.counters import increments
 from jobs.store.keys import Keys
+from jobs.store.parsed import ParsedRecords
 from jobs.store.proofs import Proofs
 from jobs.store.queues import ExpiredLease, Queues
 from jobs.store.records import RawRecords
@@ -49,15 +50,6 @@ log = logging.getLogger(__name__)
 
 _PAGE = 200
 _FOLLOWED_SECONDS = 15
-
-
-def _readable(fields: Mapping[str, str]) -> Job | None:
-    """The job; None with a warning for an unreadable record, which must not hide the others."""
-    try:
-        return job_from_hash(fields) if fields else None
-    except ValidationError as error:
-        log.warning("the record of job %s cannot be read: %s", fields.get("id"), error)
-        return None
 
 
 def _event(entry: str, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -88,6 +80,7 @@ class JobStore:
         self._run = Scripts(redis, prefix)
         self.queues = Queues(redis, self.keys, aging_seconds, self._run)
         self.records = RawRecords(redis, prefix)
+        self._parsed = ParsedRecords()
         self.proofs = Proofs(redis, prefix)
 
     @property
@@ -136,19 +129,29 @@ class JobStore:
             raise JobNotFoundError(job_id)
         return owner or None
 
-    def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
-        """The jobs submitted before sequence number `before`, newest first."""
+    def newest(
+        self, *, state: State | None = None, before: int | None = None, at_once: int = _PAGE
+    ) -> Iterator[Job]:
+        """The jobs submitted before sequence number `before`, newest first.
+
+        `at_once` are read in one call, as many as are likely to be wanted.
+        """
         index = self.keys.jobs_in(state) if state else self.keys.jobs
         bound = "+inf" if before is None else f"({before}"
         while found := self.redis.zrevrangebyscore(
-            index, bound, "-inf", start=0, num=_PAGE, withscores=True
+            index, bound, "-inf", start=0, num=at_once, withscores=True
         ):
             with self.redis.pipeline(transaction=False) as pipe:
                 for job_id, _ in found:
                     pipe.hgetall(self.keys.job(job_id))
-                jobs = [_readable(fields) for fields in pipe.execute()]
+                jobs = map(self._parsed.job, pipe.execute())
             yield from (job for job in jobs if job and (state is None or job.state is state))
             bound = f"({found[-1][1]:.0f}"
+
+    def last_event(self) -> str:
+        """The id of the newest event of all jobs: another one after each change of a record."""
+        newest = self.redis.xrevrange(self.keys.all_events, "+", "-", count=1)
+        return str(newest[0][0]) if newest else ""
 
     def events(self, job_id: str, *, after: str = "-", limit: int = 1000) -> list[Event]:
         """The events of a job after the event id `after`, oldest first."""

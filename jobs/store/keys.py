@@ -28,6 +28,9 @@
 | `requests:{worker}` | channel | wakes a worker: something was requested of it or of its job |
 | `counters` | hash | sums over all ended attempts (`jobs.store.counters`) |
 | `dirty` | sorted set | ids of jobs without a current backup, by the time of their change |
+| `notices` | sorted set | ids of notices for webhooks by the time they are due |
+| `notices:content` | hash | each of these notices (`jobs.webhooks.message`) |
+| `notices:tries` | hash | how often each was tried, if it was |
 | `epoch` | string | id of the first job that was claimed; another one after a reset of Redis |
 | `reaper` | string | the lock of the reaper at work: its token; expires |
 | `reaped` | string | time of the reaper's last pass |
@@ -162,6 +165,21 @@ class Keys:
     def dirty(self) -> str:
         """Sorted set: ids of jobs without a current backup."""
         return f"{self.prefix}dirty"
+
+    @property
+    def notices(self) -> str:
+        """Sorted set: ids of notices for webhooks by the time they are due."""
+        return f"{self.prefix}notices"
+
+    @property
+    def notices_content(self) -> str:
+        """Hash: the notices."""
+        return f"{self.prefix}notices:content"
+
+    @property
+    def notices_tries(self) -> str:
+        """Hash: how often notices were tried."""
+        return f"{self.prefix}notices:tries"
 
     @property
     def epoch(self) -> str:

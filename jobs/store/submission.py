@@ -27,6 +27,8 @@ def submission(
     text = spec.model_dump_json()
     fields = {"owner": owner} if owner else {}
     event: dict[str, Any] = {}
+    if spec.notify:
+        fields["notify"] = "1"
     if forked_from is not None:
         origin = forked_from.model_dump_json()
         step = "" if forked_from.step is None else str(forked_from.step)

@@ -36,6 +36,10 @@ class StorageError(Exception):
     """An operation of the storage failed; the message says what to change."""
 
 
+class UnstorableError(StorageError):
+    """The store can have no file of this name; the message says why. Any other may be stored."""
+
+
 class OvertakenError(StorageError):
     """A newer attempt has taken over the run, or the run was deleted; nothing was written."""
 
@@ -173,7 +177,7 @@ def key_parts(key: str) -> tuple[str, ...]:
     if not parts or key.startswith("/") or ".." in parts or "\0" in key:
         raise StorageError(f"{key!r} is not a valid key")
     if not is_text(key):
-        raise StorageError(f"{key!r} is not UTF-8")
+        raise UnstorableError(f"{key!r} is not UTF-8")
     return parts
 
 

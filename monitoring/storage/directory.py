@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import TypeVar
 
 from monitoring.crc import crc32_text
 from monitoring.files import sync_all, sync_open
-from monitoring.storage import link_files
+from monitoring.storage import link_files, sparse
 from monitoring.storage.base import (
     FENCE_NAME,
     TEMPORARY,
@@ -122,7 +121,12 @@ class FileStorage:
                 file.seek(offset)
                 for start in range(0, len(data), _BLOCK):
                     confirm()
-                    file.write(data[start : start + _BLOCK])
+                    block = data[start : start + _BLOCK]
+                    if len(block) == _BLOCK and sparse.is_zero(block):
+                        file.seek(_BLOCK, os.SEEK_CUR)
+                    else:
+                        file.write(block)
+                file.truncate()
                 file.flush()
                 sync_open(file.fileno())
 
@@ -330,10 +334,14 @@ def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
     crc, block = 0, memoryview(bytearray(_BLOCK))
     try:
         with source.open("rb", buffering=0) as read, target.open("wb", buffering=0) as written:
+            has_holes = sparse.is_sparse(os.fstat(read.fileno()))
             while count := read.readinto(block):
                 on_block()
                 crc = zlib.crc32(block[:count], crc)
                 part = block[:count]
+                if has_holes and sparse.is_zero(part):
+                    written.truncate(written.seek(count, os.SEEK_CUR))
+                    continue
                 while part:
                     part = part[written.write(part) :]
     except BaseException:
@@ -343,7 +351,7 @@ def _copy(source: Path, target: Path, on_block: Callable[[], None]) -> str:
 
 
 def _copied(source: Path, temporary: Path) -> bool:
-    shutil.copyfile(source, temporary)
+    sparse.copy(source, temporary)
     return True
 
 

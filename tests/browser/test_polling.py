@@ -116,7 +116,7 @@ def test_the_page_asks_for_a_token_and_forgets_it(browser: Browser, guarded: str
         page = watch.open()
         page.get_by_label("Token").fill("wrong")
         page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_text("The service does not accept this token.")).to_be_visible()
+        expect(page.get_by_text("The service does not accept this token")).to_be_visible()
         assert watch.axe() == []
         page.get_by_label("Token").fill("open-sesame-of-sixteen-or-more")
         page.keyboard.press("Enter")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,9 +18,18 @@ from api.schemas import JobView
 
 ROOT = Path(__file__).parents[2]
 API, WORKER = "spectrain-api:check", "spectrain-worker:check-cpu"
-BASE = "python:3.11-slim-bookworm"
 # What a build here needs on top, such as `--network host`; of `make image-check BUILD=…`.
 _BUILD = shlex.split(os.environ.get("SPECTRAIN_IMAGE_BUILD", ""))
+
+
+def _base() -> str:
+    """The base image: that of the Dockerfile, unless the build is given another one."""
+    given = [word.removeprefix("PYTHON=") for word in _BUILD if word.startswith("PYTHON=")]
+    (default,) = re.findall(r"^ARG PYTHON=(\S+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    return f"python:{[default, *given][-1]}"
+
+
+BASE = _base()
 
 
 def run(*command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -53,17 +63,18 @@ def image(name: str) -> dict[str, Any]:
 @functools.cache
 def build() -> None:
     """Builds both images, the worker's for the CPU."""
+    for target, name in (("api", API), ("worker", WORKER)):
+        build_target(target, name, ROOT)
+
+
+def build_target(target: str, name: str, context: Path) -> None:
+    """Builds one image of a checkout; a worker's for the CPU."""
     revision = run("git", "rev-parse", "HEAD", cwd=ROOT).stdout.strip()
-    arguments = [*_BUILD, "--build-arg", f"REVISION={revision}"]
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-    for target, name, more in (
-        ("api", API, []),
-        ("worker", WORKER, ["--build-arg", "TORCH=cpu"]),
-    ):
-        run(
-            *("docker", "build", *arguments, *more, "--target", target, "--tag", name, str(ROOT)),
-            env=environment,
-        )
+    arguments = [*_BUILD, "--build-arg", f"REVISION={revision}", "--build-arg", "TORCH=cpu"]
+    run(
+        *("docker", "build", *arguments, "--target", target, "--tag", name, str(context)),
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+    )
 
 
 class Stack:
@@ -93,7 +104,6 @@ class Stack:
             **{k: v for k, v in os.environ.items() if not k.startswith(("SPECTRAIN_", "AWS_"))},
             "COMPOSE_PROJECT_NAME": self._name,
             "SPECTRAIN_TAG": "check",
-            "SPECTRAIN_PULL_POLICY": "never",
             "SPECTRAIN_PORT": str(self.port),
             "SPECTRAIN_LEASE_SECONDS": "5",
         }

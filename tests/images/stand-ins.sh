@@ -3,8 +3,9 @@
 # on the base image of our own, for a machine that reaches no registry of images. What they cannot
 # prove: docs/images.md.
 #
-#   sh tests/images/stand-ins.sh [OPTION OF docker build …]
+#   [BASE=python:3.13-slim-trixie] sh tests/images/stand-ins.sh [OPTION OF docker build …]
 set -eu
+base=${BASE:-python:3.13-slim-trixie}
 cd "$(dirname "$0")/../.."
 
 name_of() { sed -n "s|^ *image: *\($1:[^ ]*\)|\1|p" docker-compose.yml; }
@@ -12,14 +13,20 @@ name_of() { sed -n "s|^ *image: *\($1:[^ ]*\)|\1|p" docker-compose.yml; }
 make() { # make TARGET IMAGE [OPTION …]
     target=$1 image=$2
     shift 2
-    DOCKER_BUILDKIT=1 docker build "$@" --quiet --target "$target" --tag "$image" - >/dev/null <<'END'
-FROM python:3.11-slim-bookworm AS base
+    DOCKER_BUILDKIT=1 docker build "$@" --build-arg "BASE=$base" --quiet --target "$target" --tag "$image" - >/dev/null <<'END'
+ARG BASE
+FROM $BASE AS base
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends wget >/dev/null
 
 FROM base AS redis
 RUN apt-get install -y -qq --no-install-recommends redis-server >/dev/null \
     && install --directory --owner 999 --group 999 /data
 VOLUME /data
+WORKDIR /data
+
+FROM base AS valkey
+RUN apt-get install -y -qq --no-install-recommends valkey-server >/dev/null \
+    && install --directory --owner 999 --group 999 /data
 WORKDIR /data
 
 FROM base AS seaweedfs
@@ -37,5 +44,7 @@ END
 }
 
 make redis "$(name_of redis)" "$@"
+# The chart's other choice; Debian has it from trixie on.
+make valkey docker.io/valkey/valkey:9.0.4 "$@"
 make seaweedfs "$(name_of chrislusf/seaweedfs)" "$@"
 make prometheus "$(name_of prom/prometheus)" "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +11,25 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from werkzeug.serving import make_server
 
 from api.cli.main import cli
-from jobs.model.record import Attempt, Job
+from api.client.client import Client
+from jobs.model.record import Attempt, Job, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
+from jobs.store.registry import WorkerRegistry
+from tests.integration.http_calls import MakeApp
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Those of a service that evicts a job however short it has run."""
+    return settings.model_copy(update={"eviction_min_seconds": 0.0})
 
 
 @pytest.fixture
@@ -234,3 +245,91 @@ def test_the_id_of_a_job_may_begin_with_a_dash(run: Run, store: JobStore) -> Non
     assert job.id in run("show", job.id).stdout
     assert "has priority 7" in run("change", job.id, "--priority", "7").stdout
     assert "No such option" in run("show", "-odd", code=2).stderr
+
+
+def test_several_jobs_are_compared(run: Run, store: JobStore, settings: Settings) -> None:
+    found = [fail(store, name=name, env={"LR": name}) for name in ("a", "b", "c")]
+    for number, job in enumerate(found):
+        write(settings, job, "logs/metrics.jsonl", rows(50 + number))
+    shown = run("compare", *(job.id for job in found)).stdout.splitlines()
+    cells = {tuple(line.split()) for line in shown}
+    assert ("env.LR", "a", "b", "c") in cells
+    assert ("loss", "best", "0.1", "0.09804", "0.09615") in cells
+    assert ("val/loss", "last", "50", "51", "52") in cells
+    assert ("loss", "none", "none") in cells, "from which step on they differ from the first"
+    assert json.loads(run("compare", found[0].id, found[1].id, "--json").stdout)["jobs"]
+    assert "at least two jobs" in run("compare", found[0].id, code=2).stderr
+
+
+def test_a_dry_run_says_what_would_become_of_a_job_and_submits_nothing(
+    run: Run, store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    words = ("submit", "--dry-run", "--workspace", ".", "--name", "a", "--", "true")
+    lines = run(*words).stdout.splitlines()
+    assert lines[0] == "a is a valid job for pool default; nothing was submitted."
+    assert lines[1].split(None, 1) == ["queue", "no job ahead of it, no worker in the pool"]
+    assert lines[2].split(None, 1) == ["start", "pool 'default' has no worker"]
+    assert run(*words).stderr.startswith("workspace: 1 file,")
+    plan = json.loads(run(*words[:2], "--json", *words[2:]).stdout)
+    assert (plan["position"], plan["workers"], plan["evicts"]) == (0, 0, [])
+    assert not list(store.newest())
+    (tmp_path / "link").symlink_to("/mnt/data")
+    assert "The workspace cannot be sent" in run(*words, code=1).stderr
+    assert "gpus: given -1" in run("submit", "-", "--dry-run", code=1,
+                                   input='{"name": "a", "command": ["t"], '
+                                   '"resources": {"gpus": -1}}').stderr  # fmt: skip
+
+
+def test_a_dry_run_names_the_job_that_would_make_room(run: Run, store: JobStore) -> None:
+    WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60).renew(
+        "w", pool="default", host="w", gpus=[]
+    )
+    submit(store, priority=1)
+    running = store.claim("default", "w")
+    assert running is not None
+    job = '{"name": "urgent", "command": ["t"], "priority": 9}'
+    said = run("submit", "-", "--dry-run", input=job).stdout
+    assert f"evicts   {running.id}" in said
+    assert "1 worker in the pool" in said
+
+
+def test_a_waiting_job_says_when_it_is_likely_to_start(run: Run, store: JobStore) -> None:
+    WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60).renew(
+        "w", pool="default", host="w", gpus=[]
+    )
+    submit(store)
+    running = store.claim("default", "w")
+    assert running is not None
+    seen = Progress(step=10, total_steps=100, first_step=0, step_seconds=10.0, seconds_left=300.0)
+    store.renew(running.id, 1, seen)
+    waiting = submit(store)
+    said = run("show", waiting.id).stdout
+    assert "it is next, and the worker is busy" in said
+    assert "starts in about " in said
+
+
+def test_my_jobs_are_those_of_my_account(
+    store: JobStore, settings: Settings, make_app: MakeApp
+) -> None:
+    accounts = settings.model_copy(update={"api_tokens": "secret"})
+    server = make_server("127.0.0.1", 0, make_app(accounts), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        theirs = submit(store, name="theirs")
+        with Client(url, "secret") as client:
+            mine = client.submit({"name": "mine", "command": ["true"]})
+        words = ["--url", url, "--token", "secret"]
+        listed = CliRunner().invoke(cli, [*words, "ls", "--mine"]).stdout
+        assert mine.id in listed
+        assert theirs.id not in listed
+        done = CliRunner().invoke(cli, [*words, "cancel", "--all", "-y"])
+        assert done.stdout == f"{mine.id} is cancelled\n"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert store.get(theirs.id).state is State.QUEUED

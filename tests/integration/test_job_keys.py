@@ -16,11 +16,13 @@ from jobs.messages import Messenger
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import Reason, Request, State
+from jobs.notify import Webhook
 from jobs.reaper.reaper import Reaper
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from jobs.store.keys import Keys, PoolIndex
 from jobs.store.registry import WorkerRegistry
+from jobs.webhooks.outbox import Outbox
 from monitoring.storage.open import open_storage
 from monitoring.storage.probe import StorageProbe
 
@@ -56,6 +58,8 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
     Path(settings.storage_url.removeprefix("file://")).mkdir()
     probe = StorageProbe(open_storage(settings.storage_url), settings.storage_url)
 
+    outbox = Outbox(store.redis, settings.redis_prefix)
+
     def end(job: Job, reason: Reason) -> None:
         current = store.get(job.id).current
         assert current is not None
@@ -83,6 +87,11 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         cancelled, waits = store.submit(SPEC), store.submit(SPEC, owner="ada")
         store.request(cancelled.id, Request.CANCEL)
         messenger.announce("default", waits.id)
+        told = store.submit(
+            SPEC.model_copy(update={"notify": [Webhook(url="https://x/y", on=["submitted"])]})
+        )
+        ((notice, _),) = outbox.take(1)
+        outbox.postpone(notice, 1, 60)
         registry.renew("v", pool="default", host="h")
         registry.leave("v")
         other = store.claim("default", "u")
@@ -93,7 +102,7 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         token, _ = tokens.create("laptop", "ada", Role.USER)
         tokens.note_used({token.id: 1.0})
         tokens.limit({"ada": (1, -1)})
-        return [*jobs, high, cancelled, waits]
+        return [*jobs, high, cancelled, waits, told]
 
     yield run
     messenger.close()

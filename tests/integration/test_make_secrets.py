@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.accounts.file import read_tokens
+from jobs.accounts.token import digest_of
 from tests.kubernetes_api import KubernetesServer
 from tests.unit.helm.chart import rendered, wanted_secrets
 
@@ -66,15 +66,13 @@ def test_the_secrets_are_made_once_and_no_later_run_changes_one(api: KubernetesS
 
 
 def test_prometheus_and_the_autoscaler_get_tokens_that_may_not_train(
-    api: KubernetesServer,
+    api: KubernetesServer, tmp_path: Path
 ) -> None:
     run(api)
     tokens = data(api.objects[TOKENS])
-    entries = tomllib.loads(tokens["tokens.toml"])["token"]
-    assert {entry["role"]: entry["sha256"] for entry in entries} == {
-        role: hashlib.sha256(tokens[f"{role}-token"].encode()).hexdigest()
-        for role in ("metrics", "viewer")
-    }
+    (tmp_path / "tokens.toml").write_text(tokens["tokens.toml"])
+    found = {token.digest: token.role for token in read_tokens(tmp_path / "tokens.toml")}
+    assert found == {digest_of(tokens[f"{role}-token"]): role for role in ("metrics", "viewer")}
     for role in ("metrics", "viewer"):
         assert tokens[f"{role}-token"] not in tokens["tokens"] + tokens["tokens.toml"]
 

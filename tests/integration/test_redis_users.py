@@ -137,7 +137,8 @@ def test_each_key_of_the_service_is_some_parts() -> None:
     assert table_of_keys is not None
     keys = set(re.findall(r"^\| `([\w:]+)", table_of_keys, re.M))
     of_workers = {pattern.removesuffix("*").rstrip(":") for pattern in _KEYS["worker"]}
-    of_the_api, channels = {"idempotency", "sequence"}, {"requests"}
+    of_the_api = {"audit", "idempotency", "sequence", "tokens", "tokens:used", "tokens:version"}
+    channels = {"requests"}
     named = {key.partition(":")[0] if key.partition(":")[0] in {"job", "jobs"} else key.rstrip(":")
              for key in keys}  # fmt: skip
     undecided = named - of_workers - channels - of_the_api

@@ -171,6 +171,36 @@ def test_a_body_is_taken_from_those_only_who_may_call(
         assert json.loads(job.text)["state"] == "queued"
 
 
+def test_a_body_is_taken_from_those_only_whose_role_changes_something(
+    redis_server: str, tmp_path: Path, wait_until: Wait
+) -> None:
+    secret = "secret-of-sixteen-or-more"
+    with serving(redis_server, tmp_path, wait_until, token=secret) as url:
+        tokens = {}
+        for role in ("viewer", "user"):
+            answer = httpx.post(
+                f"{url}/v1/tokens",
+                json={"name": "x", "owner": "ada", "role": role},
+                headers={"Authorization": f"Bearer {secret}"},
+                timeout=SOON,
+            )
+            tokens[role] = answer.json()["token"]
+        kind = {"Content-Type": "application/json"}
+        for role, expected in (("viewer", 403), ("user", 413)):
+            headers = kind | {"Authorization": f"Bearer {tokens[role]}"}
+            try:
+                status, taken = body(url, 1 << 30, headers, chunked=False)
+            except (ConnectionResetError, BrokenPipeError):
+                status, taken = expected, 0
+            assert status == expected
+            assert taken < 100 << 20
+        with httpx.Client(base_url=url, timeout=SOON) as page:
+            me = page.post("/v1/session", json={"token": tokens["user"]}).json()
+            job = page.post("/v1/jobs", json=GOOD, headers={"Spectrain-CSRF-Token": me["csrf"]})
+            assert job.json()["owner"] == "ada", "the loop of the server knows sessions too"
+            assert page.post("/v1/session", json={"token": "x" * 5000}).status_code in {400, 413}
+
+
 def test_a_request_in_progress_is_answered_when_the_server_is_told_to_end(
     own_redis: OwnRedis, tmp_path: Path, wait_until: Wait
 ) -> None:

@@ -48,7 +48,7 @@ def supported() -> list[str]:
 
 
 def test_there_is_a_workflow_for_tests_images_chart_and_release() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["chart", "ci", "images", "release"]
+    assert [path.stem for path in WORKFLOWS] == ["chart", "ci", "cluster", "images", "release"]
 
 
 @every_workflow
@@ -122,10 +122,16 @@ def test_the_release_pushes_each_image_of_the_dockerfile() -> None:
     jobs = workflow(ROOT / ".github/workflows/release.yml")["jobs"]
     images = jobs["images"]["strategy"]["matrix"]["include"]
     assert [(image["target"], image["torch"], image["suffix"]) for image in images] == [
-        ("api", "", ""),
+        ("api", "cuda", ""),
         ("worker", "cuda", ""),
         ("worker", "cpu", "-cpu"),
+        ("worker-devel", "cuda", ""),
     ]
+    (build,) = [s["with"] for s in jobs["images"]["steps"] if "build-push" in s.get("uses", "")]
+    assert build["platforms"] == "linux/amd64,linux/arm64"
+    assert build["sbom"] is True
+    assert build["provenance"] == "mode=max"
+    assert "cosign sign" in commands({"jobs": {"images": jobs["images"]}})
     assert jobs["pypi"]["needs"] == ["distribution", "images", "chart"]
 
 

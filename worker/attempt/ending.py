@@ -77,10 +77,11 @@ class Ending:
             message = "the last results could not be saved: storage was unavailable"
             return Outcome(Reason.STORAGE, message, ended.exit_code)
         self._reporter.update(publisher)
+        self._reporter.refuse(publisher)
         if self._reporter.advise(publisher):
             self._retry(publisher.publish)
         for _ in range(_REFUSED_TRIES):
-            if not publisher.refused:
+            if publisher.refused.keys() <= publisher.unstorable.keys():
                 break
             time.sleep(RETRY_SECONDS)
             self._retry(publisher.publish)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Mapping
 
 from jobs.errors import STORE_AWAY, ForgottenError, RecordGoneError
 from jobs.model.record import Job, Progress
@@ -37,6 +38,7 @@ class Lease:
         self._wake = context.shutdown_state.wake
         self._job = job
         self._advised = False
+        self._remarks: list[tuple[str, Mapping[str, object]]] = []
         self._recording = threading.Lock()
         self._epoch: str | None = None  # of the Redis that had the record last
         self._shutdown_state = context.shutdown_state
@@ -74,9 +76,16 @@ class Lease:
         """Whether a newer attempt has the job."""
         return self._thread.overtaken
 
+    def remark(self, kind: str, data: Mapping[str, object]) -> None:
+        """Adds an event to the job's with the next renewal."""
+        self._remarks.append((kind, data))
+
     def record_advice(self) -> None:
-        """Adds the advice to the job's events, once."""
+        """Adds the advice to the job's events, once, and what is to be remarked."""
         with self._recording:  # the renewals and the end of the attempt both call it
+            while self._remarks:
+                self._store.note(self._job.id, self._job.attempt, *self._remarks[0])
+                del self._remarks[0]
             if self.advice is not None and not self._advised:
                 data = self.advice.data()
                 self._store.note(self._job.id, self._job.attempt, "grace_too_short", data)

@@ -21,6 +21,12 @@ _OUT_OF_MEMORY = re.compile(
 _LOADER_KILLED = re.compile(
     r"DataLoader worker .* killed by signal: Killed|Signal 9 \(SIGKILL\) received by PID"
 )
+# How torch.compile and Triton report that they find no compiler.
+_NO_COMPILER = re.compile(r"InvalidCxxCompiler|No working C\+\+ compiler|Failed to find C compiler")
+_GET_A_COMPILER = (
+    "torch.compile needs a compiler where the worker runs: install g++, or use the image "
+    "spectrain-worker-devel"
+)
 # Signals that others send: a program prints nothing of them, but processes that miss it may.
 _FROM_OUTSIDE = {128 + number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)}
 _TAIL_LINES = 50
@@ -63,8 +69,8 @@ _OUTCOMES = {
     StopReason.TIMEOUT: (Reason.TIMEOUT, "ran for longer than limits.run_seconds"),
     StopReason.DISK: (
         Reason.ERROR,
-        "the run directory grew beyond limits.disk_bytes: keep less, or name what is not to be "
-        "kept in keep.exclude",
+        "the run directory grew beyond limits.disk_bytes, or SPECTRAIN_RUN_BYTES of the worker: "
+        "keep less, or name what is not to be kept in keep.exclude",
     ),
     StopReason.DIVERGED: (Reason.DIVERGED, "the loss became NaN or infinite"),
     StopReason.RESTARTED: (
@@ -168,10 +174,11 @@ def outcome(
 def _error(exit_code: int, cause: Cause | None, tail: Sequence[str], full_disk: str) -> Outcome:
     last = next((line.strip() for line in reversed(tail) if line.strip()), "")
     text = str(cause) if cause else last[:_TEXT_CHARS]
+    advice = _GET_A_COMPILER if _NO_COMPILER.search(text) else ""
     nothing = "" if full_disk else "no output"  # which had no room either
     return Outcome(
         Reason.ERROR,
-        ": ".join(filter(None, [full_disk, _describe(exit_code), text or nothing])),
+        ": ".join(filter(None, [full_disk, _describe(exit_code), text or nothing, advice])),
         exit_code,
         log_tail=tuple(tail),
         # Another worker may have more room: that is no failure that repeats.

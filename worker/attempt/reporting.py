@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from jobs.model.record import Job, Progress
 from worker.attempt.advice import advise
 from worker.attempt.context import WorkerContext
 from worker.attempt.lease import Lease
 from worker.attempt.observe import Observer
+from worker.files.listing import short
 from worker.files.publish import Publisher
 
 log = logging.getLogger(__name__)
+
+_MOST_REFUSALS = 20
 
 
 class Reporter:
@@ -26,6 +30,7 @@ class Reporter:
         self._job = job
         self._lease = lease
         self._unreadable = False  # whether that was logged
+        self._refused: set[Path] = set()
 
     def note(self, measures: Mapping[str, object]) -> None:
         """Adds fields of the receipt, by name, that are known before the program starts."""
@@ -72,6 +77,14 @@ class Reporter:
         if self._lease.advice is not None:
             publisher.add_line(str(self._lease.advice))
         return self._lease.advice is not None
+
+    def refuse(self, publisher: Publisher) -> None:
+        """Says in the log, and by an event, which files cannot be stored for their names."""
+        for path, why in publisher.unstorable.items():
+            if path not in self._refused and len(self._refused) < _MOST_REFUSALS:
+                self._refused.add(path)
+                publisher.add_line(f"cannot be saved: {short(path)}: {why}")
+                self._lease.remark("not_saved", {"path": short(path), "why": why})
 
     def _with_storage(self, progress: Progress, publisher: Publisher) -> Progress:
         """The progress, with what storage has of it."""

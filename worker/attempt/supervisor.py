@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from redis.exceptions import RedisError
+
 from jobs.errors import JobNotFoundError, StaleAttemptError
 from jobs.model.record import Job
-from jobs.model.states import Reason
+from jobs.model.states import Reason, State
 from monitoring.storage.base import Fence, OvertakenError
 from monitoring.storage.moments import Moments
 from worker.attempt.background import Background
@@ -56,6 +58,7 @@ from worker.usage.sampler import SystemSampler
 
 log = logging.getLogger(__name__)
 
+_REMOVED = "the run's directory in storage was removed, or another service has written to it"
 # During the training; the last publication runs at normal priority.
 PUBLICATION_NICE = 10
 
@@ -65,6 +68,7 @@ def supervise(context: WorkerContext, job: Job) -> None:
     log.info("job %s: attempt %d starts", job.id, job.attempt)
     lease = Lease(context, job)
     lease.start()
+    attempt: _Attempt | None = None
     try:
         scratch = place_of(context.settings.scratch_dir, job, context.rights.uid)
         attempt = _Attempt(context, job, scratch, lease)
@@ -82,9 +86,25 @@ def supervise(context: WorkerContext, job: Job) -> None:
             job.id, job.attempt,
         )  # fmt: skip
     except (Overtaken, OvertakenError, StaleAttemptError):
-        log.warning("job %s: attempt %d was overtaken by a newer one", job.id, job.attempt)
+        if attempt is None or not _end_if_ours(context, job, attempt):
+            log.warning("job %s: attempt %d was overtaken by a newer one", job.id, job.attempt)
     finally:
         lease.stop()
+
+
+def _end_if_ours(context: WorkerContext, job: Job, attempt: _Attempt) -> bool:
+    """Ends an attempt that storage refuses, but which is the job's newest; whether it is that.
+
+    Without an end, the worker would begin the same attempt again, and again.
+    """
+    try:
+        now = context.store.get(job.id)
+        if (now.state, now.attempt, now.worker) != (State.RUNNING, job.attempt, job.worker):
+            return False
+        attempt.ending.finish(Outcome(Reason.STORAGE, _REMOVED))
+    except (RedisError, JobNotFoundError, StaleAttemptError):
+        return False
+    return True
 
 
 class _Attempt:
@@ -154,7 +174,8 @@ class _Attempt:
         self._reporter.note(
             {"workspace_seconds": copied, "restore_seconds": self._reporter.seconds - (copied or 0)}
         )
-        with group_of_attempt(f"{self._job.id}.{self._job.attempt}") as group:
+        most = self._context.settings.job_processes
+        with group_of_attempt(f"{self._job.id}.{self._job.attempt}", most) as group:
             return self._run(restored[0], group)
 
     def _is_resumed(self, restored: Restored) -> bool:

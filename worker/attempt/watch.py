@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -93,6 +94,7 @@ class Watch:
             if (reason := self._stopping.asked) is not None:
                 self._stopping.request(child, reason, self._publisher.longest_seconds)
             self._reporter.advise(self._publisher)
+            self._reporter.refuse(self._publisher)
             if (violation := self.violation() or self._disk()) is not None:
                 self._stopping.request(child, violation, self._publisher.longest_seconds)
             self._stopping.kill_when_due(child)
@@ -142,8 +144,9 @@ class Watch:
             raise Overtaken
 
     def _disk(self) -> StopReason | None:
-        limit = self._lease.limits.disk_bytes
-        return StopReason.DISK if limit is not None and self._publisher.bytes_here > limit else None
+        limits = (self._lease.limits.disk_bytes, self._context.settings.run_bytes or None)
+        limit = min((each for each in limits if each is not None), default=math.inf)
+        return StopReason.DISK if self._publisher.bytes_here > limit else None
 
     def _wait(self) -> None:
         self._context.shutdown_state.wake.wait(TICK_SECONDS)

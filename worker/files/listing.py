@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from monitoring.disk import file_size
 
 _MOST_NAMES = 8
+_LONGEST = 200
+
+
+def short(path: Path) -> str:
+    """A path for people: of a long one, the beginning and the end."""
+    text = ascii(str(path))[1:-1] if not str(path).isprintable() else str(path)
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]}…{text[-half:]}"
 
 
 def listed(sizes: Mapping[str, int]) -> str:

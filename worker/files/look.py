@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,15 @@ class Seen:
 Look = dict[str, Seen]
 
 
-def look(root: Path, is_left_out: Callable[[str, bool], bool]) -> Look:
+def look(
+    root: Path,
+    is_left_out: Callable[[str, bool], bool],
+    on_unseen: Callable[[str], None] = lambda _: None,
+) -> Look:
     """All that is below `root`, by path, without what `is_left_out` and all below it.
 
-    It is called with the path, and whether that is a directory.
+    It is called with the path, and whether that is a directory. `on_unseen` is called with each
+    path that is too long for this system to look at, and stands for all below it.
 
     What is removed meanwhile may or may not be in it. Raises `OSError` only for `root` itself.
     """
@@ -60,10 +66,10 @@ def look(root: Path, is_left_out: Callable[[str, bool], bool]) -> Look:
     os.scandir(root).close()
     while folders:
         folder = folders.pop()
-        with contextlib.suppress(OSError), os.scandir(root / folder) as entries:
+        with _looking(folder.rstrip("/"), on_unseen), os.scandir(root / folder) as entries:
             for entry in entries:
                 path = f"{folder}{entry.name}"
-                with contextlib.suppress(OSError):
+                with _looking(path, on_unseen):
                     if is_left_out(path, entry.is_dir(follow_symlinks=False)):
                         continue
                     seen = Seen.by_status(entry.path, entry.stat(follow_symlinks=False))
@@ -72,6 +78,16 @@ def look(root: Path, is_left_out: Callable[[str, bool], bool]) -> Look:
                         if seen.kind == "directory":
                             folders.append(f"{path}/")
     return found
+
+
+@contextlib.contextmanager
+def _looking(path: str, on_unseen: Callable[[str], None]) -> Iterator[None]:
+    """Passes over what is gone."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            on_unseen(path)
 
 
 def size_of(path: Path) -> int:

@@ -15,6 +15,7 @@ from monitoring.checkpoints.commit import CommitRecord
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
+from worker.files.listing import short
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
 from worker.files.output import OutputLog
@@ -68,6 +69,7 @@ class Publisher:
         self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
         self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
+        self._is_gone = False  # the run directory
         self._closing = False
         self._held_back = False
         self._before: Look = {}  # at the call of `hold_back`
@@ -105,6 +107,11 @@ class Publisher:
         return self._mirror.refused
 
     @property
+    def unstorable(self) -> dict[Path, str]:
+        """Those of them that no try can store, because of their names."""
+        return self._mirror.unstorable
+
+    @property
     def is_in_place(self) -> bool:
         """Whether the attempt has its directory: a newer one on this machine moves it aside."""
         try:
@@ -114,8 +121,9 @@ class Publisher:
 
     def not_kept(self) -> list[str]:
         """What of an ended program's files is not in storage, with sizes, and why."""
-        refused = (f"{path}: {error}" for path, error in self.refused.items())
-        return [*self._mirror.not_kept(), *refused]
+        refused = (f"{short(path)}: {error}" for path, error in self.refused.items())
+        gone = ["what changed before its run directory was removed"] if self._is_gone else []
+        return [*gone, *self._mirror.not_kept(), *refused]
 
     @property
     def moments(self) -> Sequence[Moment]:
@@ -204,6 +212,9 @@ class Publisher:
         self._own.publish()
 
     def _publish_files(self) -> None:
+        self._is_gone = not self._scratch.run.root.is_dir()
+        if self._is_gone:  # what was published of it stays
+            return
         begun = time.thread_time()
         now = self.look()
         rest = min((time.thread_time() - begun) * _REST, _MAX_REST_SECONDS)

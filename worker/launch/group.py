@@ -53,10 +53,11 @@ class SharedGroup:
 class OwnGroup:
     """A group for one attempt, within the divided group; raises `OSError` if it cannot be made.
 
-    `limit` is the memory that the program may use, in bytes; None for any.
+    `limit` is the memory that the program may use, in bytes; None for any. `processes`: how many it
+    may have, with threads; 0 for any number.
     """
 
-    def __init__(self, around: Path, name: str) -> None:
+    def __init__(self, around: Path, name: str, processes: int = 0) -> None:
         limit = limit_around(around)
         self._around = limit
         self.limit = None if limit is None else share_of_job(limit, _held_elsewhere(around))
@@ -68,6 +69,8 @@ class OwnGroup:
             (folder / "memory.oom.group").write_text("1")
             if self.limit is not None:
                 (folder / "memory.max").write_text(str(self.limit))
+            if processes and (folder / "pids.max").exists():
+                (folder / "pids.max").write_text(str(processes))
         except OSError:
             remove(folder)
             raise
@@ -86,14 +89,17 @@ class OwnGroup:
 
 
 @contextlib.contextmanager
-def group_of_attempt(name: str) -> Iterator[Group]:
-    """The group for the program of an attempt, until all its processes have ended."""
+def group_of_attempt(name: str, processes: int = 0) -> Iterator[Group]:
+    """The group for the program of an attempt, until all its processes have ended.
+
+    `processes`: how many it may have; 0 for any number.
+    """
     around = divided_group()
     own: OwnGroup | None = None
     if around is not None:
         remove_left(around)
         try:
-            own = OwnGroup(around, name)
+            own = OwnGroup(around, name, processes)
         except OSError as error:
             log.warning("%s: its program shares the worker's control group: %s", name, error)
     try:

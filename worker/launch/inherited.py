@@ -40,7 +40,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
     ),
     "frameworks": (
         "TORCH*", "PYTORCH_*", "ATEN_*", "TRITON_*", "JAX_*", "XLA_*", "TF_*", "HF_*",
-        "TRANSFORMERS_*", "MPL*", "MATPLOTLIB*",
+        "TRANSFORMERS_*", "TOKENIZERS_*", "MPL*", "MATPLOTLIB*",
     ),
     "clusters": ("GLOO_*", "UCX_*", "FI_*", "OMPI_*", "SLURM_*"),
 }  # fmt: skip

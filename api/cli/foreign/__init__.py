@@ -2,4 +2,5 @@
 
 from api.cli.foreign.result import ForeignError as ForeignError
 from api.cli.foreign.result import Translation as Translation
+from api.cli.foreign.translation import TELLING as TELLING
 from api.cli.foreign.translation import translate as translate

@@ -14,7 +14,8 @@ _VARIABLES = {
     "SKYPILOT_NUM_NODES": "1", "SKYPILOT_NODE_RANK": "0", "SKYPILOT_NODE_IPS": "127.0.0.1",
 }  # fmt: skip
 _GPUS_VARIABLE = "SKYPILOT_NUM_GPUS_PER_NODE"
-_URL = re.compile(r"(s3|https|file)://")
+# A whole bucket is no input: it has to be a prefix.
+_URL = re.compile(r"(s3://[^/]+/.|https://.|file://.)")
 _STRICT = "it stops at the first command that fails, as `bash -euo pipefail` does"
 
 
@@ -104,8 +105,8 @@ def _mounts(new: Translation, mounts: Mapping[str, Any], variables: Mapping[str,
         text = _filled(str(source or ""), variables)
         name = _input_name(place, new.job.get("inputs", {}))
         if not _URL.match(text):
-            new.note(key, "left out: of this machine the workspace is sent, and inputs are "
-                     "s3://, https:// or file:// URLs")  # fmt: skip
+            new.note(key, "left out: inputs are s3://bucket/prefix, https:// or file:// URLs; of "
+                     "this machine the workspace is sent")  # fmt: skip
             continue
         new.put("inputs", **{name: text})
         new.note(key, f"it lies, read-only, at $SPECTRAIN_INPUTS/{name}: change `run` accordingly")

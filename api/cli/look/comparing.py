@@ -10,7 +10,10 @@ from api.cli.shared.completion import JobId
 from api.cli.shared.endpoint import Endpoint
 from api.client.find import find_job
 from api.render import console
+from api.render.comparison import comparison
 from api.render.differences import differences, is_same
+
+_FEWEST = 2
 
 
 @cli.command()
@@ -31,3 +34,20 @@ def diff(ctx: click.Context, job: str, other: str, exit_code: bool, as_json: boo
         console().print(differences(found, one, two))
     if exit_code and not is_same(found):
         ctx.exit(Exit.FAILED)
+
+
+@cli.command()
+@click.argument("names", metavar="A B...", type=JobId(), nargs=-1, required=True,
+                help="Ids of 2 to 20 jobs, or parts of them.")  # fmt: skip
+@as_json
+@click.pass_obj
+def compare(endpoint: Endpoint, names: tuple[str, ...], as_json: bool) -> None:
+    """Compare jobs: their results, what differs between them, and from which step on."""
+    if len(names) < _FEWEST:
+        raise click.UsageError("give at least two jobs")
+    with endpoint.client() as client:
+        found = client.compare(*(find_job(client, name) for name in names))
+    if as_json:
+        print_json(found)
+    else:
+        console().print(comparison(found))

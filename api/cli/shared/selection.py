@@ -19,6 +19,7 @@ _OPTIONS = (
                  help="Take jobs with this label; may be repeated."),
     click.option("--pool", help="Take jobs of this pool."),
     click.option("--name", help="Take jobs with this name."),
+    click.option("--mine", is_flag=True, help="Take your own jobs."),
 )  # fmt: skip
 
 
@@ -36,12 +37,17 @@ class Selection:
 
     @classmethod
     def of(
-        cls, client: Client, *, state: str | None, labels: Sequence[str], **others: str | None
-    ) -> Selection:
-        """The selection that the options make."""
+        cls, client: Client, *, state: str | None, labels: Sequence[str], mine: bool,
+        **others: str | None,
+    ) -> Selection:  # fmt: skip
+        """The selection that the options make.
+
+        Where nobody has to have a name, all jobs are everybody's own.
+        """
         if bad := [label for label in labels if ":" not in label]:
             raise click.BadParameter(
                 f"{bad[0]!r} is not of the form KEY:VALUE", param_hint="--label"
             )
         pairs = dict(label.split(":", 1) for label in labels)
-        return cls(state, {"labels": pairs, **others})
+        owner = client.me().name if mine else None
+        return cls(state, {"labels": pairs, "owner": owner, **others})

@@ -14,9 +14,8 @@ from api.schemas import (
 )
 from api.server.access.guard import this_caller
 from api.server.context import context
-from api.server.listing import page_of
 from api.server.problems import problem
-from api.server.routes import Routes, as_json
+from api.server.routes import Routes, answered_once, as_json
 from api.server.views.job_view import view_of
 from api.server.views.submitting import IDEMPOTENCY_HEADER, check_workspace, idempotency_key
 from jobs.errors import JobNotFoundError
@@ -69,12 +68,14 @@ def plan_job(body: JobSpec) -> JobPlan:
 
 
 @routes.call("GET", "/v1/jobs", answer=JobPage)
-def list_jobs(query: JobQuery) -> JobPage:
+def list_jobs(query: JobQuery) -> Response:
     """List jobs, newest first.
 
-    A page starts where the previous one ended, also when jobs were submitted in between.
+    A page starts where the previous one ended, also when jobs were submitted in between. Messages
+    are cut to 500 characters, and attempts have no `log_tail`: the job itself has both.
     """
-    return page_of(context().store, query)
+    page = context().listing.page(query)
+    return answered_once(page.body, page.etag)
 
 
 @routes.call("GET", "/v1/jobs/<job_id:job_id>", answer=JobView)

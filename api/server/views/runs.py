@@ -126,6 +126,7 @@ def get_metrics(job_id: str, query: MetricsQuery) -> MetricsPage:
     "GET",
     "/v1/jobs/<job_id:job_id>/series",
     answer=SeriesPage,
+    others=(304,),
     request_headers={"If-None-Match": "`ETag` of an earlier answer: 304 if nothing has changed."},
     response_headers={"ETag": "Names what the run has logged so far."},
 )
@@ -182,8 +183,14 @@ def list_artifacts(job_id: str) -> ArtifactList:
 @routes.call(
     "GET",
     "/v1/jobs/<job_id:job_id>/artifacts/<path:path>",
-    answer="application/octet-stream",
+    answer="*/*",
+    others=(206, 302, 304),
     problems=(416,),
+    request_headers={
+        "Range": "Which bytes to send: `bytes=0-999`.",
+        "If-None-Match": "`ETag` of an earlier answer: 304 if the file is the same.",
+    },
+    response_headers={"ETag": "Names this content of the file."},
 )
 def get_artifact(job_id: str, path: str, query: ArtifactQuery) -> Response:
     """Fetch a file of a run, or a range of it.

@@ -19,6 +19,7 @@ local NOW = tonumber(TIME[1]) + tonumber(TIME[2]) / 1000000
 local MAX_EVENTS = 1000
 local MAX_ALL_EVENTS = 10000
 local MAX_AUDIT = 10000
+local MAX_NOTICES = 100000
 
 -- `order` is (9 - priority) * LINE + sequence: each priority of an owner is a line of its own, first
 -- in, first out. A job keeps its order until its priority changes, so a preempted job returns to the
@@ -73,9 +74,37 @@ local function record(id, kind, data)
   redis.call('ZADD', key('dirty'), stamp(NOW), id)
 end
 
+-- What a webhook calls an event (jobs/notify.py); nil for one that it is not told of.
+local function notice_of(kind, data)
+  local names = {submitted = 'submitted', started = 'started', succeeded = 'finished',
+    failed = 'failed', cancelled = 'cancelled', paused = 'paused'}
+  if kind ~= 'requeued' then return names[kind] end
+  local reason = cjson.decode(data).reason
+  local requeued = {preempted = 'preempted', evicted = 'preempted', lost = 'lost'}
+  return requeued[reason] or 'retried'
+end
+
+-- Puts a notice for each webhook of the job that is to be told of an event into their outbox.
+local function notify(id, kind, data)
+  local name = notice_of(kind, data)
+  if not name or redis.call('ZCARD', key('notices')) >= MAX_NOTICES then return end
+  for number, hook in ipairs(cjson.decode(get(id, 'spec')).notify or {}) do
+    for _, on in ipairs(hook.on) do
+      if on == name then
+        local notice = id .. ':' .. stamp(NOW) .. ':' .. name .. ':' .. number
+        redis.call('ZADD', key('notices'), stamp(NOW), notice)
+        redis.call('HSET', key('notices:content'), notice, cjson.encode({url = hook.url,
+          format = hook.format, event = name, job = id, at = stamp(NOW), data = data}))
+        break
+      end
+    end
+  end
+end
+
 local function event(id, kind, data)
   record(id, kind, data)
   announce(id, kind, data)
+  if get(id, 'notify') == '1' then notify(id, kind, data) end
 end
 
 -- Notes a change that belongs to no job.

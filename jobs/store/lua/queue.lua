@@ -119,8 +119,10 @@ local function first_of(heads)
 end
 
 -- What an owner may still start: a number of jobs and of GPUs, and what is in use of how many.
+local has_limits
 local function left_for(owner)
-  local limit = owner ~= '' and
+  if has_limits == nil then has_limits = redis.call('EXISTS', key('limits')) == 1 end
+  local limit = has_limits and owner ~= '' and
     (redis.call('HGET', key('limits'), owner) or redis.call('HGET', key('limits'), '*'))
   if not limit then return {jobs = math.huge, gpus = math.huge} end
   local jobs, gpus = limit:match('^(%S+) (%S+)$')

@@ -12,7 +12,13 @@ from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
-from monitoring.storage.base import StorageError, StoredFile, is_service, key_parts
+from monitoring.storage.base import (
+    StorageError,
+    StoredFile,
+    UnstorableError,
+    is_service,
+    key_parts,
+)
 from monitoring.storage.lacks import Lacks
 from monitoring.storage.s3.bucket import Bucket, Written
 from monitoring.storage.s3.clients import TOKEN_FILE
@@ -37,6 +43,9 @@ def explained(method: Method) -> Method:
             return method(self, key, *args, **options)
 
     return cast(Method, call)
+
+
+_LONGEST_KEY = 1024  # bytes, for every object store
 
 
 class S3Reader:
@@ -148,7 +157,10 @@ class S3Reader:
         """Called with each object of a run that a scan finds."""
 
     def _name(self, key: str) -> str:
-        return self._prefix + "/".join(key_parts(key))
+        name = self._prefix + "/".join(key_parts(key))
+        if len(name.encode()) > _LONGEST_KEY:
+            raise UnstorableError(f"its key would be longer than {_LONGEST_KEY} bytes")
+        return name
 
     @contextlib.contextmanager
     def _explaining(self, key: str) -> Iterator[None]:

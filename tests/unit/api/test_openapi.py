@@ -139,3 +139,22 @@ def test_probes_are_open_and_the_rest_may_ask_for_a_token(
     _, description = app_and_description
     assert description["paths"]["/healthz"]["get"]["security"] == []
     assert {"token": []} in description["paths"]["/v1/jobs"]["get"]["security"]
+
+
+def test_a_name_of_a_label_that_is_refused_does_not_fit_the_description(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    schemas = app_and_description[1]["components"]["schemas"]
+    for name in ("JobSpec", "JobSpec-Input"):
+        if name in schemas:
+            labels = Draft202012Validator(schemas[name]["properties"]["labels"])
+            assert labels.is_valid({"team": "waves"})
+            assert not labels.is_valid({"Team!": "waves"})
+
+
+def test_a_file_of_a_run_may_be_of_any_type(
+    app_and_description: tuple[Any, dict[str, Any]],
+) -> None:
+    path = app_and_description[1]["paths"]["/v1/jobs/{job_id}/artifacts/{path}"]["get"]
+    assert set(path["responses"]["200"]["content"]) == {"*/*"}
+    assert {"206", "302", "304", "416"} <= path["responses"].keys()

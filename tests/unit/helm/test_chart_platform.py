@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.settings import Settings
 from tests.unit.helm.chart import (
     OLDEST_AND_NEWEST,
     Object,
@@ -129,7 +130,7 @@ def test_jobs_trust_it_and_use_the_proxies_too(monkeypatch: pytest.MonkeyPatch) 
     env = environment(worker(rendered(values)))
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "http_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, env[name])
-        assert base_environment(Slot(()), 60.0)[name] == env[name]
+        assert base_environment(Slot(()), Settings())[name] == env[name]
     assert env["HTTP_PROXY"] == env["http_proxy"] == "http://proxy:3128"
     direct = env["no_proxy"].split(",")
     assert {".svc", "169.254.169.254", "127.0.0.1", ".example.com"} <= set(direct)

@@ -124,7 +124,7 @@ def test_an_api_pod_leaves_the_service_before_it_stops() -> None:
 
 # What is no setting: the password within the URL, and what the command line reads.
 _OTHERS = {
-    "SPECTRAIN_REDIS_PASSWORD", "SPECTRAIN_URL", "SPECTRAIN_API_TOKEN", "SPECTRAIN_TOKENS_FILE",
+    "SPECTRAIN_REDIS_PASSWORD", "SPECTRAIN_URL", "SPECTRAIN_API_TOKEN",
 }  # fmt: skip
 
 
@@ -558,12 +558,13 @@ def test_helm_test_submits_a_tiny_job_for_the_cpu_and_waits_for_it(values: Value
 def test_nothing_that_a_worker_reads_from_a_secret_reaches_a_job_unasked(
     values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = Settings()
     for found in kinds(rendered(values), "Deployment"):
         secret = [name for name, value in environment(found).items() if "secretKeyRef" in value]
         assert secret
         for name in secret:
             monkeypatch.setenv(name, "geheim")
-        assert not set(secret) & base_environment(Slot(()), Settings()).keys()
+        assert not set(secret) & base_environment(Slot(()), settings).keys()
 
 
 @everywhere

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.accounts.file import read_tokens
+from jobs.accounts.token import digest_of
 from jobs.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -25,8 +27,10 @@ def compose(**variables: str) -> dict[str, Any]:
     def fill(match: re.Match[str]) -> str:
         return variables.get(match["name"], match["default"] or "")
 
+    variables = {"SPECTRAIN_SECRETS": "./secrets", **variables}
     text = (ROOT / "docker-compose.yml").read_text()
-    return dict(yaml.safe_load(re.sub(r"\$\{(?P<name>\w+):?-(?P<default>[^}]*)}", fill, text)))
+    pattern = r"\$\{(?P<name>\w+)(?::?[-?](?P<default>[^}]*))?}"
+    return dict(yaml.safe_load(re.sub(pattern, fill, text)))
 
 
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
@@ -75,11 +79,10 @@ def test_an_image_of_others_is_pinned_and_ours_is_built_unless_a_registry_has_it
     if name not in OURS:
         assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"])
         return
-    assert service["pull_policy"] == "build"
-    pulled = compose(SPECTRAIN_REGISTRY="registry.example.com/ml/", SPECTRAIN_PULL_POLICY="missing")
-    there = pulled["services"][name]
+    assert "pull_policy" not in service, "each `up` would build, and preempt the jobs that run"
+    assert service["build"]["context"] == "."
+    there = compose(SPECTRAIN_REGISTRY="registry.example.com/ml/")["services"][name]
     assert there["image"].startswith("registry.example.com/ml/spectrain-")
-    assert there["pull_policy"] == "missing"
 
 
 def test_redis_is_the_one_of_the_chart_and_keeps_everything_as_there() -> None:
@@ -112,6 +115,36 @@ def test_a_container_can_change_nothing_of_its_image_and_gain_no_right(name: str
         assert "user" not in service, "the image's"
     else:
         assert int(service["user"].partition(":")[0]) > 0
+
+
+@everywhere
+def test_a_service_takes_no_more_of_the_machine_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    if name.startswith("worker"):
+        # What remains is the job's; a machine that runs out of memory ends it first.
+        assert (service["mem_limit"], service["cpus"]) == (0, 0)
+        assert service["oom_score_adj"] > 0
+        given = compose(SPECTRAIN_WORKER_MEMORY="24gb", SPECTRAIN_WORKER_CPUS="6")
+        there = given["services"][name]
+        assert (there["mem_limit"], there["cpus"]) == ("24gb", 6)
+    else:
+        assert size(service["mem_limit"]) <= 2 << 30
+        assert service["cpus"] == 1, "Docker refuses more than the machine has"
+    if name == "redis":
+        (most,) = re.findall(r"maxmemory (\w+)", service["command"][0])
+        assert size(service["mem_limit"]) > 1.2 * size(most)
+
+
+def size(text: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)([mg])b", text).groups()  # type: ignore[union-attr]
+    return int(number) << {"m": 20, "g": 30}[unit]
+
+
+def test_files_of_this_directory_may_be_read_where_there_is_selinux() -> None:
+    mounts = [v for s in SERVICES.values() for v in s.get("volumes", []) if v.startswith("./")]
+    assert mounts
+    assert all(mount.endswith(":ro,z") for mount in mounts)
+    assert "* text=auto eol=lf" in (ROOT / ".gitattributes").read_text().splitlines()
 
 
 @everywhere
@@ -153,10 +186,10 @@ def test_only_api_workers_and_reaper_reach_redis_and_the_store() -> None:
 def test_all_that_keep_runs_keep_them_in_one_place() -> None:
     shared = {n: s for n, s in SERVICES.items() if n in {"api", "worker", "worker-gpu", "reaper"}}
     for service in shared.values():
-        assert {"experiments:/experiments", "settings:/etc/spectrain:ro"} <= {*service["volumes"]}
+        assert {"experiments:/experiments:z", "settings:/etc/spectrain:ro"} <= {*service["volumes"]}
         assert service["environment"]["SPECTRAIN_STORAGE_URL_FILE"] == "/etc/spectrain/storage-url"
     elsewhere = compose(SPECTRAIN_EXPERIMENTS="/mnt/runs")["services"]["worker"]["volumes"]
-    assert "/mnt/runs:/experiments" in elsewhere
+    assert "/mnt/runs:/experiments:z" in elsewhere
 
 
 # -- settings and secrets -------------------------------------------------------------------------
@@ -179,7 +212,7 @@ def test_a_secret_is_a_file_that_the_container_has(name: str) -> None:
         text += (DEPLOY / "prometheus.yml").read_text()
     if name == "seaweedfs":
         text += (DEPLOY / "seaweedfs.sh").read_text()
-    assert set(re.findall(r"/run/secrets/[a-z0-9-]+", text)) == has
+    assert set(re.findall(r"/run/secrets/[a-z0-9.-]+", text)) == has
     for variable, value in service.get("environment", {}).items():
         if re.search("PASSWORD|TOKEN|KEY|CREDENTIAL", variable):
             assert variable.endswith("_FILE")
@@ -200,18 +233,24 @@ def test_the_secrets_are_made_once_for_the_containers_and_for_nobody_else(tmp_pa
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o444}
 
-    mine, metrics = made["api-tokens"].split(",")
+    mine, metrics = made["api-tokens"], made["metrics-token"]
     keys = re.findall(r"= ?(\w+)", made["s3-credentials"])[1:]
     random = [mine, metrics, made["redis-password"], made["grafana-password"], *keys]
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in random)
     assert len(set(random)) == len(random)
-    assert made["metrics-token"] == metrics
+    (token,) = read_tokens(secrets / "tokens.toml")
+    assert (token.digest, token.role) == (digest_of(metrics), "metrics")
+
+    assert (tmp_path / ".env").read_text() == "SPECTRAIN_SECRETS=./secrets\n"
+    assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
+    (tmp_path / ".env").write_text("MINE=1\nSPECTRAIN_SECRETS=/elsewhere\n")
 
     (secrets / "api-tokens").unlink()
     subprocess.run(["sh", str(script)], check=True, capture_output=True)
     again = {path.name: path.read_text() for path in secrets.iterdir()}
     changed = {name for name in made if again[name] != made[name]}
     assert changed == {"api-tokens"}
+    assert (tmp_path / ".env").read_text() == "MINE=1\nSPECTRAIN_SECRETS=/elsewhere\n"
     assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
 

@@ -31,6 +31,7 @@ def test_every_setting_may_come_from_a_file(
         "spot": "off",
         "warm_start": "false",
         "s3_redirect": "false",
+        "webhook_private": "true",
         "s3_addressing": "virtual",
         "redis_url": "redis://file:6379/0",
         "storage_url": "file:///file",

@@ -48,7 +48,7 @@ def test_a_delegated_group_is_divided(tmp_path: Path, delegated: set[Path]) -> N
     delegated.add(group)
     assert divide(tmp_path, f"0::/{UNIT}\n").group == group
     assert (group / SERVICE / "cgroup.procs").read_text() == f"{os.getpid()}\n"
-    assert (group / "cgroup.subtree_control").read_text() == "+memory"
+    assert (group / "cgroup.subtree_control").read_text() == "+memory +pids"
 
 
 def test_a_container_divides_the_group_that_it_sees_as_the_root(

@@ -81,3 +81,20 @@ def test_what_a_dead_worker_left_is_removed_and_what_a_living_one_has_is_not(
         folder.mkdir()
     remove_left(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [living.name, "spectrain"]
+
+
+def test_a_program_may_have_so_many_processes(tmp_path: Path) -> None:
+    around = unit(tmp_path)
+    # As the kernel makes it, in each group within one that counts processes.
+    made = around / f"attempt-job.1.{os.getpid()}"
+    original = Path.mkdir
+
+    def mkdir(path: Path, *args: int, **options: bool) -> None:
+        original(path, *args, **options)
+        if path == made:
+            (path / "pids.max").write_text("max\n")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "mkdir", mkdir)
+        OwnGroup(around, "job.1", processes=40)
+    assert (made / "pids.max").read_text() == "40"

@@ -136,6 +136,22 @@ def test_the_reason_is_the_exception_and_not_the_last_line() -> None:
     assert ended.log_tail[-1] == "wandb: Find logs at: ./wandb"
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        "torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found in "
+        "torch._inductor.config.cpp.cxx: (None, 'g++')",
+        "RuntimeError: Failed to find C compiler. Please specify via CC environment variable.",
+    ],
+)
+def test_a_worker_without_a_compiler_says_where_to_get_one(last: str) -> None:
+    lines = ["Traceback (most recent call last):", '  File "t.py", line 1, in <module>', last]
+    ended = outcome(1, None, lines, zero_means_done=False)
+    assert last in ended.message
+    assert ended.message.endswith("install g++, or use the image spectrain-worker-devel")
+    assert "g++" not in outcome(1, None, ["ValueError: no"], zero_means_done=False).message
+
+
 @pytest.mark.parametrize("code", [129, 137, 143])
 def test_what_others_print_is_not_why_a_program_was_killed(code: int) -> None:
     lines = [*TRACE[:2], "ConnectionResetError: [Errno 104] Connection reset by peer"]

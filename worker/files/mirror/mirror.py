@@ -7,6 +7,7 @@ stays what it was, so every instant is a safe one to die at.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
@@ -108,6 +109,7 @@ class Mirror:
         self.longest_seconds = 0.0  # of a pass with checkpoints
         self.bytes_here = 0  # of the run directory at the last look
         self._reserved: dict[Path, str] = {}
+        self._unseen: dict[Path, str] = {}
         self._excluded: set[str] = set()
         here = look(self._root, self._is_left_out) if restored.given.paths else {}
         self._given = restored.given.within(here, restored.entries)
@@ -134,7 +136,12 @@ class Mirror:
     @property
     def refused(self) -> dict[Path, str]:
         """The files that were not stored in the last pass, and why."""
-        return self._reserved | self._sender.refused
+        return self._reserved | self._sender.refused | self.unstorable
+
+    @property
+    def unstorable(self) -> dict[Path, str]:
+        """Those of them that no try can store, because of their names."""
+        return self._unseen | self._sender.unstorable
 
     @property
     def moments(self) -> Sequence[Moment]:
@@ -148,8 +155,8 @@ class Mirror:
 
     def look(self) -> Look:
         """What is in the run directory now."""
-        self._sender.refused = {}
-        self._reserved = {}
+        self._sender.refused, self._sender.unstorable = {}, {}
+        self._reserved, self._unseen = {}, {}
         self._excluded = set()
         now = self._look()
         self.bytes_here = sum(seen.size for seen in now.values())
@@ -298,7 +305,12 @@ class Mirror:
         return quiet_looks < _QUIET_LOOKS or is_archive(self._root / path)
 
     def _look(self) -> Look:
-        return self._given.what_the_program_made(look(self._root, self._is_left_out))
+        return self._given.what_the_program_made(
+            look(self._root, self._is_left_out, self._note_unseen)
+        )
+
+    def _note_unseen(self, path: str) -> None:
+        self._unseen[Path(path)] = os.strerror(errno.ENAMETOOLONG)
 
     def _files_of(self, folder: str) -> Look:
         """The files and links that a folder has now, by path below the run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import filecmp
 import math
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitoring.storage.base import OvertakenError, StorageError
+from monitoring.storage.base import OvertakenError, StorageError, UnstorableError
 from monitoring.storage.moments import Entry
 from worker.files.look import Look, Seen, folder_of
 from worker.files.mirror.checkpoints import Checkpoints
@@ -26,6 +27,7 @@ _RESTLESS_SECONDS = 2.0
 _RESTLESS_PART = 1 / 20
 _COPY_SECONDS = 2.0  # for which a time is sought in which nothing changes
 _MOST_FAILURES = 3
+_OF_A_NAME = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
 # At most; as many as the store takes in `_BATCH_SECONDS`, for which a checkpoint may have to wait.
 _BATCH_FILES = 250
 _LEAST_FILES = 16
@@ -73,6 +75,7 @@ class Sender:
         self._failures = 0
         self._rate = math.inf  # small files per second
         self.refused: dict[Path, str] = {}  # files that storage refused since this was cleared
+        self.unstorable: dict[Path, str] = {}  # and those that no try can store, for their names
 
     def send(
         self, cut: Cut, last: Mapping[str, Entry], committed: Look, *, until: float, closing: bool
@@ -122,7 +125,7 @@ class Sender:
 
     def _store(self, path: str, seen: Seen, sent: Sent, copy: Path | None = None) -> None:
         if not is_usable(path):
-            raise StorageError("its name is not UTF-8")
+            raise UnstorableError("its name is not UTF-8")
         if seen.kind != "file":
             sent.entries[path] = self._entry(path, seen)
         else:
@@ -164,10 +167,13 @@ class Sender:
         except OvertakenError:
             raise
         except (OSError, StorageError) as error:
-            self._failures += 1
-            if self._failures >= _MOST_FAILURES or self._checkpoints.is_ours(path):
-                raise
-            self.refused[Path(path)] = str(error)
+            if _is_of_its_name(error):
+                self.unstorable[Path(path)] = _why(error)
+            else:
+                self._failures += 1
+                if self._failures >= _MOST_FAILURES or self._checkpoints.is_ours(path):
+                    raise
+                self.refused[Path(path)] = str(error)
         if path in last:
             sent.entries[path] = last[path]
             if path in committed:
@@ -276,6 +282,18 @@ class Sender:
         with contextlib.suppress(OSError):
             modified = (self._root / path).stat().st_mtime_ns
         return Entry("directory", 0, seen.mode, modified)
+
+
+def _is_of_its_name(error: Exception) -> bool:
+    """Whether a file cannot be stored because of its name alone: that is no fault of the store."""
+    if isinstance(error, UnstorableError):
+        return True
+    return isinstance(error, OSError) and error.errno in _OF_A_NAME
+
+
+def _why(error: Exception) -> str:
+    """Without the name, which may be of thousands of characters."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _is_in_order(path: str) -> bool:

@@ -1,5 +1,5 @@
 // Calls on the API below /v1, with its errors as sentences.
-import { identity, refused } from './session.js';
+import { meet, proof, refused } from './session.js';
 
 /** A call that failed; `message` is a sentence for people. */
 class ApiError extends Error {
@@ -19,8 +19,8 @@ function address(path, query = {}) {
   return `v1/${path}${text ? `?${text}` : ''}`;
 }
 
-async function send(method, path, { query, body, signal } = {}) {
-  const headers = { ...identity(), ...(body && { 'Content-Type': 'application/json' }) };
+async function send(method, path, { query, body, signal, again = true } = {}) {
+  const headers = { ...(method !== 'GET' && proof()), ...(body && { 'Content-Type': 'application/json' }) };
   let answer;
   try {
     answer = await fetch(address(path, query), {
@@ -32,6 +32,10 @@ async function send(method, path, { query, body, signal } = {}) {
   }
   if (answer.ok) return answer;
   if (answer.status === 401) refused();
+  // Somebody may have signed in anew in another tab.
+  if (answer.status === 403 && method !== 'GET' && again && await meet()) {
+    return send(method, path, { query, body, signal, again: false });
+  }
   let detail = `The service answered ${answer.status}.`;
   try {
     const problem = await answer.json();

@@ -6,7 +6,7 @@ import { Component, html, render, useEffect, useState } from './html.js';
 import { JobPage } from './job/view.js';
 import { Jobs } from './jobs/view.js';
 import { poke, useFailures } from './poll.js';
-import { hasToken, SignIn, signOut, useSession } from './session.js';
+import { SignIn, signOut, useSession } from './session.js';
 
 const VIEWS = { jobs: Jobs, job: JobPage, compare: Compare, cluster: Cluster };
 const dark = matchMedia('(prefers-color-scheme: dark)');
@@ -52,7 +52,7 @@ class Guard extends Component {
 
 function App() {
   const params = useAddress();
-  const wanted = useSession();
+  const { me, wanted } = useSession();
   const [turn, setTurn] = useState(0);
   const name = params.view in VIEWS ? params.view : 'jobs';
   const View = VIEWS[name];
@@ -72,7 +72,8 @@ function App() {
       </nav>
       <span class="space"></span>
       <${ThemeSwitch} />
-      ${hasToken() && html`<button type="button" class="plain" onClick=${signOut}>Sign out</button>`}
+      ${me?.name && html`<span class="quiet me" title="Role: ${me.role}">${me.name}</span>`}
+      ${me?.token && html`<button type="button" class="plain" onClick=${signOut}>Sign out</button>`}
     </header>
     ${wanted ? html`<${SignIn} why=${wanted} onSignIn=${() => setTurn(turn + 1)} />` : html`
       <${Failures} />

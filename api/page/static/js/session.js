@@ -1,57 +1,91 @@
-// The session: the token that each call carries, and the form that asks for it.
+// The session: a cookie that scripts cannot read, who the person is, and the form that asks for a token.
 import { html, useEffect, useRef, useState } from './html.js';
 
-const KEY = 'spectrain-token';
 const listeners = new Set();
+let me = null; // what the service says of the person; null while it has not
 let wanted = ''; // why the page asks for a token; empty while it does not
 
 const tell = () => { for (const listener of listeners) listener(); };
 
-/** Whether calls carry a token: a plain link to a file would not. */
-export const hasToken = () => sessionStorage.getItem(KEY) !== null;
+/** The headers with which a call changes something: without them the cookie alone is refused. */
+export const proof = () => (me?.csrf ? { 'Spectrain-CSRF-Token': me.csrf } : {});
 
-/** The headers that identify the person. */
-export function identity() {
-  const token = sessionStorage.getItem(KEY);
-  return token === null ? {} : { Authorization: `Bearer ${token}` };
+/** Whether the person may change a job. */
+export const mayChange = (job) => me?.role === 'admin' || (me?.role === 'user' && job.owner === me.name);
+
+/** Whether the person may submit jobs. */
+export const maySubmit = () => me?.role === 'admin' || me?.role === 'user';
+
+/** Whether the person may change what belongs to all. */
+export const isAdmin = () => me?.role === 'admin';
+
+/** Asks the service who the person is; answers whether that has changed. */
+export async function meet() {
+  const before = JSON.stringify(me);
+  const answer = await fetch('v1/me', { cache: 'no-store' });
+  if (answer.status === 401) refused();
+  if (!answer.ok) return false;
+  me = await answer.json();
+  tell();
+  return JSON.stringify(me) !== before;
 }
 
 /** Notes that a call was refused with 401. */
 export function refused() {
-  wanted = hasToken() ? 'The service does not accept this token.' : 'The service asks for a token.';
+  if (wanted) return;
+  wanted = me ? 'Your session has ended.' : 'The service asks for a token.';
+  me = null;
   tell();
 }
 
-/** Forgets the token. */
-export function signOut() {
-  sessionStorage.removeItem(KEY);
-  wanted = 'You have signed out.';
-  tell();
+/** Ends the session, in all tabs. */
+export async function signOut() {
+  try {
+    await fetch('v1/session', { method: 'DELETE', headers: proof() });
+  } finally {
+    me = null;
+    wanted = 'You have signed out.';
+    tell();
+  }
 }
 
-/** Why the page must ask for a token; empty if it need not. */
+async function signIn(token) {
+  const answer = await fetch('v1/session', {
+    method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ token }),
+  });
+  const said = await answer.json();
+  if (answer.ok) me = said;
+  wanted = answer.ok ? '' : said.detail;
+  tell();
+  return answer.ok;
+}
+
+/** Who the person is, and why the page must ask for a token; empty if it need not. */
 export function useSession() {
   const [, again] = useState(0);
   useEffect(() => {
     const listener = () => again((n) => n + 1);
     listeners.add(listener);
+    meet().catch(() => { /* the first poll says that the service does not answer */ });
     return () => listeners.delete(listener);
   }, []);
-  return wanted;
+  return { me, wanted };
 }
 
-/** The form that asks for a token; `onSignIn` is called with a new one in place. */
+/** The form that asks for a token; `onSignIn` is called with a session in place. */
 export function SignIn({ why, onSignIn }) {
   const field = useRef();
   useEffect(() => field.current.focus(), []);
-  const submit = (event) => {
+  const submit = async (event) => {
     event.preventDefault();
     const token = field.current.value.trim();
     if (!token) return;
-    sessionStorage.setItem(KEY, token);
-    wanted = '';
-    tell();
-    onSignIn();
+    try {
+      if (await signIn(token)) onSignIn();
+    } catch {
+      wanted = 'The service does not answer.';
+      tell();
+    }
   };
   return html`<main class="sign-in" id="main">
     <h1>Sign in</h1>
@@ -61,6 +95,6 @@ export function SignIn({ why, onSignIn }) {
       <input id="token" ref=${field} type="password" autocomplete="current-password" required />
       <button class="primary">Sign in</button>
     </form>
-    <p class="quiet">Operators set it as <code>SPECTRAIN_API_TOKENS</code>. This tab forgets it when it closes.</p>
+    <p class="quiet">An administrator makes one with <code>spectrain token create</code>.</p>
   </main>`;
 }

@@ -1,5 +1,6 @@
 // The words for states, reasons and requests, and the sentence that says why a job waits.
 import { duration } from './format.js';
+import { mayChange, maySubmit } from './session.js';
 
 export const STATES = ['running', 'queued', 'paused', 'succeeded', 'failed', 'cancelled'];
 export const isFinal = (state) => state === 'succeeded' || state === 'failed' || state === 'cancelled';
@@ -36,12 +37,14 @@ export function why(job, now) {
 /** What the state of a job allows. */
 export function actionsOf(job) {
   const { state } = job;
+  const fork = job.attempt > 0 && maySubmit();
+  if (!mayChange(job)) return { fork };
   return {
     preempt: state === 'running',
     pause: state === 'running',
     resume: state === 'paused',
     retry: state === 'failed' || state === 'cancelled',
     cancel: !isFinal(state),
-    fork: job.attempt > 0,
+    fork,
   };
 }

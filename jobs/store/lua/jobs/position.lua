@@ -15,27 +15,39 @@ if id ~= '' then
   mine = turn_of(id, order, aging)
 end
 
--- Counts the jobs of a queue that pass a test which those of each line pass up to some place.
-local function count(queue, heads, passes)
+-- The job at a place of a line, counted from 0; the line's size and where it begins are looked up
+-- when they are needed first.
+local function at(queue, line, place)
+  local found = redis.call('ZRANGE', queue, line.rank + place, line.rank + place, 'WITHSCORES')
+  return turn_of(found[1], tonumber(found[2]), aging)
+end
+
+local function measured(queue, head)
+  local start = (9 - head.priority) * LINE
+  local line = {
+    size = redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE)),
+    rank = redis.call('ZCOUNT', queue, '-inf', '(' .. whole(start)),
+  }
+  line.last = line.size == 1 and head or at(queue, line, line.size - 1)
+  return line
+end
+
+-- Counts the jobs of a share that pass a test which those of each line pass up to some place.
+local function count(share, passes)
   local sum = 0
-  for priority, head in pairs(heads) do
-    local start = (9 - priority) * LINE
-    local low, high = 0, redis.call('ZCOUNT', queue, whole(start), '(' .. whole(start + LINE))
-    local rank = redis.call('ZRANK', queue, head.id)
-    local function at(place)
-      local found = redis.call('ZRANGE', queue, rank + place, rank + place, 'WITHSCORES')
-      return turn_of(found[1], tonumber(found[2]), aging)
+  share.lines = share.lines or {}
+  for priority, head in pairs(share.heads) do
+    if passes(head) then
+      local line = share.lines[priority] or measured(share.queue, head)
+      share.lines[priority] = line
+      local low, high = 1, line.size
+      if passes(line.last) then low = high end
+      while low < high do
+        local middle = math.floor((low + high) / 2)
+        if passes(at(share.queue, line, middle)) then low = middle + 1 else high = middle end
+      end
+      sum = sum + low
     end
-    if not passes(head) then
-      high = 0
-    elseif passes(at(high - 1)) then
-      low = high
-    end
-    while low < high do
-      local middle = math.floor((low + high) / 2)
-      if passes(at(middle)) then low = middle + 1 else high = middle end
-    end
-    sum = sum + low
   end
   return sum
 end
@@ -48,7 +60,7 @@ if not my then  -- nothing of the owner of a new job waits yet
   my = share_of(pool, owner, NOW, aging)
   my.turns = math.max(my.turns, turns_of(pool, '*'))
 end
-local ahead = count(my.queue, my.heads, function(job) return goes_before(job, mine) end)
+local ahead = count(my, function(job) return goes_before(job, mine) end)
 local held = held_by(my.left, my.first and my.first.id or '')
 -- The share as it will be when it is this job's turn.
 my.running, my.turns, my.first = my.running + ahead, my.turns + ahead, mine
@@ -56,8 +68,8 @@ my.running, my.turns, my.first = my.running + ahead, my.turns + ahead, mine
 for _, share in ipairs(found) do
   if share ~= my then
     local most = allowed(share.left, share.first.id)
-    local higher = count(share.queue, share.heads, function(job) return job.counts > mine.counts end)
-    local equal = count(share.queue, share.heads, function(job) return job.counts >= mine.counts end) - higher
+    local higher = count(share, function(job) return job.counts > mine.counts end)
+    local equal = count(share, function(job) return job.counts >= mine.counts end) - higher
     -- With each claim the owner runs one job more: the first of the equal ones go before this job.
     local fewer = math.max(0, math.min(equal, my.running - share.running - higher))
     local running = share.running + higher + fewer

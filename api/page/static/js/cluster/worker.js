@@ -5,6 +5,7 @@ import { age, bytes, clock } from '../format.js';
 import { html } from '../html.js';
 import { Progress } from '../parts.js';
 import { poke } from '../poll.js';
+import { isAdmin } from '../session.js';
 
 const HOT = 85; // degrees Celsius: most GPUs begin to slow down here
 
@@ -49,7 +50,7 @@ export function Worker({ worker, job, now, onSaid }) {
       ${worker.reserved_for && html`<div class="reserved">next <${JobLink} id=${worker.reserved_for} /></div>`}</td>
     <td>${job ? html`<${Progress} job=${job} />` : ''}</td>
     <td class="num" title=${clock(worker.since)}>${age(now - worker.since)}</td>
-    <td><button type="button" onClick=${turn} aria-label="${draining ? 'Undrain' : 'Drain'} ${worker.name}"
-      title=${draining ? 'Takes jobs again' : 'Ends its job and takes no other'}>${draining ? 'Undrain' : 'Drain'}</button></td>
+    <td>${isAdmin() && html`<button type="button" onClick=${turn} aria-label="${draining ? 'Undrain' : 'Drain'} ${worker.name}"
+      title=${draining ? 'Takes jobs again' : 'Ends its job and takes no other'}>${draining ? 'Undrain' : 'Drain'}</button>`}</td>
   </tr>`;
 }

@@ -1,28 +1,10 @@
-// Links to the files of a run, with the token of the session where there is one.
+// Links to the files of a run: the browser itself downloads them, with the session's cookie.
 import { filePath, getBlob, HERE } from '../api.js';
 import { html, useEffect, useState } from '../html.js';
-import { hasToken } from '../session.js';
 
 /** A link that downloads a file of a run, or what another `call` answers, as `name`. */
-export function FileLink({ id, path, call, name = path.split('/').at(-1), children, ...others }) {
-  const [said, say] = useState('');
-  const fetchIt = async (event) => {
-    if (!hasToken()) return; // the browser itself downloads, without holding the file in memory
-    event.preventDefault();
-    say(' …');
-    try {
-      const link = document.createElement('a');
-      link.href = URL.createObjectURL(await (call ? getBlob(call) : getBlob(filePath(id, path), HERE)));
-      link.download = name;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-      say('');
-    } catch (error) {
-      say(` ${error.message}`);
-    }
-  };
-  return html`<a href="v1/${call ?? `${filePath(id, path)}?download=true`}" download=${name} onClick=${fetchIt} ...${others}>${children ?? path}</a>
-    ${said && html`<span role="status" class="quiet">${said}</span>`}`;
+export function FileLink({ id, path, call = `${filePath(id, path)}?download=true`, name = path.split('/').at(-1), children, ...others }) {
+  return html`<a href="v1/${call}" download=${name} ...${others}>${children ?? path}</a>`;
 }
 
 /** A URL of the file for an image, once it is there: [url, failure]. */

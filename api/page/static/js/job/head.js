@@ -5,6 +5,7 @@ import { age, clock, count, duration, percent, short, value } from '../format.js
 import { html, useEffect, useState } from '../html.js';
 import { Confirm, Progress, Proof, State } from '../parts.js';
 import { poke, useNow } from '../poll.js';
+import { mayChange } from '../session.js';
 import { actionsOf, isFinal, why } from '../words.js';
 import { Fork } from './fork.js';
 import { Goodput } from './goodput.js';
@@ -43,7 +44,7 @@ function Actions({ job, onJob }) {
     }
   };
   return html`<div class="actions">
-    ${!isFinal(job.state) && html`<label class="quiet">Priority <select value=${job.priority} onChange=${prioritise}>
+    ${!isFinal(job.state) && mayChange(job) && html`<label class="quiet">Priority <select value=${job.priority} onChange=${prioritise}>
       ${[...Array(10).keys()].reverse().map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`}
     ${Object.keys(WORDS).filter((name) => allowed[name]).map((name) => html`<button key=${name} type="button"
       title=${HELP[name]} disabled=${job.request === name} class=${name === 'resume' || name === 'retry' ? 'primary' : ''}

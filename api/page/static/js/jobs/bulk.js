@@ -4,6 +4,7 @@ import { patch, post } from '../api.js';
 import { html, useState } from '../html.js';
 import { Confirm } from '../parts.js';
 import { poke } from '../poll.js';
+import { mayChange } from '../session.js';
 import { actionsOf, isFinal } from '../words.js';
 
 const plural = (number) => (number === 1 ? '1 job' : `${number} jobs`);
@@ -29,7 +30,7 @@ export function Bulk({ jobs, onClear }) {
   const [said, say] = useState('');
   const open = jobs.filter((job) => actionsOf(job).cancel);
   const ended = jobs.filter((job) => actionsOf(job).retry);
-  const changeable = jobs.filter((job) => !isFinal(job.state));
+  const changeable = jobs.filter((job) => !isFinal(job.state) && mayChange(job));
   const run = async (verb, chosen, act) => {
     say('…');
     say(await forAll(chosen, verb, act));

@@ -1,0 +1,68 @@
+"""`spectrain token`, against a real service that begins without any token."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from bench.system.service import local_service
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def url(data: Path) -> Iterator[str]:
+    """The URL of a service without tokens and workers."""
+    with local_service(data, workers=0) as running:
+        yield running.url
+
+
+def spectrain(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "api.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_first_administrator_comes_from_the_machine_and_others_by_the_api(
+    url: str, data: Path, wait_until: Callable[..., Any]
+) -> None:
+    direct = ["--direct", "--data", str(data)]
+    first = spectrain("token", "create", "root", "--owner", "ada", "--role", "admin", *direct)
+    assert first.returncode == 0, first.stderr
+    admin = first.stdout.strip()
+    assert admin.startswith("spectrain_")
+    # From now on the service asks for it.
+    wait_until(lambda: httpx.get(f"{url}/v1/jobs").status_code == 401, what="the token", seconds=10)
+    ada = ["--url", url, "--token", admin, "token"]
+    made = spectrain(*ada, "create", "ci", "--owner", "bob", "--expires", "30d", "--running", "2")
+    assert made.returncode == 0, made.stderr
+    headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+    me = httpx.get(f"{url}/v1/me", headers=headers).json()
+    assert (me["name"], me["role"]) == ("bob", "user")
+    listed = spectrain(*ada, "ls").stdout
+    assert "in 30" in listed or "in 29" in listed, listed
+    assert made.stdout.strip() not in listed
+    assert spectrain(*ada, "revoke", me["token"]).returncode == 0
+    assert httpx.get(f"{url}/v1/me", headers=headers).status_code == 401
+    refused = spectrain("--url", url, "--token", admin, "token", "revoke", "t-none")
+    assert refused.returncode == 1
+    assert "no token 't-none'" in refused.stderr
+    by_user = spectrain(*ada, "create", "x", "--owner", "not a name")
+    assert by_user.returncode == 2
+    assert "letters, digits" in by_user.stderr
+
+
+def test_a_viewer_makes_no_tokens(url: str, data: Path, wait_until: Callable[..., Any]) -> None:
+    made = spectrain("token", "create", "x", "--role", "viewer", "--data", str(data)).stdout.strip()
+    wait_until(lambda: httpx.get(f"{url}/v1/jobs").status_code == 401, what="the token", seconds=10)
+    refused = spectrain("--url", url, "--token", made, "token", "create", "mine")
+    assert refused.returncode == 1
+    assert "needs the role admin; yours is viewer" in refused.stderr
