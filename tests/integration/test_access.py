@@ -72,6 +72,8 @@ def test_a_name_that_cannot_be_an_account_is_refused(app: Flask, name: str) -> N
         (PROXY, CLIENT, CLIENT),
         (PROXY, f"1.1.1.1, {CLIENT}, 10.1.9.9", CLIENT),  # the client wrote the first one itself
         (PROXY, f"[2001:db8::1]:99, {PROXY}", "2001:db8::1"),
+        (f"::ffff:{PROXY}", CLIENT, CLIENT),  # a socket of IPv6 that takes IPv4 too
+        (f"::ffff:{CLIENT}", "1.1.1.1", CLIENT),
         (PROXY, "nonsense", PROXY),
         (PROXY, "", PROXY),
         (CLIENT, "1.1.1.1", CLIENT),
