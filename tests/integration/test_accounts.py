@@ -253,6 +253,18 @@ def test_when_a_token_was_used_is_noted_and_limits_outlast_a_loss_of_redis(
     assert admin.get("/v1/me").status_code == 200
 
 
+def test_the_file_may_take_rights_from_a_token_of_the_settings(
+    guarded: Settings, make_app: MakeApp, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.toml"
+    file.write_text(
+        f'[[token]]\nname = "p"\nowner = "prometheus"\nrole = "metrics"\ntoken = "{ADMIN}"\n'
+    )
+    scraper = caller(make_app(guarded.model_copy(update={"tokens_file": str(file)})), ADMIN)
+    assert scraper.get("/metrics").status_code == 200
+    problem(scraper.get("/v1/jobs"), 403)
+
+
 # -- sessions ---------------------------------------------------------------------------------
 
 
