@@ -320,3 +320,12 @@ def test_no_job_is_evicted_for_one_that_limits_hold(store: JobStore) -> None:
     assert evictor.run_once(store.now() + 60) == []
     limit(store, ada=(1, -1))
     assert len(evictor.run_once(store.now() + 60)) == 1
+
+
+def test_a_reserved_place_is_no_way_around_a_limit(store: JobStore) -> None:
+    reserved, other = submit(store, "ada", priority=9), submit(store, "bob")
+    store.redis.set(store.keys.reserved("w"), reserved.id)
+    limit(store, ada=(0, -1))
+    claimed = store.claim("default", "w")
+    assert claimed is not None
+    assert claimed.id == other.id
