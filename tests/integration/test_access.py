@@ -121,7 +121,9 @@ def test_a_bucket_fills_up_again() -> None:
     assert rates.wait("b", 10) == 0
 
 
-def test_an_address_that_tries_tokens_waits_longer_and_longer() -> None:
+def test_an_address_that_tries_tokens_waits_longer_and_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now = [0.0]
     guesses = Guesses(lambda: now[0])
     waits = []
@@ -131,6 +133,7 @@ def test_an_address_that_tries_tokens_waits_longer_and_longer() -> None:
         now[0] += waits[-1]
     assert waits == [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, *[60] * 6]
     assert guesses.wait("203.0.113.8", None) == 0
+    assert len(caplog.records) == 1, "a line for the fifth, and the next for the fiftieth"
     now[0] += 2000
     guesses.note_wrong(CLIENT)
     assert guesses.wait(CLIENT, None) == 0, "it is forgotten after a while"
