@@ -179,6 +179,7 @@ class TokenBook:
         return True
 
     def _arrange(self) -> None:
+        # The later ones count: a token of the settings that the file has too has the file's role.
         tokens = [*setting_tokens(self._settings), *self._of_file, *self._of_redis]
         self._parents = {token.id: token for token in tokens if not token.session_of}
         self._by_digest = {token.digest: token for token in tokens}

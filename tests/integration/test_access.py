@@ -72,6 +72,8 @@ def test_a_name_that_cannot_be_an_account_is_refused(app: Flask, name: str) -> N
         (PROXY, CLIENT, CLIENT),
         (PROXY, f"1.1.1.1, {CLIENT}, 10.1.9.9", CLIENT),  # the client wrote the first one itself
         (PROXY, f"[2001:db8::1]:99, {PROXY}", "2001:db8::1"),
+        (f"::ffff:{PROXY}", CLIENT, CLIENT),  # a socket of IPv6 that takes IPv4 too
+        (f"::ffff:{CLIENT}", "1.1.1.1", CLIENT),
         (PROXY, "nonsense", PROXY),
         (PROXY, "", PROXY),
         (CLIENT, "1.1.1.1", CLIENT),
@@ -119,7 +121,9 @@ def test_a_bucket_fills_up_again() -> None:
     assert rates.wait("b", 10) == 0
 
 
-def test_an_address_that_tries_tokens_waits_longer_and_longer() -> None:
+def test_an_address_that_tries_tokens_waits_longer_and_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now = [0.0]
     guesses = Guesses(lambda: now[0])
     waits = []
@@ -129,6 +133,7 @@ def test_an_address_that_tries_tokens_waits_longer_and_longer() -> None:
         now[0] += waits[-1]
     assert waits == [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, *[60] * 6]
     assert guesses.wait("203.0.113.8", None) == 0
+    assert len(caplog.records) == 1, "a line for the fifth, and the next for the fiftieth"
     now[0] += 2000
     guesses.note_wrong(CLIENT)
     assert guesses.wait(CLIENT, None) == 0, "it is forgotten after a while"

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 
 from api.server.access.access import COOKIE, CSRF
 from api.server.context import AppContext
+from jobs.accounts import book
 from jobs.accounts.token import Role, digest_of
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
@@ -228,6 +229,40 @@ def test_a_file_of_tokens_is_read_again_when_it_changes(
     file.write_text(entry.format("user", digest_of("second")))
     wait_until(lambda: second.get("/v1/me").status_code == 200, what="the file", seconds=5)
     problem(first.get("/v1/me"), 401)
+
+
+def test_when_a_token_was_used_is_noted_and_limits_outlast_a_loss_of_redis(
+    guarded: Settings, make_app: MakeApp, store: JobStore, monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Any],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(book, "_USED_SECONDS", 0.0)
+    app = make_app(guarded.model_copy(update={"owner_running": 3}))
+    admin = caller(app, ADMIN)
+    token = created(admin, "ada", "viewer")
+    assert token["last_used_at"] is None
+    caller(app, token["token"]).get("/v1/me")
+
+    def used() -> Any:
+        found = admin.get("/v1/tokens").get_json()["tokens"]
+        return {one["id"]: one["last_used_at"] for one in found}[token["id"]]
+
+    wait_until(used, what="the time of its use", seconds=10)
+    store.redis.flushall()
+    wait_until(lambda: store.redis.hgetall(store.keys.limits) == {"*": "3 -1"}, what="the limits")
+    problem(caller(app, token["token"]).get("/v1/me"), 401)
+    assert admin.get("/v1/me").status_code == 200
+
+
+def test_the_file_may_take_rights_from_a_token_of_the_settings(
+    guarded: Settings, make_app: MakeApp, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.toml"
+    file.write_text(
+        f'[[token]]\nname = "p"\nowner = "prometheus"\nrole = "metrics"\ntoken = "{ADMIN}"\n'
+    )
+    scraper = caller(make_app(guarded.model_copy(update={"tokens_file": str(file)})), ADMIN)
+    assert scraper.get("/metrics").status_code == 200
+    problem(scraper.get("/v1/jobs"), 403)
 
 
 # -- sessions ---------------------------------------------------------------------------------

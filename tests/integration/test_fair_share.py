@@ -251,7 +251,12 @@ def test_who_comes_back_has_saved_up_no_turns(store: JobStore) -> None:
         end(store, job)
     for _ in range(10):
         submit(store, "bob")
-    owners = [store.get(one).owner for one in store.queues.next_in_turn("default", 6)]
+    owners = []
+    for _ in range(6):
+        job = store.claim("default", "w")
+        assert job is not None
+        owners.append(job.owner)
+        end(store, job)
     assert owners.count("bob") == 3, "bob has had one turn and ada seven, which gives him no credit"
 
 
@@ -322,3 +327,12 @@ def test_no_job_is_evicted_for_one_that_limits_hold(store: JobStore) -> None:
     assert evictor.run_once(store.now() + 60) == []
     limit(store, ada=(1, -1))
     assert len(evictor.run_once(store.now() + 60)) == 1
+
+
+def test_a_reserved_place_is_no_way_around_a_limit(store: JobStore) -> None:
+    reserved, other = submit(store, "ada", priority=9), submit(store, "bob")
+    store.redis.set(store.keys.reserved("w"), reserved.id)
+    limit(store, ada=(0, -1))
+    claimed = store.claim("default", "w")
+    assert claimed is not None
+    assert claimed.id == other.id

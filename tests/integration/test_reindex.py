@@ -18,6 +18,7 @@ from api.local.redis_server import RedisConfig, redis_of
 from api.ops.reindex import Reindex
 from api.server.app import create_app
 from api.server.context import EXTENSION
+from jobs.actor import ACTOR, Actor
 from jobs.errors import RecordGoneError, StaleAttemptError
 from jobs.model.change import JobChange
 from jobs.model.record import Job, Verdict
@@ -140,7 +141,11 @@ def test_records_made_of_storage_alone_are_those_that_were_lost(jobs: Jobs) -> N
     changed = jobs.submit(labels={"team": "waves"})
     store.change(changed.id, JobChange(priority=8))
     store.proofs.record(changed.id, Verdict(verdict="identical", interruptions=4))
-    keyed = store.submit(SPEC.model_copy(update={"priority": 0}), idempotency_key="mine")
+    acting = ACTOR.set(Actor("ada", "203.0.113.7"))
+    keyed = store.submit(
+        SPEC.model_copy(update={"priority": 0}), idempotency_key="mine", owner="ada"
+    )
+    ACTOR.reset(acting)
     asked = jobs.begin("still-there")
     store.request(asked.id, Request.PREEMPT)
     jobs.keep()

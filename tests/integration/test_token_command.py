@@ -11,7 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from api.client import Client
+from api.schemas.accounts import NewToken
 from bench.system.service import local_service
+from jobs.accounts.token import Role
+from tests.integration.test_api_served import serving
 
 
 @pytest.fixture
@@ -58,6 +62,28 @@ def test_the_first_administrator_comes_from_the_machine_and_others_by_the_api(
     by_user = spectrain(*ada, "create", "x", "--owner", "not a name")
     assert by_user.returncode == 2
     assert "letters, digits" in by_user.stderr
+
+
+def test_a_revocation_reaches_a_second_process_of_the_api(
+    redis_url: str, tmp_path: Path, wait_until: Callable[..., Any]
+) -> None:
+    secret = "secret-of-sixteen-or-more"
+    storage = tmp_path / "experiments"
+    storage.mkdir()
+    with (
+        serving(redis_url, storage, wait_until, token=secret) as first,
+        serving(redis_url, storage, wait_until, token=secret) as second,
+        Client(first, secret) as admin,
+    ):
+        made = admin.accounts.create(NewToken(name="x", owner="ada", role=Role.VIEWER))
+        headers = {"Authorization": f"Bearer {made.token}"}
+
+        def status() -> int:
+            return httpx.get(f"{second}/v1/me", headers=headers).status_code
+
+        wait_until(lambda: status() == 200, what="the token there", seconds=10)
+        admin.accounts.revoke(made.id)
+        wait_until(lambda: status() == 401, what="its end there", seconds=10)
 
 
 def test_a_viewer_makes_no_tokens(url: str, data: Path, wait_until: Callable[..., Any]) -> None:
