@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from api.client import Client
+from spectrain import Client
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sweep", default="lr", help="name of the sweep, which is a label of its jobs")

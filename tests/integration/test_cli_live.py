@@ -129,7 +129,7 @@ def test_the_table_is_watched_until_ctrl_c(api_url: str, store: JobStore) -> Non
 def test_submit_waits_and_ctrl_c_leaves_the_job(api_url: str, store: JobStore) -> None:
     words = ("submit", "--wait", "--", "true")
     with on_a_terminal(*words, SPECTRAIN_URL=api_url) as terminal:
-        terminal.until("next in the queue")
+        terminal.until("has no worker")
         (job,) = store.newest()
         terminal.interrupt()
         assert terminal.wait() == 130

@@ -333,3 +333,20 @@ def test_my_jobs_are_those_of_my_account(
         thread.join()
         server.server_close()
     assert store.get(theirs.id).state is State.QUEUED
+
+
+def test_a_fork_takes_its_changes_from_the_command_line(
+    run: Run, store: JobStore, settings: Settings
+) -> None:
+    job = fail(store, env={"LR": "1e-2"})
+    write(settings, job, "work/out.txt", "x")
+    words = ("--set", "env.LR=1e-3", "--set", "limits.run_seconds=60", "--name", "again")
+    forked = store.get(run("fork", job.id, *words).stdout.strip())
+    assert forked.spec.name == "again"
+    assert forked.spec.env == {"LR": "1e-3"}, "a word stays as it is typed"
+    assert forked.spec.limits.run_seconds == 60
+    assert forked.forked_from is not None
+    assert forked.forked_from.job == job.id
+    assert "is not of the form KEY=VALUE" in run("fork", job.id, "--set", "a", code=2).stderr
+    assert "unknown field" in run("fork", job.id, "--set", "envv.A=b", code=1).stderr
+    assert "checkpoint" in run("fork", job.id, "--step", "7", code=1).stderr

@@ -32,6 +32,8 @@ COMMANDS = {  # in an order in which each finds what it needs
     "metrics": ["{failed}"],
     "plot": ["{failed}"],
     "diff": ["{failed}", "{running}"],
+    "compare": ["{failed}", "{running}"],
+    "fork": ["{failed}"],
     "open": ["{failed}"],
     "preempt": ["{running}"],
     "pause": ["{running}"],
@@ -42,13 +44,16 @@ COMMANDS = {  # in an order in which each finds what it needs
     "fetch": ["{failed}", "out"],
     "rm": ["{failed}"],
     "completion": ["zsh"],
+    "token": ["ls"],
+    "redis-acl": [],
     "workers": [],
     "pools": [],
+    "token": ["ls"],
     "doctor": [],
     "reindex": ["--dry-run"],
     "gc": ["--dry-run"],
 }
-REFUSED = {"doctor", "plot", "pause", "resume", "retry", "reindex", "rm"}
+REFUSED = {"doctor", "fork", "plot", "pause", "resume", "retry", "reindex", "rm"}
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ def test_the_commands_and_the_client_of_the_readme_run_a_job_to_its_end(tmp_path
     commands = [line.partition("#")[0].split()[1:] for line in session.splitlines()]
     # What needs a job that is still running, or a service of its own, has tests of its own.
     commands = [words for words in commands if words[0] not in {"preempt", "drill"}]
-    assert [words[0] for words in commands] == ["submit", "ls", "show", "fetch"]
+    assert [words[0] for words in commands] == [
+        "submit", "ls", "show", "watch", "plot", "fetch",
+    ]  # fmt: skip
 
     service = LocalService(
         tmp_path / "service", workers=1, device="cpu", isolated=True, say=lambda _: None,
@@ -89,6 +91,8 @@ def test_the_commands_and_the_client_of_the_readme_run_a_job_to_its_end(tmp_path
 
         output = {words[0]: run("-m", "api.cli", *words) for words in commands}
         assert "succeeded" in output["show"]
+        assert "succeeded" in output["watch"]
+        assert "━ loss" in output["plot"]
         assert (tmp_path / "results" / "results.json").exists()
 
         script = client.replace("http://127.0.0.1:8080", service.url)

@@ -8,8 +8,8 @@ import pytest
 
 from monitoring.storage.base import Fence, OvertakenError, Storage
 from monitoring.storage.open import open_storage
+from worker.files.logs.row_file import RowFile
 from worker.files.pace import Pace
-from worker.files.row_file import RowFile
 from worker.files.scratch import Scratch
 
 KEY = "job/logs/metrics.read.jsonl"

@@ -28,8 +28,8 @@ from monitoring.storage.open import open_storage
 from monitoring.storage.run_files import RunFiles
 from tests.integration.one_worker import BEATS, Bench, python
 from worker.attempt.supervisor import supervise
+from worker.files.logs.row_file import RowFile
 from worker.files.pace import Pace
-from worker.files.row_file import RowFile
 from worker.files.scratch import Scratch
 from worker.gpu.health import GpuReading
 from worker.usage.processes import usage_below

@@ -27,7 +27,7 @@ from monitoring.storage.s3 import bucket, clients
 from worker import consumer
 from worker.attempt import lease, outcome, retry
 from worker.attempt.context import WorkerContext
-from worker.files import output
+from worker.files.logs import output
 from worker.gpu import health
 from worker.launch import fork_client
 from worker.spot import notices, services, watch

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from api.cli.main import cli
+from api.cli.shared.commands import EXIT_CODES
 from tools.reference.markdown import code, document, sentence, table
 
 
@@ -34,7 +35,11 @@ def block() -> str:
         ),
     )
     sections = [part for name, command in found for part in _section(name, command)]
-    return document(index, *sections)
+    codes = table(
+        ["exit code", "what it says"],
+        ([code(int(number)), about] for number, about in EXIT_CODES.items()),
+    )
+    return document(index, "## Exit codes", codes, *sections)
 
 
 def _help(command: click.Command) -> str:

@@ -44,7 +44,7 @@ from worker.attempt.retry import TICK_SECONDS, Overtaken, StorageRetry, storage_
 from worker.attempt.stopping import Stopping
 from worker.attempt.watch import Watch
 from worker.failures.going_back import moment_to_avoid
-from worker.files.output import last_lines, written
+from worker.files.logs.output import last_lines, written
 from worker.files.own_files import OwnFiles
 from worker.files.publish import Publisher
 from worker.files.restore import restore, rewind

@@ -16,13 +16,13 @@ from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Moment
 from worker.files.listing import short
+from worker.files.logs.output import OutputLog
+from worker.files.logs.output_times import OutputTimes
+from worker.files.logs.row_file import RowFile
 from worker.files.look import Look
 from worker.files.mirror.mirror import Mirror
-from worker.files.output import OutputLog
-from worker.files.output_times import OutputTimes
 from worker.files.own_files import OwnFiles
 from worker.files.pace import Pace
-from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch
 
 # The processor time of a look takes at most about this part of the time between two looks.

@@ -23,6 +23,7 @@ OUR_PACKAGES = {
     "jobs",
     "machine",
     "monitoring",
+    "spectrain",
     "spectral_gpt",
     "worker",
     "workload",

@@ -13,7 +13,7 @@ from typing import Any
 
 from monitoring.json_values import jsonable
 from monitoring.metrics.rows import RESERVED, decode
-from worker.files.row_file import RowFile
+from worker.files.logs.row_file import RowFile
 from worker.progress.points import Point
 
 _MOST_CURVES = 1024

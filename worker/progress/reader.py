@@ -14,8 +14,8 @@ from jobs.model.expressions import Expressions
 from jobs.model.record import StepSource
 from jobs.model.spec import JobSpec
 from monitoring.metrics.rows import decode
+from worker.files.logs.row_file import RowFile
 from worker.files.look import Look, Seen
-from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch
 from worker.progress.curves import RunCurves
 from worker.progress.points import Pace, Point, open_file, training_loss

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from worker.files.row_file import RowFile
+from worker.files.logs.row_file import RowFile
 from worker.gpu.health import GpuReading
 from worker.usage.processes import usage_below
 

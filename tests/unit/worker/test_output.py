@@ -10,8 +10,8 @@ import pytest
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
-from worker.files import output as output_module
-from worker.files.output import OutputLog, last_lines
+from worker.files.logs import output as output_module
+from worker.files.logs.output import OutputLog, last_lines
 from worker.files.pace import Pace
 from worker.files.scratch import Scratch
 

@@ -11,10 +11,10 @@ from api.server.runs.log_times import offset_since
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence
 from monitoring.storage.directory import FileStorage
-from worker.files import output_times
-from worker.files.output_times import OutputTimes
+from worker.files.logs import output_times
+from worker.files.logs.output_times import OutputTimes
+from worker.files.logs.row_file import RowFile
 from worker.files.pace import Pace
-from worker.files.row_file import RowFile
 
 
 def times(base: Path, attempt: int = 1) -> OutputTimes:

@@ -16,9 +16,9 @@ from monitoring.metrics.logger import MetricsLogger
 from monitoring.storage.base import Fence
 from monitoring.storage.open import open_storage
 from tests.event_files import HEAD, event, record, simple, write
+from worker.files.logs.row_file import RowFile
 from worker.files.look import look
 from worker.files.pace import Pace
-from worker.files.row_file import RowFile
 from worker.files.scratch import Restored, Scratch
 from worker.progress.reader import ProgressReader, Reading
 

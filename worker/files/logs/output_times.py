@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from worker.files.row_file import RowFile
+from worker.files.logs.row_file import RowFile
 
 _NOTE_SECONDS = 10.0
 

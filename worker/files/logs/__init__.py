@@ -1,0 +1,1 @@
+"""The output log of an attempt, and other rows that the service itself writes of a run."""
