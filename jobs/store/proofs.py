@@ -20,7 +20,10 @@ class Proofs:
     def record(self, job_id: str, verdict: Verdict) -> Proof:
         """Makes a verdict the last one of a job; raises `JobNotFoundError`."""
         proof = Proof(**dict(verdict), at=redis_time(self._redis))
-        status, _ = self._run("jobs/prove", job_id, proof.model_dump_json())
+        told = verdict.model_dump_json(
+            include={"verdict", "step", "interruptions"}, exclude_none=True
+        )
+        status, _ = self._run("jobs/prove", job_id, proof.model_dump_json(), told)
         if status != "ok":
             raise JobNotFoundError(job_id)
         return proof

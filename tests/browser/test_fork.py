@@ -48,6 +48,7 @@ def test_a_dialog_is_left_without_a_fork(watch: Watched, client: Client, ended: 
     page.get_by_role("dialog").get_by_role("button", name="Go back").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.get_by_role("button", name="Fork").click()
+    page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert not [job for job in client.list(name="ended") if job.forked_from is not None]

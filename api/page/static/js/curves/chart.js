@@ -59,7 +59,7 @@ function options({ lines, axis, logX, logY, smooth, unit, tone, width, height, o
     const colour = tone.lines[line.colour % tone.lines.length];
     const stroke = line.ghost ? tone.axis : colour;
     const base = series.length;
-    const plain = { spanGaps: lines.length > 1, points: { show: line.x.length <= 40 && !line.ghost, size: 4 } };
+    const plain = { points: { show: line.x.length <= 40 && !line.ghost, size: 4 } };
     series.push({ ...plain, stroke: smooth ? faint(colour, 0.28) : stroke, width: smooth ? 1 : 1.5, dash: line.ghost ? [3, 3] : undefined });
     series.push({ ...plain, stroke, width: 1.75, show: Boolean(smooth) && !line.ghost, points: { show: false } });
     series.push({ ...plain, stroke: 'transparent', width: 0, points: { show: false } });

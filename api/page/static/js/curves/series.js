@@ -44,3 +44,17 @@ export function ascending(line) {
   kept.reverse();
   return Object.fromEntries(Object.entries(line).map(([name, column]) => [name, kept.map((i) => column[i])]));
 }
+
+/** A line that is interrupted at some places: where nothing ran, nothing is drawn. */
+export function interrupted(line, places) {
+  const cuts = places.filter((x) => x > line.x[0] && x < line.x.at(-1)).sort((a, b) => a - b);
+  if (!cuts.length) return line;
+  const made = Object.fromEntries(Object.keys(line).map((name) => [name, []]));
+  const add = (values) => { for (const name of Object.keys(made)) made[name].push(values(name)); };
+  let next = 0;
+  line.x.forEach((x, i) => {
+    for (; next < cuts.length && cuts[next] < x; next += 1) add((name) => (name === 'x' ? cuts[next] : name === 'bad' ? 0 : NaN));
+    add((name) => line[name][i]);
+  });
+  return made;
+}

@@ -3,6 +3,7 @@ import { change } from '../address.js';
 import { Chart } from '../curves/chart.js';
 import { Controls, groups, keysOf, settingsOf, zoomTo } from '../curves/controls.js';
 import { markSentences, marksOf } from '../curves/marks.js';
+import { interrupted } from '../curves/series.js';
 import { NoCurves, useCurves, useTheme } from '../curves/use.js';
 import { html, useMemo } from '../html.js';
 import { System } from './system.js';
@@ -15,6 +16,7 @@ export function Curves({ job, params }) {
   const theme = useTheme();
   const found = useCurves([job], settings, (names) => keysOf(names, settings.keys))[job.id];
   const marks = useMemo(() => marksOf(job, settings.axis), [job.attempts, job.progress?.first_step, settings.axis]);
+  const ends = settings.axis === 'time' ? marks.ends.filter((one) => one.kind !== 'resume').map((one) => one.x) : [];
   const zoomed = settings.from !== undefined && settings.to !== undefined;
   const names = found ? Object.keys(found.names).sort() : [];
   const keys = keysOf(names, settings.keys);
@@ -24,11 +26,11 @@ export function Curves({ job, params }) {
       const line = found.series[key], first = found.superseded[key];
       if (!line) return [];
       const ghost = first?.x.length ? [{ ...first, label: `${key}, first computed`, colour: i, ghost: true }] : [];
-      return [{ ...line, label: key, colour: i, coarse: found.names[key] > line.x.length && !zoomed }, ...ghost];
+      return [{ ...interrupted(line, ends), label: key, colour: i, coarse: found.names[key] > line.x.length && !zoomed }, ...ghost];
     }),
-  })).filter((chart) => chart.lines.length), [found, keys.join(), zoomed]);
+  })).filter((chart) => chart.lines.length), [found, keys.join(), zoomed, ends.join()]);
   const xRange = useMemo(() => (zoomed ? [settings.from, settings.to] : null), [settings.from, settings.to]);
-  const machine = { job, marks, xRange, theme };
+  const machine = { job, marks, ends, xRange, theme };
   if (!names.length) {
     // Without metrics there are no steps to speak of.
     return html`<${NoCurves} loaded=${found} />${found && html`<${System} ...${machine} settings=${{ ...settings, axis: 'time' }} marks=${undefined} />`}`;
