@@ -13,6 +13,7 @@ from typing import Any
 from api.schemas import JobQuery
 from jobs.model.record import Job
 from jobs.store.jobs import JobStore
+from jobs.store.recent import RecentJobs
 
 # Limits the jobs that one request reads when a filter matches hardly any.
 MAX_SCANNED = 2000
@@ -47,6 +48,7 @@ class Listing:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
+        self._recent = RecentJobs(store)
         self._lock = threading.Lock()
         self._pages: OrderedDict[str, _Kept] = OrderedDict()
         self._texts: OrderedDict[str, tuple[Job, bytes]] = OrderedDict()
@@ -71,7 +73,7 @@ class Listing:
     def _body(self, query: JobQuery) -> bytes:
         before = int(query.cursor) if query.cursor else None
         wanted = MAX_SCANNED if _has_filter(query) else query.limit + 1
-        jobs = self._store.newest(state=query.state, before=before, at_once=min(wanted, 200))
+        jobs = self._recent.newest(state=query.state, before=before, at_once=min(wanted, 200))
         found: list[bytes] = []
         last: Job | None = None
         for last in islice(jobs, MAX_SCANNED):

@@ -6,7 +6,7 @@ import json
 import logging
 import random
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,9 +38,9 @@ from jobs.settings import Settings
 from jobs.store.clock import redis_time
 from jobs.store.counters import increments
 from jobs.store.keys import Keys
-from jobs.store.parsed import ParsedRecords
 from jobs.store.proofs import Proofs
 from jobs.store.queues import ExpiredLease, Queues
+from jobs.store.reading import event_of, readable
 from jobs.store.records import RawRecords
 from jobs.store.scripts import Scripts
 from jobs.store.snapshot import Snapshot, take_snapshot
@@ -50,11 +50,6 @@ log = logging.getLogger(__name__)
 
 _PAGE = 200
 _FOLLOWED_SECONDS = 15
-
-
-def _event(entry: str, fields: Mapping[str, str]) -> dict[str, Any]:
-    """An entry of a stream of events."""
-    return {**fields, "id": entry, "at": float(fields["at"]), "data": json.loads(fields["data"])}
 
 
 class JobStore:
@@ -80,7 +75,6 @@ class JobStore:
         self._run = Scripts(redis, prefix)
         self.queues = Queues(redis, self.keys, aging_seconds, self._run)
         self.records = RawRecords(redis, prefix)
-        self._parsed = ParsedRecords()
         self.proofs = Proofs(redis, prefix)
 
     @property
@@ -129,24 +123,23 @@ class JobStore:
             raise JobNotFoundError(job_id)
         return owner or None
 
-    def newest(
-        self, *, state: State | None = None, before: int | None = None, at_once: int = _PAGE
-    ) -> Iterator[Job]:
-        """The jobs submitted before sequence number `before`, newest first.
-
-        `at_once` are read in one call, as many as are likely to be wanted.
-        """
+    def newest(self, *, state: State | None = None, before: int | None = None) -> Iterator[Job]:
+        """The jobs submitted before sequence number `before`, newest first."""
         index = self.keys.jobs_in(state) if state else self.keys.jobs
         bound = "+inf" if before is None else f"({before}"
         while found := self.redis.zrevrangebyscore(
-            index, bound, "-inf", start=0, num=at_once, withscores=True
+            index, bound, "-inf", start=0, num=_PAGE, withscores=True
         ):
-            with self.redis.pipeline(transaction=False) as pipe:
-                for job_id, _ in found:
-                    pipe.hgetall(self.keys.job(job_id))
-                jobs = map(self._parsed.job, pipe.execute())
+            jobs = self.get_many([job_id for job_id, _ in found])
             yield from (job for job in jobs if job and (state is None or job.state is state))
             bound = f"({found[-1][1]:.0f}"
+
+    def get_many(self, ids: Sequence[str]) -> list[Job | None]:
+        """The jobs of the ids; None for one that is gone, or that cannot be read."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for job_id in ids:
+                pipe.hgetall(self.keys.job(job_id))
+            return [readable(fields) for fields in pipe.execute()] if ids else []
 
     def last_event(self) -> str:
         """The id of the newest event of all jobs: another one after each change of a record."""
@@ -157,7 +150,7 @@ class JobStore:
         """The events of a job after the event id `after`, oldest first."""
         start = after if after == "-" else f"({after}"
         entries = self.redis.xrange(self.keys.events(job_id), start, "+", count=limit)
-        return [Event.model_validate(_event(*entry)) for entry in entries]
+        return [Event.model_validate(event_of(*entry)) for entry in entries]
 
     def all_events(self, *, after: str | None = None, limit: int = 1000) -> list[JobEvent]:
         """The events of all jobs after the event id `after`, oldest first; None: the newest."""
@@ -165,7 +158,7 @@ class JobStore:
             entries = self.redis.xrevrange(self.keys.all_events, "+", "-", count=limit)[::-1]
         else:
             entries = self.redis.xrange(self.keys.all_events, f"({after}", "+", count=limit)
-        return [JobEvent.model_validate(_event(*entry)) for entry in entries]
+        return [JobEvent.model_validate(event_of(*entry)) for entry in entries]
 
     # -- calls of a user ---------------------------------------------------------------
 

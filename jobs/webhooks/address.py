@@ -36,8 +36,6 @@ def _meant(address: Address) -> list[Address]:
         return [ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)]
     if address in _NAT64_LOCAL:
         return [ipaddress.IPv4Address("127.0.0.1")]
-    if address.ipv4_mapped is not None:
-        return [address.ipv4_mapped]
     return [address, *(one for one in inside if one is not None)]
 
 

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from jobs.errors import STORE_AWAY
@@ -42,7 +41,6 @@ class Sender:
         self._stop = threading.Event()
         self._busy: set[str] = set()
         self._lock = threading.Lock()
-        self._hosts = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhooks")
 
     def start(self) -> None:
         """Starts the thread."""
@@ -51,7 +49,6 @@ class Sender:
     def stop(self) -> None:
         """Ends the thread; what it has not delivered stays in the outbox."""
         self._stop.set()
-        self._hosts.shutdown(wait=False, cancel_futures=True)
 
     def run_once(self) -> int:
         """One pass: gives what is due to the threads of its hosts; the number of notices."""
@@ -61,13 +58,16 @@ class Sender:
             by_host[urlsplit(notice.url).netloc].append((notice, tries))
         for host, notices in by_host.items():
             with self._lock:
-                is_busy = host in self._busy
-                self._busy.add(host)
-            if is_busy:
+                must_wait = host in self._busy or len(self._busy) >= _AT_ONCE
+                if not must_wait:
+                    self._busy.add(host)
+            if must_wait:
                 for notice, tries in notices:
                     self._outbox.postpone(notice, tries, _PAUSE_SECONDS)
-            else:
-                self._hosts.submit(self._deliver, host, notices)
+            else:  # a daemon: the end of the process does not wait for a slow host
+                threading.Thread(
+                    target=self._deliver, args=(host, notices), name=f"webhooks {host}", daemon=True
+                ).start()
         return len(taken)
 
     def _deliver(self, host: str, notices: list[Tried]) -> None:

@@ -7,7 +7,8 @@ from flask.testing import FlaskClient
 
 from api.server import listing
 from jobs.model.record import Progress
-from jobs.model.states import Reason
+from jobs.model.states import Reason, Request
+from jobs.store import recent
 from jobs.store.jobs import JobStore
 from tests.integration.http_calls import submitted
 
@@ -46,6 +47,7 @@ def test_a_change_shows_in_the_list_at_once_and_progress_within_a_moment(
     assert [one["state"] for one in http.get("/v1/jobs").get_json()["jobs"]] == ["running"]
     store.renew(job, 1, Progress(step=7))
     monkeypatch.setattr(listing, "_GOOD_SECONDS", 0.0)
+    monkeypatch.setattr(recent, "_GOOD_SECONDS", 0.0)
     assert http.get("/v1/jobs").get_json()["jobs"][0]["progress"]["step"] == 7
     other = submitted(http)["id"]
     assert [one["id"] for one in http.get("/v1/jobs").get_json()["jobs"]] == [other, job]
@@ -78,3 +80,17 @@ def test_pages_of_the_same_list_join_without_a_gap(http: FlaskClient) -> None:
     assert found == ids
     page = http.get("/v1/jobs", query_string={"limit": "7"}).get_json()
     assert page["cursor"] is None
+
+
+def test_a_list_is_that_of_the_redis_that_is_there(http: FlaskClient, store: JobStore) -> None:
+    submitted(http)
+    http.get("/v1/jobs")
+    store.redis.flushall()
+    assert http.get("/v1/jobs").get_json()["jobs"] == []
+    job = submitted(http)["id"]
+    assert [one["id"] for one in http.get("/v1/jobs").get_json()["jobs"]] == [job]
+    store.request(job, Request.CANCEL)
+    assert http.get("/v1/jobs?state=cancelled").get_json()["jobs"][0]["state"] == "cancelled"
+    assert http.get("/v1/jobs?state=queued").get_json()["jobs"] == []
+    store.delete(job)
+    assert http.get("/v1/jobs").get_json()["jobs"] == []
