@@ -19,6 +19,8 @@ ABOUT = {
     "system.scale": "claim, renew and list with 100,000 finished and 10,000 queued jobs",
     "system.storage": "a checkpoint to an object store and back, compared with boto3",
     "system.traffic": "what a growing file, 5,000 small files and a flood of output cost",
+    "web.api": "submissions and the list of jobs over HTTP, beside 100,000 jobs",
+    "web.pages": "what 200 open pages of the dashboard cost other calls",
     "system.series": "the curves of a million rows over HTTP, first and again, beside the rows",
     "system.stalls": "whether stalls of Redis and storage lose a healthy job (an hour)",
     "system.away": "whether a ten-minute outage of the object store costs a training step",

@@ -90,15 +90,18 @@ class Messenger:
     def announce(self, pool: str, job_id: str) -> None:
         """Sends a message to the pool; the reaper repeats it soon if this call fails.
 
-        Raises the errors of redis-py, also where kombu has one of its own for a connection.
+        A message wakes a worker, whichever job it names: while many wait for one, no further is
+        needed. Raises the errors of redis-py, also where kombu has one of its own for a connection.
         """
-        now = self._store.now()
         queue = queue_name(self._settings, pool)
-        try:
-            self._send(queue, job_id)
-        except OperationalError as error:
-            raise redis.exceptions.ConnectionError(str(error)) from error
-        self._store.queues.message_sent(job_id, now)
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            (seconds, micros), waiting = pipe.time().llen(queue).execute()
+        if waiting < _SWEEP_LIMIT:
+            try:
+                self._send(queue, job_id)
+            except OperationalError as error:
+                raise redis.exceptions.ConnectionError(str(error)) from error
+        self._store.queues.message_sent(job_id, seconds + micros / 1e6)
 
     def _send(self, queue: str, job_id: str) -> None:
         options = {"args": [job_id], "queue": queue, "ignore_result": True}

@@ -153,10 +153,12 @@ class WorkerProcess:
             while (job := self._claim(held)) is not None:
                 held = None  # the message has led to a job
                 self._cost.set(BUSY)
-                with self._gpus.at_work():
-                    supervise(self._context, job)
-                if self._context.user is not None:
-                    self._context.user.clean()
+                try:
+                    with self._gpus.at_work():
+                        supervise(self._context, job)
+                finally:
+                    if self._context.user is not None:
+                        self._context.user.clean()
         finally:
             self._cost.set(IDLE)
         log.debug("nothing more to run (woken for %s)", message)

@@ -20,6 +20,7 @@ from api.server.openapi import describe_api
 from api.server.problems import handle_problems
 from api.server.prometheus import EXPORTER, Exporter
 from api.server.readiness import Readiness
+from api.server.reference import reference_page
 from api.server.views import accounts, forks, health, jobs, runs, workers, workspaces
 from jobs.accounts.book import TokenBook
 from jobs.accounts.store import TokenStore
@@ -94,7 +95,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     for routes in groups:
         app.register_blueprint(routes.blueprint)
     calls = [call for routes in groups for call in routes.calls]
-    app.config[health.OPENAPI] = json.dumps(describe_api(calls))
+    description = describe_api(calls)
+    app.config[health.OPENAPI] = json.dumps(description)
+    app.config[health.REFERENCE] = reference_page(description)
     guard = Guard(settings, access)
     exporter = app.extensions[EXPORTER] = Exporter(app.extensions[EXTENSION], guard.refused)
     exporter.time_requests(app)

@@ -25,6 +25,7 @@ class Readiness:
         self._found: list[Finding] | None = None
         self._until = 0.0
         self._trial: threading.Thread | None = None
+        self._said: list[Finding] = []
 
     def found(self) -> list[Finding]:
         """One finding per part."""
@@ -35,6 +36,7 @@ class Readiness:
             if time.monotonic() >= self._until:
                 self._found = self._checks.run()
                 bad = any(one.problem for one in self._found)
+                self._say([one for one in self._found if one.problem])
                 if not bad and self._trial is None:
                     self._trial = threading.Thread(target=self._try_out, name="trial", daemon=True)
                     self._trial.start()
@@ -42,6 +44,15 @@ class Readiness:
             return self._found or []
         finally:
             self._refreshing.release()
+
+    def _say(self, problems: list[Finding]) -> None:
+        """Logs the problems when they change: the answer may not say them to everybody."""
+        if problems != self._said:
+            for one in problems:
+                log.warning("not ready: %s: %s", one.part, one.problem)
+            if not problems:
+                log.info("ready again")
+        self._said = problems
 
     def leave(self) -> None:
         """Removes what the checks left in storage."""

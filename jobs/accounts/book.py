@@ -108,6 +108,12 @@ class TokenBook:
         """All tokens, without sessions."""
         return list(self._parents.values())
 
+    def gpus_of(self, owner: str | None) -> int | None:
+        """The GPUs that running jobs of an owner may ask for; None: as many as there are."""
+        limits = _limits_of(self._parents.values(), self._settings)
+        _, gpus = limits.get(owner or "", limits.get(_EVERYBODY_ELSE, (-1, -1)))
+        return None if owner is None or gpus < 0 else gpus
+
     def mark_used(self, token: KeptToken) -> None:
         """Notes that a token was used now."""
         self._used[token.session_of or token.id] = self._clock()
@@ -124,7 +130,7 @@ class TokenBook:
             if changed:
                 self._arrange()
             limits = _limits_of(self._parents.values(), self._settings)
-            if limits != self._limits and (limits or self._limits is not None):
+            if limits != self._limits:
                 self._store.limit(limits)
             self._limits = limits
             self._loaded.set()
@@ -140,6 +146,7 @@ class TokenBook:
                 self.refresh()
                 if time.monotonic() - noted >= _USED_SECONDS:
                     self._note_used()
+                    self._limits = None  # written again: a Redis that was lost has none
                     noted = time.monotonic()
                 self._away = False
             except STORE_AWAY as error:

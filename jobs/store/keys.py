@@ -35,7 +35,7 @@
 | `reaper` | string | the lock of the reaper at work: its token; expires |
 | `reaped` | string | time of the reaper's last pass |
 | `tokens` | hash | token id -> the token (`jobs.accounts.token.KeptToken`) |
-| `tokens:version` | string | number of changes of `tokens`; who sees another one reads them again |
+| `tokens:version` | string | time of the last change of `tokens`, by which others see it |
 | `tokens:used` | hash | token id -> when it was used last, to the minute |
 | `limits` | hash | owner -> running jobs and GPUs allowed at once; `*` for all others |
 | `audit` | stream | changes that belong to no job, about the newest 10,000 |
@@ -210,7 +210,7 @@ class Keys:
 
     @property
     def tokens_version(self) -> str:
-        """String: the number of changes of the tokens."""
+        """String: the time of the last change of the tokens."""
         return f"{self.prefix}tokens:version"
 
     @property

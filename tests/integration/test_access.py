@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api.server.access.access import CSRF
+from api.server.access.access import COOKIE, CSRF
 from api.server.access.rates import Guesses, Rates
 from jobs.settings import Settings
 from tests.integration.http_calls import GOOD, MakeApp, problem
@@ -169,6 +169,14 @@ def test_wrong_tokens_again_and_again_are_delayed_and_leave_a_line(
         through(app, "203.0.113.9", authorization=f"Bearer {other}").get("/v1/me").status_code
         == 200
     )
+
+
+def test_a_session_that_has_ended_is_no_guess(app: Flask) -> None:
+    page = through(app, CLIENT)
+    page.set_cookie(COOKIE, "spectrain_session_ended")
+    answers = {page.get("/v1/me").status_code for _ in range(30)}
+    assert answers == {401}, "open tabs of the page ask again and again"
+    assert page.post("/v1/session", json={"token": ADMIN}).status_code == 200
 
 
 def test_refused_requests_are_counted_by_reason(app: Flask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_every_role_makes_the_calls_that_it_may_and_no_other(
     described = calls(admin)
     assert {path for _, path, role in described if role == "metrics"} == {"/metrics", "/v1/session"}
     assert {path for _, path, role in described if role is None} == {
-        "/healthz", "/readyz", "/v1/session",
+        "/healthz", "/readyz", "/v1/reference", "/v1/session",
     }  # fmt: skip
     for method, path, needed in described:
         for role, http in clients.items():
@@ -135,6 +136,29 @@ def test_without_tokens_the_caller_is_an_administrator_without_a_name(http: Flas
         "name": None, "role": "admin", "token": None, "csrf": None,
     }  # fmt: skip
     assert submitted(http)["owner"] is None
+
+
+def test_a_job_that_its_owners_limit_would_hold_for_good_is_refused(
+    app: Flask, admin: FlaskClient
+) -> None:
+    ada = caller(app, created(admin, "ada", "user", limits={"gpus": 2})["token"])
+    submitted(ada, resources={"gpus": 2})
+    wrong = problem(ada.post("/v1/jobs", json=GOOD | {"resources": {"gpus": 3}}), 422)
+    assert wrong["errors"] == [
+        {"field": "resources.gpus", "given": "3", "allowed": "at most 2, the limit of ada"}
+    ]
+    submitted(admin, resources={"gpus": 3})
+
+
+def test_limits_reach_the_queue_and_a_held_job_says_so(
+    app: Flask, admin: FlaskClient, store: JobStore
+) -> None:
+    ada = caller(app, created(admin, "ada", "user", limits={"running": 1})["token"])
+    jobs = [submitted(ada)["id"] for _ in range(2)]
+    assert store.claim("default", "w1") is not None
+    assert store.claim("default", "w2") is None
+    assert "ada runs 1 of 1 jobs" in ada.get(f"/v1/jobs/{jobs[1]}").get_json()["wait"]["reason"]
+    assert ada.get(f"/v1/jobs/{jobs[0]}").get_json()["wait"] is None
 
 
 # -- tokens -----------------------------------------------------------------------------------
@@ -266,6 +290,18 @@ def test_each_change_says_who_made_it_and_from_where(
     ]  # fmt: skip
     feed = ada.get("/v1/events").get_json()["events"]
     assert [one["by"] for one in feed] == ["ada", "admin", None, "ada"]
+
+
+def test_who_deleted_a_job_is_in_the_copy_of_its_record(app: Flask, admin: FlaskClient) -> None:
+    ada = caller(app, created(admin, "ada", "user")["token"])
+    job = submitted(ada)["id"]
+    context_of(app).storage.append(f"{job}/logs/output.log", 0, b"one\n")
+    ada.post(f"/v1/jobs/{job}/cancel")
+    assert ada.delete(f"/v1/jobs/{job}").status_code == 204
+    kept = json.loads(context_of(app).storage.read(f"{job}/.record.json"))
+    assert kept["fields"]["owner"] == "ada"
+    events = [(kind, by, address) for _, _, kind, _, by, address in kept["events"]]
+    assert events == [(k, "ada", "127.0.0.1") for k in ("submitted", "cancelled", "deleted")]
 
 
 def test_changes_that_belong_to_no_job_are_in_the_audit(app: Flask, admin: FlaskClient) -> None:

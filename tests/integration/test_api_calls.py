@@ -385,3 +385,14 @@ def test_without_storage_the_answer_is_503(
     assert "storage" in problem(http.get("/readyz"), 503)["detail"]
     assert "storage" in problem(http.get(f"/v1/jobs/{job_id}/logs"), 503)["detail"]
     assert http.get(f"/v1/jobs/{job_id}").status_code == 200
+
+
+def test_a_stranger_does_not_learn_where_redis_is(settings: Settings, make_app: MakeApp) -> None:
+    gone = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    here = make_app(gone).test_client()
+    assert "127.0.0.1:1" in problem(here.get("/readyz"), 503)["detail"]
+    guarded = make_app(gone.model_copy(update={"api_tokens": ONE})).test_client()
+    for headers in ({}, {"Authorization": f"Bearer {ONE}"}, {"Authorization": "Bearer wrong"}):
+        detail = problem(guarded.get("/readyz", headers=headers), 503)["detail"]
+        assert "redis is not ready" in detail
+        assert "127.0.0.1" not in detail

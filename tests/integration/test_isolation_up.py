@@ -125,7 +125,7 @@ def test_a_worker_that_its_job_has_stopped_goes_on_by_itself(
     assert client.get(job).attempt == 2
 
 
-def test_a_stopped_process_is_continued_after_its_time_and_not_before() -> None:
+def test_a_stopped_process_is_continued_after_its_time_and_not_before(wait_until: Wait) -> None:
     sleeper = subprocess.Popen(["sleep", "600"])
     try:
         stopped = Stopped(sleeper.pid, seconds=0.2)
@@ -137,8 +137,11 @@ def test_a_stopped_process_is_continued_after_its_time_and_not_before() -> None:
         while (seconds := stopped.check()) is None:
             assert time.monotonic() < deadline
         assert seconds >= 0.2
-        os.waitid(os.P_PID, sleeper.pid, os.WCONTINUED)
-        assert psutil.Process(sleeper.pid).status() != psutil.STATUS_STOPPED
+        wait_until(
+            lambda: psutil.Process(sleeper.pid).status() != psutil.STATUS_STOPPED,
+            what="a sleeper that goes on",
+            seconds=20,
+        )
     finally:
         sleeper.kill()
         sleeper.wait()

@@ -10,6 +10,7 @@ import pytest
 from kombu.transport.redis import Channel
 from redis import Redis
 
+from jobs import messages
 from jobs.errors import (
     IdempotencyConflictError,
     IllegalMoveError,
@@ -309,3 +310,17 @@ def test_a_connection_that_an_outage_left_half_closed_holds_up_no_message(
     messenger.announce("default", job.id)
     assert store.redis.llen(queue_name(settings, "default")) == 1
     assert not left
+
+
+def test_a_long_line_of_messages_is_not_made_longer(
+    store: JobStore, settings: Settings, messenger: Messenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "_SWEEP_LIMIT", 3)
+    queue = queue_name(settings, "default")
+    for job in [store.submit(SPEC) for _ in range(5)]:
+        messenger.announce("default", job.id)
+    assert store.redis.llen(queue) == 3
+    assert store.redis.zcard(store.keys.outbox) == 0, "the reaper would send them again"
+    # Whoever is woken takes any of the jobs, and those that wait without a message are swept.
+    store.redis.delete(queue)
+    assert messenger.sweep() == 3

@@ -10,7 +10,10 @@ import pytest
 
 from jobs.model.record import Job
 from jobs.model.states import Request, State
+from monitoring.storage.open import open_storage
 from tests.integration.isolation import MARK, ORDINARY, Place, places
+from tests.integration.test_workspace_runs import send
+from tests.wheels import make_wheel
 
 Wait = Callable[..., Any]
 JOB_USER = 54330  # of no other file of tests
@@ -168,3 +171,40 @@ def test_a_worker_of_an_ordinary_user_refuses_the_setting(place: Place) -> None:
     worker = place.start(ORDINARY, SPECTRAIN_JOB_USER=UID)
     assert worker.wait(60) == 2
     assert "needs a worker that runs as root" in place.log
+
+
+def test_code_packages_and_inputs_are_there_for_it_and_stay_the_services(
+    place: Place, wait_until: Wait
+) -> None:
+    make_wheel(place.base / "wheels", "tiny")
+    code = place.base / "code"
+    code.mkdir()
+    (code / "requirements.txt").write_text("tiny==1.0\n")
+    (code / "train.py").write_text(
+        "import os, pathlib, tiny\n"
+        "inputs = pathlib.Path(os.environ['SPECTRAIN_INPUTS'])\n"
+        "print('tiny', tiny.VERSION, (inputs / 'data' / 'one.txt').read_text())\n"
+        "pathlib.Path('train.py').write_text('changed')\n"
+        "for path in (inputs / 'data' / 'one.txt', pathlib.Path(tiny.__file__)):\n"
+        "    try: path.write_text('changed'); print('changed')\n"
+        "    except OSError: print('refused')\n"
+    )
+    (place.base / "data").mkdir()
+    (place.base / "data/one.txt").write_text("content")
+    (place.base / "data").chmod(0o700)  # as data that only the worker may read
+    place.start(SPECTRAIN_JOB_USER=UID)
+    storage = open_storage(place.settings.storage_url)
+    job = place.submit(
+        "", command=["python", "train.py"], workspace=send(storage, code),
+        environment={"requirements": "requirements.txt"},
+        env={"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(place.base / "wheels")},
+        inputs={"data": (place.base / "data").as_uri()},
+    )  # fmt: skip
+    ended(place, job, wait_until)
+    output = place.output(job)
+    assert "tiny 1.0 content" in output
+    assert output.count("refused") == 2
+    cache = place.base / "scratch/.cache"
+    assert {path.lstat().st_uid for path in cache.rglob("*")} == {0}
+    listable = [path for path in (cache, *cache.iterdir()) if path.stat().st_mode & 0o044]
+    assert listable == [], "who does not know a key finds none"

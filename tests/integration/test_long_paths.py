@@ -55,7 +55,7 @@ def deep_store(settings: Settings, store: JobStore, tmp_path: Path) -> Iterator[
 
 
 def test_many_names_that_storage_cannot_have_are_no_outage_of_storage(deep_store: Bench) -> None:
-    script = DEEP.format(folders=15) + (
+    script = DEEP.format(folders=18) + (
         "for number in range(9): open(b'not-text-\\xff%d' % number, 'w').write('text')\n"
     )
     job = deep_store.run(python(script))

@@ -143,6 +143,19 @@ def test_a_worker_runs_a_job_over_tls(
     works(settings_for(f"{url}?ssl_ca_certs={authority}", tmp_path), warm_python, wait_until)
 
 
+def test_client_and_broker_trust_what_ssl_cert_file_names(
+    tls: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the chart with an authority of its user's own, whatever the URL says."""
+    url, authority = tls
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    settings = settings_for(url, tmp_path)
+    with store_of(settings) as store:
+        assert store.redis.ping()
+    with celery_app(settings).connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+
+
 def test_client_and_broker_refuse_a_certificate_that_nobody_vouches_for(
     tls: tuple[str, Path], tmp_path: Path
 ) -> None:

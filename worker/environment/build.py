@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jobs.errors import SpectrainError
+from machine.ownership import give
 from worker.cache.cache import Building, Cache, Held
 from worker.cache.entries import remove_tree
 from worker.environment.layer import layer_at, make_layer
 from worker.environment.python import Python
 from worker.environment.requirements import Requirements
-from worker.files.ownership import give
 
 KIND = "environment"
 # Changes whenever an environment would be built in another way.

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.model.record import is_job_id
+from machine.ownership import give
 from monitoring.checkpoints import commit
 from monitoring.disk import file_size
 from monitoring.paths import RunPaths
 from monitoring.storage.moments import Entry, Moment
 from worker.files.given import Given
 from worker.files.look import Look, size_of
-from worker.files.ownership import give
 
 WORK = "work"
 _TRAVERSED = 0o711

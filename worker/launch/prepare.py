@@ -19,8 +19,8 @@ from jobs.model.spec import JobSpec
 from jobs.settings import Settings
 from machine.cpus import usable_cpus
 from machine.gpus import usable_gpus
+from machine.ownership import give
 from machine.python import python_module
-from worker.files.ownership import give
 from worker.files.scratch import Scratch
 from worker.launch.command import Launch
 from worker.launch.inherited import inherited

@@ -82,8 +82,9 @@ class JobUser:
     def clean(self) -> None:
         """Empties the home directory, and removes what the user has where all may write."""
         shutil.rmtree(self.home, ignore_errors=True)
-        self.home.mkdir(mode=0o700)
-        os.chown(self.home, self.uid, self.uid)
+        with contextlib.suppress(OSError):  # a full disk, on which no job starts
+            self.home.mkdir(mode=0o700, exist_ok=True)
+            os.chown(self.home, self.uid, self.uid)
         for path in _left_by(self.uid):
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -43,7 +43,7 @@ class Access:
             return self._of_proxy(user)
         if self._asks_nobody:
             return self._of_this_machine(ask)
-        return self._unknown(Refusal.WRONG_TOKEN if session else Refusal.NO_TOKEN)
+        return self._unknown(Refusal.NO_SESSION if session else Refusal.NO_TOKEN)
 
     @property
     def _asks_nobody(self) -> bool:

@@ -32,6 +32,7 @@ class Refusal(Enum):
 
     NO_TOKEN = (401, "A token is required: send Authorization: Bearer TOKEN.")
     WRONG_TOKEN = (401, "The service does not accept this token: it is wrong, revoked or expired.")
+    NO_SESSION = (401, "The session has ended: log in again.")
     OTHER_MACHINE = (
         403,
         "No API token is configured, so only localhost is accepted: set SPECTRAIN_API_TOKENS.",

@@ -12,7 +12,7 @@ from api.server.forks.specification import check_steps, forked_spec
 from api.server.problems import InvalidInputError, problem
 from api.server.routes import Routes, as_json
 from api.server.views.job_view import view_of
-from api.server.views.submitting import IDEMPOTENCY_HEADER, check_workspace, idempotency_key
+from api.server.views.submitting import IDEMPOTENCY_HEADER, check_submission, idempotency_key
 from jobs.errors import IdempotencyConflictError, JobNotFoundError
 from jobs.model.record import Origin, new_job_id
 
@@ -39,8 +39,7 @@ def fork_job(job_id: str, body: ForkRequest) -> Response:
     store, storage = context().store, context().storage
     key, source = idempotency_key(), store.get(job_id)
     spec = forked_spec(source.spec, body)
-    if spec.workspace is not None:
-        check_workspace(spec.workspace)
+    check_submission(spec)
     fork = new_job_id(spec.name)
     context().reserve(fork)
     try:

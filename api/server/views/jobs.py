@@ -17,7 +17,7 @@ from api.server.context import context
 from api.server.problems import problem
 from api.server.routes import Routes, answered_once, as_json
 from api.server.views.job_view import view_of
-from api.server.views.submitting import IDEMPOTENCY_HEADER, check_workspace, idempotency_key
+from api.server.views.submitting import IDEMPOTENCY_HEADER, check_submission, idempotency_key
 from jobs.errors import JobNotFoundError
 from jobs.model.change import JobChange
 from jobs.model.record import Verdict
@@ -39,8 +39,7 @@ routes = Routes("jobs")
 def submit_job(body: JobSpec) -> Response:
     """Submit a job."""
     key = idempotency_key()
-    if body.workspace is not None:
-        check_workspace(body.workspace)
+    check_submission(body)
     try:
         job = context().store.submit(body, idempotency_key=key, owner=this_caller().name)
     except JobNotFoundError as error:

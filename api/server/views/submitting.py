@@ -5,9 +5,11 @@ from __future__ import annotations
 from flask import request
 
 from api.schemas import IDEMPOTENCY_KEY, FieldError
+from api.server.access.guard import this_caller
 from api.server.context import context
 from api.server.files.receiving import Receiving
 from api.server.problems import InvalidInputError
+from jobs.model.spec import JobSpec
 from jobs.model.workspace import Workspace
 
 IDEMPOTENCY_HEADER = {
@@ -16,7 +18,24 @@ IDEMPOTENCY_HEADER = {
 }
 
 
-def check_workspace(workspace: Workspace) -> None:
+def check_submission(spec: JobSpec) -> None:
+    """Raises `InvalidInputError` for code that is not there, and for GPUs that a limit forbids."""
+    if spec.workspace is not None:
+        _check_workspace(spec.workspace)
+    _check_gpus(spec)
+
+
+def _check_gpus(spec: JobSpec) -> None:
+    """Raises `InvalidInputError` for a job that its owner's limit would hold for good."""
+    most, asked = context().tokens.gpus_of(this_caller().name), spec.resources.gpus
+    if most is not None and asked > most:
+        allowed = f"at most {most}, the limit of {this_caller().name}"
+        raise InvalidInputError(
+            [FieldError(field="resources.gpus", given=str(asked), allowed=allowed)]
+        )
+
+
+def _check_workspace(workspace: Workspace) -> None:
     """Raises `InvalidInputError` for one that storage does not have."""
     receiving = Receiving(context().storage, workspace.sha256)
     if not receiving.is_whole:

@@ -54,6 +54,10 @@ def test_the_list_of_keys_is_what_the_class_spells() -> None:
             found.add(getattr(Keys(""), name))
         elif name == "pool":
             found |= {Keys("").pool("{pool}", index) for index in get_args(keys.PoolIndex)}
+        elif name == "of_owner":
+            found |= {
+                Keys("").of_owner("{pool}", index, "{owner}") for index in ("queued", "running")
+            }
         elif not name.startswith("_") and callable(member):
             found.add(member(Keys(""), f"{{{_argument(name)}}}"))
     assert found == {name for name in _LISTED if name != "key"}

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from jobs.model.record import Job
 from jobs.model.spec import BASH
 from jobs.model.states import Reason
+from machine.ownership import give
 from worker.attempt.context import WorkerContext
 from worker.attempt.outcome import Outcome, outcome
 from worker.attempt.preparation.inputs import AttemptInputs
@@ -26,7 +27,6 @@ from worker.environment.layer import make_layer
 from worker.environment.python import InterpreterError, Python
 from worker.environment.requirements import RequirementsError, read_requirements
 from worker.files.logs.output import last_lines, written
-from worker.files.ownership import give
 from worker.files.scratch import Scratch
 from worker.launch.child import Child, Start, start_cold
 from worker.launch.command import Launch

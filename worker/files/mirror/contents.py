@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from machine.ownership import opened
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Entry, Moments
 from worker.files.look import Seen, folders_of
 from worker.files.mirror.growth import Growth, Prefix, is_archive
-from worker.files.ownership import opened
 from worker.files.pace import Pace
 
 _READ_BYTES = 8 << 20

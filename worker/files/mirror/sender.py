@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from machine.ownership import opened
 from monitoring.storage.base import OvertakenError, StorageError, UnstorableError
 from monitoring.storage.moments import Entry
 from worker.files.look import Look, Seen, folder_of
 from worker.files.mirror.checkpoints import Checkpoints
 from worker.files.mirror.contents import ChangedError, Contents, is_usable
 from worker.files.mirror.settle import Cut
-from worker.files.ownership import opened
 from worker.files.scratch import Scratch
 
 _RESTLESS_SECONDS = 2.0

@@ -73,11 +73,12 @@ function App() {
       <span class="space"></span>
       <${ThemeSwitch} />
       ${me?.name && html`<span class="quiet me" title="Role: ${me.role}">${me.name}</span>`}
-      ${me?.token && html`<button type="button" class="plain" onClick=${signOut}>Sign out</button>`}
+      ${me?.token && html`<button type="button" class="plain" onClick=${signOut} title="You are ${me.name}">Sign out</button>`}
     </header>
     ${wanted ? html`<${SignIn} why=${wanted} onSignIn=${() => setTurn(turn + 1)} />` : html`
       <${Failures} />
       <${Guard} key="${name} ${params.id ?? ''} ${turn}"><${View} params=${params} /></${Guard}>`}
+    <footer class="bottom"><a href="v1/reference">HTTP API</a></footer>
   `;
 }
 

@@ -26,9 +26,29 @@ function States({ jobs, params, more }) {
   </span>`;
 }
 
+/** The name of the account that looks at the list; empty where nobody has to say who they are. */
+function useName() {
+  const [name, set] = useState('');
+  useEffect(() => {
+    const abort = new AbortController();
+    get('me', {}, abort.signal).then((me) => set(me.name ?? ''), () => {});
+    return () => abort.abort();
+  }, []);
+  return name;
+}
+
+/** The choice of an owner, oneself first. */
+const Owners = ({ owners, mine, chosen }) => html`<label>Owner <select value=${chosen ?? ''}
+  onChange=${(event) => change({ owner: event.target.value })}>
+  <option value="">all</option>
+  ${mine && html`<option value=${mine}>me (${mine})</option>`}
+  ${owners.filter((name) => name !== mine).map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+</select></label>`;
+
 /** The jobs of the address. */
 export function Jobs({ params }) {
   const now = useNow(5);
+  const mine = useName();
   const states = statesOf(params);
   // The service filters where it can, so that old jobs of a rare state are found too.
   const filter = { state: states.length === 1 ? states[0] : undefined, pool: params.pool || undefined, owner: params.owner || undefined };
@@ -83,11 +103,7 @@ export function Jobs({ params }) {
         <option value="">all</option>
         ${[...new Set([...pools, ...(params.pool ? [params.pool] : [])])].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select></label>` : ''}
-      ${owners.length > 1 || params.owner ? html`<label>Owner <select value=${params.owner ?? ''}
-        onChange=${(event) => change({ owner: event.target.value })}>
-        <option value="">all</option>
-        ${owners.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
-      </select></label>` : ''}
+      ${(owners.length > 0 || mine) && html`<${Owners} owners=${owners} mine=${mine} chosen=${params.owner} />`}
       <span class="space"></span>
       <span class="quiet num" role="status">${loaded || jobs.length
         ? `${count(rows.length)}${filtered ? ` of ${count(jobs.length)}` : ''} jobs${store.more ? ', more exist' : ''}` : 'Loading…'}</span>

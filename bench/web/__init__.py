@@ -1,0 +1,1 @@
+"""Benches of the API over HTTP, as many clients use it."""
