@@ -145,7 +145,12 @@ def test_submit_waits_and_ctrl_c_leaves_the_job(api_url: str, store: JobStore) -
     words = ("submit", "--wait", "--", "true")
     with on_a_terminal(*words, SPECTRAIN_URL=api_url) as terminal:
         terminal.until("has no worker")
-        (job,) = store.newest()
+        (submitted,) = store.newest()
+        job = store.claim("default", "w")
+        assert job is not None
+        assert job.id == submitted.id
+        progress(store, job, 10, 5.5)
+        terminal.until("running, step 10/100, loss 5.5, 3 min 20 s left")
         terminal.interrupt()
         assert terminal.wait() == 130
     assert f"{job.id} goes on; `spectrain cancel {job.id}` ends it." in terminal.written
