@@ -8,6 +8,7 @@ through a guarded stream or through `console()`.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,10 @@ class _InAPipe(Guarded):
 def guarded_streams() -> Iterator[None]:
     """Standard output and error are guarded within the block."""
     before = sys.stdout, sys.stderr
+    for stream in map(_behind, before):
+        # What the encoding of a terminal lacks is no reason to stop.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
     guarded = [cast(TextIO, Guarded(_behind(stream))) for stream in before]
     sys.stdout, sys.stderr = guarded
     try:

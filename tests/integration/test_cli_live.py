@@ -100,6 +100,21 @@ def test_errors_and_json_are_plain_too(api_url: str, hostile: Job) -> None:
     assert "\\u001b[2J" in done.stdout, "JSON keeps what was said, escaped"
 
 
+def test_the_name_of_a_file_does_not_act_either(
+    api_url: str, hostile: Job, settings: Settings, tmp_path: Path
+) -> None:
+    name = ACTS.replace("/", "")
+    write_log(settings, hostile, "")
+    (Path(settings.storage_url.removeprefix("file://"), hostile.id) / name).write_text("x")
+    words = ("fetch", hostile.id, str(tmp_path / "here"))
+    with on_a_terminal(*words, SPECTRAIN_URL=api_url) as terminal:
+        assert terminal.wait() == 0
+    assert (tmp_path / "here" / name).read_text() == "x"
+    assert "2 files, 1 B new" in terminal.written
+    assert "owned" not in terminal.written
+    assert not re.search(r"[\x07\x08\x0e\x7f-\x9f]", terminal.written)
+
+
 def test_a_job_is_watched_until_it_ends(api_url: str, store: JobStore) -> None:
     job = begin(store)
     with on_a_terminal("watch", job.id, SPECTRAIN_URL=api_url) as terminal:
@@ -130,7 +145,12 @@ def test_submit_waits_and_ctrl_c_leaves_the_job(api_url: str, store: JobStore) -
     words = ("submit", "--wait", "--", "true")
     with on_a_terminal(*words, SPECTRAIN_URL=api_url) as terminal:
         terminal.until("has no worker")
-        (job,) = store.newest()
+        (submitted,) = store.newest()
+        job = store.claim("default", "w")
+        assert job is not None
+        assert job.id == submitted.id
+        progress(store, job, 10, 5.5)
+        terminal.until("running, step 10/100, loss 5.5, 3 min 20 s left")
         terminal.interrupt()
         assert terminal.wait() == 130
     assert f"{job.id} goes on; `spectrain cancel {job.id}` ends it." in terminal.written

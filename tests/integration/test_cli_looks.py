@@ -154,6 +154,17 @@ def test_metrics_are_a_table_with_curves(run: Run, store: JobStore, settings: Se
     assert "No metrics found" in run("metrics", job.id, "nothing").stderr
 
 
+def test_a_terminal_without_unicode_gets_what_it_can_show(
+    run: Run, api_url: str, store: JobStore, settings: Settings
+) -> None:
+    job = fail(store)
+    write(settings, job, "logs/metrics.jsonl", rows())
+    for command in ("metrics", "plot"):
+        done = CliRunner(charset="ascii").invoke(cli, ["--url", api_url, command, job.id])
+        assert done.exit_code == 0, done.exception
+        assert "loss" in done.stdout
+
+
 def test_a_curve_is_drawn_with_the_beginnings_of_attempts(
     run: Run, store: JobStore, settings: Settings
 ) -> None:
