@@ -553,7 +553,7 @@ def test_nothing_that_a_worker_reads_from_a_secret_reaches_a_job_unasked(
         assert secret
         for name in secret:
             monkeypatch.setenv(name, "geheim")
-        assert not set(secret) & base_environment(Slot(()), Settings()).keys()
+        assert not set(secret) & base_environment(Slot(()), Settings.model_construct()).keys()
 
 
 @everywhere

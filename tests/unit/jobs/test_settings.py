@@ -36,6 +36,9 @@ def test_every_setting_may_come_from_a_file(
         "storage_url": "file:///file",
         "s3_endpoint_url": "http://file:9000",
         "spot_metadata_url": "http://file",
+        "job_user": "60000-60015",
+        "job_processes": "7",
+        "umask": "007",
     }
     value = odd.get(name, "7" if name.endswith(("bytes", "seconds")) else "from a file")
     (tmp_path / "value").write_text(f"{value}\n")
