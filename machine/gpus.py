@@ -8,6 +8,7 @@ from itertools import takewhile
 
 # What device plugins of Kubernetes and the container toolkit write for no GPU.
 _NO_GPU = {"nodevfiles", "none", "void"}
+_NEEDED = {"PATH", "LD_LIBRARY_PATH"}  # of the environment
 # The second for drivers that do not know the fields of the first.
 _QUERIES = ("index,uuid,mig.mode.current", "index")
 
@@ -37,10 +38,14 @@ def _is_gpu(name: str) -> bool:
 
 def _uuids() -> dict[str, str]:
     """The GPUs by index in the order of the bus; a divided one (MIG) keeps its index as name."""
+    # Whoever may look into that process is to find no secrets of this one.
+    env = {name: value for name, value in os.environ.items() if name in _NEEDED}
     for fields in _QUERIES:
         command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
         try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+            answer = subprocess.run(
+                command, capture_output=True, text=True, timeout=20, check=True, env=env
+            )
         except FileNotFoundError:
             break
         except (OSError, subprocess.SubprocessError):

@@ -96,5 +96,9 @@ def test_api_and_new_workers_recover_when_storage_comes_back(
     # An empty directory in its place: that of a worker which found it in order is not there.
     storage.rename(storage.with_name("moved"))
     workers.start()
-    wait_until(lambda: http.get("/readyz").status_code == 200, what="ready again")
-    wait_until(is_healthy, what="both workers healthy")
+    wait_until(
+        lambda: any("different volumes" in worker.reason for worker in registry.workers()),
+        what="a worker that sees another directory than the first",
+    )
+    wait_until(lambda: is_healthy() and len(registry.workers()) == 2, what="both workers healthy")
+    assert http.get("/readyz").status_code == 200

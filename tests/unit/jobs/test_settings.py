@@ -41,6 +41,9 @@ def test_every_setting_may_come_from_a_file(
         "trusted_proxies": "10.0.0.0/8",
         "sso_header": "x-forwarded-user",
         "sso_role": "viewer",
+        "job_user": "60000-60015",
+        "job_processes": "7",
+        "umask": "007",
     }
     number = name.endswith(("bytes", "seconds", "requests", "running", "gpus"))
     value = odd.get(name, "7" if number else "from a file")

@@ -91,7 +91,7 @@ def test_an_overtaken_writer_copies_nothing(
     storage: FileStorage, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.seize(SECOND)
-    monkeypatch.setattr(file_storage.shutil, "copyfile", lambda *_: pytest.fail("it copies"))
+    monkeypatch.setattr(file_storage.sparse, "copy", lambda *_: pytest.fail("it copies"))
     with pytest.raises(OvertakenError):
         storage.put("run/a", source, FIRST)
 
