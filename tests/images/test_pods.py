@@ -162,13 +162,14 @@ except urllib.error.HTTPError as error:
 
 
 def test_a_pod_trusts_an_authority_of_your_own(
-    here: Node, kubernetes: KubernetesServer, redis: Pod
+    here: Node, kubernetes: KubernetesServer, redis: Pod, wait_until: Wait
 ) -> None:
     del redis
     authority = (kubernetes.credentials / "ca.crt").read_text()
     here.config_maps["company"] = {"ca.crt": authority}
     values = {**VALUES, "global": {"caBundle": {"configMap": "company"}}}
     pod = here.start(one(rendered(values), "Deployment", "-api"))
+    wait_until(lambda: pod.passes("livenessProbe"), what="the API", seconds=120)
     port = kubernetes.environment["KUBERNETES_SERVICE_PORT"]
     url = f"https://{kubernetes.address}:{port}/"
     assert pod.exec("python", "-c", _ASKS, url) == "401\n", "the certificate was accepted"
