@@ -110,7 +110,7 @@ def _who(call: Call) -> str:
     """Who may make a call."""
     if call.role is None:
         return "Anybody may make this call."
-    own = " A user may change only jobs of his own." if call.is_own else ""
+    own = " A user may change only their own jobs." if call.is_own else ""
     return f"Needs the role `{call.role}`.{own}"
 
 

@@ -43,7 +43,7 @@ class Call:
     request_headers: Mapping[str, str] = field(default_factory=dict)
     response_headers: Mapping[str, str] = field(default_factory=dict)
     role: Role | None = None  # that the caller needs; None: none, not even a name
-    is_own: bool = False  # a user may make it on jobs of his own only
+    is_own: bool = False  # a user may make it on their own jobs only
     takes: str | None = None  # the media type of a body that the view reads itself
     also: type[BaseModel] | None = None  # another answer, as JSON
     others: tuple[int, ...] = ()  # statuses of success beside `status`
@@ -96,7 +96,7 @@ class Routes:
         `others` are further statuses of success; a view may also return a finished `Response`.
 
         Unless the call is `public`, the caller needs `role`: by default `viewer` to read, and
-        `user` for all else. `is_own`: a user may make it on jobs of his own only, which is so by
+        `user` for all else. `is_own`: a user may make it on their own jobs only, which is so by
         default for all changes of a job.
         """
         needed = None if public else role or (Role.VIEWER if method == "GET" else Role.USER)

@@ -195,7 +195,7 @@ def _state(file: Path) -> tuple[int, ...]:
 
 
 def _limits_of(tokens: Iterable[KeptToken], settings: Settings) -> dict[str, tuple[int, int]]:
-    """What each owner may run at once: the smallest of his tokens' limits, else the settings'."""
+    """What each owner may run at once: the smallest of the tokens' limits, else the settings'."""
     usual = (settings.owner_running or -1, settings.owner_gpus or -1)
     found: dict[str, list[tuple[int | None, int | None]]] = {}
     for token in tokens:

@@ -1,7 +1,7 @@
 """What each part of the service may do in Redis, as rules of its access control lists.
 
 A worker runs other people's programs. Whoever gets hold of its password can change the records of
-jobs, which is a worker's work; he reads no token, lists no keys, and empties or configures nothing.
+jobs, which is a worker's work, and can read no token, list no keys, and empty or configure nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which addresses a webhook may go to: those of the internet, and no others.
 
-A job's author names the address. Without this rule the service would ask, in his place, whatever it
-can reach: itself, the machines beside it, the cloud's metadata.
+A job's author names the address. Without this rule the service would ask, for that person, whatever
+it can reach: itself, the machines beside it, the cloud's metadata.
 """
 
 from __future__ import annotations

@@ -44,7 +44,6 @@ COMMANDS = {  # in an order in which each finds what it needs
     "fetch": ["{failed}", "out"],
     "rm": ["{failed}"],
     "completion": ["zsh"],
-    "token": ["ls"],
     "redis-acl": [],
     "workers": [],
     "pools": [],

@@ -41,7 +41,7 @@ class Waiting:
 
 @dataclass
 class Share:
-    """An owner: the jobs that he runs, the turns that he has had, and when he came."""
+    """An owner: the jobs that run, the turns that were had, and the time of coming."""
 
     running: int = 0
     turns: int = 0
@@ -236,7 +236,7 @@ def test_somebody_with_500_jobs_does_not_hold_up_somebody_with_two(
         claimed = store.claim("default", f"w{number % workers}")
         assert claimed is not None
         owners.append(claimed.owner)
-    assert owners.index("bob") == 0, "the next worker that is free is his"
+    assert owners.index("bob") == 0, "the next free worker is bob's"
     assert owners.count("bob") == 2
     assert "bob" in owners[1 : 2 * workers + 1]
 
@@ -257,7 +257,7 @@ def test_who_comes_back_has_saved_up_no_turns(store: JobStore) -> None:
         assert job is not None
         owners.append(job.owner)
         end(store, job)
-    assert owners.count("bob") == 3, "bob has had one turn and ada seven, which gives him no credit"
+    assert owners.count("bob") == 3, "bob has had one turn and ada seven, which gives bob no credit"
 
 
 def test_priority_goes_before_the_share(store: JobStore) -> None:
@@ -295,7 +295,7 @@ def test_gpus_are_counted_over_all_pools(store: JobStore) -> None:
     store.submit(elsewhere, owner="ada")
     assert store.claim("other", "v") is not None
     two, none, other = submit(store, "ada", 2), submit(store, "ada"), submit(store, "bob", 8)
-    assert store.queues.next_in_turn("default") == [other.id], "his own order is kept"
+    assert store.queues.next_in_turn("default") == [other.id], "the owner's order is kept"
     place = store.queues.place(none)
     assert place is not None
     assert "use 3 of 4 GPUs" in place.held

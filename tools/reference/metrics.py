@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.server.app import create_app
+from api.server.context import EXTENSION
 from bench.system.service import redis_server
 from jobs.settings import Settings
 from tools.reference.markdown import code, document, sentence, table
@@ -21,10 +23,12 @@ def families() -> list[Metric]:
     with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as redis:
         settings = Settings(redis_url=redis.url, storage_url=f"file://{directory}/runs")
         (Path(directory) / "runs").mkdir()
-        client = create_app(settings).test_client()
-        job = {"name": "example", "command": ["true"]}
-        client.post("/v1/jobs", json=job)
-        text = client.get("/metrics").get_data(as_text=True)
+        app = create_app(settings)
+        with closing(app.extensions[EXTENSION]):
+            client = app.test_client()
+            job = {"name": "example", "command": ["true"]}
+            client.post("/v1/jobs", json=job)
+            text = client.get("/metrics").get_data(as_text=True)
     return list(text_string_to_metric_families(text))
 
 

@@ -30,9 +30,13 @@ def block() -> str:
 
 
 def packages(root: Path) -> Iterator[tuple[str, str]]:
-    """Every package, rooms before what is in them, with the first line of its docstring."""
+    """The rooms and the packages in each, with the first line of their docstrings.
+
+    A map that shows what is in those as well is too large to be read.
+    """
     for room in ROOMS:
-        for path in sorted((root / room).rglob("__init__.py"), key=lambda path: path.parent):
+        inits = [root / room / "__init__.py", *(root / room).glob("*/__init__.py")]
+        for path in sorted(inits, key=lambda path: path.parent):
             module = ast.parse(path.read_text())
             docstring = (ast.get_docstring(module) or "").partition("\n")[0]
             yield path.parent.relative_to(root).as_posix(), docstring

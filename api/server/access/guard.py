@@ -133,7 +133,7 @@ def this_caller() -> Caller:
 def check_role(needed: Role, owner: Callable[[], str | None] | None) -> Response | None:
     """Refuses a call that needs a role which the caller lacks.
 
-    `owner` finds whose job the call changes: a user changes only jobs of his own.
+    `owner` finds whose job the call changes: a user changes only their own jobs.
     """
     caller, guard = this_caller(), guard_of(current_app)
     if not caller.role.covers(needed) and not caller.is_known:

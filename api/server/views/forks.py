@@ -25,7 +25,7 @@ routes = Routes("forks")
     answer=JobView,
     status=201,
     problems=(409,),
-    is_own=False,  # a user reads all jobs, and the new one is his own
+    is_own=False,  # a user reads all jobs, and owns the new one
     request_headers=IDEMPOTENCY_HEADER,
     response_headers={"Location": "URL of the job."},
 )

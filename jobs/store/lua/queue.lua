@@ -1,8 +1,8 @@
 -- The queue of a pool: whose job is next. Beside the index of all its queued jobs (`queued`) each
--- owner has one of his own (`queued:OWNER`), which gives the order; jobs without an owner have the
+-- owner has one (`queued:OWNER`), which gives the order; jobs without an owner have the
 -- owner ''. `owners` holds those with a queued job by the time when they came. `turns` holds how
 -- many claims each has had, as far as that counts: who comes back starts with no fewer than the
--- fewest of those who waited at the last claim ('*'), so nobody saves up turns while he is away.
+-- fewest of those who waited at the last claim ('*'), so nobody saves up turns while away.
 
 local function owner_of(id) return get(id, 'owner') or '' end
 local function line_key(pool, owner) return pool_key(pool, 'queued:' .. owner) end
@@ -146,7 +146,7 @@ local function held_by(left, id)
   if left.gpus < math.huge and gpus_of(id) > left.gpus then return 'gpus' end
 end
 
--- How many jobs an owner may start before his limits hold the next one, if all of them ask for as
+-- How many jobs an owner may start before limits hold the next one, if all of them ask for as
 -- many GPUs as the first.
 local function allowed(left, first)
   local most = left.jobs
@@ -158,7 +158,7 @@ local function allowed(left, first)
   return math.max(0, most)
 end
 
--- The share of an owner in a pool: the jobs that he runs there, his turns, and his first job.
+-- The share of an owner in a pool: the jobs that run there, the turns, and the first job.
 local function share_of(pool, owner, came, aging)
   local queue = line_key(pool, owner)
   local heads = line_heads(queue, aging)

@@ -2,7 +2,7 @@
 -- ARGV[2] id, or '' for one that would be submitted now: to the pool ARGV[4] with the priority
 -- ARGV[5] by the owner ARGV[6]   ARGV[3] seconds of aging, 0 for none
 -- Answers ok with {ahead, held, used, most} (JSON), or missing when the job does not wait for a
--- worker. `held` is the limit of its owner that holds his jobs now, '' for none: `used` of `most`.
+-- worker. `held` is the limit of its owner that holds them now, '' for none: `used` of `most`.
 local id, aging = ARGV[2], tonumber(ARGV[3])
 local pool = id == '' and ARGV[4] or get(id, 'pool')
 if not pool then return {'missing', ''} end

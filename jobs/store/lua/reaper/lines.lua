@@ -21,7 +21,7 @@ local found = redis.call('ZRANGE', pool_key(pool, 'queued'), 0, -1, 'WITHSCORES'
 for position = 1, #found, 2 do add_queued(pool, found[position], tonumber(found[position + 1])) end
 found = redis.call('ZRANGE', pool_key(pool, 'running'), 0, -1, 'WITHSCORES')
 for position = 1, #found, 2 do
-  -- Its owner has a turn from now on, or the next look would not find his line.
+  -- Its owner has a turn from now on, or the next look would not find the line.
   redis.call('HSETNX', pool_key(pool, 'turns'), owner_of(found[position]), 0)
   add_running(pool, found[position], found[position + 1])
 end
