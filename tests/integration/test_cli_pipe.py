@@ -47,7 +47,6 @@ COMMANDS = {  # in an order in which each finds what it needs
     "redis-acl": [],
     "workers": [],
     "pools": [],
-    "token": ["ls"],
     "doctor": [],
     "reindex": ["--dry-run"],
     "gc": ["--dry-run"],
