@@ -77,6 +77,12 @@ def build_target(target: str, name: str, context: Path) -> None:
     )
 
 
+def build_text(dockerfile: str, name: str) -> None:
+    """Builds an image from a Dockerfile alone."""
+    options = {"input": dockerfile, "env": {**os.environ, "DOCKER_BUILDKIT": "1"}}
+    run("docker", "build", *_BUILD, "--tag", name, "-", **options)
+
+
 class Stack:
     """docker-compose.yml as a project of its own, in a directory of its own with its secrets."""
 
