@@ -124,7 +124,8 @@ class Stack:
     def end(self) -> None:
         """Removes containers, networks and volumes."""
         self.client.close()
-        self.compose("down", "--volumes", "--timeout", "20", check=False)
+        every = ("gpu", "monitoring", "s3")  # or their volumes stay
+        self.compose("down", "--volumes", "--timeout", "20", check=False, profiles=every)
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What Docker knows of each container, by its service."""
