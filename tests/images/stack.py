@@ -77,6 +77,12 @@ def build_target(target: str, name: str, context: Path) -> None:
     )
 
 
+def build_text(dockerfile: str, name: str) -> None:
+    """Builds an image from a Dockerfile alone."""
+    options = {"input": dockerfile, "env": {**os.environ, "DOCKER_BUILDKIT": "1"}}
+    run("docker", "build", *_BUILD, "--tag", name, "-", **options)
+
+
 class Stack:
     """docker-compose.yml as a project of its own, in a directory of its own with its secrets."""
 
@@ -118,7 +124,8 @@ class Stack:
     def end(self) -> None:
         """Removes containers, networks and volumes."""
         self.client.close()
-        self.compose("down", "--volumes", "--timeout", "20", check=False)
+        every = ("gpu", "monitoring", "s3")  # or their volumes stay
+        self.compose("down", "--volumes", "--timeout", "20", check=False, profiles=every)
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What Docker knows of each container, by its service."""
