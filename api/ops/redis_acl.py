@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from jobs.redis_users import ROLES, rules
 from jobs.settings import Settings
-from jobs.store.acl import ROLES, rules
 
 
 def redis_acl() -> int:

@@ -58,7 +58,8 @@ def anchors(path: Path) -> set[str]:
 
 
 def links(path: Path) -> list[str]:
-    return re.findall(r"\]\(([^)\s]+)\)", prose(path))
+    without_code = re.sub(r"`[^`\n]*`", "", prose(path))  # a regular expression is no link
+    return re.findall(r"\]\(([^)\s]+)\)", without_code)
 
 
 @documents

@@ -35,7 +35,8 @@ def flags(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", [*CODE, *OTHERS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_python_that_is_started_has_safe_path(path: Path) -> None:
     for given in flags(path):
-        assert re.search(r"-\w*P", given), "start it by python_module, or with -P"
+        # -I, isolated, is -P and more.
+        assert re.search(r"-\w*[IP]", given), "start it by python_module, or with -P"
 
 
 def test_the_commands_are_found(tmp_path: Path) -> None:

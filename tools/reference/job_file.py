@@ -38,7 +38,14 @@ def _walk(
     required = set(schema.get("required", ()))
     for name, field in schema.get("properties", {}).items():
         yield f"{prefix}{name}", field, name in required
-        yield from _walk(resolve(field, definitions), definitions, f"{prefix}{name}.")
+        yield from _walk(_inside(field, definitions), definitions, f"{prefix}{name}.")
+
+
+def _inside(field: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    """The schema of a section, also of each one in a list of sections; else of the field."""
+    schema = resolve(field, definitions)
+    entry = resolve(schema["items"], definitions) if "items" in schema else schema
+    return entry if "properties" in entry else schema
 
 
 def block() -> str:
@@ -47,7 +54,7 @@ def block() -> str:
     sections: dict[str, list[list[str]]] = {"": []}
     about: dict[str, str] = {}
     for path, field, required in _keys():
-        inner = resolve(field, definitions)
+        inner = _inside(field, definitions)
         if "properties" in inner:
             sections[path] = []
             about[path] = field.get("description") or inner.get("description", "")
@@ -76,7 +83,8 @@ def _row(
     is_section = "properties" in inner
     kind = type_of(field, definitions)
     limits = "" if is_section else limits_of(field)
-    default = "required" if required else "see below" if is_section else default_of(field)
+    is_one = is_section and "items" not in resolve(field, definitions)
+    default = "required" if required else "see below" if is_one else default_of(field)
     if is_section and field.get("default", ...) is None:
         default = "`null`"
     about = field.get("description") or inner.get("description", "")
@@ -85,7 +93,7 @@ def _row(
     return [
         key,
         "; ".join(filter(None, [kind.replace("section", link), limits])),
-        default or _empty(inner),
+        default or _empty(resolve(field, definitions)),
         about,
     ]
 

@@ -14,8 +14,8 @@ ROLES: tuple[Role, ...] = ("api", "worker", "reaper")
 # Keys, after the prefix, of jobs and of the workers that run them (`jobs.store.keys`).
 _OF_JOBS = (
     "job:*", "jobs:*", "pools", "events", "leases", "outbox", "queue:*", "claims", "workers",
-    "worker:*", "reserved:*", "counters", "dirty", "epoch", "limits", "reaper", "reaped",
-    "probes",
+    "worker:*", "reserved:*", "counters", "dirty", "epoch", "limits", "notices",
+    "notices:*", "reaper", "reaped", "probes",
 )  # fmt: skip
 _KEYS: dict[Role, tuple[str, ...]] = {
     "api": ("*",),
