@@ -139,8 +139,9 @@ def test_each_key_of_the_service_is_some_parts() -> None:
     of_workers = {pattern.removesuffix("*").rstrip(":") for pattern in _KEYS["worker"]}
     of_the_api = {"audit", "idempotency", "sequence", "tokens", "tokens:used", "tokens:version"}
     channels = {"requests"}
-    named = {key.partition(":")[0] if key.partition(":")[0] in {"job", "jobs", "notices"} else key.rstrip(":")
-             for key in keys}  # fmt: skip
+    grouped = {"job", "jobs", "notices"}
+    heads = {key: key.partition(":")[0] for key in keys}
+    named = {head if head in grouped else key.rstrip(":") for key, head in heads.items()}
     undecided = named - of_workers - channels - of_the_api
     assert not undecided, "a new key needs a decision: jobs/redis_users.py"
 
