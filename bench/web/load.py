@@ -50,22 +50,25 @@ class Caller:
         self._connection.request("POST", path, text, {"Content-Type": "application/json"})
         return self._answer(path)
 
-    def get(self, path: str, **query: Any) -> Any:
-        """The JSON that a GET answers; what is known already is not sent again."""
+    def get(self, path: str, *, raw: bool = False, **query: Any) -> Any:
+        """The JSON that a GET answers; what is known already is not sent again.
+
+        `raw`: its bytes, since the pages that read them are on other machines.
+        """
         if query:
             path = f"{path}?{urlencode(query)}"
         tag, _ = self._tags.get(path, ("", None))
         self._connection.request("GET", path, headers={"If-None-Match": tag} if tag else {})
-        return self._answer(path)
+        return self._answer(path, raw=raw)
 
-    def _answer(self, path: str) -> Any:
+    def _answer(self, path: str, *, raw: bool = False) -> Any:
         answer = self._connection.getresponse()
         data = answer.read()
         if answer.status == 304:
             return self._tags[path][1]
         if answer.status >= 400:
             raise RuntimeError(f"{path} answers {answer.status}: {data[:200]!r}")
-        found = json.loads(data)
+        found = data if raw else json.loads(data)
         if tag := answer.headers.get("ETag"):
             self._tags[path] = tag, found
         return found
@@ -89,15 +92,15 @@ class Page:
         changed = False
         if self.after is None:
             self.after = self.caller.get("/v1/events", limit=1)["after"] or "0-0"
-            self.caller.get("/v1/jobs", limit=_SHOWN)
+            self.caller.get("/v1/jobs", raw=True, limit=_SHOWN)
             changed = True
         page = self.caller.get("/v1/events", after=self.after, limit=1000)
         self.after = page["after"] or self.after
         touched = {event["job"] for event in page["events"]}
         if touched:
             changed = True
-            self.caller.get("/v1/jobs", limit=_SHOWN)
-        running = self.caller.get("/v1/jobs", state="running", limit=_SHOWN)
+            self.caller.get("/v1/jobs", raw=True, limit=_SHOWN)
+        running = self.caller.get("/v1/jobs", raw=True, state="running", limit=_SHOWN)
         changed = changed or running is not self.seen
         self.seen = running
         self.wait = _FAST if changed else min(_SLOW, self.wait * _LONGER)
