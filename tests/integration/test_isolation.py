@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.model.record import Job
@@ -76,13 +77,21 @@ def test_a_job_with_a_user_of_its_own_finds_nothing_of_the_service_and_of_other_
 def test_the_memory_of_a_forked_program_has_none_of_the_workers_secrets(
     place: Place, wait_until: Wait, settings: dict[str, str]
 ) -> None:
-    place.start(None if settings else ORDINARY, **settings, SPECTRAIN_WARM_START="1")
-    job = place.submit(f"import sys; print('torch' in sys.modules); {HOLDS_STILL}")
-    wait_until(lambda: "pid" in place.output(job), what=f"its start: {place.log}")
-    pid = int(place.output(job).partition("pid ")[2].split()[0])
-    assert MARK.encode() not in memory(pid)
-    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    assert MARK.encode() not in memory(parent), "its guard"
+    worker = place.start(None if settings else ORDINARY, **settings, SPECTRAIN_WARM_START="1")
+
+    def fork_server() -> psutil.Process | None:
+        children = psutil.Process(worker.pid).children()
+        return next((p for p in children if "worker.launch.fork_server" in p.cmdline()), None)
+
+    server = wait_until(fork_server, what="the fork server")
+    job = place.submit(HOLDS_STILL)
+    wait_until(lambda: "pid" in place.output(job), what="its start")
+    program = psutil.Process(int(place.output(job).partition("pid ")[2].split()[0]))
+    guard = program.parent()
+    assert guard is not None
+    for process in (server, guard, program):
+        assert MARK.encode() not in memory(process.pid), process.cmdline()
+    assert MARK.encode() in memory(worker.pid), "else this finds nothing anywhere"
 
 
 def memory(pid: int) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from api.local.service import LocalService
 from jobs.messages import Messenger
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
@@ -102,3 +103,26 @@ def test_api_and_new_workers_recover_when_storage_comes_back(
     )
     wait_until(lambda: is_healthy() and len(registry.workers()) == 2, what="both workers healthy")
     assert http.get("/readyz").status_code == 200
+
+
+def test_up_says_what_it_waits_for_and_starts_when_it_is_there(tmp_path: Path) -> None:
+    storage = tmp_path / "data/experiments"
+    storage.parent.mkdir()
+    storage.write_text("no directory")
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if storage.is_file():
+            storage.unlink()
+
+    service = LocalService(
+        tmp_path / "data", device="cpu", workers=1, say=say, isolated=True,
+        settings={"SPECTRAIN_WARM_START": "0"},
+    )  # fmt: skip
+    try:
+        service.start()
+        assert said[0].startswith("Waiting: storage: ")
+        assert service.workers
+    finally:
+        service.stop()
