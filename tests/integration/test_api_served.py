@@ -353,7 +353,7 @@ def test_the_command_line_submits_and_tells(
     assert "asked to preempt" in spectrain("preempt", job_id[:6]).stdout
     store.finish(job_id, attempt(1, Reason.PREEMPTED, first_step=0, last_step=41))
     story = spectrain("show", job_id[-8:]).stdout
-    assert "next in the queue" in story
+    assert "waiting    pool 'default' has no worker" in story
     assert "preempted" in story
     assert json.loads(spectrain("show", job_id, "--json").stdout)["id"] == job_id
     assert [job["id"] for job in json.loads(spectrain("ls", "--json").stdout)] == [job_id]
