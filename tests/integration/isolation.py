@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,8 +25,10 @@ from worker.environment.layer import make_layer
 from worker.environment.python import Python
 
 ROOT = Path(__file__).parents[2]
-# Users that need no entry in the machine's list.
-ORDINARY, FIRST_OF_JOBS, LAST_OF_JOBS = 54321, 54322, 54323
+# Users that need no entry in the machine's list; each process of the tests has others, since a user
+# sees all processes of its own.
+_FIRST = 54320 + 10 * int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+ORDINARY, FIRST_OF_JOBS, LAST_OF_JOBS = _FIRST + 1, _FIRST + 2, _FIRST + 3
 MARK = "q7wk-zv"  # in each secret
 
 # Prints where it finds the mark, which it does not contain itself. What it may not read, it skips.
