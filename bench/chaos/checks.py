@@ -142,10 +142,12 @@ def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
         keys.leases: client.zcard,
         keys.outbox: client.zcard,
         keys.claims: client.hlen,
-        **{keys.pool("default", index): client.zcard for index in get_args(PoolIndex)},
+        **{keys.pool("default", index): client.zcard for index in get_args(PoolIndex)
+           if index != "turns"},
+        **{keys.of_owner("default", index, ""): client.zcard for index in ("queued", "running")},
         **{keys.jobs_in(s): client.zcard for s in State if s is not State.SUCCEEDED},
         keys.queue("default"): client.llen,
-    }
+    }  # fmt: skip
     for key, size in sizes.items():
         if count := size(key):
             yield f"{count} in {key}"
