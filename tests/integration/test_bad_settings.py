@@ -24,8 +24,9 @@ def entry_points() -> list[str]:
         for path in paths
         if re.search(r'^if __name__ == "__main__":', path.read_text(), re.M)
     }
-    # Processes of a worker, which read no settings.
-    return sorted(names - {"worker.launch.guard", "worker.launch.fork_server"})
+    # Processes of a worker and a hook of the chart, which read no settings.
+    without = {"worker.launch.guard", "worker.launch.fork_server", "api.ops.make_secrets"}
+    return sorted(names - without)
 
 
 def usable() -> dict[str, str]:

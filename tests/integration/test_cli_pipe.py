@@ -47,6 +47,7 @@ COMMANDS = {  # in an order in which each finds what it needs
     "redis-acl": [],
     "workers": [],
     "pools": [],
+    "token": ["ls"],
     "doctor": [],
     "reindex": ["--dry-run"],
     "gc": ["--dry-run"],
