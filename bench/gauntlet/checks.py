@@ -106,6 +106,11 @@ def state_flaws(digest: str | None, twin: str | None) -> Iterator[str]:
         yield f"its final state {digest[:8]} is not that of its undisturbed twin, {twin[:8]}"
 
 
+def of_the_program(there: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """An inventory without what the service puts there: the job, its code's origin, receipts."""
+    return {p: found for p, found in there.items() if p != "attempts" and not is_services(p)}
+
+
 def moment_flaws(storage: Storage, run: str, there: Mapping[str, list[Any]]) -> Iterator[str]:
     """Checks the newest moment in storage against the program's inventory of its run."""
     moment = Moments(storage, run).newest()

@@ -107,11 +107,7 @@ class Course:
         state = list(checks.state_flaws(*(end.more["digest"] if end else None for end in ends)))
         result.state_equal = not state
         inventory = ledger.last("files")
-        found = inventory.more["files"] if inventory else {}
-        # The receipts of lost attempts are put there by the service.
-        there = {
-            path: entry for path, entry in found.items() if path.partition("/")[0] != "attempts"
-        }
+        there = checks.of_the_program(inventory.more["files"] if inventory else {})
         files = [
             *checks.moment_flaws(self.storage, job.id, there),
             *checks.browsing_flaws(self.storage, job.id, there),

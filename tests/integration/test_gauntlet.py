@@ -62,15 +62,14 @@ def end_when_stored(
     assert resumed is not None
     run = Path(resumed.more["run"])
     wait(
-        lambda: not list(checks.moment_flaws(bench.storage, job.id, files_of(inventory(run)))),
+        lambda: (
+            not list(
+                checks.moment_flaws(bench.storage, job.id, checks.of_the_program(inventory(run)))
+            )
+        ),
         what=f"a moment with step {step}",
     )
     os.kill(resumed.more["pid"], number)
-
-
-def files_of(found: dict[str, Any]) -> dict[str, Any]:
-    """An inventory without the receipts, which the service puts there."""
-    return {path: entry for path, entry in found.items() if not path.startswith("attempts")}
 
 
 @pytest.mark.parametrize("program", ["growing", "mapped", "replacing", "sharded"])
@@ -93,6 +92,6 @@ def test_a_program_that_dies_twice_loses_nothing_that_was_stored(
     assert [e.step for e in ledger.events() if e.event == "resumed"] == [0, 10, 20]
     files = ledger.last("files")
     assert files is not None
-    there = files_of(files.more["files"])
+    there = checks.of_the_program(files.more["files"])
     assert not list(checks.moment_flaws(bench.storage, job.id, there))
     assert not list(checks.browsing_flaws(bench.storage, job.id, there))
