@@ -107,9 +107,9 @@ class LocalService:
         """Starts all processes; if one fails, stops the others and raises `CannotStartError`."""
         grace = self._settings_in_force().grace_seconds + STOP_SECONDS
         self._take_directory()
-        self._close_directories()
         try:
             self._take_port()
+            self._close_directories()
             self._start_redis()
             api = self._start_api()
             for number, slot in enumerate(self._slots, start=1):
