@@ -102,7 +102,7 @@ class Attempted:
 
             case "last upload":
                 storage = Held(
-                    storage, "put", self.gate, lambda key, *_: key.endswith("/attempts/1.json")
+                    storage, "append", self.gate, lambda key, *_: key.endswith("/attempts/1.json")
                 )
             case "end":
                 held_store = Held(store, "finish", self.gate, lambda *_: True)  # type: ignore[assignment]
