@@ -146,10 +146,13 @@ class Client:
         pool: str | None = None,
         name: str | None = None,
         owner: str | None = None,
+        forked_from: str | None = None,
         limit: int | None = 50,
     ) -> Iterator[Job]:
         """Jobs, newest first, at most `limit` (None: all); reads page by page."""
-        parameters: dict[str, Any] = {"state": state, "pool": pool, "name": name, "owner": owner}
+        parameters: dict[str, Any] = {
+            "state": state, "pool": pool, "name": name, "owner": owner, "forked_from": forked_from,
+        }  # fmt: skip
         parameters["label"] = [f"{key}:{value}" for key, value in (labels or {}).items()]
         left, cursor = limit, None
         while left is None or left > 0:
