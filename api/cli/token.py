@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from api.cli.base import as_json, cli, print_found, print_json
 from api.cli.service import start
 from api.cli.shared.durations import Duration
 from api.cli.shared.endpoint import Endpoint
+from api.render.tables import table_of
 from api.schemas.accounts import NewToken, TokenView
 from jobs.accounts.token import Limits, Role
 from machine.text import duration
@@ -111,9 +111,7 @@ def revoke(endpoint: Endpoint, token_id: str, direct: bool, data: Path | None) -
 
 def _table(tokens: Iterable[TokenView]) -> Table:
     now = time.time()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("id", "name", "owner", "role", "created", "expires", "last used"):
-        table.add_column(column, overflow="fold")
+    table = table_of("id", "name", "owner", "role", "created", "expires", "last used")
     for one in tokens:
         table.add_row(
             one.id, one.name, one.owner, one.role,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from api.client.transport import Transport
-from api.schemas.accounts import CreatedToken, Me, NewToken, TokenList, TokenView
+from api.schemas.accounts import AuditPage, CreatedToken, Me, NewToken, TokenList, TokenView
 
 
 class Accounts:
@@ -31,3 +31,7 @@ class Accounts:
     def revoke(self, token_id: str) -> None:
         """Revokes a token and ends its sessions."""
         self._http.call("DELETE", f"/v1/tokens/{quote(token_id, safe='')}")
+
+    def audit(self, after: str | None = None, *, limit: int = 200) -> AuditPage:
+        """The changes that belong to no job after an entry; None: the newest ones."""
+        return self._http.read(AuditPage, "GET", "/v1/audit", {"after": after, "limit": limit})

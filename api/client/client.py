@@ -38,7 +38,6 @@ from api.schemas import (
     SeriesPage,
     WorkerList,
 )
-from api.schemas.accounts import Me
 from jobs.model.record import Event, Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import State
@@ -147,10 +146,13 @@ class Client:
         pool: str | None = None,
         name: str | None = None,
         owner: str | None = None,
+        forked_from: str | None = None,
         limit: int | None = 50,
     ) -> Iterator[Job]:
         """Jobs, newest first, at most `limit` (None: all); reads page by page."""
-        parameters: dict[str, Any] = {"state": state, "pool": pool, "name": name, "owner": owner}
+        parameters: dict[str, Any] = {
+            "state": state, "pool": pool, "name": name, "owner": owner, "forked_from": forked_from,
+        }  # fmt: skip
         parameters["label"] = [f"{key}:{value}" for key, value in (labels or {}).items()]
         left, cursor = limit, None
         while left is None or left > 0:
@@ -343,10 +345,6 @@ class Client:
         path = f"{_path(job_id, 'artifacts.zip')}?prefix={quote(prefix, safe='')}"
         return save_whole(self._http, path, target)
 
-    def me(self) -> Me:
-        """Who calls: the account of the token, and what it may do."""
-        return self._http.read(Me, "GET", "/v1/me")
-
     # -- workers --------------------------------------------------------------------------
 
     def workers(self) -> Sequence[Worker]:
@@ -364,6 +362,10 @@ class Client:
     def pools(self) -> Sequence[Pool]:
         """The pools, with their workers by state and their jobs."""
         return self._http.read(PoolList, "GET", "/v1/pools").pools
+
+    def pool(self, name: str) -> Pool:
+        """The pool of that name; one that nobody has heard of is empty."""
+        return self._http.read(Pool, "GET", f"/v1/pools/{quote(name, safe='')}")
 
     # -- helpers --------------------------------------------------------------------------
 

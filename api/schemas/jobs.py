@@ -150,6 +150,7 @@ class JobQuery(Query):
     pool: str | None = Field(None, description="Only jobs of this pool.")
     name: str | None = Field(None, description="Only jobs with this name.")
     owner: str | None = Field(None, description="Only jobs that this account submitted.")
+    forked_from: str | None = Field(None, description="Only forks of the job with this id.")
     limit: int = Field(50, ge=1, le=200, description="Largest number of jobs in the page.")
     cursor: str | None = Field(
         None, pattern=r"^[1-9][0-9]{0,14}$", description="`cursor` of the previous page."

@@ -31,7 +31,7 @@ from werkzeug.exceptions import HTTPException
 # Threads by what their calls wait for: nothing, Redis, storage, a client that downloads.
 _THREADS = {"health": 2, "records": 16, "runs": 12, "downloads": 64}
 _DOWNLOADS = {"runs.get_artifact", "runs.get_archive"}
-_STORAGE = {"runs", "workspaces"}
+_STORAGE = {"runs", "workspaces", "forks", "jobs.delete_job"}
 _HEALTH = "health.get_health"
 _IDLE_SECONDS = 60
 _LONGEST_HEADER = 64 << 10
@@ -105,7 +105,7 @@ class _Threads:
             return "health"
         if endpoint in _DOWNLOADS:
             return "downloads"
-        return "runs" if endpoint.partition(".")[0] in _STORAGE else "records"
+        return "runs" if {endpoint, endpoint.partition(".")[0]} & _STORAGE else "records"
 
 
 def _channel_class(body_limit: BodyLimit) -> type[HTTPChannel]:

@@ -108,12 +108,13 @@ def matches(job: Job, query: JobQuery) -> bool:
         query.pool in {None, job.spec.resources.pool}
         and query.name in {None, job.spec.name}
         and query.owner in {None, job.owner}
+        and query.forked_from in {None, job.forked_from.job if job.forked_from else None}
         and all(job.spec.labels.get(key) == value for key, value in labels)
     )
 
 
 def _has_filter(query: JobQuery) -> bool:
-    return bool(query.label) or any((query.pool, query.name, query.owner))
+    return bool(query.label) or any((query.pool, query.name, query.owner, query.forked_from))
 
 
 def _shortened(job: Job) -> Job:

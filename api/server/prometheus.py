@@ -148,7 +148,7 @@ def _of_pools(pools: Sequence[Pool], workers: Sequence[Worker]) -> Iterator[Metr
     )
     wanted = GaugeMetricFamily(
         "spectrain_pool_wanted",
-        "Queued and running jobs of a pool: the workers with work.",
+        "Running jobs of a pool, and queued ones that no limit holds: the workers with work.",
         labels=["pool"],
     )
     there = GaugeMetricFamily(

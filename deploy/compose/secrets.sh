@@ -27,7 +27,11 @@ random | keep api-tokens
 printf '[[token]]\nname = "prometheus"\nowner = "prometheus"\nrole = "metrics"\nsha256 = "%s"\n' \
     "$(tr -d '\n' <secrets/metrics-token | sha256sum | cut -d ' ' -f 1)" | keep tokens.toml
 random | keep redis-password
+random | keep redis-reaper-password
+random | keep redis-worker-password
 random | keep grafana-password
+# Receivers of webhooks verify their signatures with it.
+printf 'whsec_%s' "$(random)" | keep webhook-secret
 printf '[default]\naws_access_key_id = spectrain\naws_secret_access_key = %s\n' "$(random)" |
     keep s3-credentials
 

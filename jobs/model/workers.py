@@ -71,7 +71,12 @@ class Pool(_Entry):
     queued: int = Field(description="Jobs that wait for a worker.")
     delayed: int = Field(description="Jobs that wait for the end of their backoff.")
     running: int = Field(description="Jobs that run.")
-    wanted: int = Field(description="queued + running: the number of workers with work.")
+    held: int = Field(
+        0, description="Those of the queued jobs that the limits of their owners hold."
+    )
+    wanted: int = Field(
+        description="queued - held + running: the number of workers that would have work."
+    )
     wait_seconds: float | None = Field(
         None,
         description="Estimated time until a job starts that is submitted now with priority 5, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jobs.accounts.token import AccountName
 from jobs.model.record import Attempt, Origin, Progress, job_from_hash
 from jobs.model.rules import decide, written
 from jobs.model.spec import JobSpec
@@ -27,6 +28,7 @@ class Accepted(BaseModel):
     spec: JobSpec
     submitted_at: float
     forked_from: Origin | None = None
+    owner: AccountName | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,10 @@ def _base(remains: Remains) -> tuple[dict[str, str], str]:
     }
     if accepted.forked_from is not None:
         fields["forked_from"] = accepted.forked_from.model_dump_json()
+    if accepted.owner is not None:
+        fields["owner"] = accepted.owner
+    if accepted.spec.notify:
+        fields["notify"] = "1"
     return fields, "job.json"
 
 

@@ -94,7 +94,7 @@ class JobStore:
         forked_from: Origin | None = None,
         asked: str = "",
     ) -> Job:
-        """Queues a new job of an owner; returns the first one for the same `idempotency_key`.
+        """Queues a new job of an owner; returns their first one for the same `idempotency_key`.
 
         `job_id` is its id, by default a new one; `forked_from` the run that it begins from, whose
         files are in their place already. Raises `IdempotencyConflictError` when the key was used

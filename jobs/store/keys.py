@@ -17,7 +17,7 @@
 | `events` | stream | what happened to any job, about the newest 10,000 events |
 | `followed:{id}` | string | exists while somebody reads the log or metrics of a running job |
 | `sequence` | string | sequence number of the job that was submitted last |
-| `idempotency:{key}` | hash | job id and specification digest of an Idempotency-Key; expires |
+| `idempotency:{owner}:{key}` | hash | job id and digest of an owner's Idempotency-Key; expires |
 | `leases` | sorted set | ids of running jobs by the time their lease expires |
 | `outbox` | sorted set | ids of queued jobs by the time their Celery message is due |
 | `queue:{pool}` | list | the Celery messages of a pool, written by Celery |
@@ -97,9 +97,9 @@ class Keys:
         """String: the sequence number of the last submission."""
         return f"{self.prefix}sequence"
 
-    def idempotency(self, key: str) -> str:
-        """Hash: the job that was submitted with an Idempotency-Key."""
-        return f"{self.prefix}idempotency:{key}"
+    def idempotency(self, owner: str, key: str) -> str:
+        """Hash: the job that an owner, '' for nobody, submitted with an Idempotency-Key."""
+        return f"{self.prefix}idempotency:{owner}:{key}"
 
     # -- queues -------------------------------------------------------------------------------
 

@@ -116,6 +116,8 @@ class WorkerRegistry:
         return self._count([name], self.workers())[0]
 
     def _count(self, names: Sequence[str], workers: Sequence[Worker]) -> list[Pool]:
+        _, limited = self._run("jobs/held", json.dumps(names))
+        held: dict[str, int] = json.loads(limited)
         now = redis_time(self._redis)
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
@@ -136,7 +138,8 @@ class WorkerRegistry:
                     queued=queued + due,
                     delayed=delayed - due,
                     running=running,
-                    wanted=queued + due + running,
+                    held=held.get(name, 0),
+                    wanted=max(0, queued + due - held.get(name, 0)) + running,
                 )
             )
         return found

@@ -99,6 +99,21 @@ def test_a_call_that_changes_something_needs_more_than_a_viewer(admin: FlaskClie
     assert [(m, p) for m, p, _ in readable] == [("POST", "/v1/session"), ("DELETE", "/v1/session")]
 
 
+def test_a_fork_of_somebody_elses_job_tells_their_services_nothing(
+    app: Flask, admin: FlaskClient, guarded: Settings
+) -> None:
+    told = {"url": "https://hooks.example.com/ada", "on": ["finished"], "format": "json"}
+    ada, bob = (caller(app, created(admin, name, "user")["token"]) for name in ("ada", "bob"))
+    job = submitted(ada, notify=[told])["id"]
+    run = Path(guarded.storage_url.removeprefix("file://")) / job
+    (run / "work").mkdir(parents=True)
+    (run / "work/notes.txt").write_text("so far\n")
+    for http, expected in ((ada, [told]), (bob, [])):
+        answer = http.post(f"/v1/jobs/{job}/fork", json={})
+        assert answer.status_code == 201, answer.text
+        assert answer.get_json()["spec"]["notify"] == expected
+
+
 @pytest.mark.parametrize(
     ("method", "action", "body"),
     [

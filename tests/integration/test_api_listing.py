@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.server import listing
-from jobs.model.record import Progress
+from jobs.model.record import Origin, Progress
 from jobs.model.states import Reason, Request
 from jobs.store import recent
 from jobs.store.jobs import JobStore
@@ -51,6 +51,19 @@ def test_a_change_shows_in_the_list_at_once_and_progress_within_a_moment(
     assert http.get("/v1/jobs").get_json()["jobs"][0]["progress"]["step"] == 7
     other = submitted(http)["id"]
     assert [one["id"] for one in http.get("/v1/jobs").get_json()["jobs"]] == [other, job]
+
+
+def test_the_forks_of_a_job_are_found_behind_many_others(
+    http: FlaskClient, store: JobStore
+) -> None:
+    source = submitted(http)["id"]
+    spec = store.get(source).spec
+    fork = store.submit(spec, forked_from=Origin(job=source, step=7)).id
+    store.submit(spec, forked_from=Origin(job=fork, step=8))
+    for _ in range(210):
+        store.submit(spec)
+    found = http.get(f"/v1/jobs?forked_from={source}").get_json()["jobs"]
+    assert [one["id"] for one in found] == [fork]
 
 
 def test_who_has_the_answer_does_not_get_it_again(http: FlaskClient) -> None:

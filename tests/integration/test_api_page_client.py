@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+import api.client
 from api.client.client import Client
 from api.schemas import FeedQuery, SeriesPage
+from api.schemas.accounts import NewToken
+from jobs.accounts.token import Role
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from tests.integration.http_calls import GOOD, MakeApp
@@ -88,3 +92,36 @@ def test_a_run_is_fetched_as_an_archive(client: Client, run: Path, tmp_path: Pat
     target = client.fetch_archive(run.name, tmp_path / "run.zip", prefix="logs/m")
     assert zipfile.ZipFile(target).namelist() == ["logs/metrics.jsonl"]
     assert [path.name for path in tmp_path.glob("*.zip*")] == ["run.zip"]
+
+
+def test_a_pool_and_changes_that_belong_to_no_job_are_read(client: Client, run: Path) -> None:
+    assert client.pool("default").queued == 1
+    made = client.accounts.create(NewToken(name="ci", owner="ada", role=Role.ADMIN))
+    client._http._http.headers["Authorization"] = f"Bearer {made.token}"
+    assert client.accounts.me().name == "ada"
+    page = client.accounts.audit()
+    assert [entry.type for entry in page.entries] == ["token_created"]
+
+
+# What a browser, a probe or a scraper asks for.
+OTHERS = {
+    "/",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/openapi.json",
+    "/v1/reference",
+    "/v1/session",
+}
+
+
+def test_the_client_has_a_method_for_each_call(settings: Settings, make_app: MakeApp) -> None:
+    paths = make_app(settings).test_client().get("/v1/openapi.json").get_json()["paths"]
+    source = "".join(path.read_text() for path in Path(api.client.__path__[0]).glob("*.py"))
+    words = set(re.findall(r"[a-z.]+", source))
+    missing = [
+        path
+        for path in paths.keys() - OTHERS
+        if not {part for part in path.split("/") if part and "{" not in part} - {"v1"} <= words
+    ]
+    assert not missing

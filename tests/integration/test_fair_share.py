@@ -173,6 +173,10 @@ class Turns(RuleBasedStateMachine):
         expected = self.model.order()
         assert self.store.queues.next_in_turn("default") == expected
         assert self.store.queues.next_in_turn("default", 2) == expected[:2]
+        registry = WorkerRegistry(self.store.redis, prefix=self.store.prefix, lease_seconds=60)
+        pool = registry.pool("default")
+        assert pool.wanted == len(expected) + len(self.running), "workers that would have work"
+        assert pool.held == sum(len(s.queue) for s in self.model.shares.values()) - len(expected)
         positions = [self.store.queues.position(self.store.get(job_id)) for job_id in expected]
         assert positions == list(range(len(expected)))
         for owner, share in self.model.shares.items():
@@ -217,6 +221,21 @@ def end(store: JobStore, job: Job) -> None:
 
 def limit(store: JobStore, **owners: tuple[int, int]) -> None:
     TokenStore(store.redis, store.prefix).limit(owners)
+
+
+def test_no_worker_is_wanted_for_jobs_that_a_limit_holds(store: JobStore) -> None:
+    limit(store, ada=(2, -1), bob=(-1, 4))
+    for _ in range(5):
+        submit(store, "ada")
+        submit(store, "bob", gpus=2)
+        submit(store, "eve")
+    registry = WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60)
+    pool = registry.pool("default")
+    assert (pool.queued, pool.held, pool.wanted) == (15, 3 + 3, 2 + 2 + 5)
+    claimed = [store.claim("default", f"w{number}") for number in range(10)]
+    assert claimed[9] is None
+    pool = registry.pool("default")
+    assert (pool.queued, pool.held, pool.running, pool.wanted) == (6, 6, 9, 9)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

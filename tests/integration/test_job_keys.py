@@ -42,7 +42,7 @@ def spelled(keys: Keys, jobs: list[Job]) -> dict[str, str]:
         "queue": keys.queue("default"),
         "worker": keys.worker("w"),
         "reserved": keys.reserved("w"),
-        "idempotency": keys.idempotency("once"),
+        "idempotency": keys.idempotency("", "once"),
     }
 
 

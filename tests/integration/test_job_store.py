@@ -249,6 +249,15 @@ def test_an_idempotency_key_returns_the_first_job(store: JobStore) -> None:
     assert len(list(store.newest())) == 1
 
 
+def test_an_idempotency_key_of_another_owner_is_another_key(store: JobStore) -> None:
+    owners = [None, "ada", "bob"]
+    first = [store.submit(SPEC, idempotency_key="ada:k", owner=owner).id for owner in owners]
+    assert len(set(first)) == len(owners)
+    again = [store.submit(SPEC, idempotency_key="ada:k", owner=owner).id for owner in owners]
+    assert again == first
+    assert store.submit(SPEC, idempotency_key="k", owner="ada").id not in first
+
+
 def test_pages_are_stable_while_jobs_are_submitted(store: JobStore) -> None:
     ids = [store.submit(SPEC).id for _ in range(450)]
     seen: list[str] = []

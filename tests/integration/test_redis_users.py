@@ -40,7 +40,7 @@ REFUSED = [
     "REPLICAOF 127.0.0.1 1", "MODULE LIST", "CLIENT KILL ID 1", "SCRIPT FLUSH", "FUNCTION LIST",
     "SLOWLOG GET", "LATENCY RESET", "SWAPDB 0 1", "MIGRATE h 1 k 0 1", "GET spectrain:tokens",
     "HGETALL spectrain:tokens:all", "HSET spectrain:token:x a b", "GET spectrain:sessions",
-    "HGETALL spectrain:idempotency:x", "GET other:key", "SET other:key x",
+    "HGETALL spectrain:idempotency::x", "GET other:key", "SET other:key x",
     "EVAL return(redis.call('get','spectrain:tokens')) 0", "PUBLISH other x", "SUBSCRIBE other",
 ]  # fmt: skip
 

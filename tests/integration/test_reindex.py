@@ -24,6 +24,7 @@ from jobs.model.change import JobChange
 from jobs.model.record import Job, Verdict
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request, State
+from jobs.notify import Webhook
 from jobs.reaper.backup import Backup
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
@@ -60,8 +61,8 @@ class Jobs:
         self.store = store
         self.storage = storage
 
-    def submit(self, **options: Any) -> Job:
-        return self.store.submit(SPEC.model_copy(update=options))
+    def submit(self, owner: str | None = None, **options: Any) -> Job:
+        return self.store.submit(SPEC.model_copy(update=options), owner=owner)
 
     def begin(self, worker: str = "w", **options: Any) -> Job:
         self.submit(priority=9, **options)
@@ -161,7 +162,7 @@ def test_records_made_of_storage_alone_are_those_that_were_lost(jobs: Jobs) -> N
     assert everything(store.redis) == before
     assert store.redis.zrange(store.keys.leases, 0, -1) == leases == [asked.id]
     assert sorted(store.redis.zrange(store.keys.outbox, 0, -1)) == sorted(due)
-    assert store.submit(keyed.spec, idempotency_key="mine").id == keyed.id
+    assert store.submit(keyed.spec, idempotency_key="mine", owner="ada").id == keyed.id
     assert jobs.submit().sequence == len(jobs.storage.runs()) + 1
     again = everything(store.redis)
     assert set(jobs.reindex().values()) == {"known"}
@@ -231,9 +232,10 @@ def test_jobs_submitted_before_the_reindexing_stay_as_they_are(jobs: Jobs) -> No
 def test_a_run_without_a_copy_of_its_record_is_made_of_what_it_says_itself(
     jobs: Jobs, tmp_path: Path
 ) -> None:
-    job = jobs.begin()
+    hook = Webhook(url="https://x/y", on=["finished"])
+    job = jobs.begin(owner="ada", notify=[hook])
     path = tmp_path / "job.json"
-    path.write_text(job.model_dump_json(include={"id", "spec", "submitted_at"}))
+    path.write_text(job.model_dump_json(include={"id", "spec", "submitted_at", "owner"}))
     jobs.storage.put(f"{job.id}/job.json", path)
     jobs.receipt(job, Reason.PREEMPTED, tmp_path)
     bare = jobs.begin("other")
@@ -242,6 +244,8 @@ def test_a_run_without_a_copy_of_its_record_is_made_of_what_it_says_itself(
     assert jobs.reindex() == {job.id: "rebuilt", bare.id: "impossible"}
     found = jobs.store.get(job.id)
     assert (found.state, found.attempt, found.spec) == (State.QUEUED, 1, job.spec)
+    assert found.owner == "ada"
+    assert jobs.store.redis.hget(jobs.store.keys.job(job.id), "notify") == "1"
     assert found.submitted_at == pytest.approx(job.submitted_at, abs=1e-5)
 
 

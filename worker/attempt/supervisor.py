@@ -203,7 +203,7 @@ class _Attempt:
         self._reporter.note(Found.of(restored).measures())
         if self._job.spec.restart == "from_checkpoint":
             rewind(run, restored, self._job.attempt)
-        accepted = {"id", "spec", "submitted_at", "forked_from"}
+        accepted = {"id", "spec", "submitted_at", "forked_from", "owner"}
         text = self._job.model_dump_json(include=accepted, indent=2)
         run.job.write_text(text)
         for path in filter(Path.is_file, (run.job, run.git, run.git_patch)):

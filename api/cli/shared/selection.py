@@ -49,5 +49,5 @@ class Selection:
                 f"{bad[0]!r} is not of the form KEY:VALUE", param_hint="--label"
             )
         pairs = dict(label.split(":", 1) for label in labels)
-        owner = client.me().name if mine else None
+        owner = client.accounts.me().name if mine else None
         return cls(state, {"labels": pairs, "owner": owner, **others})

@@ -17,9 +17,14 @@ from workload.refusals import shorten
 from workload.settings import FIXED_IN_A_RUN
 
 
-def forked_spec(spec: JobSpec, fork: ForkRequest) -> JobSpec:
-    """The specification with the keys that `fork` sets; raises `InvalidInputError`."""
+def forked_spec(spec: JobSpec, fork: ForkRequest, *, is_own: bool) -> JobSpec:
+    """The specification with the keys that `fork` sets; raises `InvalidInputError`.
+
+    What a job of somebody else tells, it tells their services: a fork by another account does not.
+    """
     tree = spec.model_dump(mode="json")
+    if not is_own:
+        tree["notify"] = JobSpec.model_fields["notify"].get_default(call_default_factory=True)
     for key, value in fork.set.items():
         _put(tree, key, value)
     if fork.name is not None:

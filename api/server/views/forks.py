@@ -38,7 +38,7 @@ def fork_job(job_id: str, body: ForkRequest) -> Response:
     """
     store, storage = context().store, context().storage
     key, source = idempotency_key(), store.get(job_id)
-    spec = forked_spec(source.spec, body)
+    spec = forked_spec(source.spec, body, is_own=source.owner == this_caller().name)
     check_submission(spec)
     fork = new_job_id(spec.name)
     context().reserve(fork)

@@ -13,8 +13,8 @@ from jobs.model.spec import JobSpec
 from jobs.model.workspace import Workspace
 
 IDEMPOTENCY_HEADER = {
-    IDEMPOTENCY_KEY: "Any text of 1 to 255 printable ASCII characters. A second call with the "
-    "same key within a week returns the job of the first."
+    IDEMPOTENCY_KEY: "Any text of 1 to 255 printable ASCII characters. A second call of the "
+    "same account with the same key within a week returns the job of the first."
 }
 
 

@@ -72,6 +72,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ .Values.redis.existingSecret | default (printf "%s-redis" (include "spectrain.fullname" .)) }}
 {{- end }}
 
+{{/* The key of the workers' password; empty: workers have no user of Redis of their own. */}}
+{{- define "spectrain.redisWorkerKey" -}}
+{{- if .Values.redis.enabled -}}
+{{- .Values.redis.workerPasswordKey | default (ternary "redis-worker-password" "" (empty .Values.redis.existingSecret)) -}}
+{{- end -}}
+{{- end }}
+
 {{- define "spectrain.redisClaim" -}}
 {{ .Values.redis.storage.existingClaim | default (printf "%s-redis" (include "spectrain.fullname" .)) }}
 {{- end }}

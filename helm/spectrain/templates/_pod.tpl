@@ -154,22 +154,27 @@ initContainers:
       key: {{ .key | quote }}
 {{- end }}
 
-{{/*
-Variables of both the API and the workers. Names that begin with SPECTRAIN_ or AWS_ are hidden from
-jobs; the password's name therefore begins with one of them.
-*/}}
-{{- define "spectrain.commonEnv" -}}
-{{- $redis := .Values.redis }}
+{{/* The address of Redis; `component` is who asks. */}}
+{{- define "spectrain.redisEnv" -}}
+{{- $redis := .root.Values.redis }}
+{{- $own := ternary (include "spectrain.redisWorkerKey" .root) "" (eq .component "worker") }}
 {{- if $redis.enabled }}
-{{ include "spectrain.secretEnv" (dict "env" "SPECTRAIN_REDIS_PASSWORD" "secret" (include "spectrain.redisSecret" .) "key" $redis.passwordKey) }}
+{{ include "spectrain.secretEnv" (dict "env" "SPECTRAIN_REDIS_PASSWORD" "secret" (include "spectrain.redisSecret" .root) "key" ($own | default $redis.passwordKey)) }}
 - name: SPECTRAIN_REDIS_URL
-  value: redis://:$(SPECTRAIN_REDIS_PASSWORD)@{{ include "spectrain.fullname" . }}-redis:6379/0
+  value: redis://{{ if $own }}spectrain-worker{{ end }}:$(SPECTRAIN_REDIS_PASSWORD)@{{ include "spectrain.fullname" .root }}-redis:6379/0
 {{- else if $redis.external.existingSecret }}
 {{ include "spectrain.secretEnv" (dict "env" "SPECTRAIN_REDIS_URL" "secret" $redis.external.existingSecret "key" $redis.external.urlKey) }}
 {{- else }}
 - name: SPECTRAIN_REDIS_URL
   value: {{ $redis.external.url | quote }}
 {{- end }}
+{{- end }}
+
+{{/*
+Variables of both the API and the workers. Names that begin with SPECTRAIN_ or AWS_ are hidden from
+jobs; the password's name therefore begins with one of them.
+*/}}
+{{- define "spectrain.commonEnv" -}}
 {{- with .Values.settings }}
 - name: SPECTRAIN_REDIS_PREFIX
   value: {{ .redisPrefix | quote }}

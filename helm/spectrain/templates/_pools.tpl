@@ -139,6 +139,7 @@ the node's disk, or the scheduler would place more of them on a node than it has
 
 {{/* The environment of a pool's workers. */}}
 {{- define "spectrain.workerEnv" -}}
+{{ include "spectrain.redisEnv" (dict "root" .root "component" "worker") }}
 {{ include "spectrain.commonEnv" .root }}
 - name: SPECTRAIN_POOL
   value: {{ .pool.name | quote }}

@@ -29,6 +29,8 @@ local LINE = 2 ^ 40
 local function key(name) return PREFIX .. name end
 local function job_key(id) return PREFIX .. 'job:' .. id end
 local function pool_key(pool, index) return PREFIX .. 'jobs:pool:' .. pool .. ':' .. index end
+-- An owner has no colon; nobody is ''.
+local function once_key(owner, text) return PREFIX .. 'idempotency:' .. (owner or '') .. ':' .. text end
 local function stamp(seconds) return string.format('%.6f', seconds) end
 local function whole(number) return string.format('%.0f', number) end
 

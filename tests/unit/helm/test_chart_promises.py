@@ -335,7 +335,7 @@ def test_a_pool_is_scaled_by_its_queued_and_running_jobs(
     base = f"http://{service['metadata']['name']}.ml.svc:{service['spec']['ports'][0]['port']}"
     assert meta["url"] == f"{base}/v1/pools/spot"
     assert "/v1/pools/{name}" in calls
-    assert "queued + running" in str(Pool.model_fields[meta["valueLocation"]].description)
+    assert "queued - held + running" in str(Pool.model_fields[meta["valueLocation"]].description)
     assert meta["targetValue"] == "1", "one worker a job"
 
 

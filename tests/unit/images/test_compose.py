@@ -15,6 +15,7 @@ import yaml
 from jobs.accounts.file import read_tokens
 from jobs.accounts.token import digest_of
 from jobs.settings import Settings
+from jobs.webhooks.message import key_of
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy/compose"
@@ -235,9 +236,13 @@ def test_the_secrets_are_made_once_for_the_containers_and_for_nobody_else(tmp_pa
 
     mine, metrics = made["api-tokens"], made["metrics-token"]
     keys = re.findall(r"= ?(\w+)", made["s3-credentials"])[1:]
-    random = [mine, metrics, made["redis-password"], made["grafana-password"], *keys]
+    redis = [made[f"redis-{user}password"] for user in ("", "reaper-", "worker-")]
+    webhooks = made["webhook-secret"].removeprefix("whsec_")
+    random = [mine, metrics, *redis, made["grafana-password"], webhooks, *keys]
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in random)
     assert len(set(random)) == len(random)
+    assert made["webhook-secret"].startswith("whsec_")
+    assert len(key_of(made["webhook-secret"])) == 48, "the key is what the base64 stands for"
     (token,) = read_tokens(secrets / "tokens.toml")
     assert (token.digest, token.role) == (digest_of(metrics), "metrics")
 

@@ -2,17 +2,19 @@
 -- ARGV[2] id   ARGV[3] pool   ARGV[4] priority   ARGV[5] specification (JSON)
 -- ARGV[6] Idempotency-Key or ''   ARGV[7] digest of the specification   ARGV[8] its lifetime, seconds
 -- ARGV[9] further fields of the record (JSON)   ARGV[10] data of the event (JSON)
--- Answers ok with the id; the first job's id when the key was used before; changed with that
+-- Answers ok with the id; the first job's id when its owner used the key before; changed with that
 -- job's id when the key came with another specification.
 local id, pool, priority, spec = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local idempotency, digest, life = ARGV[6], ARGV[7], ARGV[8]
+local fields = cjson.decode(ARGV[9])
 if idempotency ~= '' then
-  local seen = redis.call('HMGET', key('idempotency:' .. idempotency), 'id', 'digest')
+  local once = once_key(fields.owner, idempotency)
+  local seen = redis.call('HMGET', once, 'id', 'digest')
   if seen[1] then
     return {seen[2] == digest and 'ok' or 'changed', seen[1]}
   end
-  redis.call('HSET', key('idempotency:' .. idempotency), 'id', id, 'digest', digest)
-  redis.call('EXPIRE', key('idempotency:' .. idempotency), life)
+  redis.call('HSET', once, 'id', id, 'digest', digest)
+  redis.call('EXPIRE', once, life)
 end
 -- The client library sends a call again when its answer was lost.
 if redis.call('EXISTS', job_key(id)) == 1 then return {'ok', id} end
@@ -24,7 +26,7 @@ redis.call('HSET', job_key(id), 'id', id, 'pool', pool, 'priority', priority, 's
 if idempotency ~= '' then
   redis.call('HSET', job_key(id), 'idempotency', idempotency, 'digest', digest)
 end
-for field, value in pairs(cjson.decode(ARGV[9])) do redis.call('HSET', job_key(id), field, value) end
+for field, value in pairs(fields) do redis.call('HSET', job_key(id), field, value) end
 redis.call('ZADD', key('jobs:all'), sequence, id)
 redis.call('ZADD', key('jobs:state:queued'), sequence, id)
 redis.call('SADD', key('pools'), pool)

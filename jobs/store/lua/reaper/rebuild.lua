@@ -48,10 +48,10 @@ elseif fields.state == 'running' then
 end
 
 local life = tonumber(fields.submitted_at) + tonumber(ARGV[7]) - NOW
-if (fields.idempotency or '') ~= '' and life >= 1
-    and redis.call('EXISTS', key('idempotency:' .. fields.idempotency)) == 0 then
-  redis.call('HSET', key('idempotency:' .. fields.idempotency), 'id', id, 'digest', fields.digest)
-  redis.call('EXPIRE', key('idempotency:' .. fields.idempotency), math.floor(life))
+local once = once_key(fields.owner, fields.idempotency or '')
+if (fields.idempotency or '') ~= '' and life >= 1 and redis.call('EXISTS', once) == 0 then
+  redis.call('HSET', once, 'id', id, 'digest', fields.digest)
+  redis.call('EXPIRE', once, math.floor(life))
 end
 
 redis.call('DEL', job_key(id) .. ':events')
