@@ -63,7 +63,8 @@ def look(
     """
     found: Look = {}
     folders = [""]
-    os.scandir(root).close()
+    with os.scandir(root):
+        pass
     while folders:
         folder = folders.pop()
         with _looking(folder.rstrip("/"), on_unseen), os.scandir(root / folder) as entries:

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from monitoring.checkpoints import commit
 from monitoring.paths import RunPaths, commit_record
 from monitoring.storage.base import Fence, OvertakenError, StorageError
 from monitoring.storage.directory import FileStorage
+from worker.files import look
 from worker.files.mirror import settle
 from worker.files.publish import Publisher
 from worker.files.restore import restore
@@ -177,20 +179,18 @@ def test_a_rewound_curve_replaces_the_published_one(first: Attempt, tmp_path: Pa
 def test_a_checkpoint_in_storage_always_has_its_metrics_beside_it(
     first: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child goes on while a pass is under way: log a row, save, at every write of the pass."""
+    """The child logs a row and saves at each write and each listing of a pass."""
     steps = iter(range(1000))
     put, append = FileStorage.put, FileStorage.append
     seen = []
 
     def child_goes_on() -> None:
-        step = next(steps)
-        first.log(step)
+        first.log(step := next(steps))
         first.save(step)
 
     def check() -> None:
-        rows = (
-            first.stored.metrics.read_text().splitlines() if first.stored.metrics.exists() else []
-        )
+        metrics = first.stored.metrics
+        rows = metrics.read_text().splitlines() if metrics.exists() else []
         logged = {json.loads(row)["step"] for row in rows}
         for record, _ in commit.committed(first.stored.checkpoints):
             assert record.step in logged, "a checkpoint came before its metrics"
@@ -206,10 +206,17 @@ def test_a_checkpoint_in_storage_always_has_its_metrics_beside_it(
         append(self, *args)  # type: ignore[arg-type]
         check()
 
+    @contextlib.contextmanager
+    def spy_scandir(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+        child_goes_on()
+        with os.scandir(path) as found:
+            yield sorted(found, key=lambda one: one.name)  # logs before checkpoints
+
     monkeypatch.setattr(FileStorage, "put", spy_put)
     monkeypatch.setattr(FileStorage, "append", spy_append)
+    monkeypatch.setattr(look, "os", SimpleNamespace(**{**vars(os), "scandir": spy_scandir}))
     child_goes_on()
-    for _ in range(5):
+    for _ in range(3):
         first.publisher.publish()
     assert len(set(seen)) > 5
 

@@ -7,6 +7,7 @@ stays what it was, so every instant is a safe one to die at.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -38,7 +39,7 @@ _CACHES = {
     "__pycache__", ".git", ".hg", ".svn", "node_modules", ".ipynb_checkpoints", ".mypy_cache",
     ".pytest_cache", ".ruff_cache",
 }  # fmt: skip
-_ATTEMPTS = RunPaths(Path()).attempts.as_posix()
+_ATTEMPTS, _LOGS = RunPaths(Path()).attempts.as_posix(), RunPaths(Path()).logs.as_posix()
 _QUIET_LOOKS = 5
 _SENDING_SECONDS = 1.0  # of one pass, beyond which it commits what it has sent
 _BEHIND_SECONDS = 2.0  # after which folders count that are all sent
@@ -305,9 +306,13 @@ class Mirror:
         return quiet_looks < _QUIET_LOOKS or is_archive(self._root / path)
 
     def _look(self) -> Look:
-        return self._given.what_the_program_made(
+        found = self._given.what_the_program_made(
             look(self._root, self._is_left_out, self._note_unseen)
         )
+        # A checkpoint counts at once, so what was logged before it has to be seen after it.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found |= self._files_of(_LOGS)
+        return found
 
     def _note_unseen(self, path: str) -> None:
         self._unseen[Path(path)] = os.strerror(errno.ENAMETOOLONG)
