@@ -36,12 +36,17 @@ _READ_FROM = {
 
 
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
-    """A table with one line per job."""
-    now = time.time() if now is None else now
-    table = table_of("job", "state", "step", "left", "loss", "attempts", "pool", "submitted")
+    """A table with one line per job, with its owner where any of them has one."""
+    now, jobs = time.time() if now is None else now, list(jobs)
+    owned = any(job.owner for job in jobs)
+    owner = ["owner"] if owned else []
+    table = table_of(
+        "job", *owner, "state", "step", "left", "loss", "attempts", "pool", "submitted"
+    )
     for job in jobs:
         table.add_row(
             job.id,
+            *([job.owner or ""] if owned else []),
             Text(job.state, style=_STYLES[job.state]),
             _steps(job),
             _left(job),
@@ -85,6 +90,11 @@ def status(job: JobView, *, now: float | None = None) -> str:
 def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
     yield "job", job.id
     yield "state", _state(job)
+    if job.owner is not None:
+        yield "owner", job.owner
+    if (origin := job.forked_from) is not None:
+        at = "" if origin.step is None else f" at step {origin.step}"
+        yield "forked from", f"{origin.job}{at}"
     if job.state is State.QUEUED:
         yield "waiting", _waiting(job, now)
     if job.request is not None:
@@ -137,7 +147,8 @@ def _progress(job: JobView) -> str:
     progress = job.progress
     if progress is None:
         return ""
-    parts = [f"step {_steps(job)}"]
+    steps = _steps(job)
+    parts = [f"step {steps}"] if steps else []
     if progress.loss is not None:
         parts.append(f"loss {number(progress.loss)}")
     if progress.tokens_per_second is not None:
