@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -36,23 +36,24 @@ _READ_FROM = {
 
 
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
-    """A table with one line per job, with its owner where any of them has one."""
+    """A table with one line per job; owners and pools where there are several to tell apart."""
     now, jobs = time.time() if now is None else now, list(jobs)
-    owned = any(job.owner for job in jobs)
-    owner = ["owner"] if owned else []
-    table = table_of(
-        "job", *owner, "state", "step", "left", "loss", "attempts", "pool", "submitted"
-    )
+    extra: dict[str, Callable[[Job], str]] = {
+        "owner": lambda job: job.owner or "",
+        "pool": lambda job: job.spec.resources.pool,
+    }
+    told = {name: of for name, of in extra.items() if len({of(job) for job in jobs}) > 1}
+    table = table_of("job", "state", "step", "left", "loss", "attempts", *told, "submitted")
+    table.columns[1].no_wrap = True
     for job in jobs:
         table.add_row(
             job.id,
-            *([job.owner or ""] if owned else []),
             Text(job.state, style=_STYLES[job.state]),
             _steps(job),
             _left(job),
             number(job.progress.loss if job.progress else None),
             str(job.attempt),
-            job.spec.resources.pool,
+            *(of(job) for of in told.values()),
             f"{duration(now - job.submitted_at)} ago",
         )
     return table

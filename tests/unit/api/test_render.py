@@ -11,7 +11,7 @@ from api.render import console, heading, job_table, story
 from api.render.jobs import status
 from api.schemas import JobView
 from jobs.model.record import Attempt, Origin, Progress
-from jobs.model.spec import JobSpec
+from jobs.model.spec import JobSpec, Resources
 from jobs.model.states import Reason, State
 from machine.text import duration
 
@@ -97,10 +97,14 @@ def test_a_list_has_a_line_for_each_job() -> None:
     assert text_of(job_table([JOB, JOB], now=1130.0)).count("wave-23456789") == 2
 
 
-def test_a_list_names_owners_where_there_are_any() -> None:
-    assert "owner" not in text_of(job_table([JOB], now=1130.0))
+def test_a_list_names_owners_and_pools_where_there_are_several() -> None:
+    alone = text_of(job_table([JOB, JOB], now=1130.0))
+    assert not {"owner", "pool"} & set(alone.split())
     owned = JOB.model_copy(update={"owner": "ada"})
     assert "ada" in text_of(job_table([JOB, owned], now=1130.0))
+    there = SPEC.model_copy(update={"resources": Resources(pool="h100")})
+    elsewhere = JOB.model_copy(update={"spec": there})
+    assert "h100" in text_of(job_table([JOB, elsewhere], now=1130.0))
 
 
 def test_the_story_names_the_owner_and_the_job_that_it_was_forked_from() -> None:
