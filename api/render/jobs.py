@@ -43,7 +43,7 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
         "pool": lambda job: job.spec.resources.pool,
     }
     told = {name: of for name, of in extra.items() if len({of(job) for job in jobs}) > 1}
-    table = table_of("job", "state", "step", "left", "loss", "attempts", *told, "submitted")
+    table = table_of("job", "state", "step", "left", "loss", "attempts", *told, "age")
     table.columns[1].no_wrap = True
     for job in jobs:
         table.add_row(
@@ -54,9 +54,14 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
             number(job.progress.loss if job.progress else None),
             str(job.attempt),
             *(of(job) for of in told.values()),
-            f"{duration(now - job.submitted_at)} ago",
+            _age(now - job.submitted_at),
         )
     return table
+
+
+def _age(seconds: float) -> str:
+    """A time in its largest unit, as short as a table needs it."""
+    return " ".join(duration(seconds).split()[:2])
 
 
 def story(job: JobView, *, now: float | None = None) -> RenderableType:
