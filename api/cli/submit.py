@@ -126,7 +126,7 @@ def _given(file: Any, foreign: Any, words: Sequence[str]) -> Any:
         return translated(read_data(foreign.read()), _name_of(foreign))
     if file is None:
         if not words:
-            raise click.UsageError("give a FILE, or the words of a program behind --")
+            raise click.UsageError("give a FILE, or a COMMAND after --")
         return {}
     name = _name_of(file)
     if (script := _SCRIPT.search(name)) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -11,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.checkpoints.torch_file import NoTorchFileError, Tensor, TorchFile
+from monitoring.metrics.clocks import is_clock
 from monitoring.paths import RunPaths, commit_record, step_of
 
-# Names of times and speeds, which differ between any two runs.
-_CLOCK = re.compile(
-    r"(^|[_./])(time|timestamp|elapsed|duration|seconds|secs|ms|eta|throughput|speed)($|[_./])"
-    r"|_per_(s|sec|second)(_|$)"
-)
 # Random generators that a run does not seed differ in each process.
 _RANDOM = "rng_state."
 _LOSSES = "loss_history"
@@ -56,7 +51,7 @@ def compare(one: RunPaths, other: RunPaths) -> Comparison:
     """Compares two runs that have ended; `one` is the reference for `other`."""
     first, second = _rows(one.metrics), _rows(other.metrics)
     names = {name for row in (*first, *second) for name in row}
-    ignored = {name for name in names if _CLOCK.search(name)}
+    ignored = {name for name in names if is_clock(name)}
     found = list(curve_differences(first, second, ignored))
     curve = [text for _, text in found]
     step = common_step(committed_steps(one), committed_steps(other))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.drill.comparison import Comparison
+from api.render import heading
 from api.schemas import JobView
 from jobs.model.record import Attempt, Verdict
 from jobs.model.states import State
@@ -156,7 +157,7 @@ class Report:
     def show(self, console: Console) -> None:
         """Prints the table, the differences and the verdict."""
         interrupted = self.interrupted.attempts[:-1] if self.interrupted else []
-        console.print("[bold]4.[/] The cost of the interruptions")
+        console.print(heading(4, "The cost of the interruptions"))
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         count = len(self.seconds)
         table.add_column(f"{count} interruption{'' if count == 1 else 's'}", no_wrap=True)

@@ -35,6 +35,7 @@ from api.drill.report import Report
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
 from api.render import console as new_console
+from api.render import heading
 from api.schemas import JobView
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import State
@@ -148,8 +149,11 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
         isolated=True,
     )
     console.print(
-        f"[bold]1.[/] Starting Redis, API and two workers in {service.data}, with a lease of "
-        f"{LEASE_SECONDS:g} s (the default is 15 s)"
+        heading(
+            1,
+            f"Starting Redis, API and two workers in {service.data}, with a lease of "
+            f"{LEASE_SECONDS:g} s (the default is 15 s)",
+        )
     )
     try:
         with running(service), Client(service.url, timeout=5, patience=0) as client:
@@ -176,8 +180,11 @@ def _at(console: Console, plan: Plan, connect: Callable[[], Client], url: str) -
             plan = replace(plan, of=of, spec=client.get(of).spec)
             plan.check()
         console.print(
-            f"[bold]1.[/] Using the service {url}: its processes are out of reach, so the drill "
-            f"preempts through the API instead of sending {plan.number.name}"
+            heading(
+                1,
+                f"Using the service {url}: its processes are out of reach, so the drill "
+                f"preempts through the API instead of sending {plan.number.name}",
+            )
         )
         return _Drill(console, client, plan, striker, stuck_seconds=None).run(Path(directory), None)
 
@@ -200,7 +207,7 @@ class _Drill:
 
     def run(self, fetched: Path, lease: float | None) -> Report:
         """Runs the drill and returns its report; downloads the files to compare into `fetched`."""
-        self._console.print("[bold]2.[/] The uninterrupted run")
+        self._console.print(heading(2, "The uninterrupted run"))
         untouched = self._job("untouched", [])
         self._print_end(untouched)
         chosen = self._plan.moments(1 + (untouched.last_step or 0))
@@ -208,8 +215,11 @@ class _Drill:
         if untouched.state is State.SUCCEEDED:
             at = ", ".join(map(str, chosen))
             self._console.print(
-                f"[bold]3.[/] The interrupted run: {self._striker.title} at or after "
-                f"step{'' if len(chosen) == 1 else 's'} {at} (--seed {self._plan.seed})"
+                heading(
+                    3,
+                    f"The interrupted run: {self._striker.title} at or after "
+                    f"step{'' if len(chosen) == 1 else 's'} {at} (--seed {self._plan.seed})",
+                )
             )
             interrupted = self._job("interrupted", chosen)
             self._print_end(interrupted)

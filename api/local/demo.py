@@ -12,12 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from api.client.client import Client
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
 from api.render import console as new_console
-from api.render import story
+from api.render import heading, story
 from api.schemas import JobView
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
@@ -60,7 +61,7 @@ def demo(directory: Path) -> int:
             say=lambda line: console.print(f"  {line}", style="dim"),
             isolated=True,
         )
-        console.print(f"[bold]1.[/] Starting Redis, API and one worker in {service.data}")
+        console.print(heading(1, f"Starting Redis, API and one worker in {service.data}"))
         with running(service):
             console.print(f"   The API is ready at {service.url}")
             _run_the_job(console, service)
@@ -70,7 +71,11 @@ def demo(directory: Path) -> int:
     except (CannotStartError, NoRedisServerError, DemoFailedError) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
-    console.print("[bold green]Done:[/] trained, preempted, resumed, finished; no step was lost.")
+    console.print(
+        Text.assemble(
+            ("Done:", "bold green"), " trained, preempted, resumed, finished; no step was lost."
+        )
+    )
     return 0
 
 
@@ -78,8 +83,11 @@ def _run_the_job(console: Console, service: LocalService) -> None:
     with Client(service.url) as client:
         job = client.submit(SPEC)
         console.print(
-            f"[bold]2.[/] Submitted job {job.id}: {_total_steps(job)} training steps of a wave GPT "
-            "(RGD, QFE)"
+            heading(
+                2,
+                f"Submitted job {job.id}: {_total_steps(job)} training steps of a wave GPT "
+                "(RGD, QFE)",
+            )
         )
         job = _Follower(console, service, client, job).follow()
         _report(console, service, client, job)
@@ -194,22 +202,25 @@ class _Follower:
             return
         worker = workers[0]
         self._console.print(
-            f"[bold]3.[/] Draining the node: SIGTERM to worker process {worker} during "
-            f"step {_steps_done(self._job)}"
+            heading(
+                3,
+                f"Draining the node: SIGTERM to worker process {worker} during "
+                f"step {_steps_done(self._job)}",
+            )
         )
         os.kill(worker, signal.SIGTERM)
         self._drained_at = time.monotonic()
 
 
 def _report(console: Console, service: LocalService, client: Client, job: JobView) -> None:
-    console.print("[bold]4.[/] The job and its attempts")
+    console.print(heading(4, "The job and its attempts"))
     console.print(story(job), soft_wrap=False)
     console.print()
     if job.state is not State.SUCCEEDED:
         return
     run = RunPaths(service.data / "fetched" / job.id)
     files = client.fetch(job.id, run.root)
-    console.print(f"[bold]5.[/] Fetched {len(files)} files over HTTP")
+    console.print(heading(5, f"Fetched {len(files)} files over HTTP"))
     rows = list(client.metrics(job.id))
     results = json.loads(run.results.read_text())
     console.print(f"   final loss       {rows[-1]['loss']:.4f} (first loss {rows[0]['loss']:.4f})")

@@ -57,7 +57,9 @@ def _run(act: Callable[[TokenStore], None], data: Path | None) -> int:
         print(error, file=sys.stderr)
         return 1
     except STORE_AWAY as error:
-        print(explain_redis_error(error, where_is(redis)), file=sys.stderr)
+        print(f"Error: {explain_redis_error(error, where_is(redis))}", file=sys.stderr)
+        if data is None:
+            print("The Redis of a running `spectrain up` is found by --data DIR.", file=sys.stderr)
         return 1
     finally:
         redis.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -36,9 +36,15 @@ _READ_FROM = {
 
 
 def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
-    """A table with one line per job."""
-    now = time.time() if now is None else now
-    table = table_of("job", "state", "step", "left", "loss", "attempts", "pool", "submitted")
+    """A table with one line per job; owners and pools where there are several to tell apart."""
+    now, jobs = time.time() if now is None else now, list(jobs)
+    extra: dict[str, Callable[[Job], str]] = {
+        "owner": lambda job: job.owner or "",
+        "pool": lambda job: job.spec.resources.pool,
+    }
+    told = {name: of for name, of in extra.items() if len({of(job) for job in jobs}) > 1}
+    table = table_of("job", "state", "step", "left", "loss", "attempts", *told, "age")
+    table.columns[1].no_wrap = True
     for job in jobs:
         table.add_row(
             job.id,
@@ -47,10 +53,15 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
             _left(job),
             number(job.progress.loss if job.progress else None),
             str(job.attempt),
-            job.spec.resources.pool,
-            f"{duration(now - job.submitted_at)} ago",
+            *(of(job) for of in told.values()),
+            _age(now - job.submitted_at),
         )
     return table
+
+
+def _age(seconds: float) -> str:
+    """A time in its largest unit, as short as a table needs it."""
+    return " ".join(duration(seconds).split()[:2])
 
 
 def story(job: JobView, *, now: float | None = None) -> RenderableType:
@@ -85,6 +96,11 @@ def status(job: JobView, *, now: float | None = None) -> str:
 def _facts(job: JobView, now: float) -> Iterable[tuple[str, RenderableType]]:
     yield "job", job.id
     yield "state", _state(job)
+    if job.owner is not None:
+        yield "owner", job.owner
+    if (origin := job.forked_from) is not None:
+        at = "" if origin.step is None else f" at step {origin.step}"
+        yield "forked from", f"{origin.job}{at}"
     if job.state is State.QUEUED:
         yield "waiting", _waiting(job, now)
     if job.request is not None:
@@ -137,7 +153,8 @@ def _progress(job: JobView) -> str:
     progress = job.progress
     if progress is None:
         return ""
-    parts = [f"step {_steps(job)}"]
+    steps = _steps(job)
+    parts = [f"step {steps}"] if steps else []
     if progress.loss is not None:
         parts.append(f"loss {number(progress.loss)}")
     if progress.tokens_per_second is not None:

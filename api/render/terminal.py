@@ -16,6 +16,7 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from machine.text import coloured, plain
 
@@ -96,6 +97,11 @@ def console(*, soft_wrap: bool = False, stderr: bool = False) -> Console:
         soft_wrap=soft_wrap,
         width=_PIPE_WIDTH,
     )
+
+
+def heading(number: int, text: str) -> Text:
+    """The heading of a step of several."""
+    return Text.assemble((f"{number}.", "bold"), f" {text}")
 
 
 # No part of a text is a tag or a name of a picture.

@@ -96,7 +96,8 @@ class Comparison(Wire):
     results: dict[str, list[Result | None]] = Field(description="By metric.")
     curves: dict[str, dict[str, int | None]] = Field(
         description="By job but the first: for each metric that both have, the first step at which "
-        "it differs from the first job; null if they agree at all steps that both have."
+        "it differs from the first job; null if they agree at all steps that both have. Times and "
+        "speeds are left out."
     )
 
 

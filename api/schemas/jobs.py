@@ -115,7 +115,7 @@ class JobDiff(Wire):
     )
     curves: dict[str, int | None] = Field(
         description="For each metric that both have, the first step at which they differ; null if "
-        "they agree at all steps that both have."
+        "they agree at all steps that both have. Times and speeds are left out."
     )
 
 

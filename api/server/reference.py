@@ -25,6 +25,7 @@ h1 { font-size: 1.5rem; } h2 { margin-top: 2.5rem; }
 h3 { margin: 2rem 0 .25rem; font-size: 1rem; overflow-wrap: anywhere; }
 a { color: var(--accent); } code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
 .method { display: inline-block; min-width: 4.4em; margin-right: .4em; font-weight: 600; }
+td:first-child a { display: flex; } td:first-child .method { flex: none; }
 .quiet { color: var(--quiet); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .93em; }

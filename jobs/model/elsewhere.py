@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _WORKSPACE = "here it is `workspace: {path: .}`"
-_GPUS = "here it is `resources: {gpus: 1}`"
+_GPUS = "here it is `resources: {gpus: N}`"
 _ENV = "here it is `env: {NAME: value}`"
 _POOL = "here it is `resources: {pool: NAME}`: the workers of a pool are alike"
-_SECONDS = "here it is `limits: {run_seconds: 3600}`"
+_SECONDS = "here it is `limits: {run_seconds: SECONDS}`"
 _COMMAND = 'here it is `command: ["python", "train.py"]`, or a script in `run`'
 _FAILURES = "here it is `retry: {max_failures: 2}`"
 _ONE_WORKER = (

@@ -36,10 +36,12 @@ def test_a_job_is_forked_with_a_changed_key_and_each_leads_to_the_other(
     assert job.state == "succeeded", job.message
     assert job.spec.train is not None
     assert (job.spec.train.steps, job.attempts[0].first_step) == (140, 120)
+    expect(page.locator(".marks")).to_contain_text("forked from the checkpoint of step 119")
     page.get_by_role("link", name=ended).click()
     page.get_by_role("heading", name=ended).wait_for()
     expect(page.locator(".facts")).to_contain_text(re.compile(f"Forks.*{made}"))
     watch.wrong = [text for text in watch.wrong if "422" not in text]
+    client.delete(made)  # a search for the first job finds its forks
 
 
 def test_a_dialog_is_left_without_a_fork(watch: Watched, client: Client, ended: str) -> None:

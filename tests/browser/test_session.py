@@ -31,7 +31,7 @@ def token_of(url: str, owner: str, role: str) -> str:
     return str(answer.json()["token"])
 
 
-def test_a_person_signs_in_changes_only_what_is_hers_and_signs_out(
+def test_a_person_signs_in_changes_only_what_is_theirs_and_signs_out(
     browser: Browser, guarded: str
 ) -> None:
     spec = {"name": "mine", "command": ["true"]}
@@ -43,6 +43,7 @@ def test_a_person_signs_in_changes_only_what_is_hers_and_signs_out(
         page.get_by_label("Token").fill(token)
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("banner")).to_contain_text("ada")
+        assert page.locator("#app > *").last.get_attribute("class") == "bottom"
         expect(page.get_by_role("heading", name="other")).to_be_visible()
         expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
         expect(page.get_by_label("Priority")).to_have_count(0)

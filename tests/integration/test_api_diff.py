@@ -109,10 +109,19 @@ def test_curves_differ_from_the_first_step_at_which_both_have_another_number(
     http: FlaskClient, settings: Settings, pair: tuple[str, str]
 ) -> None:
     usual = [
-        {"step": step, "timestamp": 1.0, "loss": step / 4, "same": 1, "nan": "NaN", "text": "a"}
+        {
+            "step": step,
+            "timestamp": 1.0,
+            "loss": step / 4,
+            "same": 1,
+            "nan": "NaN",
+            "text": "a",
+            "tokens_per_sec": 7.0,
+        }
         for step in range(100)
     ]
-    other = [{**row, "timestamp": 2.0, "text": "b", "nan": float("nan")} for row in usual]
+    changed = {"timestamp": 2.0, "tokens_per_sec": 8.0, "text": "b", "nan": float("nan")}
+    other = [{**row, **changed} for row in usual]
     other[60]["loss"] = usual[60]["loss"] + 1e-12
     other[80] = {**other[80], "loss": "NaN"}
     usual[7] |= {"rare": 1.0, "apart": 2.0}

@@ -70,7 +70,7 @@ def test_the_commands_and_the_client_of_the_readme_run_a_job_to_its_end(tmp_path
     # What needs a job that is still running, or a service of its own, has tests of its own.
     commands = [words for words in commands if words[0] not in {"preempt", "drill"}]
     assert [words[0] for words in commands] == [
-        "submit", "ls", "show", "watch", "plot", "fetch",
+        "submit", "ls", "show", "watch", "plot", "fetch", "fork",
     ]  # fmt: skip
 
     service = LocalService(
@@ -94,6 +94,7 @@ def test_the_commands_and_the_client_of_the_readme_run_a_job_to_its_end(tmp_path
         assert "succeeded" in output["watch"]
         assert "━ loss" in output["plot"]
         assert (tmp_path / "results" / "results.json").exists()
+        assert output["fork"].startswith("longer-")
 
         script = client.replace("http://127.0.0.1:8080", service.url)
         script = script.replace('{"steps": 2000}', str(yaml.safe_load(QUICK)))

@@ -193,7 +193,7 @@ def test_the_name_is_that_of_the_script_or_of_the_directory(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "give a FILE, or the words of a program behind --"),
+        ([], "give a FILE, or a COMMAND after --"),
         (["--", "python", "train.py"], "train.py is here, and not on the worker: `--workspace .`"),
         (["--env", "LR", "--", "true"], "'LR' is not of the form NAME=VALUE"),
         (["--workspace", "nowhere", "--", "true"], "there is no directory nowhere"),

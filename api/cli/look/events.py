@@ -67,7 +67,12 @@ def _of_all(client: Client, limit: int, *, follow: bool) -> Iterator[Event]:
 def _line(event: Event) -> str:
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
     job = f"  {event.job}" if isinstance(event, JobEvent) else ""
-    return f"{clock}{job}  {event.type}{_details(event.data)}"
+    return f"{clock}{job}  {event.type}{_details(_data(event))}"
+
+
+def _data(event: Event) -> Mapping[str, Any]:
+    """The details, and the account that caused it."""
+    return {**event.data, "by": event.by}
 
 
 def _details(data: Mapping[str, Any]) -> str:

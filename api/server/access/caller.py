@@ -30,7 +30,10 @@ class Caller:
 class Refusal(Enum):
     """Why a request has no caller: the status, and what to do."""
 
-    NO_TOKEN = (401, "A token is required: send Authorization: Bearer TOKEN.")
+    NO_TOKEN = (
+        401,
+        "A token is required: send Authorization: Bearer TOKEN, or set SPECTRAIN_API_TOKEN.",
+    )
     WRONG_TOKEN = (401, "The service does not accept this token: it is wrong, revoked or expired.")
     NO_SESSION = (401, "The session has ended: log in again.")
     OTHER_MACHINE = (

@@ -143,5 +143,6 @@ def check_role(needed: Role, owner: Callable[[], str | None] | None) -> Response
         return guard.refuse("role", 403, detail)
     if owner is None or caller.role is Role.ADMIN or (whose := owner()) == caller.name:
         return None
-    detail = f"The job is {whose or 'nobody'}'s: only its owner and administrators may change it."
+    rule = f"is {whose}'s: only its owner and" if whose else "has no owner: only"
+    detail = f"The job {rule} administrators may change it."
     return guard.refuse("owner", 403, detail)

@@ -18,6 +18,7 @@ from api.server.curves.table import Row, number, rows_of
 from api.server.runs.metric_pages import key_of, lines_of
 from api.server.runs.presentable import presentable
 from jobs.model.record import Job
+from monitoring.metrics.clocks import is_clock
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Storage
 from monitoring.storage.run_files import RunFiles
@@ -128,13 +129,15 @@ def first_differences(
 ) -> dict[str, int | None]:
     """For each metric of both, the first step at which it differs; None for none.
 
-    Both files are read side by side, by step, until each metric has differed.
+    Times and speeds, which differ between any two runs, are left out. Both files are read side by
+    side, by step, until each metric has differed.
     """
     names = []
     for run in (one, other):
         with indexes.extended(run.metrics, storage) as index:
             names.append(index.names().keys())
-    found: dict[str, int | None] = dict.fromkeys(sorted(names[0] & names[1]))
+    both = sorted(names[0] & names[1])
+    found: dict[str, int | None] = {name: None for name in both if not is_clock(name)}
     pending = set(found)
     for step, a, b in _side_by_side(_by_step(one.rows()), _by_step(other.rows())):
         for name in [name for name in pending if name in a and name in b]:

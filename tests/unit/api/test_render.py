@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console, RenderableType
 
-from api.render import job_table, story
+from api.render import console, heading, job_table, story
+from api.render.jobs import status
 from api.schemas import JobView
-from jobs.model.record import Attempt, Progress
-from jobs.model.spec import JobSpec
+from jobs.model.record import Attempt, Origin, Progress
+from jobs.model.spec import JobSpec, Resources
 from jobs.model.states import Reason, State
 from machine.text import duration
 
@@ -93,6 +95,34 @@ def test_the_story_of_a_failed_job_ends_with_its_last_words() -> None:
 
 def test_a_list_has_a_line_for_each_job() -> None:
     assert text_of(job_table([JOB, JOB], now=1130.0)).count("wave-23456789") == 2
+
+
+def test_a_list_names_owners_and_pools_where_there_are_several() -> None:
+    alone = text_of(job_table([JOB, JOB], now=1130.0))
+    assert not {"owner", "pool"} & set(alone.split())
+    owned = JOB.model_copy(update={"owner": "ada"})
+    assert "ada" in text_of(job_table([JOB, owned], now=1130.0))
+    there = SPEC.model_copy(update={"resources": Resources(pool="h100")})
+    elsewhere = JOB.model_copy(update={"spec": there})
+    assert "h100" in text_of(job_table([JOB, elsewhere], now=1130.0))
+
+
+def test_the_story_names_the_owner_and_the_job_that_it_was_forked_from() -> None:
+    origin = Origin(job="wave-7k2mx9qd", step=400)
+    job = JOB.model_copy(update={"owner": "ada", "forked_from": origin})
+    text = text_of(story(job, now=1130.0))
+    assert "ada" in text
+    assert "wave-7k2mx9qd at step 400" in text
+
+
+def test_a_job_that_has_not_begun_its_first_step_names_none() -> None:
+    job = JOB.model_copy(update={"progress": Progress(loss=None)})
+    assert status(job, now=1130.0) == "running"
+
+
+def test_a_heading_is_plain_text_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    console(soft_wrap=True).print(heading(2, "The job of [bold]ada[/]"))
+    assert capsys.readouterr().out == "2. The job of [bold]ada[/]\n"
 
 
 def test_a_job_without_steps_shows_no_goodput() -> None:

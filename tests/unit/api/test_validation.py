@@ -43,14 +43,14 @@ def refused(model: type[BaseModel], value: object) -> list[tuple[str, str, str]]
         ({"train": {"stepz": 1}}, "train.stepz", "1", "unknown field; did you mean steps?"),
         ({"zzz": 1}, "zzz", "1", "unknown field; known are name, train, command"),
         ({"workdir": "."}, "workdir", '"."', "here it is `workspace: {path: .}`"),
-        ({"num_gpus": 2}, "num_gpus", "2", "here it is `resources: {gpus: 1}`"),
-        ({"gpus": 2}, "gpus", "2", "here it is `resources: {gpus: 1}`"),
+        ({"num_gpus": 2}, "num_gpus", "2", "here it is `resources: {gpus: N}`"),
+        ({"gpus": 2}, "gpus", "2", "here it is `resources: {gpus: N}`"),
         ({"envs": {}}, "envs", "{}", "here it is `env: {NAME: value}`"),
         (
             {"accelerators": "A100:8"},
             "accelerators",
             '"A100:8"',
-            "here it is `resources: {gpus: 1}`; `resources: {pool",
+            "here it is `resources: {gpus: N}`; `resources: {pool",
         ),
         ({"num_nodes": 2}, "num_nodes", "2", "nothing: one worker runs a job;"),
         (

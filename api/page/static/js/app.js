@@ -75,9 +75,9 @@ function App() {
       ${me?.name && html`<span class="quiet me" title="Role: ${me.role}">${me.name}</span>`}
       ${me?.token && html`<button type="button" class="plain" onClick=${signOut} title="You are ${me.name}">Sign out</button>`}
     </header>
-    ${wanted ? html`<${SignIn} why=${wanted} onSignIn=${() => setTurn(turn + 1)} />` : html`
+    <div class="view">${wanted ? html`<${SignIn} why=${wanted} onSignIn=${() => setTurn(turn + 1)} />` : html`
       <${Failures} />
-      <${Guard} key="${name} ${params.id ?? ''} ${turn}"><${View} params=${params} /></${Guard}>`}
+      <${Guard} key="${name} ${params.id ?? ''} ${turn}"><${View} params=${params} /></${Guard}>`}</div>
     <footer class="bottom"><a href="v1/reference">HTTP API</a></footer>
   `;
 }

@@ -17,7 +17,7 @@ export function Pool({ pool, queued, reserved, now }) {
   const waiting = queued.filter((job) => job.spec.resources.pool === pool.name && job.not_before <= now)
     .sort((a, b) => b.priority - a.priority || a.sequence - b.sequence);
   const facts = [['Running', pool.running], ['Queued', pool.queued], ['In backoff', pool.delayed], ['Workers', all],
-    ...Object.entries(pool.workers).filter(([, number]) => number)];
+    ...Object.entries(pool.workers).filter(([, number]) => number).map(([state, number]) => [state[0].toUpperCase() + state.slice(1), number])];
   return html`<section class="pool-part" aria-label="Pool ${pool.name}">
     <h3>${pool.name}</h3>
     <dl class="facts">${facts.map(([name, number]) => html`<div key=${name}><dt>${name}</dt><dd class="num">${count(number)}</dd></div>`)}</dl>

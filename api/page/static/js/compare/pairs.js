@@ -3,12 +3,9 @@ import { JobLink } from '../address.js';
 import { count } from '../format.js';
 import { html } from '../html.js';
 
-// Times and speeds differ between any two runs: they say nothing of whether the runs are the same.
-const CLOCK = /(^|[_./])(time|timestamp|elapsed|duration|seconds|secs|ms|eta|throughput|speed)($|[_./])|_per_(s|sec|second)(_|$)/;
-
 /** Where the curves of a job part from those of the first: the first step, and which metrics do from which. */
 function Parting({ curves }) {
-  const told = Object.entries(curves).filter(([name]) => !CLOCK.test(name));
+  const told = Object.entries(curves);
   if (!told.length) return html`<td colspan="2" class="quiet">no metric in common</td>`;
   const parted = told.filter(([, step]) => step !== null).sort(([, a], [, b]) => a - b);
   const equal = told.filter(([, step]) => step === null).map(([name]) => name);

@@ -25,6 +25,10 @@ const startOf = (job) => {
 export function marksOf(job, x) {
   const start = startOf(job);
   const ends = [], twice = [];
+  const origin = job.forked_from;
+  if (x !== 'time' && origin && origin.step !== null) {
+    ends.push({ x: place(job, x, origin.step, 0, 0), kind: 'fork', text: 'forked', attempt: 1, step: origin.step });
+  }
   job.attempts.forEach((attempt, i) => {
     const next = job.attempts[i + 1];
     const lastStep = attempt.last_step;
@@ -60,7 +64,8 @@ export function marksOf(job, x) {
 /** The same marks as sentences, for those who do not see the chart. */
 export function markSentences({ ends, twice }) {
   return [
-    ...ends.map((one) => (one.kind === 'resume' ? `attempt ${one.attempt} resumed at step ${one.step}`
+    ...ends.map((one) => (one.kind === 'fork' ? `forked from the checkpoint of step ${one.step}`
+      : one.kind === 'resume' ? `attempt ${one.attempt} resumed at step ${one.step}`
       : `attempt ${one.attempt} ${one.text} after step ${one.step}`)),
     ...twice.map((one) => `${one.steps} steps computed twice in attempt ${one.attempt}`),
   ];
@@ -90,7 +95,7 @@ export function drawMarks(plot, { ends, twice, at, odd }, colours) {
   for (const one of [...ends].sort((a, b) => a.x - b.x)) {
     const x = left(one.x);
     if (!Number.isFinite(x) || !inside(x)) continue;
-    ctx.strokeStyle = ctx.fillStyle = one.kind === 'resume' ? colours.resume : one.kind === 'loss' ? colours.bad : colours.mark;
+    ctx.strokeStyle = ctx.fillStyle = one.kind === 'resume' ? colours.resume : one.kind === 'fork' ? colours.accent : one.kind === 'loss' ? colours.bad : colours.mark;
     ctx.setLineDash(one.kind === 'resume' ? [] : [3 * ratio, 3 * ratio]);
     ctx.beginPath();
     ctx.moveTo(x, bbox.top);

@@ -8,7 +8,7 @@ import { NoCurves, useCurves, useTheme } from '../curves/use.js';
 import { html, useMemo } from '../html.js';
 import { System } from './system.js';
 
-const KEYS = [['resume', 'resumed'], ['calm', 'preempted or paused'], ['loss', 'lost or failed'], ['twice', 'computed twice']];
+const KEYS = [['fork', 'forked'], ['resume', 'resumed'], ['calm', 'preempted or paused'], ['loss', 'lost or failed'], ['twice', 'computed twice']];
 
 /** The curves of a job. */
 export function Curves({ job, params }) {
@@ -39,7 +39,7 @@ export function Curves({ job, params }) {
   return html`<section aria-label="Curves">
     <${Controls} settings=${settings} names=${names} shown=${keys} axes=${found.axes} />
     ${sentences.length > 0 && html`<p class="key-line">
-      ${KEYS.map(([name, word]) => html`<span key=${name} class="keyed"><span class="key ${name}" aria-hidden="true"></span>${word}</span>`)}
+      ${KEYS.filter(([name]) => name !== 'fork' || job.forked_from).map(([name, word]) => html`<span key=${name} class="keyed"><span class="key ${name}" aria-hidden="true"></span>${word}</span>`)}
       <span class="quiet marks">${sentences.slice(-6).join('; ')}.</span></p>`}
     <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${xRange}
       marks=${marks} theme=${theme} onZoom=${zoomTo} onShowAll=${() => change({ all: 1 })} height=${i === 0 ? 280 : 180} />`)}</div>
