@@ -14,7 +14,10 @@ from api.local.redis_server import find_redis_server, free_port
 from bench.system.service import wait_for
 from jobs.redis_users import rules
 from jobs.settings import Settings, connect
+from jobs.store.keys import Keys
 from tests.unit.images.test_compose import DEPLOY, SERVICES
+
+KEYS = Keys(Settings().redis_prefix)
 
 
 @pytest.fixture
@@ -71,11 +74,11 @@ def client(service: str, port: int, secrets: Path) -> Redis:
 def test_api_workers_and_reaper_are_users_of_their_own(port: int, secrets: Path) -> None:
     with client("api", port, secrets) as redis:
         assert redis.execute_command("ACL WHOAMI") == "default"
-        redis.hset("spectrain:tokens", "t", "secret")
+        redis.hset(KEYS.tokens, "t", "secret")
     for service in ("worker", "worker-gpu", "reaper"):
         with client(service, port, secrets) as redis:
-            redis.hset("spectrain:job:a", "id", "a")
-            for forbidden in ("HGETALL spectrain:tokens", "FLUSHALL", "CONFIG GET requirepass"):
+            redis.hset(KEYS.job("a"), "id", "a")
+            for forbidden in (f"HGETALL {KEYS.tokens}", "FLUSHALL", "CONFIG GET requirepass"):
                 with pytest.raises(NoPermissionError):
                     redis.execute_command(*forbidden.split())
     with Redis(port=port) as nobody, pytest.raises(AuthenticationError):

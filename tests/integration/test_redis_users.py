@@ -19,6 +19,7 @@ from api.cli.main import cli
 from bench.system.service import redis_server
 from jobs.redis_users import _KEYS, ROLES, Role, rules
 from jobs.settings import Settings, connect
+from jobs.store.keys import Keys
 from jobs.store.keys import __doc__ as table_of_keys
 from machine.python import python_module
 from tests.integration.http_calls import MakeApp
@@ -79,7 +80,7 @@ def test_each_part_works_under_its_user_through_a_whole_job(
     env = {**os.environ, **worker_settings(settings["reaper"])}
     reaper = subprocess.Popen(python_module("api.ops.reaper"), env=env, stderr=subprocess.PIPE)
     try:
-        wait_until(lambda: admin.exists("spectrain:reaper"), what="the reaper")
+        wait_until(lambda: admin.exists(Keys("spectrain:").reaper), what="the reaper")
         first = workers.start()
         command = ["python", "-c", PATIENT]
         job = http.post("/v1/jobs", json={"name": "a", "command": command}).get_json()["id"]

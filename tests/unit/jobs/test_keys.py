@@ -58,6 +58,8 @@ def test_the_list_of_keys_is_what_the_class_spells() -> None:
             found |= {
                 Keys("").of_owner("{pool}", index, "{owner}") for index in ("queued", "running")
             }
+        elif name == "idempotency":
+            found.add(Keys("").idempotency("{owner}", "{key}"))
         elif not name.startswith("_") and callable(member):
             found.add(member(Keys(""), f"{{{_argument(name)}}}"))
     assert found == {name for name in _LISTED if name != "key"}
