@@ -123,10 +123,9 @@ class FileStorage:
                     confirm()
                     block = data[start : start + _BLOCK]
                     if len(block) == _BLOCK and sparse.is_zero(block):
-                        file.seek(_BLOCK, os.SEEK_CUR)
+                        file.truncate(file.seek(_BLOCK, os.SEEK_CUR))
                     else:
                         file.write(block)
-                file.truncate()
                 file.flush()
                 sync_open(file.fileno())
 

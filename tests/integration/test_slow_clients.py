@@ -219,6 +219,7 @@ def test_a_request_in_progress_is_answered_when_the_server_is_told_to_end(
         os.kill(redis.pid, signal.SIGCONT)
         caller.join()
         assert found == [200]
+        wait_until(lambda: server not in children("api.server.serve"), what="the server's end")
 
 
 def children(word: str) -> set[int]:

@@ -141,7 +141,7 @@ def rows(tmp_path: Path) -> Callable[[int], RowFile]:
         fence = Fence("job", attempt)
         storage.seize(fence)
         pace = Pace(appends_in_place=True)
-        return RowFile(storage, scratch.system, Path("logs/system.csv"), fence, pace)
+        return RowFile(storage, scratch.rows, Path("logs/system.csv"), fence, pace)
 
     return opened
 

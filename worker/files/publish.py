@@ -63,11 +63,11 @@ class Publisher:
         self._pace = Pace(appends_in_place=storage.appends_in_place)
         self._mirror = Mirror(storage, scratch, fence, restored, exclude, self._pace)
         self._output = OutputLog(storage, scratch, fence, self._pace)
-        here, paths = scratch, RunPaths(Path())
-        times = RowFile(storage, here.output_times, paths.output_times, fence, self._pace)
+        folder, paths = scratch.rows, RunPaths(Path())
+        times = RowFile(storage, folder, paths.output_times, fence, self._pace)
         self._times = OutputTimes(times)
-        self.curves = RowFile(storage, here.curves, paths.read_metrics, fence, self._pace)
-        self.system = RowFile(storage, here.system, paths.system, fence, self._pace)
+        self.curves = RowFile(storage, folder, paths.read_metrics, fence, self._pace)
+        self.system = RowFile(storage, folder, paths.system, fence, self._pace)
         self.seen: Look = {}  # at the last look
         self._is_gone = False  # the run directory
         self._closing = False

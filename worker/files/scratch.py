@@ -38,8 +38,7 @@ _NAMES = {
     "environment",
     "inputs",
     "reserve",
-    "system",
-    "output_times",
+    "rows",
 }
 
 
@@ -89,24 +88,14 @@ class Scratch:
         return self.root / "steps"
 
     @property
-    def curves(self) -> Path:
-        """Rows of metrics that the service reads, before they are in storage."""
-        return self.root / "curves"
-
-    @property
-    def system(self) -> Path:
-        """Samples of what the attempt uses of its machine, before they are in storage."""
-        return self.root / "system"
-
-    @property
-    def output_times(self) -> Path:
-        """How long the output log was at which time, before it is in storage."""
-        return self.root / "output_times"
-
-    @property
     def adoptions(self) -> Path:
         """Commit records of the checkpoints that the child writes without a record."""
         return self.root / "adoptions"
+
+    @property
+    def rows(self) -> Path:
+        """For rows that the service itself writes of the run, before they are in storage."""
+        return self.root / "rows"
 
     @property
     def staging(self) -> Path:

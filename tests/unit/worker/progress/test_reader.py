@@ -48,7 +48,7 @@ class Run:
         self.storage.seize(fence)
         stored = Path("logs/metrics.read.jsonl")
         pace = Pace(appends_in_place=True)
-        self.file = RowFile(self.storage, self.scratch.curves, stored, fence, pace)
+        self.file = RowFile(self.storage, self.scratch.rows, stored, fence, pace)
         spec = {"name": "job", "command": ["t"], "progress": dict(progress or {}), **changes}
         self.reader = ProgressReader(
             JobSpec.model_validate(spec), self.scratch,
