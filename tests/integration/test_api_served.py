@@ -134,7 +134,7 @@ def post(url: str, body: bytes, *, chunked: bool) -> tuple[int, str]:
     with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)) as wire:
         sent = parts if chunked else body
         # A server that has refused a body need not take the rest of it.
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError, ConnectionResetError):
             wire.request("POST", "/v1/jobs", body=sent, headers=headers, encode_chunked=chunked)
         with wire.getresponse() as answer:
             return answer.status, str(answer.headers["Content-Type"])
