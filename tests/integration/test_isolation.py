@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +102,7 @@ def memory(pid: int) -> bytes:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             first, last = (int(word, 16) for word in line.split()[0].split("-"))
             if line.split()[1].startswith("rw"):
-                mem.seek(first)
-                found += mem.read(last - first)
+                with contextlib.suppress(OSError):  # it was unmapped meanwhile
+                    mem.seek(first)
+                    found += mem.read(last - first)
     return found
