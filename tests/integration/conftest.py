@@ -29,6 +29,7 @@ from bench.system.store import BUCKET, KEYS, s3_store
 from jobs.messages import Messenger
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
+from jobs.store.registry import WorkerRegistry
 from tests.integration.http_calls import MakeApp, submitted
 from tests.integration.one_worker import USUAL, Bench, DiskOf, OwnRedis
 from tests.integration.warm_python import WarmPython
@@ -233,6 +234,11 @@ def workers(settings: Settings, warm_python: WarmPython) -> Iterator[Workers]:
     workers = Workers(settings, warm_python)
     yield workers
     workers.stop()
+
+
+@pytest.fixture
+def registry(store: JobStore) -> WorkerRegistry:
+    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from jobs.accounts.store import TokenStore
 from jobs.model.change import JobChange
@@ -17,6 +16,7 @@ from jobs.model.states import Reason, State
 from jobs.reaper.evictor import Evictor
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
+from tests.integration.turns import aging, run_turns
 
 AGING = 1000.0
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
@@ -186,26 +186,12 @@ class Turns(RuleBasedStateMachine):
                 assert bool(place.held) == (share.running >= LIMITS.get(owner, 1000))
 
 
-def aging(store: JobStore, seconds: float) -> JobStore:
-    """The same jobs, where a priority counts one more after so many seconds."""
-    return JobStore(store.redis, lease_seconds=store.lease_seconds, aging_seconds=seconds)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("sequences", [30, pytest.param(300, marks=pytest.mark.thorough)])
 def test_claims_listing_and_positions_follow_the_rule_whatever_happens(
     store: JobStore, sequences: int
 ) -> None:
-    machine = type("TurnsHere", (Turns,), {"store": aging(store, AGING)})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=sequences,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        ),
-    )
+    run_turns(Turns, aging(store, AGING), sequences)
 
 
 def submit(store: JobStore, owner: str, gpus: int = 0, priority: int = 5) -> Job:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from api.local.service import LocalService
 from jobs.messages import Messenger
 from jobs.model.spec import JobSpec
@@ -24,11 +22,6 @@ Wait = Callable[..., Any]
 WAITS = (
     "import os, time; print('up', flush=True)\nwhile not os.path.exists({go!r}): time.sleep(0.02)\n"
 )
-
-
-@pytest.fixture
-def registry(store: JobStore) -> WorkerRegistry:
-    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
 
 
 def test_a_run_removed_from_storage_ends_its_attempt_once_and_the_job_goes_on(

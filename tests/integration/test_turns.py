@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from jobs.model.change import JobChange
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import Reason
 from jobs.store.jobs import JobStore
+from tests.integration.turns import aging, run_turns
 
 AGING = 1000.0
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
@@ -97,26 +97,12 @@ class Turns(RuleBasedStateMachine):
         assert positions == list(range(len(expected)))
 
 
-def aging(store: JobStore, seconds: float) -> JobStore:
-    """The same jobs, where a priority counts one more after so many seconds."""
-    return JobStore(store.redis, lease_seconds=store.lease_seconds, aging_seconds=seconds)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("sequences", [30, pytest.param(200, marks=pytest.mark.thorough)])
 def test_claims_listing_and_positions_follow_the_rule_whatever_happens(
     store: JobStore, sequences: int
 ) -> None:
-    machine = type("TurnsHere", (Turns,), {"store": aging(store, AGING)})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=sequences,
-            stateful_step_count=30,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        ),
-    )
+    run_turns(Turns, aging(store, AGING), sequences)
 
 
 def wait_longer(store: JobStore, job: Job, seconds: float) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from jobs.messages import Messenger
 from jobs.model.change import JobChange
@@ -34,11 +33,6 @@ from worker.healthcheck import running_workers, verdict
 Wait = Callable[..., Any]
 SPEC = JobSpec(name="a", command=["true"])
 NAPPING = JobSpec(name="nap", command=["sleep", "600"])
-
-
-@pytest.fixture
-def registry(store: JobStore) -> WorkerRegistry:
-    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
 
 
 def test_a_worker_without_a_scratch_disk_fails_no_job_and_takes_them_when_there_is_one(

@@ -27,11 +27,6 @@ SPEC = JobSpec(name="a", command=["true"])
 NAPPING = JobSpec(name="nap", command=["sleep", "600"])
 
 
-@pytest.fixture
-def registry(store: JobStore) -> WorkerRegistry:
-    return WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=store.lease_seconds)
-
-
 def renew(registry: WorkerRegistry, name: str, pool: str = "default", **more: Any) -> WorkerState:
     return registry.renew(name, pool=pool, host="h", **more)
 
