@@ -33,7 +33,7 @@ MARK = "q7wk-zv"  # in each secret
 
 # Prints where it finds the mark, which it does not contain itself. What it may not read, it skips.
 LOOK_AROUND = """
-import os, pathlib, stat, sys
+import os, pathlib, sys
 mark = bytes.fromhex(sys.argv[1])
 def holds(path):
     try:
@@ -46,29 +46,37 @@ def is_own(process):
         return os.getpgid(int(process.name)) == os.getpgid(0)
     except OSError:
         return True
+def say(word, process, path):
+    try:
+        print(word, path, (process / 'cmdline').read_bytes()[:80])
+    except OSError:
+        print(word, path, 'of a process that has ended')
+def opens(memory):
+    try:
+        open(memory, 'rb').close()
+        return True
+    except OSError:
+        return False
+def lists(folder):
+    try:
+        return os.listdir(folder) != []
+    except OSError:
+        return False
 for process in pathlib.Path('/proc').iterdir():
     if not process.name.isdigit() or is_own(process):
         continue
     for name in ('environ', 'cmdline'):
         if holds(process / name):
-            print('FOUND', process / name, (process / 'cmdline').read_bytes()[:80])
-    if os.stat(process).st_uid == os.getuid() or os.access(process / 'mem', os.R_OK):
-        try:
-            open(process / 'mem', 'rb').close()
-            print('OPENED', process / 'mem', (process / 'cmdline').read_bytes()[:80])
-        except OSError:
-            pass
-    try:
-        for descriptor in (process / 'fd').iterdir():
-            print('SAW', descriptor, (process / 'cmdline').read_bytes()[:80])
-            break
-    except OSError:
-        pass
+            say('FOUND', process, process / name)
+    if opens(process / 'mem'):
+        say('OPENED', process, process / 'mem')
+    if lists(process / 'fd'):
+        say('SAW', process, process / 'fd')
 for top in sys.argv[2:]:
     for folder, _, files in os.walk(top):
         for name in files:
             path = os.path.join(folder, name)
-            if stat.S_ISREG(os.lstat(path).st_mode) and holds(path):
+            if os.path.isfile(path) and not os.path.islink(path) and holds(path):
                 print('FOUND', path)
 for name, value in os.environ.items():
     if mark in value.encode():
