@@ -285,6 +285,21 @@ def http(settings: Settings, make_app: MakeApp) -> FlaskClient:
     return make_app(settings).test_client()
 
 
+@pytest.fixture(params=["file", "s3"])
+def service(
+    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings with the runs in a directory or in a bucket; the environment names both places."""
+    if request.param == "s3":
+        url = request.getfixturevalue("s3_url")
+        settings = settings.model_copy(update={"storage_url": url})
+    else:
+        Path(settings.storage_url.removeprefix("file://")).mkdir()
+    monkeypatch.setenv("SPECTRAIN_REDIS_URL", settings.redis_url)
+    monkeypatch.setenv("SPECTRAIN_STORAGE_URL", settings.storage_url)
+    return settings
+
+
 @pytest.fixture
 def api_url(settings: Settings, make_app: MakeApp) -> Iterator[str]:
     """The address at which the application is served by this process."""

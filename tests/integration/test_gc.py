@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from flask.testing import FlaskClient
 
 from api.cli.main import cli
 from api.ops.garbage import Garbage, Stored, garbage
-from api.server.app import create_app
-from api.server.context import EXTENSION
 from jobs.model.record import Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason
@@ -24,6 +21,7 @@ from monitoring.checkpoints.commit import CommitRecord
 from monitoring.paths import RunPaths
 from monitoring.storage.base import Fence, Storage, StoredFile
 from monitoring.storage.open import open_storage
+from tests.integration.http_calls import MakeApp
 from worker.files.publish import Publisher
 from worker.files.restore import restore
 from worker.files.scratch import Restored, Scratch
@@ -33,30 +31,14 @@ LATER = time.time() + 3600
 LONG_AGO = time.time() - 3600
 
 
-@pytest.fixture(params=["file", "s3"])
-def service(
-    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
-    if request.param == "s3":
-        url = request.getfixturevalue("s3_url")
-        settings = settings.model_copy(update={"storage_url": url})
-    else:
-        Path(settings.storage_url.removeprefix("file://")).mkdir()
-    monkeypatch.setenv("SPECTRAIN_REDIS_URL", settings.redis_url)
-    monkeypatch.setenv("SPECTRAIN_STORAGE_URL", settings.storage_url)
-    return settings
-
-
 @pytest.fixture
 def storage(service: Settings) -> Storage:
     return open_storage(service.storage_url)
 
 
 @pytest.fixture
-def http(service: Settings) -> Iterator[FlaskClient]:
-    app = create_app(service)
-    yield app.test_client()
-    app.extensions[EXTENSION].close()
+def http(service: Settings, make_app: MakeApp) -> FlaskClient:
+    return make_app(service).test_client()
 
 
 class Attempt:

@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,33 +15,18 @@ from flask.testing import FlaskClient
 from api.cli.main import cli
 from api.ops import old_workspaces
 from api.ops.old_workspaces import unneeded_workspaces
-from api.server.app import create_app
-from api.server.context import EXTENSION
 from api.server.files.receiving import Receiving
 from jobs.model.record import Job
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
 from monitoring.storage.base import Storage
 from monitoring.storage.open import open_storage
+from tests.integration.http_calls import MakeApp
 from workspaces.layout import archive_key, partial_key, use_key
 
 LATER = time.time() + 3600
 CODE = b"an archive"
 NAME = hashlib.sha256(CODE).hexdigest()
-
-
-@pytest.fixture(params=["file", "s3"])
-def service(
-    request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
-    if request.param == "s3":
-        url = request.getfixturevalue("s3_url")
-        settings = settings.model_copy(update={"storage_url": url})
-    else:
-        Path(settings.storage_url.removeprefix("file://")).mkdir()
-    monkeypatch.setenv("SPECTRAIN_REDIS_URL", settings.redis_url)
-    monkeypatch.setenv("SPECTRAIN_STORAGE_URL", settings.storage_url)
-    return settings
 
 
 @pytest.fixture
@@ -51,10 +35,8 @@ def storage(service: Settings) -> Storage:
 
 
 @pytest.fixture
-def http(service: Settings) -> Iterator[FlaskClient]:
-    app = create_app(service)
-    yield app.test_client()
-    app.extensions[EXTENSION].close()
+def http(service: Settings, make_app: MakeApp) -> FlaskClient:
+    return make_app(service).test_client()
 
 
 @pytest.fixture

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.schemas import NEXT_OFFSET
-from api.server.app import create_app
-from api.server.context import EXTENSION
 from jobs.settings import DEFAULT_BYTES as DEFAULT_OF_SETTINGS
 from jobs.settings import Settings
 from monitoring.storage.base import Storage
@@ -30,24 +27,14 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(params=["file", "s3"])
-def service(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    if request.param == "s3":
-        url = request.getfixturevalue("s3_url")
-        settings = settings.model_copy(update={"storage_url": url})
-    return settings
-
-
 @pytest.fixture
 def storage(service: Settings) -> Storage:
     return open_storage(service.storage_url)
 
 
 @pytest.fixture
-def http(service: Settings) -> Iterator[FlaskClient]:
-    app = create_app(service)
-    yield app.test_client()
-    app.extensions[EXTENSION].close()
+def http(service: Settings, make_app: MakeApp) -> FlaskClient:
+    return make_app(service).test_client()
 
 
 def put(http: FlaskClient, data: bytes, name: str = "", **headers: str) -> TestResponse:
