@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 from redis import Redis
 
+from tests.processes import command_line
+
 # What the environment of a person holds who works with another service.
 OTHERS = {
     "SPECTRAIN_STORAGE_URL": "s3://others",
@@ -43,7 +45,7 @@ def test_ctrl_c_in_the_middle_of_the_demo_leaves_no_process_and_no_trace_in_anot
     try:
         wait_until(lambda: "Attempt 1 starts" in output.read_text(), what="training", seconds=120)
         family = demo.children(recursive=True)
-        names = {Path(part).name for process in family for part in process.cmdline()[:1]}
+        names = {Path(part).name for process in family for part in command_line(process)[:1]}
         assert len(family) >= 6, f"Redis, API, worker, guard, training; not {names}"
         demo.send_signal(signal.SIGINT)
         assert demo.wait(90) == 130

@@ -18,6 +18,7 @@ from api.client.client import Client
 from api.local.redis_server import free_port
 from api.schemas import JobView
 from jobs.model.states import Reason, State
+from tests.processes import command_line
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -91,14 +92,11 @@ class Up:
 
     def find(self, *words: str) -> psutil.Process | None:
         """The newest process of the service whose command line holds these words."""
-        found = []
-        for process in self.process.children(recursive=True):
-            try:
-                line = process.cmdline()
-            except psutil.Error:
-                continue
-            if all(word in line for word in words):
-                found.append(process)
+        found = [
+            process
+            for process in self.process.children(recursive=True)
+            if set(words) <= set(command_line(process))
+        ]
         return max(found, key=lambda p: p.create_time(), default=None)
 
     def worker(self) -> psutil.Process | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,10 +26,27 @@ from worker.environment.layer import make_layer
 from worker.environment.python import Python
 
 ROOT = Path(__file__).parents[2]
-# Users that need no entry in the machine's list; each process of the tests has others, since a user
-# sees all processes of its own.
-_FIRST = 54320 + 10 * int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
-ORDINARY, FIRST_OF_JOBS, LAST_OF_JOBS = _FIRST + 1, _FIRST + 2, _FIRST + 3
+
+
+def _hold_users() -> int:
+    """The first of ten user ids that this process of tests has for as long as it lives.
+
+    They need no entry in the machine's list. No two processes share any: a user sees and ends all
+    processes of its own.
+    """
+    for first in itertools.count(54320, 10):
+        held = os.open(f"{tempfile.gettempdir()}/spectrain-test-users-{first}", os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+        else:
+            return first
+    raise AssertionError
+
+
+_FIRST = _hold_users()
+ORDINARY, FIRST_OF_JOBS, LAST_OF_JOBS, JOB_USER = range(_FIRST, _FIRST + 4)
 MARK = "q7wk-zv"  # in each secret
 
 # Prints where it finds the mark, which it does not contain itself. What it may not read, it skips.

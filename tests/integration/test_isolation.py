@@ -21,6 +21,7 @@ from tests.integration.isolation import (
     Place,
     places,
 )
+from tests.processes import command_line
 
 Wait = Callable[..., Any]
 OF_JOBS = f"{FIRST_OF_JOBS}-{LAST_OF_JOBS}"
@@ -82,7 +83,7 @@ def test_the_memory_of_a_forked_program_has_none_of_the_workers_secrets(
 
     def fork_server() -> psutil.Process | None:
         children = psutil.Process(worker.pid).children()
-        return next((p for p in children if "worker.launch.fork_server" in p.cmdline()), None)
+        return next((p for p in children if "worker.launch.fork_server" in command_line(p)), None)
 
     server = wait_until(fork_server, what="the fork server")
     job = place.submit(HOLDS_STILL)

@@ -18,6 +18,7 @@ from api.client import Client
 from api.local.redis_server import free_port
 from machine.python import python_module
 from machine.stopped import Stopped
+from tests.processes import command_line
 
 Wait = Callable[..., Any]
 TOKEN = "q7wk-zv-a-token-that-is-long-enough"
@@ -108,11 +109,11 @@ def test_each_process_is_given_what_it_needs_and_no_more(
 ) -> None:
     process, client = up()
     wait_until(client.workers, what="the worker")
-    given = {" ".join(p.cmdline()): p.environ() for p in psutil.Process(process.pid).children()}
-    worker = next(env for line, env in given.items() if line.endswith("-m worker"))
-    assert TOKEN not in worker.values()
-    redis = next(env for line, env in given.items() if "redis-server" in line)
-    assert set(redis) <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TZ"}
+    parts = psutil.Process(process.pid).children()
+    worker = next(p for p in parts if command_line(p)[-2:] == ["-m", "worker"])
+    assert TOKEN not in worker.environ().values()
+    redis = next(p for p in parts if "redis-server" in " ".join(command_line(p)))
+    assert set(redis.environ()) <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "TZ"}
 
 
 @pytest.mark.parametrize("others", [[], ["worker.losses.witness"]])

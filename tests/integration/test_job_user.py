@@ -12,12 +12,11 @@ import pytest
 from jobs.model.record import Job
 from jobs.model.states import Request, State
 from monitoring.storage.open import open_storage
-from tests.integration.isolation import MARK, ORDINARY, Place, places
+from tests.integration.isolation import JOB_USER, MARK, ORDINARY, Place, places
 from tests.integration.test_workspace_runs import send
 from tests.wheels import make_wheel
 
 Wait = Callable[..., Any]
-JOB_USER = 54330  # of no other file of tests
 UID = str(JOB_USER)
 LEFT = f"spectrain-left-{JOB_USER}"
 

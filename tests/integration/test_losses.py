@@ -24,6 +24,7 @@ from jobs.store.registry import WorkerRegistry
 from tests.integration.one_worker import BEATS, Bench, python
 from tests.integration.warm_python import Program
 from tests.integration.worker_processes import Workers
+from tests.processes import command_line
 from worker.losses import memory
 from worker.losses import note as notes_module
 from worker.losses.memory import Memory
@@ -126,7 +127,7 @@ def test_an_attempt_does_not_end_before_the_processes_of_its_job(
     (guard,) = [
         process
         for process in psutil.Process(worker.pid).children()
-        if "worker.launch.guard" in process.cmdline()
+        if "worker.launch.guard" in command_line(process)
     ]
     guard.suspend()
     worker.kill()
@@ -295,7 +296,7 @@ def test_a_container_that_ran_out_of_memory_with_all_its_processes_says_so(
 
     wait_until(lambda: noted() > 0.5, what="a note of what is used")
     processes = [psutil.Process(worker.pid), *tree_of(psutil.Process(worker.pid))]
-    program = next(p for p in processes if "-c" in p.cmdline() and str(go) in p.cmdline())
+    program = next(p for p in processes if {"-c", str(go)} <= set(command_line(p)))
     processes.remove(program)
     for process in processes:
         process.suspend()
@@ -341,4 +342,4 @@ def test_no_witness_outlives_a_worker_that_leaves(workers: Workers, wait_until: 
 
 
 def is_witness(process: psutil.Process) -> bool:
-    return "worker.losses.witness" in process.cmdline()
+    return "worker.losses.witness" in command_line(process)

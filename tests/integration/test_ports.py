@@ -19,6 +19,7 @@ from api.local.redis_server import free_port
 from api.local.service import CannotStartError, LocalService
 from api.ports import CannotListenError, holder, listen
 from tests.integration.warm_python import WarmPython
+from tests.processes import command_line
 
 Wait = Callable[..., Any]
 
@@ -108,7 +109,7 @@ def test_the_port_stays_held_while_the_api_is_away(tmp_path: Path, wait_until: W
     up = local(tmp_path)
     up.start()
     try:
-        (api,) = [p for p in psutil.Process().children() if "api.server.serve" in p.cmdline()]
+        (api,) = [p for p in psutil.Process().children() if "api.server.serve" in command_line(p)]
         api.kill()
         api.wait(10)
         with pytest.raises(CannotListenError, match=f"port {up.port} is in use"):
