@@ -62,7 +62,8 @@ class FaultProxy:
         self.met: Counter[str] = Counter()
         self.on_write: Callable[[], None] = lambda: None
         self._dice = random.Random(seed)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._underway = 0
         self._ended = threading.Event()
         self._upstream = str(urlsplit(store).netloc)
         self._port = 0
@@ -78,8 +79,10 @@ class FaultProxy:
         self._thread.start()
 
     def leave(self) -> None:
-        """Refuses connections, and resets those that there are."""
-        self._away = True
+        """Refuses connections, and resets those that there are; no request is under way then."""
+        with self._lock:
+            self._away = True
+            self._lock.wait_for(lambda: self._underway == 0)
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -88,6 +91,19 @@ class FaultProxy:
         """Ends it, and what stalls."""
         self._ended.set()
         self.leave()
+
+    @contextlib.contextmanager
+    def _under_way(self) -> Iterator[None]:
+        with self._lock:
+            if self._away:
+                raise ConnectionResetError
+            self._underway += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._underway -= 1
+                self._lock.notify_all()
 
     def _draw(self) -> str:
         with self._lock:
@@ -122,7 +138,7 @@ class FaultProxy:
                     text = b"" if self.command == "HEAD" else _error(code)
                     return self._answer(status, [("Content-Length", str(len(text)))], text)
                 upstream = http.client.HTTPConnection(proxy._upstream, timeout=60)
-                with contextlib.closing(upstream):
+                with contextlib.closing(upstream), proxy._under_way():
                     upstream.putrequest(
                         self.command, self.path, skip_host=True, skip_accept_encoding=True
                     )
