@@ -130,8 +130,7 @@ class Place:
         """A worker process of a user."""
         env = {
             "PATH": os.environ["PATH"],
-            # Of a copied Python.
-            "LD_LIBRARY_PATH": str(self.base / "python/base/lib"),
+            **_library_of(self.base / "python"),
             **self.secrets,
             "SPECTRAIN_STORAGE_URL": self.settings.storage_url,
             "SPECTRAIN_SCRATCH_DIR": str(self.settings.scratch_dir),
@@ -182,7 +181,7 @@ class Place:
 
 def python_for_all(folder: Path) -> str:
     """A Python with our packages that every user may run."""
-    if _runs(sys.executable):
+    if _is_for_all(sys.executable, folder):
         return sys.executable
     # It lies in somebody's home: the same one, without its packages, where all may read it.
     base, name = Path(sys.base_prefix), f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -194,7 +193,15 @@ def python_for_all(folder: Path) -> str:
         )  # fmt: skip
     own = Python.of_this_process()
     beneath = replace(own, executable=copied / "bin" / name, base=copied / "bin" / name)
-    return str(make_layer(folder / "layer", beneath).executable)
+    python = str(make_layer(folder / "layer", beneath).executable)
+    if not _is_for_all(python, folder):
+        pytest.skip(f"other users cannot read {ROOT}, or the packages in {sys.prefix}")
+    return python
+
+
+def _library_of(folder: Path) -> dict[str, str]:
+    """Where a copied Python finds its own library."""
+    return {"LD_LIBRARY_PATH": str(folder / "base/lib")}
 
 
 def _link_or_copy(source: str, target: str) -> None:
@@ -204,12 +211,13 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _runs(python: str) -> bool:
-    command = [python, "-I", "-c", ""]
+def _is_for_all(python: str, folder: Path) -> bool:
+    command = [python, "-P", "-c", "import celery, worker"]
     try:
         found = subprocess.run(
-            command, user=ORDINARY, group=ORDINARY, extra_groups=[], cwd="/", check=False
-        )
+            command, user=ORDINARY, group=ORDINARY, extra_groups=[], cwd="/", check=False,
+            env=_library_of(folder), stderr=subprocess.DEVNULL,
+        )  # fmt: skip
     except OSError:
         return False
     return found.returncode == 0
