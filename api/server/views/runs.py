@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mimetypes
 import re
 from pathlib import Path
@@ -57,6 +58,7 @@ _SHOWN = {
     "text/plain",
 }  # fmt: skip
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(rb"(?!\.{1,2}\Z)[^/\0]{1,255}")
 
 
@@ -208,7 +210,10 @@ def get_artifact(job_id: str, path: str, query: ArtifactQuery) -> Response:
         disposition = f"attachment; filename*=UTF-8''{name}"
     if context().storage.local_path(job_id) is not None:
         file = _file(job_id, key, path)
-        answer = send_file(file, mimetype=kind, conditional=True, etag=True, max_age=0)
+        answer = send_file(
+            file, mimetype=kind, download_name=_CONTROL.sub("_", file.name), conditional=True,
+            etag=True, max_age=0,
+        )  # fmt: skip
     elif context().settings.s3_redirect and query.redirect:
         url = _url(job_id, key, path, disposition)
         headers = {"Location": url, "Cache-Control": "no-store"}
@@ -261,9 +266,13 @@ def _file(job_id: str, key: str, path: str) -> Path:
     """
     storage = context().storage
     root, file = storage.local_path(job_id), storage.local_path(key)
-    inside = root and file and file.resolve().is_relative_to(root.resolve())
-    if file and inside and file.is_file():
-        return file
+    try:
+        inside = root and file and file.resolve().is_relative_to(root.resolve())
+        if file and inside and file.is_file():
+            return file
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
     raise _no_file(job_id, path)
 
 
