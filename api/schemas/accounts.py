@@ -69,7 +69,7 @@ class AuditQuery(Query):
     """Which changes to read."""
 
     after: str | None = Field(
-        None, pattern=r"^\d{1,15}-\d{1,10}$", description="`after` of the previous page."
+        None, pattern=r"^[0-9]{1,15}-[0-9]{1,10}$", description="`after` of the previous page."
     )
     limit: int = Field(1000, ge=1, le=1000, description="Largest number of entries.")
 

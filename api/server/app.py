@@ -15,6 +15,7 @@ from api.schemas import JOB_ID, SHA256
 from api.server.access.access import Access
 from api.server.access.guard import Guard
 from api.server.context import EXTENSION, AppContext
+from api.server.dates import without_odd_dates
 from api.server.listing import Listing
 from api.server.openapi import describe_api
 from api.server.problems import handle_problems
@@ -50,6 +51,14 @@ class JobIdConverter(BaseConverter):
     regex = JOB_ID
 
 
+class FilePathConverter(BaseConverter):
+    """Matches the path of a file, which may have any character, a newline too."""
+
+    part_isolating = False
+    regex = r"[^/][\s\S]*?"
+    weight = 200
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """The application for `settings`, by default those of the environment.
 
@@ -82,6 +91,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.url_map.converters["job_id"] = JobIdConverter
     app.url_map.converters["sha256"] = Sha256Converter
+    app.url_map.converters["path"] = FilePathConverter
     app.url_map.merge_slashes = False
     groups = (
         jobs.routes,
@@ -105,6 +115,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     handle_problems(app)
     book.wait_until_tried(_REDIS_TIMEOUT)
     serve_page(app)
+    app.wsgi_app = without_odd_dates(app.wsgi_app)  # type: ignore[assignment]
     return app
 
 

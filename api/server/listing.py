@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -13,12 +14,14 @@ from typing import Any
 from api.schemas import JobQuery
 from jobs.model.record import Job
 from jobs.store.jobs import JobStore
-from jobs.store.recent import RecentJobs
+from jobs.store.recent import Filter, RecentJobs
 
-# Limits the jobs that one request reads when a filter matches hardly any.
-MAX_SCANNED = 2000
+# Limits the jobs that one request looks at when a filter matches hardly any, and how many of them
+# Redis looks at in one go.
+MAX_SCANNED, _AT_ONCE = 20_000, 500
 # Of a message, which may be a whole traceback; the job itself has all of it.
 MESSAGE_CHARS = 500
+_PLAIN = re.compile(r"[a-zA-Z0-9_.-]+")
 # Progress is no event, so a page is good for so long.
 _GOOD_SECONDS = 1.0
 _MOST_PAGES, _MOST_TEXTS = 64, 2000
@@ -72,18 +75,35 @@ class Listing:
 
     def _body(self, query: JobQuery) -> bytes:
         before = int(query.cursor) if query.cursor else None
-        wanted = MAX_SCANNED if _has_filter(query) else query.limit + 1
-        jobs = self._recent.newest(state=query.state, before=before, at_once=min(wanted, 200))
-        found: list[bytes] = []
-        last: Job | None = None
-        for last in islice(jobs, MAX_SCANNED):
-            if matches(last, query):
-                found.append(self._text(last))
-            if len(found) == query.limit:
+        found, cursor = (
+            self._filtered(query, before) if _has_filter(query) else self._newest(query, before)
+        )
+        texts = b",".join(map(self._text, found))
+        return b'{"jobs":[%s],"cursor":%s}' % (texts, b'"%d"' % cursor if cursor else b"null")
+
+    def _newest(self, query: JobQuery, before: int | None) -> tuple[list[Job], int | None]:
+        """The jobs of a page, and its cursor."""
+        at_once = min(query.limit + 1, 200)
+        jobs = self._recent.newest(state=query.state, before=before, at_once=at_once)
+        found = list(islice(jobs, query.limit))
+        more = next(jobs, None) is not None
+        return found, found[-1].sequence if more else None
+
+    def _filtered(self, query: JobQuery, before: int | None) -> tuple[list[Job], int | None]:
+        """The same for a query that few jobs may match."""
+        found: list[Job] = []
+        wanted = _filter_of(query)
+        for _ in range(MAX_SCANNED // _AT_ONCE):
+            jobs, before = self._recent.candidates(
+                wanted, state=query.state, before=before, most=_AT_ONCE
+            )
+            found += (job for job in jobs if matches(job, query))
+            if len(found) >= query.limit:
+                more = before is not None or len(found) > query.limit
+                return found[: query.limit], found[query.limit - 1].sequence if more else None
+            if before is None:
                 break
-        more = last is not None and next(jobs, None) is not None
-        cursor = f'"{last.sequence}"' if last is not None and more else "null"
-        return b'{"jobs":[%s],"cursor":%s}' % (b",".join(found), cursor.encode())
+        return found, before
 
     def _text(self, job: Job) -> bytes:
         known = self._texts.get(job.id)
@@ -110,6 +130,17 @@ def matches(job: Job, query: JobQuery) -> bool:
         and query.owner in {None, job.owner}
         and query.forked_from in {None, job.forked_from.job if job.forked_from else None}
         and all(job.spec.labels.get(key) == value for key, value in labels)
+    )
+
+
+def _filter_of(query: JobQuery) -> Filter:
+    """What Redis looks for: words that JSON writes as they are, in whatever way it is written."""
+    words = (query.name or "", *(part for label in query.label for part in label.split(":", 1)))
+    return Filter(
+        pool=query.pool or "",
+        owner=query.owner or "",
+        forked_from=query.forked_from or "",
+        texts=tuple(word for word in words if _PLAIN.fullmatch(word)),
     )
 
 

@@ -13,7 +13,8 @@ from api.ports import CannotListenError, join, listen
 from api.server.access.access import Access
 from api.server.access.caller import Ask, Refusal
 from api.server.app import MAX_BODY_BYTES
-from api.server.connections import BodyLimit, serve
+from api.server.connections.channel import BodyLimit
+from api.server.connections.server import serve
 from api.server.context import EXTENSION
 from api.server.views.accounts import MAX_LOGIN_BYTES, SESSION_PATH
 from api.server.wsgi import application
@@ -85,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     host, port, *_ = listener.getsockname()
     print(f"Spectrain API on http://{join(host, port)}", file=sys.stderr)
     access = app.extensions[EXTENSION].access
-    serve(app, listener, body_limit(settings, access))
+    largest = archive_limit(settings.workspace_bytes)
+    serve(app, listener, body_limit(settings, access), largest)
 
 
 if __name__ == "__main__":

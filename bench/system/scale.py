@@ -1,5 +1,7 @@
 """Measures claim, renew and list with 100,000 finished and 10,000 queued jobs in Redis.
 
+Then claims again with as many queued jobs, of one owner and of 2,000.
+
 The service's own calls make the records, on a Redis configured as by `spectrain up`. The time in
 Redis is that of all commands of one call in its SLOWLOG; the time that the client waits is reported
 as well. Then 1,000 workers renew their jobs' leases and their entries in the registry at the real
@@ -12,8 +14,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import count as count_up
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from api.schemas import JobQuery
 from api.server.listing import Listing
 from bench.report import Report, options, timed
 from bench.system.service import redis_server
+from jobs.accounts.store import TokenStore
 from jobs.model.record import Job, Progress
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, State
@@ -48,7 +52,9 @@ _SPEC: dict[str, Any] = {
 
 def main(argv: Sequence[str]) -> int:
     """Fill a store and measure it; return 1 if a limit is exceeded."""
-    parser = options("scale", finished=100_000, queued=10_000, workers=1000, calls=2000, seconds=30)
+    parser = options(
+        "scale", finished=100_000, queued=10_000, workers=1000, calls=2000, seconds=30, owners=2000
+    )
     arguments = parser.parse_args(argv)
     report = Report("scale", vars(arguments))
     with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as config:
@@ -58,7 +64,35 @@ def main(argv: Sequence[str]) -> int:
         running = _measure_calls(report, store, arguments.calls)
         _measure_workers(report, store, running[: arguments.workers], arguments.seconds)
         redis.close()
+    with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as config:
+        redis = connect(Settings(redis_url=config.url))
+        store = JobStore(redis, lease_seconds=_LEASE_SECONDS, aging_seconds=_AGING_SECONDS)
+        _measure_owners(report, store, arguments.queued, arguments.owners, arguments.calls // 4)
+        redis.close()
     return report.show(keep=arguments.keep)
+
+
+def _measure_owners(report: Report, store: JobStore, queued: int, owners: int, calls: int) -> None:
+    """Adds the time of a claim by how many owners wait, limited to twice that with one owner."""
+    took = {}
+    for number in (1, owners):
+        store.redis.flushall()
+        store.redis.config_set("appendfsync", "no")
+        TokenStore(store.redis, store.prefix).limit({f"o{n}": (1000, -1) for n in range(number)})
+        rng = random.Random(1)
+        for count in range(queued):
+            spec = JobSpec(name="wave_rgd_qfe", priority=rng.randrange(10), **_SPEC)
+            store.submit(spec, owner=f"o{count % number}")
+        store.redis.config_set("appendfsync", "always")
+        store.claim("default", "first")  # ranks all owners, once
+        claim = partial(_claim, store, count_up())
+        took[number] = _measure(report, store, f"claim, owners: {number}", claim, calls)
+    ratio = statistics.median(took[owners]) / statistics.median(took[1])
+    report.bar(f"Redis for a claim with {owners} owners, by that with one", ratio, 2.0)
+
+
+def _claim(store: JobStore, numbers: Iterator[int]) -> None:
+    assert store.claim("default", f"worker-{next(numbers)}") is not None
 
 
 def _fill(report: Report, store: JobStore, finished: int, queued: int) -> None:
@@ -126,8 +160,11 @@ def _page(store: JobStore, query: JobQuery) -> object:
 
 def _measure(
     report: Report, store: JobStore, name: str, call: Callable[[], object], times: int
-) -> None:
-    """Adds the time of `call` in Redis, limited to 5 ms, and the time that its caller waits."""
+) -> list[float]:
+    """Adds the time of `call` in Redis, limited to 5 ms, and the time that its caller waits.
+
+    Returns the former, ms.
+    """
     redis = store.redis
     redis.config_set("slowlog-max-len", 10_000)
     waited = [timed(call) for _ in range(times)]
@@ -144,6 +181,7 @@ def _measure(
     report.add(f"{name}: Redis works", "ms", took)
     if not name.startswith("place"):
         report.bar(f"ms of Redis for {name}, p99", statistics.quantiles(took, n=100)[-1], 5.0)
+    return took
 
 
 def _measure_workers(report: Report, store: JobStore, jobs: Sequence[Job], seconds: float) -> None:

@@ -23,6 +23,7 @@ from jobs.accounts.token import (
 from jobs.actor import ACTOR
 from jobs.errors import SpectrainError
 from jobs.store.keys import Keys
+from jobs.store.reading import event_of
 from jobs.store.scripts import Scripts
 
 log = logging.getLogger("spectrain.audit")
@@ -107,10 +108,7 @@ class TokenStore:
             entries = self._redis.xrevrange(self._keys.audit, "+", "-", count=limit)[::-1]
         else:
             entries = self._redis.xrange(self._keys.audit, f"({after}", "+", count=limit)
-        return [
-            AuditEntry.model_validate({**fields, "id": entry, "data": json.loads(fields["data"])})
-            for entry, fields in entries
-        ]
+        return [AuditEntry.model_validate(event_of(*entry)) for entry in entries]
 
     def used(self) -> dict[str, float]:
         """When each token was used last, to the minute, seconds since the epoch."""

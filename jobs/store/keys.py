@@ -11,6 +11,11 @@
 | `jobs:pool:{pool}:running:{owner}` | sorted set | ids of its running jobs by the GPUs asked for |
 | `jobs:pool:{pool}:owners` | sorted set | owners with a queued job by the time when they came |
 | `jobs:pool:{pool}:turns` | hash | owner -> claims that count (`lua/queue.lua`) |
+| `jobs:pool:{pool}:ranked` | sorted set | those who may be next, by rank (`lua/ranking.lua`) |
+| `jobs:pool:{pool}:ranked:turns` | sorted set | the same by turns |
+| `jobs:pool:{pool}:ranked:due` | sorted set | the same by when aging changes their rank |
+| `jobs:pool:{pool}:ranked:changed` | set | owners whose rank is out of date |
+| `jobs:pool:{pool}:ranked:aging` | string | seconds of aging that the ranks are for |
 | `jobs:pool:{pool}:delayed` | sorted set | job ids by the time their backoff ends |
 | `jobs:pool:{pool}:running` | sorted set | job ids by sequence |
 | `pools` | set | every pool that ever had a job |
@@ -55,7 +60,10 @@ from typing import Literal
 
 from jobs.model.states import State
 
-PoolIndex = Literal["queued", "delayed", "running", "owners", "turns"]
+PoolIndex = Literal[
+    "queued", "delayed", "running", "owners", "turns",
+    "ranked", "ranked:turns", "ranked:due", "ranked:changed", "ranked:aging",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

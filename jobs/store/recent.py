@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import OrderedDict
@@ -11,11 +12,22 @@ from dataclasses import dataclass
 from jobs.model.record import Job
 from jobs.model.states import State
 from jobs.store.jobs import JobStore
+from jobs.store.scripts import Scripts
 
 # Progress is no event: a running job is read again after so long.
 _GOOD_SECONDS = 1.0
 _MOST = 4000
 _MOST_EVENTS = 1000
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What jobs to look for: those with these words, or some more; '' for any."""
+
+    pool: str = ""
+    owner: str = ""
+    forked_from: str = ""
+    texts: tuple[str, ...] = ()  # that the specification contains
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class RecentJobs:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
+        self._run = Scripts(store.redis, store.prefix)
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._event = ""  # up to which the kept jobs are known to be as they were read
@@ -42,6 +55,27 @@ class RecentJobs:
                 jobs = self._jobs([job_id for job_id, _ in found])
             yield from (job for job in jobs if job and (state is None or job.state is state))
             before = found[-1][1]
+
+    def candidates(
+        self, wanted: Filter, *, state: State | None, before: int | None, most: int
+    ) -> tuple[list[Job], int | None]:
+        """Those of the next `most` jobs that may match, newest first, and where to go on.
+
+        The latter is None behind the oldest job. Redis looks through the records, so that those
+        which do not match are not read.
+        """
+        with self._lock:
+            self._forget_changed()
+        _, text = self._run(
+            "jobs/candidates", f"jobs:state:{state}" if state else "jobs:all",
+            "" if before is None else before, most, wanted.pool, wanted.owner,
+            wanted.forked_from, json.dumps(wanted.texts),
+        )  # fmt: skip
+        answer = json.loads(text)
+        with self._lock:
+            jobs = self._jobs(answer.get("found", [])[::2])
+        found = [job for job in jobs if job and (state is None or job.state is state)]
+        return found, int(answer["last"]) if answer["looked"] == most else None
 
     def _ids(self, state: State | None, before: int | None, most: int) -> list[tuple[str, int]]:
         keys = self._store.keys

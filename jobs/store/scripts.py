@@ -12,7 +12,7 @@ from jobs.actor import ACTOR
 from jobs.model.states import FINAL, MOVES, State
 
 # What each script begins with.
-_PARTS = ("prelude.lua", "queue.lua", "moves.lua")
+_PARTS = ("prelude.lua", "queue.lua", "ranking.lua", "moves.lua")
 
 
 class Scripts:

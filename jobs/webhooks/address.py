@@ -44,7 +44,10 @@ def resolve(host: str, port: int, *, anywhere: bool) -> list[str]:
 
     `anywhere`: any address may be. Raises `ForbiddenAddressError` and `OSError`.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise OSError(f"{host} is no name of a host") from None
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
     if not anywhere and not all(map(is_global, addresses)):
         raise ForbiddenAddressError(

@@ -49,8 +49,7 @@ class Poster:
                 ) as answer,
             ):  # fmt: skip
                 status = answer.status
-        except (OSError, httpcore.NetworkError, httpcore.TimeoutException,
-                httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:  # fmt: skip
+        except Exception as error:  # whatever an odd host or answer causes is a failed try
             raise NotDeliveredError(_why(error)) from error
         if 300 <= status < 400:
             raise NotDeliveredError(f"it answers {status}, and redirects are not followed")

@@ -6,6 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from api.server import listing
+from bench.web.load import fill
 from jobs.model.record import Origin, Progress
 from jobs.model.states import Reason, Request
 from jobs.store import recent
@@ -64,6 +65,43 @@ def test_the_forks_of_a_job_are_found_behind_many_others(
         store.submit(spec)
     found = http.get(f"/v1/jobs?forked_from={source}").get_json()["jobs"]
     assert [one["id"] for one in found] == [fork]
+
+
+def test_three_old_jobs_are_found_behind_a_hundred_thousand(
+    http: FlaskClient, store: JobStore
+) -> None:
+    labels = {"team": "Wellen ∿", "run": "a.b"}
+    wanted = [submitted(http, name="rare", labels=labels)["id"] for _ in range(3)][::-1]
+    fill(store, submitted(http)["id"], 100_000)
+    for query in ({"name": "rare"}, {"label": ["team:Wellen ∿", "run:a.b"]}):
+        found, pages, cursor = [], 0, None
+        while pages == 0 or cursor:
+            given = query | ({"cursor": cursor} if cursor else {})
+            page = http.get("/v1/jobs", query_string=given).get_json()
+            found += [job["id"] for job in page["jobs"]]
+            cursor, pages = page["cursor"], pages + 1
+        assert found == wanted
+        assert pages <= 6
+    one = http.get("/v1/jobs?name=wave&limit=2").get_json()
+    assert len(one["jobs"]) == 2
+    assert one["cursor"] == str(one["jobs"][1]["sequence"])
+
+
+def test_a_page_of_a_filtered_list_ends_where_the_next_begins(
+    http: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_AT_ONCE", 4)
+    monkeypatch.setattr(listing, "MAX_SCANNED", 8)
+    ids = [submitted(http, name="ab"[n % 2])["id"] for n in range(22)][::-1]
+    for limit in (1, 2, 3, 50):
+        found, cursor, pages = [], None, 0
+        while pages == 0 or cursor:
+            query = {"name": "a", "limit": limit} | ({"cursor": cursor} if cursor else {})
+            page = http.get("/v1/jobs", query_string=query).get_json()
+            assert len(page["jobs"]) <= limit
+            found += [job["id"] for job in page["jobs"]]
+            cursor, pages = page["cursor"], pages + 1
+        assert found == ids[1::2], limit
 
 
 def test_who_has_the_answer_does_not_get_it_again(http: FlaskClient) -> None:

@@ -34,13 +34,13 @@ GOOD: dict[str, Any] = {"name": "wave", "train": {"steps": 100}}
 
 @contextmanager
 def serving(
-    redis_url: str, storage: Path, wait_until: Callable[..., Any], token: str = ""
+    redis_url: str, storage: Path | str, wait_until: Callable[..., Any], token: str = ""
 ) -> Iterator[str]:
     """The URL of a service that is served as `spectrain api` does, and stopped at the end."""
     port = free_port("127.0.0.1")
     environment = os.environ | {
         "SPECTRAIN_REDIS_URL": redis_url,
-        "SPECTRAIN_STORAGE_URL": storage.as_uri(),
+        "SPECTRAIN_STORAGE_URL": storage if isinstance(storage, str) else storage.as_uri(),
         # The tests claim jobs and keep no lease: its reaper is to judge none of them.
         "SPECTRAIN_LEASE_SECONDS": "600",
         "SPECTRAIN_API_TOKENS": token,

@@ -16,7 +16,7 @@ from jobs.model.states import Reason, State
 from jobs.reaper.evictor import Evictor
 from jobs.store.jobs import JobStore
 from jobs.store.registry import WorkerRegistry
-from tests.integration.turns import aging, run_turns
+from tests.integration.turns import aging, pass_time, run_turns
 
 AGING = 1000.0
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
@@ -123,12 +123,10 @@ class Turns(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([370, 610, 1130, 3000]))
     def pass_time(self, seconds: int) -> None:
-        for share in self.model.shares.values():
-            for job in share.queue:
-                key = self.store.keys.job(job.id)
-                since = float(self.store.redis.hget(key, "waits_since")) - seconds
-                self.store.redis.hset(key, "waits_since", f"{since:.6f}")
-                job.waited += seconds
+        jobs = [job for share in self.model.shares.values() for job in share.queue]
+        pass_time(self.store, [job.id for job in jobs], seconds)
+        for job in jobs:
+            job.waited += seconds
 
     @rule()
     def claim(self) -> None:
@@ -167,6 +165,7 @@ class Turns(RuleBasedStateMachine):
         self.store.queues.repair()
         if before:  # when they came is lost, and would have to be modelled
             self.store.redis.zadd(keys.pool("default", "owners"), dict(before))
+            self.store.redis.delete(keys.pool("default", "ranked:aging"))
 
     @invariant()
     def the_queue_is_told_as_it_would_be_claimed(self) -> None:

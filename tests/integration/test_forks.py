@@ -15,12 +15,14 @@ from flask.testing import FlaskClient
 from api.ops import gc
 from api.ops.garbage import Garbage
 from api.ops.reindex import Reindex
-from jobs.model.record import Job
+from jobs.model.record import Job, Origin
 from jobs.model.states import Reason, State
 from jobs.settings import Settings
 from jobs.store.jobs import JobStore
-from monitoring.storage.base import Storage
+from monitoring.storage.base import CONTENTS_FOLDER, MOMENTS_FOLDER, Storage
+from monitoring.storage.moments import Moments
 from monitoring.storage.open import open_storage
+from monitoring.storage.run_files import RunFiles
 from tests.integration.http_calls import UNKNOWN, MakeApp, problem
 from tests.integration.worker_processes import Workers
 from worker.attempt.context import ShutdownState, WorkerContext
@@ -297,6 +299,50 @@ def test_a_checkpoint_is_linked_and_what_grows_is_not(service: Service) -> None:
         f"{fork}/checkpoints/checkpoint_step_20.pt.json",
         f"{fork}/logs/metrics.jsonl",
     ], "what tells of its source alone"
+
+
+def test_a_run_from_before_moments_is_forked_as_any_other(service: Service) -> None:
+    source = service.submit(TINY)
+    service.run()
+    lay_out_as_before_moments(service.storage, source)
+    whole = service.rows(source)
+    longer = service.fork(source, set={"train.steps": 50})
+    forks = [service.fork(source, step=20)["id"], longer["id"]]
+    assert [service.store.get(fork).forked_from for fork in forks] == [
+        Origin(job=source, step=20), Origin(job=source, step=39),
+    ]  # fmt: skip
+    assert service.http.delete(f"/v1/jobs/{source}?files=true").status_code == 204
+    for _ in forks:
+        job = service.run()
+        assert job.state is State.SUCCEEDED, job.message
+    assert service.rows(forks[0]) == whole
+    assert [row["step"] for row in service.rows(forks[1])] == [*range(50)]
+
+
+def test_a_plain_run_from_before_moments_begins_with_its_files(service: Service) -> None:
+    command = ["bash", "-c", "cd $SPECTRAIN_RUN_DIR; echo x >> state; ln -sfn state now"]
+    source = service.submit({"name": "plain", "command": command})
+    service.run()
+    lay_out_as_before_moments(service.storage, source)
+    fork = service.fork(source)["id"]
+    assert service.run().state is State.SUCCEEDED
+    for run, lines in ((source, b"x\n"), (fork, b"x\nx\n")):
+        found = RunFiles(service.storage, run)
+        assert service.storage.read(found.key("state")) == lines
+        assert found.links()["now"] == "state"
+
+
+def lay_out_as_before_moments(storage: Storage, run: str) -> None:
+    """Leaves each file of a run at its path, and nothing that says what belongs together."""
+    found = RunFiles(storage, run)
+    for path, file in found.all().items():
+        if file.key != f"{run}/{path}":
+            storage.keep(file.key, f"{run}/{path}")
+    for path, target in found.links().items():
+        storage.point(f"{run}/{path}", target)
+    for folder in (MOMENTS_FOLDER, CONTENTS_FOLDER):
+        storage.delete_all([file.key for file in storage.list(f"{run}/{folder}")])
+    assert Moments(storage, run).newest() is None
 
 
 def test_the_lineage_outlives_a_lost_redis(service: Service) -> None:

@@ -94,6 +94,7 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         outbox.postpone(notice, 1, 60)
         registry.renew("v", pool="default", host="h")
         registry.leave("v")
+        TokenStore(store.redis, store.prefix).limit({"ada": (1, -1)})
         other = store.claim("default", "u")
         assert other is not None
         Reaper(store, messenger, lambda _: None).run_once()
@@ -101,7 +102,6 @@ def service(settings: Settings, store: JobStore) -> Iterator[Callable[[], list[J
         tokens = TokenStore(store.redis, store.prefix)
         token, _ = tokens.create("laptop", "ada", Role.USER)
         tokens.note_used({token.id: 1.0})
-        tokens.limit({"ada": (1, -1)})
         return [*jobs, high, cancelled, waits, told]
 
     yield run

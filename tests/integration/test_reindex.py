@@ -113,7 +113,8 @@ def everything(redis: Any) -> dict[str, Any]:
     for key in redis.keys("spectrain:*"):
         name = key.removeprefix("spectrain:")
         kind = redis.type(key)
-        if name in OF_THE_MOMENT or name.startswith("worker"):
+        # Ranks are made anew by the next claim.
+        if name in OF_THE_MOMENT or name.startswith("worker") or ":ranked" in name:
             continue
         if kind == "hash":
             found[name] = redis.hgetall(key)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from monitoring.storage.open import open_storage
 from tests.integration.one_worker import OwnRedis
 from tests.integration.test_api_served import GOOD, serving
 
@@ -77,28 +79,64 @@ def test_a_thousand_idle_clients_hold_up_nobody(served: tuple[str, Path], redis_
         assert answers(url) == 200
 
 
-@pytest.fixture
-def run(served: tuple[str, Path], redis_url: str) -> str:
-    """The URL of a file of 64 MiB that belongs to a run."""
-    url, storage = served
-    job = httpx.post(f"{url}/v1/jobs", json=GOOD).json()["id"]
-    (storage / job).mkdir(exist_ok=True)
-    with (storage / job / "large.bin").open("wb") as file:
-        file.write(b"first")
-        file.truncate(64 << 20)
-    return f"/v1/jobs/{job}/artifacts/large.bin"
+LARGE = 24 << 20
+KINDS = {
+    "artifacts/large.bin?redirect=false": "",
+    "artifacts/large.bin?redirect=false&": "Range: bytes=1-\r\n",
+    "artifacts.zip": "",
+    f"logs?limit={4 << 20}": "",
+}
 
 
-@pytest.mark.parametrize("headers", ["", "Range: bytes=1-67000000\r\n"])
-def test_slow_downloads_hold_up_nobody(served: tuple[str, Path], run: str, headers: str) -> None:
-    url, _ = served
-    request = f"GET {run} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode()
-    with connected(url, 60, request) as clients:
-        for client in clients:
+@pytest.fixture(params=["directory", "store"])
+def run(
+    request: pytest.FixtureRequest, redis_url: str, tmp_path: Path, s3_url: str, wait_until: Wait
+) -> Iterator[str]:
+    """The URL of a job whose run has a large file and a large log."""
+    place = s3_url if request.param == "store" else tmp_path.as_uri()
+    with serving(redis_url, place, wait_until) as url:
+        job = httpx.post(f"{url}/v1/jobs", json=GOOD).json()["id"]
+        storage = open_storage(place)
+        storage.append(f"{job}/large.bin", 0, b"first" + bytes(LARGE - 5))
+        storage.append(f"{job}/logs/output.log", 0, b"[1] a line of the log\n" * 200_000)
+        yield f"{url}/v1/jobs/{job}"
+
+
+def test_slow_downloads_hold_up_nobody(run: str) -> None:
+    url, _, job = run.partition("/v1/")
+    with ExitStack() as stack:
+        slow = {}
+        for path, headers in KINDS.items():
+            head = f"GET /v1/{job}/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            request = f"{head}{headers}\r\n".encode()
+            slow[path] = stack.enter_context(connected(url, 40, request))
+        for client in chain(*slow.values()):
             assert client.recv(100).startswith(b"HTTP/1.1 20")
         assert [answers(url, path) for path in ("/healthz", "/v1/jobs")] == [200] * 2
-        part = httpx.get(f"{url}{run}", headers={"Range": "bytes=1-4"}, timeout=SOON)
+        for path in KINDS:
+            assert answers(url, f"/v1/{job}/{path}") == 200
+        file, four = f"{run}/artifacts/large.bin?redirect=false", {"Range": "bytes=1-4"}
+        part = httpx.get(file, headers=four, timeout=SOON)
         assert (part.status_code, part.content) == (206, b"irst")
+        # The slow ones have the rest when they go on.
+        for path, clients in slow.items():
+            assert received(clients[0]) > (4_190_000 if "logs" in path else LARGE - 1)
+
+
+def received(client: socket.socket) -> int:
+    """The bytes of the rest of an answer."""
+    size = 0
+    while data := client.recv(1 << 20):
+        size += len(data)
+    return size
+
+
+@pytest.mark.parametrize("run", ["directory"], indirect=True)
+def test_answers_that_nobody_reads_hold_no_thread(run: str) -> None:
+    url, _, job = run.partition("/v1/")
+    request = f"GET /v1/{job}/logs?limit={4 << 20} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with connected(url, 30, request * 20):
+        assert [answers(url, path) for path in ("/healthz", f"/v1/{job}/events")] == [200] * 2
 
 
 def test_liveness_waits_for_no_redis(own_redis: OwnRedis, tmp_path: Path, wait_until: Wait) -> None:

@@ -13,7 +13,7 @@ from jobs.model.record import Job
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import Reason
 from jobs.store.jobs import JobStore
-from tests.integration.turns import aging, run_turns
+from tests.integration.turns import aging, pass_time, run_turns, wait_longer
 
 AGING = 1000.0
 SPEC = JobSpec(name="a", command=["true"], retry=Retry(backoff_seconds=0))
@@ -53,10 +53,8 @@ class Turns(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([10, 370, 610, 1130, 3000, 20000]))
     def pass_time(self, seconds: int) -> None:
+        pass_time(self.store, [job.id for job in self.queue], seconds)
         for job in self.queue:
-            key = self.store.keys.job(job.id)
-            since = float(self.store.redis.hget(key, "waits_since")) - seconds
-            self.store.redis.hset(key, "waits_since", f"{since:.6f}")
             job.waited += seconds
 
     @rule()
@@ -105,12 +103,6 @@ def test_claims_listing_and_positions_follow_the_rule_whatever_happens(
     run_turns(Turns, aging(store, AGING), sequences)
 
 
-def wait_longer(store: JobStore, job: Job, seconds: float) -> None:
-    key = store.keys.job(job.id)
-    since = float(store.redis.hget(key, "waits_since")) - seconds
-    store.redis.hset(key, "waits_since", f"{since:.6f}")
-
-
 def submit(store: JobStore, priority: int) -> Job:
     return store.submit(SPEC.model_copy(update={"priority": priority}))
 
@@ -118,9 +110,9 @@ def submit(store: JobStore, priority: int) -> Job:
 def test_the_lowest_is_not_starved_by_a_stream_of_the_highest(store: JobStore) -> None:
     low = submit(store, 0)
     submit(store, 9)
-    wait_longer(store, low, 8.9 * 3600)
+    wait_longer(store, low.id, 8.9 * 3600)
     assert store.queues.position(low) == 1
-    wait_longer(store, low, 0.2 * 3600)
+    wait_longer(store, low.id, 0.2 * 3600)
     submit(store, 9)
     assert store.queues.position(low) == 0
     job = store.claim("default", "w1")
@@ -131,7 +123,7 @@ def test_the_lowest_is_not_starved_by_a_stream_of_the_highest(store: JobStore) -
 def test_without_aging_a_job_keeps_its_priority_however_long_it_waits(store: JobStore) -> None:
     store = aging(store, 0)
     low, high = submit(store, 0), submit(store, 1)
-    wait_longer(store, low, 1e9)
+    wait_longer(store, low.id, 1e9)
     assert store.queues.waiting() == {"default": [high.id, low.id]}
 
 
@@ -139,7 +131,7 @@ def test_a_changed_priority_takes_the_wait_along_as_far_as_its_new_line_allows(
     store: JobStore,
 ) -> None:
     fresh, waited = submit(store, 5), submit(store, 3)
-    wait_longer(store, waited, 4 * 3600)
+    wait_longer(store, waited.id, 4 * 3600)
     assert store.queues.waiting() == {"default": [waited.id, fresh.id]}
     store.change(waited.id, JobChange(priority=5))
     other = submit(store, 6)

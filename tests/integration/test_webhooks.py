@@ -6,14 +6,23 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from api.client.client import Client
+from api.local.redis_server import free_port
 from jobs.model.record import Attempt, Job
 from jobs.model.spec import JobSpec
 from jobs.model.states import Reason, Request
@@ -203,6 +212,46 @@ def test_notices_outlive_the_process_that_took_them(
     wait_until(lambda: receiver.types == ["job.finished"])
     wait_until(lambda: left(store) == 0)
     other.stop()
+
+
+def test_notices_outlive_an_api_that_is_killed(
+    redis_url: str, store: JobStore, receiver: Receiver, tmp_path: Path, wait_until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SPECTRAIN_WEBHOOK_PRIVATE", "true")
+    receiver.answers = [503]
+    with served(redis_url, tmp_path) as url:
+        spec = {"name": "a", "command": ["true"]}
+        notify = [{"url": receiver.url, "on": ["cancelled", "finished"]}]
+        first = httpx.post(f"{url}/v1/jobs", json=spec | {"notify": notify}).json()["id"]
+        httpx.post(f"{url}/v1/jobs/{first}/cancel").raise_for_status()
+        wait_until(lambda: receiver.types == ["job.cancelled"], what="the first try")
+    second = submit(store, receiver.url, "finished").id
+    end(store, Reason.COMPLETED)
+    assert receiver.types == ["job.cancelled"], "no API lives"
+    with served(redis_url, tmp_path):
+        wait_until(lambda: left(store) == 0, what="an empty outbox")
+    told = {(json.loads(body)["data"]["job"], h["webhook-id"]) for h, body in receiver.got}
+    assert [job for job, _ in sorted(told)] == sorted([first, second])
+
+
+@contextmanager
+def served(redis_url: str, storage: Path) -> Iterator[str]:
+    """The URL of an API that is killed at the end."""
+    port = free_port("127.0.0.1")
+    environment = os.environ | {
+        "SPECTRAIN_REDIS_URL": redis_url, "SPECTRAIN_STORAGE_URL": storage.as_uri(),
+        "SPECTRAIN_API_PORT": str(port),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "api.server.serve"]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        with Client(f"http://127.0.0.1:{port}", patience=30) as client:
+            list(client.list())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_a_slow_receiver_delays_nobody_else(

@@ -10,7 +10,7 @@ from werkzeug.wsgi import FileWrapper
 
 from monitoring.storage.base import Storage
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 
 
 class StoredFileReader(io.RawIOBase):

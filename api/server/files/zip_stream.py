@@ -11,7 +11,7 @@ from typing import IO, cast
 
 from monitoring.storage.base import Storage, StoredFile
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 # The years that the format knows.
 _FIRST_YEAR, _LAST_YEAR = 1980, 2107
 

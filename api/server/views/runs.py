@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mimetypes
 import re
-from http import HTTPStatus
 from pathlib import Path
-from typing import IO, cast
 from urllib.parse import quote
 
 from flask import Response, request, send_file
 from redis.exceptions import RedisError
 from werkzeug.exceptions import NotFound
-from werkzeug.wsgi import wrap_file
 
 from api.schemas import (
     JOB_STATE,
@@ -41,7 +39,6 @@ from api.server.context import context
 from api.server.curves.answer import answer as curves_of
 from api.server.curves.comparison import comparison_of
 from api.server.curves.differences import diff_of
-from api.server.files.part import Part
 from api.server.files.stored_file import send_stored
 from api.server.files.zip_stream import inside, zip_of
 from api.server.routes import Routes, as_json
@@ -61,6 +58,7 @@ _SHOWN = {
     "text/plain",
 }  # fmt: skip
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(rb"(?!\.{1,2}\Z)[^/\0]{1,255}")
 
 
@@ -212,9 +210,10 @@ def get_artifact(job_id: str, path: str, query: ArtifactQuery) -> Response:
         disposition = f"attachment; filename*=UTF-8''{name}"
     if context().storage.local_path(job_id) is not None:
         file = _file(job_id, key, path)
-        answer = send_file(file, mimetype=kind, conditional=True, etag=True, max_age=0)
-        if answer.status_code == HTTPStatus.PARTIAL_CONTENT:
-            _read_by_the_server(answer, file)
+        answer = send_file(
+            file, mimetype=kind, download_name=_CONTROL.sub("_", file.name), conditional=True,
+            etag=True, max_age=0,
+        )  # fmt: skip
     elif context().settings.s3_redirect and query.redirect:
         url = _url(job_id, key, path, disposition)
         headers = {"Location": url, "Cache-Control": "no-store"}
@@ -249,17 +248,6 @@ def get_archive(job_id: str, query: ArchiveQuery) -> Response:
     return answer
 
 
-def _read_by_the_server(answer: Response, file: Path) -> None:
-    """Leaves a range of a file to the server, as Flask leaves whole files.
-
-    It sends them without a thread, however slowly the client reads.
-    """
-    answer.close()  # its reader reads in this thread
-    part = Part(file, answer.content_range.start or 0, answer.content_length or 0)
-    answer.response = wrap_file(request.environ, cast("IO[bytes]", part))
-    answer.direct_passthrough = True
-
-
 def _url(job_id: str, key: str, path: str, disposition: str) -> str:
     """The URL at which an object store serves the file; raises `NotFound`."""
     try:
@@ -278,9 +266,13 @@ def _file(job_id: str, key: str, path: str) -> Path:
     """
     storage = context().storage
     root, file = storage.local_path(job_id), storage.local_path(key)
-    inside = root and file and file.resolve().is_relative_to(root.resolve())
-    if file and inside and file.is_file():
-        return file
+    try:
+        inside = root and file and file.resolve().is_relative_to(root.resolve())
+        if file and inside and file.is_file():
+            return file
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
     raise _no_file(job_id, path)
 
 

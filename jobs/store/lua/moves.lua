@@ -10,9 +10,15 @@ local function enqueue(id, due)
   redis.call('HSET', job_key(id), 'queued_at', stamp(NOW), 'not_before', stamp(due))
 end
 
+-- Limits count the running jobs of all pools.
+local function mark_everywhere(owner)
+  for _, pool in ipairs(redis.call('SMEMBERS', key('pools'))) do mark_changed(pool, owner) end
+end
+
 local function add_running(pool, id, sequence)
   redis.call('ZADD', pool_key(pool, 'running'), sequence, id)
   redis.call('ZADD', busy_key(pool, owner_of(id)), gpus_of(id), id)
+  mark_everywhere(owner_of(id))
 end
 
 -- Performs a move that `legal` allows, in the record and in every index.
@@ -28,6 +34,7 @@ local function move(id, from, to)
   elseif from == 'running' then
     redis.call('ZREM', pool_key(pool, 'running'), id)
     redis.call('ZREM', busy_key(pool, owner_of(id)), id)
+    mark_everywhere(owner_of(id))
     redis.call('ZREM', key('leases'), id)
     local worker = get(id, 'worker')
     if redis.call('HGET', key('claims'), worker) == id then

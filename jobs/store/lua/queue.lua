@@ -18,6 +18,17 @@ end
 -- When a queued job began to wait, for aging.
 local function waits_since(id) return tonumber(get(id, 'waits_since') or get(id, 'queued_at') or NOW) end
 
+-- The indexes of the ranking (ranking.lua), whose members are an owner behind the time they came.
+local RANKED = {'ranked', 'ranked:turns', 'ranked:due'}
+local function forget_rank(pool, owner, came)
+  for _, index in ipairs(RANKED) do redis.call('ZREM', pool_key(pool, index), stamp(came) .. owner) end
+end
+
+-- Marks an owner whose rank may have changed.
+local function mark_changed(pool, owner)
+  redis.call('SADD', pool_key(pool, 'ranked:changed'), owner)
+end
+
 local function add_queued(pool, id, order)
   local owner = owner_of(id)
   redis.call('ZADD', pool_key(pool, 'queued'), whole(order), id)
@@ -26,6 +37,7 @@ local function add_queued(pool, id, order)
     local turns = math.max(turns_of(pool, owner), turns_of(pool, '*'))
     redis.call('HSET', pool_key(pool, 'turns'), owner, whole(turns))
   end
+  mark_changed(pool, owner)
 end
 
 -- Takes a job out of the queue; answers whether it was there.
@@ -34,8 +46,11 @@ local function drop_queued(pool, id)
   local found = redis.call('ZREM', pool_key(pool, 'queued'), id)
   redis.call('ZREM', line_key(pool, owner), id)
   if redis.call('EXISTS', line_key(pool, owner)) == 0 then
+    local came = tonumber(redis.call('ZSCORE', pool_key(pool, 'owners'), owner))
+    if came then forget_rank(pool, owner, came) end
     redis.call('ZREM', pool_key(pool, 'owners'), owner)
   end
+  mark_changed(pool, owner)
   return found == 1
 end
 
@@ -80,11 +95,13 @@ end
 
 -- A queued job in the order of its owner's: by aged priority, then by submission.
 local function turn_of(id, order, aging)
+  local priority, since = 9 - math.floor(order / LINE), waits_since(id)
   return {
     id = id,
     order = order,
-    priority = 9 - math.floor(order / LINE),
-    counts = aged(9 - math.floor(order / LINE), waits_since(id), aging),
+    priority = priority,
+    since = since,
+    counts = aged(priority, since, aging),
     sequence = order % LINE,
   }
 end
@@ -165,7 +182,6 @@ local function share_of(pool, owner, came, aging)
   return {
     owner = owner, queue = queue, came = tonumber(came), heads = heads, first = first_of(heads),
     running = redis.call('ZCARD', busy_key(pool, owner)), turns = turns_of(pool, owner),
-    left = left_for(owner),
   }
 end
 
@@ -174,6 +190,7 @@ local function shares(pool, aging)
   local found, owners = {}, redis.call('ZRANGE', pool_key(pool, 'owners'), 0, -1, 'WITHSCORES')
   for position = 1, #owners, 2 do
     local share = share_of(pool, owners[position], owners[position + 1], aging)
+    share.left = left_for(share.owner)
     if share.first then table.insert(found, share) end
   end
   return found
@@ -198,16 +215,4 @@ local function next_share(found)
     end
   end
   return best
-end
-
--- Counts a claim as a turn of an owner. `found` are the shares at the claim, if there was a choice.
-local function take_turn(pool, owner, found)
-  local fewest
-  for _, share in ipairs(found or {}) do
-    if share.first and not held_by(share.left, share.first.id) then
-      fewest = math.min(fewest or share.turns, share.turns)
-    end
-  end
-  if fewest then redis.call('HSET', pool_key(pool, 'turns'), '*', whole(fewest)) end
-  redis.call('HINCRBY', pool_key(pool, 'turns'), owner, 1)
 end

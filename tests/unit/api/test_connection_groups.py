@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from api.server.app import create_app
-from api.server.connections import _Threads
+from api.server.connections.threads import Threads
 from jobs.settings import Settings
 
 
@@ -20,8 +20,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
 
 
 @pytest.fixture(scope="module")
-def threads(app: Flask) -> Iterator[_Threads]:
-    found = _Threads(app)
+def threads(app: Flask) -> Iterator[Threads]:
+    found = Threads(app)
     yield found
     found.shutdown()
 
@@ -41,18 +41,16 @@ def threads(app: Flask) -> Iterator[_Threads]:
     ],
 )
 def test_a_call_waits_with_those_that_wait_for_the_same(
-    threads: _Threads, call: str, group: str
+    threads: Threads, call: str, group: str
 ) -> None:
-    assert threads._group_of(*call.split()) == group
+    assert threads.group_of(*call.split()) == group
 
 
-def test_no_call_that_uses_storage_is_among_those_that_do_not(
-    app: Flask, threads: _Threads
-) -> None:
+def test_no_call_that_uses_storage_is_among_those_that_do_not(app: Flask, threads: Threads) -> None:
     for rule in app.url_map.iter_rules():
         view = inspect.getsource(inspect.unwrap(app.view_functions[rule.endpoint]))
         if re.search(r"context\(\)\.(storage|curves)\b", view):
             path = re.sub(r"<path:\w+>", "x", re.sub(r"<job_id:\w+>", "a-23456789", rule.rule))
             path = re.sub(r"<[\w:]+>", "0" * 64, path)
             for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-                assert threads._group_of(method, path) in {"runs", "downloads"}, rule.endpoint
+                assert threads.group_of(method, path) in {"runs", "downloads"}, rule.endpoint

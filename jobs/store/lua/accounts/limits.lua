@@ -4,4 +4,8 @@ redis.call('DEL', key('limits'))
 for owner, limit in pairs(cjson.decode(ARGV[2])) do
   redis.call('HSET', key('limits'), owner, limit)
 end
+-- Whom limits hold is not ranked.
+for _, pool in ipairs(redis.call('SMEMBERS', key('pools'))) do
+  redis.call('DEL', pool_key(pool, 'ranked:aging'))
+end
 return {'ok', ''}

@@ -11,7 +11,7 @@ local doing = worker_state(worker)
 if doing == 'draining' or doing == 'unhealthy' then return {'illegal', doing} end
 
 admit_delayed(pool)
-local id, from, found
+local id, from, fewest
 -- A reservation counts once: if its job is gone, or its owner's limits hold it, any job may have the
 -- place.
 local reserved = redis.call('GETDEL', key('reserved:' .. worker))
@@ -21,10 +21,8 @@ if reserved and redis.call('ZSCORE', pool_key(pool, 'queued'), reserved)
 end
 repeat
   if not id then
-    found = shares(pool, aging)
-    local share = next_share(found)
-    if not share then return {'missing', ''} end
-    id = share.first.id
+    id, fewest = first_of_pool(pool, aging)
+    if not id then return {'missing', ''} end
   end
   from = get(id, 'state')
   -- A stale entry must not block the jobs behind it.
@@ -33,7 +31,7 @@ repeat
     id = nil
   end
 until id
-take_turn(pool, owner_of(id), found)
+take_turn(pool, owner_of(id), fewest)
 move(id, from, 'running')
 local attempt = redis.call('HINCRBY', job_key(id), 'attempt', 1)
 redis.call('HSETNX', job_key(id), 'started_at', stamp(NOW))

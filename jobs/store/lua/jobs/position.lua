@@ -58,6 +58,7 @@ for _, share in ipairs(found) do
 end
 if not my then  -- nothing of the owner of a new job waits yet
   my = share_of(pool, owner, NOW, aging)
+  my.left = left_for(owner)
   my.turns = math.max(my.turns, turns_of(pool, '*'))
 end
 local ahead = count(my, function(job) return goes_before(job, mine) end)

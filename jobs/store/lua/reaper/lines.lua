@@ -16,7 +16,7 @@ if queued == redis.call('ZCARD', pool_key(pool, 'queued'))
   return {'ok', ''}
 end
 for owner in pairs(owners) do redis.call('DEL', line_key(pool, owner), busy_key(pool, owner)) end
-redis.call('DEL', pool_key(pool, 'owners'))
+redis.call('DEL', pool_key(pool, 'owners'), pool_key(pool, 'ranked:aging'))
 local found = redis.call('ZRANGE', pool_key(pool, 'queued'), 0, -1, 'WITHSCORES')
 for position = 1, #found, 2 do add_queued(pool, found[position], tonumber(found[position + 1])) end
 found = redis.call('ZRANGE', pool_key(pool, 'running'), 0, -1, 'WITHSCORES')

@@ -1,0 +1,1 @@
+"""Connections: one loop waits for all clients, however slow; threads only make answers."""
