@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from api.cli.shared.commands import Commands
-from api.cli.shared.completion import SHELLS, JobId, script_of
-from api.cli.shared.endpoint import DEFAULT_URL, FOLLOW_PATIENCE, PATIENCE, endpoint_of
+from api.cli.shared.completion import SHELLS, script_of
+from api.cli.shared.endpoint import FOLLOW_PATIENCE, PATIENCE, endpoint_of
+from api.client.nearest import DEFAULT_URL
 from api.render import console
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -56,8 +57,6 @@ def cli(ctx: click.Context, /, **_: object) -> None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_ABOUT_JOB = "The job's id, or a beginning or end of it that no other recent job has."
-job_argument = click.argument("job", metavar="ID", type=JobId(), help=_ABOUT_JOB)
 
 
 def print_found(

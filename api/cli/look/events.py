@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 from api.cli.base import cli
-from api.cli.shared.completion import JobId
 from api.cli.shared.endpoint import Endpoint
+from api.cli.shared.which_job import id_to_see, job_to_see
 from api.client.client import Client
-from api.client.find import find_job
 from jobs.model.record import Event, JobEvent
 from machine.text import plain
 
@@ -22,8 +21,7 @@ _LONGEST = 200  # characters of a value
 
 
 @cli.command()
-@click.argument("job", metavar="[ID]", type=JobId(), required=False,
-                help="The job's id, or a part of it; by default all jobs.")  # fmt: skip
+@job_to_see(required=False, otherwise=" By default all jobs.")
 @click.option("--follow", "-f", is_flag=True,
               help="Print new events until the job ends, or until Ctrl-C.")  # fmt: skip
 @click.option("--limit", "-n", type=click.IntRange(1, 1000), default=50, show_default=True,
@@ -37,7 +35,7 @@ def events(endpoint: Endpoint, job: str | None, follow: bool, limit: int, as_jso
         if job is None:
             found = _of_all(client, limit, follow=follow)
         else:
-            found = _of_job(client, find_job(client, job), follow=follow)
+            found = _of_job(client, id_to_see(client, job), follow=follow)
         for event in found:
             click.echo(json.dumps(event.model_dump(mode="json")) if as_json else _line(event))
 
