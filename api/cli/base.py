@@ -84,7 +84,9 @@ def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(SHELLS), help="The shell that you use.")
 def completion(shell: str) -> None:
-    """Print the script that completes commands, options and ids of jobs in a shell.
+    """Print the script that completes words in a shell.
+
+    It completes commands, options and the ids of jobs.
 
     For bash: `spectrain completion bash > ~/.local/share/bash-completion/completions/spectrain`.
     For zsh: `source <(spectrain completion zsh)` in ~/.zshrc. For fish:

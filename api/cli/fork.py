@@ -37,7 +37,10 @@ def fork(
     endpoint: Endpoint, job: str, step: int | None, pairs: Sequence[str], name: str | None,
     wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Submit a job that goes on from a checkpoint of another one, with other settings."""
+    """Submit a job that begins from a checkpoint of another.
+
+    It has the settings of that job, but for those that --set changes.
+    """
     changes = dict(map(_change, pairs))
     with endpoint.client(patient=wait) as client:
         forked = client.fork(id_to_change(client, job), step, changes=changes, name=name)

@@ -116,9 +116,9 @@ def change(
 )  # fmt: skip
 @click.pass_obj
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
-    """Fetch the files of a run into DIR: those that are new, several at once.
+    """Fetch the files of a run.
 
-    An interrupted download goes on where it stopped.
+    Only those that are new or have changed, several at once, into DIR. An interrupted download goes on where it stopped.
     """
     with endpoint.client() as client:
         job_id = id_to_see(client, job)

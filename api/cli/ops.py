@@ -70,9 +70,9 @@ def doctor(**options: Any) -> None:
 
 @cli.command("redis-acl")
 def redis_acl() -> None:
-    """Print the commands that give API, workers and reaper a user of Redis each.
+    """Print the commands that make users of Redis.
 
-    Replace PASSWORD in each, and give them to `redis-cli`. Each part then gets the name and the
+    One each for API, workers and reaper. Replace PASSWORD in each, and give them to `redis-cli`. Each part then gets the name and the
     password of its own user in SPECTRAIN_REDIS_URL.
     """
     sys.exit(start("api.ops.redis_acl", "redis_acl"))

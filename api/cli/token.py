@@ -101,7 +101,10 @@ def ls(endpoint: Endpoint, as_json: bool) -> None:
 @data_option
 @click.pass_obj
 def revoke(endpoint: Endpoint, token_id: str, direct: bool, data: Path | None) -> None:
-    """Revoke a token: within a second the service no longer accepts it, nor its sessions."""
+    """Revoke a token.
+
+    Within a second the service no longer accepts it, nor its sessions.
+    """
     if direct or data:
         sys.exit(start("api.ops.tokens", "revoke", token_id=token_id, data=data))
     with endpoint.client() as client:

@@ -25,7 +25,10 @@ _FEWEST = 2
 @as_json
 @click.pass_context
 def diff(ctx: click.Context, job: str, other: str, exit_code: bool, as_json: bool) -> None:
-    """Show what differs between two jobs: specification, code, environment and curves."""
+    """Show what differs between two jobs.
+
+    Their specification, code, environment and curves.
+    """
     endpoint: Endpoint = ctx.obj
     with endpoint.client() as client:
         one, two = ids_to_see(client, (job, other))
@@ -44,7 +47,10 @@ def diff(ctx: click.Context, job: str, other: str, exit_code: bool, as_json: boo
 @as_json
 @click.pass_obj
 def compare(endpoint: Endpoint, names: tuple[str, ...], as_json: bool) -> None:
-    """Compare jobs: their results, what differs between them, and from which step on."""
+    """Compare jobs: their results, and what differs.
+
+    Also the first step from which on their curves differ.
+    """
     if len(names) < _FEWEST:
         raise click.UsageError("give at least two jobs")
     with endpoint.client() as client:

@@ -59,7 +59,10 @@ class Summary(BaseModel):
 @as_json
 @click.pass_obj
 def metrics(endpoint: Endpoint, job: str, names: tuple[str, ...], as_json: bool) -> None:
-    """Show the metrics of a run: last, smallest and largest value, and the curve."""
+    """Show the metrics of a run, a line for each.
+
+    Its last, smallest and largest value, and its curve.
+    """
     with endpoint.client() as client:
         job_id = id_to_see(client, job)
         known = client.series(job_id).names
@@ -92,7 +95,10 @@ def plot(
     x: Literal["step", "time", "tokens"], start: float | None, end: float | None,
     width: int | None, height: int | None,
 ) -> None:  # fmt: skip
-    """Draw curves of a run in the terminal, with the places where attempts began."""
+    """Draw curves of a run in the terminal.
+
+    Marks show where attempts began.
+    """
     screen = console()
     usual = (screen.width, screen.height - 6) if screen.is_terminal else _IN_A_PIPE
     width, height = width or usual[0], height or min(usual[1], usual[0] // 3)

@@ -19,9 +19,9 @@ from api.client.transport import without_credentials
 @click.option("--print", "only_print", is_flag=True, help="Print the URL and open nothing.")
 @click.pass_obj
 def open_page(endpoint: Endpoint, job: str | None, only_print: bool) -> None:
-    """Open the page of a job, or that of all jobs, in a browser, and print its URL.
+    """Open the page of a job, or of all jobs, in a browser.
 
-    In a pipe it prints the URL alone.
+    It prints the URL too. In a pipe it prints the URL alone.
     """
     url = without_credentials(endpoint.url).rstrip("/") + "/"
     if job is not None:

@@ -40,9 +40,9 @@ _OTHER_LINES = 4  # of the table of jobs
 def watch(
     endpoint: Endpoint, /, job: str | None, interval: float, once: bool, **options: Any
 ) -> None:
-    """Show jobs live: a table of all, or one with its loss, step and time left.
+    """Show jobs live: a table of all, or one job.
 
-    With ID it ends with the job, and exits with 1 unless the job succeeds. Ctrl-C stops looking;
+    One job is shown with its loss, step and time left. With ID it ends with the job, and exits with 1 unless the job succeeds. Ctrl-C stops looking;
     the jobs go on.
     """
     with endpoint.client(patient=True) as client:
