@@ -118,7 +118,8 @@ def change(
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
     """Fetch the files of a run.
 
-    Only those that are new or have changed, several at once, into DIR. An interrupted download goes on where it stopped.
+    Only those that are new or have changed, several at once, into DIR. An interrupted
+    download goes on where it stopped.
     """
     with endpoint.client() as client:
         job_id = id_to_see(client, job)

@@ -72,7 +72,7 @@ def doctor(**options: Any) -> None:
 def redis_acl() -> None:
     """Print the commands that make users of Redis.
 
-    One each for API, workers and reaper. Replace PASSWORD in each, and give them to `redis-cli`. Each part then gets the name and the
-    password of its own user in SPECTRAIN_REDIS_URL.
+    One each for API, workers and reaper. Replace PASSWORD in each, and give them to `redis-cli`.
+    Each part then gets the name and the password of its own user in SPECTRAIN_REDIS_URL.
     """
     sys.exit(start("api.ops.redis_acl", "redis_acl"))

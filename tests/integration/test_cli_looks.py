@@ -293,6 +293,22 @@ def test_a_dry_run_says_what_would_become_of_a_job_and_submits_nothing(
                                    '"resources": {"gpus": -1}}').stderr  # fmt: skip
 
 
+def test_a_dry_run_of_a_foreign_task_has_the_file_and_beside_it_the_plan(
+    run: Run, store: JobStore, tmp_path: Path
+) -> None:
+    (tmp_path / "sky.yaml").write_text("name: a\nenvs: {LR: 1e-3}\nrun: train --lr $LR\n")
+    words = ("submit", "--from", str(tmp_path / "sky.yaml"), "--dry-run")
+    done = run(*words)
+    assert done.stdout == "name: a\nenv:\n  LR: '1e-3'\nrun: train --lr $LR\n"
+    said = done.stderr.splitlines()[-3:]
+    assert said[0] == "a is a valid job for pool default; nothing was submitted."
+    assert [line.split()[0] for line in said[1:]] == ["queue", "start"]
+    assert run("submit", "-", "--dry-run", input=done.stdout).stdout.splitlines() == said
+    both = json.loads(run(*words, "--json").stdout)
+    assert (both["job"]["name"], both["plan"]["position"]) == ("a", 0)
+    assert not list(store.newest())
+
+
 def test_a_dry_run_names_the_job_that_would_make_room(run: Run, store: JobStore) -> None:
     WorkerRegistry(store.redis, prefix=store.prefix, lease_seconds=60).renew(
         "w", pool="default", host="w", gpus=[]

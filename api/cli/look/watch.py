@@ -42,8 +42,8 @@ def watch(
 ) -> None:
     """Show jobs live: a table of all, or one job.
 
-    One job is shown with its loss, step and time left. With ID it ends with the job, and exits with 1 unless the job succeeds. Ctrl-C stops looking;
-    the jobs go on.
+    One job is shown with its loss, step and time left. With ID it ends with the job, and exits
+    with 1 unless the job succeeds. Ctrl-C stops looking; the jobs go on.
     """
     with endpoint.client(patient=True) as client:
         if job is not None:
