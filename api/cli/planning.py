@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -42,7 +41,7 @@ def say_translated(
         click.echo(_job_file(written), nl=False)
     plan: JobPlan | None = None
     try:
-        with replace(endpoint, timeout=endpoint.timeout or 0).client() as client:
+        with endpoint.hasty() as client:
             plan = client.plan(job)
     except Unreachable as error:
         click.echo(f"What would become of it is not known: {error}", err=True)

@@ -34,7 +34,8 @@ direct_option = click.option(
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="With --direct, the data directory of a running `spectrain up`.",
+    help="With --direct, the data directory of a running `spectrain up`; "
+    "by default ./spectrain-data, if one runs there.",
 )
 
 

@@ -30,6 +30,7 @@ from api.schemas import (
     Comparison,
     EventFeed,
     EventPage,
+    Health,
     JobDiff,
     JobPage,
     JobPlan,
@@ -89,6 +90,10 @@ class Client:
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
+
+    def readiness(self) -> Health:
+        """The parts that the service has checked; raises `ApiError` if it is not ready."""
+        return self._http.read(Health, "GET", "/readyz")
 
     @property
     def url(self) -> str:

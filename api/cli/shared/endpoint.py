@@ -27,7 +27,13 @@ class Endpoint:
 
     def client(self, *, patient: bool = False) -> Client:
         """A client for the service that prints on standard error what it is waiting for."""
-        usual = FOLLOW_PATIENCE if patient else PATIENCE
+        return self._client(FOLLOW_PATIENCE if patient else PATIENCE)
+
+    def hasty(self) -> Client:
+        """A client for what can be done without the service: it waits for none to come."""
+        return self._client(0)
+
+    def _client(self, usual: float) -> Client:
         return Client(
             self.url,
             self.token or "",
