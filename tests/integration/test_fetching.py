@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -217,3 +218,35 @@ def test_metrics_are_rows_and_arrays(client: Client, run: Path) -> None:
     np.testing.assert_array_equal(arrays["step"], [0, 1])
     np.testing.assert_array_equal(arrays["loss"], [2.5, np.nan])
     np.testing.assert_array_equal(arrays["lr"], [np.nan, 0.1])
+
+
+def test_metrics_are_a_table_of_pandas(
+    client: Client, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+
+    metrics = client.metrics(run.name)
+    assert metrics.frame().empty, "a run that has logged nothing yet"
+    (run / "logs").mkdir()
+    rows = "".join(f'{{"step": {n}, "loss": {4.0 - n}}}\n' for n in range(3))
+    (run / "logs/metrics.jsonl").write_text(
+        f'{rows}{{"step": 3, "loss": "Infinity", "lr": 0.5, "note": "warm"}}\n'
+    )
+    frame = metrics.frame()
+    expected = pd.DataFrame(
+        {
+            "loss": [4.0, 3.0, 2.0, np.inf],
+            "lr": [np.nan] * 3 + [0.5],
+            "note": [None] * 3 + ["warm"],
+        },
+        index=pd.Index(range(4), name="step"),
+    )
+    pd.testing.assert_frame_equal(frame, expected, check_index_type=False)
+    assert frame["loss"].rolling(2).mean()[2] == 2.5
+    assert frame["loss"].idxmin() == 2
+    assert list(client.metrics(run.name, after_step=1).frame().index) == [2, 3]
+    # Without pandas the rest works.
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError):
+        metrics.frame()
+    assert metrics.arrays()["step"].tolist() == [0, 1, 2, 3]
