@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from api.client.files import PARTS
 from api.client.transport import ApiError, Unreachable
 from jobs.settings import Settings
 from tests.integration.http_calls import GOOD, MakeApp
+from tests.integration.latency import far_away
 
 BIG = bytes(range(256)) * 20_000
 
@@ -167,6 +170,19 @@ def test_several_files_come_at_once_and_each_once(
     assert 1 < watched.most <= 8
     assert client.fetch(run.name, tmp_path) == fetched
     assert len(watched.asked) == len(files), "what is here is not asked for"
+
+
+def test_many_files_of_a_service_far_away_do_not_wait_for_each_other(
+    url: str, run: Path, tmp_path: Path
+) -> None:
+    count, latency = 60, 0.05
+    for number in range(count):
+        (run / f"file_{number}").write_bytes(b"x" * 1000)
+    with far_away(urlsplit(url).port or 0, latency) as distant, Client(distant) as client:
+        started = time.monotonic()
+        assert len(client.fetch(run.name, tmp_path / "out")) == count
+        took = time.monotonic() - started
+    assert took < count * latency / 2, "one after the other they take longer than all latencies"
 
 
 def test_a_file_that_is_gone_meanwhile_is_left_out(
