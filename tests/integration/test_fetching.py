@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from werkzeug.serving import make_server
 
 from api.cli.main import cli
+from api.client import transport
 from api.client.client import Client
 from api.client.files import PARTS
 from api.client.transport import ApiError, Unreachable
@@ -33,6 +34,7 @@ class Watched:
         self._app = app
         self.asked: list[tuple[str, str | None]] = []
         self.cut_after: dict[str, int] = {}  # bytes, once each
+        self.amid: Callable[[], object] = lambda: None  # called when an answer has begun
         self.together = threading.Semaphore(0)
         self.open = self.most = 0
         self._lock = threading.Lock()
@@ -58,6 +60,7 @@ class Watched:
                         raise ConnectionAbortedError
                 else:
                     yield block
+                    self.amid()
         finally:
             body.close()  # type: ignore[attr-defined]
             with self._lock:
@@ -170,6 +173,22 @@ def test_several_files_come_at_once_and_each_once(
     assert 1 < watched.most <= 8
     assert client.fetch(run.name, tmp_path) == fetched
     assert len(watched.asked) == len(files), "what is here is not asked for"
+
+
+def test_a_download_that_takes_long_is_no_silence(
+    url: str, run: Path, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Any],
+) -> None:  # fmt: skip
+    def is_timed() -> bool:
+        return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
+    monkeypatch.setattr(transport, "_SILENT_SECONDS", 10.0)
+    watched.amid = lambda: wait_until(lambda: not is_timed(), what="the end of the timer")
+    (run / "big").write_bytes(BIG)
+    said: list[str] = []
+    with Client(url, patience=0, on_wait=said.append) as client:
+        client.fetch(run.name, tmp_path / "out")
+    assert said == []
 
 
 def test_many_files_of_a_service_far_away_do_not_wait_for_each_other(

@@ -69,10 +69,10 @@ def test_the_timeout_ends_the_waiting_with_a_sentence(
     nowhere: str, words: list[str], start: Callable[..., Program]
 ) -> None:
     started = time.monotonic()
-    process = start("--url", nowhere, "--timeout", "1", *words)
+    process = start("--url", nowhere, "--timeout", "3", *words)
     assert (process.wait(60), process.stdout) == (1, "")
     first, last = process.stderr.splitlines()
-    assert first == f"No service answers at {nowhere}, retrying for 1 s"
+    assert first == f"No service answers at {nowhere}, retrying for 3 s"
     assert last.startswith(f"Error: No service answers at {nowhere} (")
     assert time.monotonic() - started < 20
 
