@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from api.cli.base import print_json
-from api.cli.foreign import ForeignError, translate
+from api.cli.foreign import ForeignError, name_of, translate
 from api.cli.shared.endpoint import Endpoint
 from api.client.transport import Unreachable
 from api.render.jobs import starts_in
@@ -78,7 +79,7 @@ def translated(data: Any, file: str) -> dict[str, Any]:
         raise click.ClickException(
             "\n  ".join([f"{file} would become another job than it is:", *found.obstacles])
         )
-    return found.job
+    return {"name": name_of(Path(file).stem) or "task", **found.job}
 
 
 def _job_file(job: Mapping[str, Any]) -> str:
