@@ -115,7 +115,8 @@ def revoke(endpoint: Endpoint, token_id: str, direct: bool, data: Path | None) -
 
 def _table(tokens: Iterable[TokenView]) -> Table:
     now = time.time()
-    table = table_of("id", "name", "owner", "role", "created", "expires", "last used")
+    table = table_of("id", "name", "owner", "role", "created", "expires", "last used",
+                     first_to_go=("created", "last used", "name"))  # fmt: skip
     for one in tokens:
         table.add_row(
             one.id, one.name, one.owner, one.role,

@@ -150,7 +150,7 @@ def _beginnings(job: JobView) -> list[float]:
 
 
 def _table(found: Sequence[Summary]) -> Table:
-    table = table_of("metric", "rows", "last", "min", "max", "curve")
+    table = table_of("metric", "rows", "last", "min", "max", "curve", first_to_go=("rows", "curve"))
     for one in found:
         values = (number(value) for value in (one.last, one.min, one.max))
         table.add_row(one.name, str(one.rows), *values, sparkline(one.curve, _POINTS))

@@ -42,14 +42,14 @@ def events(endpoint: Endpoint, job: str | None, follow: bool, limit: int, as_jso
     with endpoint.client(patient=follow) as client:
         if job is not None:
             found = _of_job(client, id_to_see(client, job), follow=follow)
-            _print(found, as_json=as_json)
+            _print(found, kind="events", as_json=as_json)
             return
 
         def read(after: str | None) -> tuple[Sequence[Event], str | None]:
             page = client.all_events(after, limit=limit if after is None else _PAGE)
             return page.events, page.after
 
-        _print(_newest(read, follow=follow), as_json=as_json)
+        _print(_newest(read, follow=follow), kind="events", as_json=as_json)
 
 
 @cli.command()
@@ -69,7 +69,7 @@ def audit(endpoint: Endpoint, follow: bool, limit: int, as_json: bool) -> None:
             page = client.accounts.audit(after, limit=limit if after is None else _PAGE)
             return page.entries, page.after
 
-        _print(_newest(read, follow=follow), as_json=as_json)
+        _print(_newest(read, follow=follow), kind="entries", as_json=as_json)
 
 
 def _of_job(client: Client, job_id: str, *, follow: bool) -> Iterator[Event]:
@@ -97,9 +97,13 @@ def _newest(
         yield from found
 
 
-def _print(entries: Iterable[Event | AuditEntry], *, as_json: bool) -> None:
+def _print(entries: Iterable[Event | AuditEntry], *, kind: str, as_json: bool) -> None:
+    found = False
     for entry in entries:
+        found = True
         click.echo(json.dumps(entry.model_dump(mode="json")) if as_json else _line(entry))
+    if not found and not as_json:
+        click.echo(f"No {kind} found.", err=True)
 
 
 def _line(entry: Event | AuditEntry) -> str:
