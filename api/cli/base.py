@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from api.cli.shared.commands import Commands
-from api.cli.shared.completion import SHELLS, JobId, script_of
-from api.cli.shared.endpoint import DEFAULT_URL, FOLLOW_PATIENCE, PATIENCE, endpoint_of
+from api.cli.shared.completion import SHELLS, script_of
+from api.cli.shared.endpoint import FOLLOW_PATIENCE, PATIENCE, endpoint_of
+from api.client.nearest import DEFAULT_URL
 from api.render import console
 
 Item = TypeVar("Item", bound=BaseModel)
@@ -56,8 +57,6 @@ def cli(ctx: click.Context, /, **_: object) -> None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_ABOUT_JOB = "The job's id, or a beginning or end of it that no other recent job has."
-job_argument = click.argument("job", metavar="ID", type=JobId(), help=_ABOUT_JOB)
 
 
 def print_found(
@@ -85,7 +84,9 @@ def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
 @cli.command()
 @click.argument("shell", type=click.Choice(SHELLS), help="The shell that you use.")
 def completion(shell: str) -> None:
-    """Print the script that completes commands, options and ids of jobs in a shell.
+    """Print the script that completes words in a shell.
+
+    It completes commands, options and the ids of jobs.
 
     For bash: `spectrain completion bash > ~/.local/share/bash-completion/completions/spectrain`.
     For zsh: `source <(spectrain completion zsh)` in ~/.zshrc. For fish:

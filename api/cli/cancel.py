@@ -8,11 +8,10 @@ import click
 
 from api.cli.base import as_json, cli, print_json
 from api.cli.jobs import say_state
-from api.cli.shared.completion import JobId
 from api.cli.shared.endpoint import Endpoint
 from api.cli.shared.selection import Selection, selecting
+from api.cli.shared.which_job import id_to_change, job_to_change
 from api.client.client import Client
-from api.client.find import find_job
 from api.client.transport import ApiError
 from jobs.model.record import Job
 from jobs.model.states import State
@@ -22,8 +21,7 @@ _GONE = {404, 409}  # ended or deleted meanwhile
 
 
 @cli.command()
-@click.argument("job", metavar="[ID]", type=JobId(), required=False,
-                help="The job's id, or a part of it.")  # fmt: skip
+@job_to_change(required=False)
 @click.option("--all", "every", is_flag=True,
               help="Cancel all your jobs that have not ended, or some of them.")  # fmt: skip
 @selecting
@@ -40,7 +38,7 @@ def cancel(
         raise click.UsageError("options that choose jobs are for --all")
     with endpoint.client() as client:
         if job is not None:
-            found = client.cancel(find_job(client, job))
+            found = client.cancel(id_to_change(client, job))
             print_json(found) if as_json else say_state(found)
             return
         jobs = _unfinished(client, Selection.of(client, **{**options, "mine": True}))

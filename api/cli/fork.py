@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from api.cli.base import as_json, cli, job_argument, print_json
+from api.cli.base import as_json, cli, print_json
 from api.cli.jobs import exit_as
 from api.cli.look.live import until_it_ends
 from api.cli.shared.endpoint import Endpoint
-from api.client.find import find_job
+from api.cli.shared.which_job import id_to_change, job_to_change
 
 # Their values are words of a program, which stay as they are typed.
 _WORDS = ("env.", "labels.", "inputs.")
 
 
 @cli.command()
-@job_argument
+@job_to_change()
 @click.option(
     "--step", type=click.IntRange(min=0),
     help="Begin from the checkpoint of this step; by default from the newest.",
@@ -37,10 +37,13 @@ def fork(
     endpoint: Endpoint, job: str, step: int | None, pairs: Sequence[str], name: str | None,
     wait: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Submit a job that goes on from a checkpoint of another one, with other settings."""
+    """Submit a job that begins from a checkpoint of another.
+
+    It has the settings of that job, but for those that --set changes.
+    """
     changes = dict(map(_change, pairs))
     with endpoint.client(patient=wait) as client:
-        forked = client.fork(find_job(client, job), step, changes=changes, name=name)
+        forked = client.fork(id_to_change(client, job), step, changes=changes, name=name)
         if not as_json:
             click.echo(forked.id)
         if wait:

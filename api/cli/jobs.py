@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from api.cli.base import as_json, cli, job_argument, print_found, print_json
+from api.cli.base import as_json, cli, print_found, print_json
 from api.cli.shared.endpoint import Endpoint
 from api.cli.shared.selection import Selection, selecting
+from api.cli.shared.which_job import id_to_change, id_to_see, job_to_change, job_to_see
 from api.client.client import Client
-from api.client.find import find_job
 from api.render import console, job_table, story
 from api.render.downloads import Downloads
 from api.render.terminal import print_output
@@ -38,13 +38,13 @@ def list_jobs(endpoint: Endpoint, /, limit: int, as_json: bool, **options: Any) 
 
 
 @cli.command()
-@job_argument
+@job_to_see()
 @as_json
 @click.pass_obj
 def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
     """Show a job's state, progress and attempts."""
     with endpoint.client() as client:
-        found = client.get(find_job(client, job))
+        found = client.get(id_to_see(client, job))
     if as_json:
         print_json(found)
     else:
@@ -53,12 +53,12 @@ def show(endpoint: Endpoint, job: str, as_json: bool) -> None:
 
 def _control(name: str, send: Callable[[Client, str], JobView], help_text: str) -> None:
     @cli.command(name, help=help_text)
-    @job_argument
+    @job_to_change()
     @as_json
     @click.pass_obj
     def command(endpoint: Endpoint, job: str, as_json: bool) -> None:
         with endpoint.client() as client:
-            found = send(client, find_job(client, job))
+            found = send(client, id_to_change(client, job))
         if as_json:
             print_json(found)
         else:
@@ -78,7 +78,7 @@ _control("retry", Client.retry, "Requeue a failed or cancelled job from its chec
 
 
 @cli.command()
-@job_argument
+@job_to_change()
 @click.option("--priority", type=click.IntRange(0, 9), help="Set the priority.")
 @click.option("--label", "labels", metavar="KEY:VALUE", multiple=True,
               help="Set a label; KEY: removes it. May be repeated.")  # fmt: skip
@@ -104,24 +104,25 @@ def change(
     if not changes:
         raise click.UsageError("nothing to change; --help lists the options")
     with endpoint.client() as client:
-        found = client.change(find_job(client, job), **changes)
+        found = client.change(id_to_change(client, job), **changes)
     click.echo(f"{found.id} has priority {found.priority} and is {found.state}")
 
 
 @cli.command()
-@job_argument
+@job_to_see()
 @click.argument(
     "directory", metavar="[DIR]", type=click.Path(path_type=Path), required=False,
     help="A directory for the files; by default one named like the job.",
 )  # fmt: skip
 @click.pass_obj
 def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
-    """Fetch the files of a run into DIR: those that are new, several at once.
+    """Fetch the files of a run.
 
-    An interrupted download goes on where it stopped.
+    Only those that are new or have changed, several at once, into DIR. An interrupted
+    download goes on where it stopped.
     """
     with endpoint.client() as client:
-        job_id = find_job(client, job)
+        job_id = id_to_see(client, job)
         with Downloads() as downloads:
             paths = client.fetch(job_id, directory or Path(job_id), on_progress=downloads.show)
     for path in paths:
@@ -130,13 +131,13 @@ def fetch(endpoint: Endpoint, job: str, directory: Path | None) -> None:
 
 
 @cli.command("rm")
-@job_argument
+@job_to_change()
 @click.option("--files", is_flag=True, help="Also delete the files of its run.")
 @click.pass_obj
 def remove(endpoint: Endpoint, job: str, files: bool) -> None:
     """Delete a job that has ended."""
     with endpoint.client() as client:
-        client.delete(find_job(client, job), files=files)
+        client.delete(id_to_change(client, job), files=files)
 
 
 def print_log(

@@ -10,12 +10,13 @@ import click
 
 from api.cli.base import as_json, cli
 from api.cli.service import start
+from api.cli.shared.endpoint import Endpoint
 
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Use the Redis and storage of a running `spectrain up` with this data directory; "
-    "by default those of the environment.",
+    help="Use the Redis and storage of the `spectrain up` with this data directory; by default "
+    "those of the environment, or of the one that runs in ./spectrain-data.",
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done.")
 
@@ -58,21 +59,25 @@ def gc(**options: Any) -> None:
 
 @cli.command()
 @data_option
-def doctor(**options: Any) -> None:
+@click.pass_obj
+def doctor(endpoint: Endpoint, data: Path | None) -> None:
     """Check what the service needs, and say what to fix.
 
     Checks Redis, storage, the clocks, whether all processes share one storage, the scratch disk of
     this machine, lost records, and workers. Run it on the machine of the API and on that of a
-    worker.
+    worker, with their settings, or beside a running `spectrain up`. Elsewhere it asks the service,
+    which then checks itself.
     """
-    sys.exit(start("api.ops.doctor", "doctor", **options))
+    sys.exit(
+        start("api.ops.doctor", "doctor", data=data, named=endpoint.named, connect=endpoint.hasty)
+    )
 
 
 @cli.command("redis-acl")
 def redis_acl() -> None:
-    """Print the commands that give API, workers and reaper a user of Redis each.
+    """Print the commands that make users of Redis.
 
-    Replace PASSWORD in each, and give them to `redis-cli`. Each part then gets the name and the
-    password of its own user in SPECTRAIN_REDIS_URL.
+    One each for API, workers and reaper. Replace PASSWORD in each, and give them to `redis-cli`.
+    Each part then gets the name and the password of its own user in SPECTRAIN_REDIS_URL.
     """
     sys.exit(start("api.ops.redis_acl", "redis_acl"))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from api.cli.base import print_json
-from api.cli.foreign import ForeignError, translate
+from api.cli.foreign import ForeignError, name_of, translate
 from api.cli.shared.endpoint import Endpoint
+from api.client.transport import Unreachable
 from api.render.jobs import starts_in
 from api.schemas import JobPlan
 
@@ -23,17 +26,39 @@ def say_plan(endpoint: Endpoint, job: Mapping[str, Any], *, as_json: bool) -> No
         plan = client.plan(job)
     if as_json:
         print_json(plan)
-        return
-    pool = job["resources"]["pool"]
-    click.echo(f"{job['name']} is a valid job for pool {pool}; nothing was submitted.")
-    for line in _lines(plan):
-        click.echo(line)
+    else:
+        click.echo("\n".join(_lines(job, plan)))
 
 
-def _lines(plan: JobPlan) -> list[str]:
+def say_translated(
+    endpoint: Endpoint, written: Mapping[str, Any], job: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Prints a job as the file that it would be, and says beside it what would become of it.
+
+    The file needs no service: where nobody answers, that alone is said. `job` is `written` with
+    all of its keys.
+    """
+    if not as_json:
+        click.echo(_job_file(written), nl=False)
+    plan: JobPlan | None = None
+    try:
+        with endpoint.hasty() as client:
+            plan = client.plan(job)
+    except Unreachable as error:
+        click.echo(f"What would become of it is not known: {error}", err=True)
+    else:
+        click.echo("\n".join(_lines(job, plan)), err=True)
+    if as_json:
+        found = {"job": written, "plan": plan.model_dump(mode="json") if plan else None}
+        click.echo(json.dumps(found, indent=2))
+
+
+def _lines(job: Mapping[str, Any], plan: JobPlan) -> list[str]:
     ahead = {0: "no job", 1: "1 job"}.get(plan.position, f"{plan.position:,} jobs")
     workers = {0: "no worker", 1: "1 worker"}.get(plan.workers, f"{plan.workers:,} workers")
+    pool = job["resources"]["pool"]
     lines = [
+        f"{job['name']} is a valid job for pool {pool}; nothing was submitted.",
         f"queue    {ahead} ahead of it, {workers} in the pool",
         f"start    {plan.reason}{starts_in(plan.seconds)}",
     ]
@@ -54,10 +79,10 @@ def translated(data: Any, file: str) -> dict[str, Any]:
         raise click.ClickException(
             "\n  ".join([f"{file} would become another job than it is:", *found.obstacles])
         )
-    return found.job
+    return {"name": name_of(Path(file).stem) or "task", **found.job}
 
 
-def job_file(job: Mapping[str, Any]) -> str:
+def _job_file(job: Mapping[str, Any]) -> str:
     """A job as a file of YAML."""
     from ruamel.yaml import YAML  # noqa: PLC0415 - slow to import
     from ruamel.yaml.scalarstring import LiteralScalarString  # noqa: PLC0415

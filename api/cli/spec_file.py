@@ -11,6 +11,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import ComposerError
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -42,6 +43,7 @@ class _Scanner(Scanner):
 # The keys whose numbers are words of a program: they stay as they are written.
 _WORDS = {"command", "resume_command", "resume_args", "env", "envs"}
 _NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool")}
+_SINGLE = "expected a single document in the stream"  # in the words of the library
 _MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
 
@@ -73,6 +75,8 @@ def read_data(text: bytes) -> Any:
     try:
         data = yaml.load(text)
     except (YAMLError, ValueError) as error:
+        if isinstance(error, ComposerError) and error.context == _SINGLE:
+            raise SpecFileError("It holds several documents: give each job a file.") from None
         raise SpecFileError(f"It is no valid YAML or JSON: {_place(error)}") from None
     except RecursionError:
         raise SpecFileError(_TOO_DEEP) from None

@@ -13,7 +13,7 @@ from api.cli.base import as_json, cli, print_json
 from api.cli.foreign import TELLING
 from api.cli.jobs import exit_as, print_log
 from api.cli.look.live import until_it_ends
-from api.cli.planning import job_file, say_plan, translated
+from api.cli.planning import say_plan, say_translated, translated
 from api.cli.shared.commands import Command
 from api.cli.shared.endpoint import Endpoint
 from api.client.workspaces import UNPACKED, source_of, try_workspace
@@ -61,7 +61,7 @@ class _WithWords(Command):
 )  # fmt: skip
 @click.option(
     "--dry-run", is_flag=True,
-    help="Check the job and say what would become of it; with --from, print its job file.",
+    help="Check the job and say what would become of it; with --from, print its job file too.",
 )  # fmt: skip
 @click.option(
     "--wait",
@@ -99,7 +99,7 @@ def submit(
         if foreign is None:
             say_plan(endpoint, job_data, as_json=as_json)
         else:
-            click.echo(job_file(data), nl=False)
+            say_translated(endpoint, data, job_data, as_json=as_json)
         return
     with endpoint.client(patient=wait or follow) as client:
         job = client.submit(job_data, on_packed=_say_packed, on_sent=_say_sent)

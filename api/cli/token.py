@@ -34,7 +34,8 @@ direct_option = click.option(
 data_option = click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="With --direct, the data directory of a running `spectrain up`.",
+    help="With --direct, the data directory of a running `spectrain up`; "
+    "by default ./spectrain-data, if one runs there.",
 )
 
 
@@ -101,7 +102,10 @@ def ls(endpoint: Endpoint, as_json: bool) -> None:
 @data_option
 @click.pass_obj
 def revoke(endpoint: Endpoint, token_id: str, direct: bool, data: Path | None) -> None:
-    """Revoke a token: within a second the service no longer accepts it, nor its sessions."""
+    """Revoke a token.
+
+    Within a second the service no longer accepts it, nor its sessions.
+    """
     if direct or data:
         sys.exit(start("api.ops.tokens", "revoke", token_id=token_id, data=data))
     with endpoint.client() as client:
@@ -111,7 +115,8 @@ def revoke(endpoint: Endpoint, token_id: str, direct: bool, data: Path | None) -
 
 def _table(tokens: Iterable[TokenView]) -> Table:
     now = time.time()
-    table = table_of("id", "name", "owner", "role", "created", "expires", "last used")
+    table = table_of("id", "name", "owner", "role", "created", "expires", "last used",
+                     first_to_go=("created", "last used", "name"))  # fmt: skip
     for one in tokens:
         table.add_row(
             one.id, one.name, one.owner, one.role,

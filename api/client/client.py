@@ -1,6 +1,6 @@
 """The Python client: submits and controls jobs of a Spectrain service over HTTP.
 
-with Client("http://127.0.0.1:8080") as client:
+with Client() as client:
     job = client.submit({"name": "wave", "train": {"steps": 2000}})
     for text in client.logs(job.id, follow=True):
         print(text, end="")
@@ -20,6 +20,7 @@ from api.client.accounts import Accounts
 from api.client.files import Fetching, save_whole
 from api.client.logs import log_matches, log_pieces
 from api.client.metrics import Metrics, metric_rows
+from api.client.nearest import nearest_service
 from api.client.transport import ApiError, Transport, Unreachable
 from api.client.workspaces import UNPACKED, CannotSendError, send_workspace, source_of
 from api.schemas import (
@@ -29,6 +30,7 @@ from api.schemas import (
     Comparison,
     EventFeed,
     EventPage,
+    Health,
     JobDiff,
     JobPage,
     JobPlan,
@@ -52,6 +54,11 @@ _PAGE = 200
 class Client:
     """A client of one service.
 
+    Without a `url` it is that of `profile`, or else of SPECTRAIN_URL, SPECTRAIN_PROFILE or
+    `~/.config/spectrain.toml`, as for the command line; without any, http://127.0.0.1:8080.
+    Without a `token` it is that of the profile or of SPECTRAIN_API_TOKEN; "" sends none. Raises
+    `SettingsRefusedError` if they cannot be used.
+
     Retries a call for `patience` seconds while no connection can be made. Reads, and submissions
     (which carry an Idempotency-Key), are also retried when no answer comes or the service answers
     503; other calls are sent once. `timeout` (seconds) limits each request. `on_wait` is called
@@ -60,14 +67,18 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         token: str | None = None,
         *,
+        profile: str | None = None,
         timeout: float = 30.0,
         patience: float = 10.0,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self._http = Transport(url, token, timeout=timeout, patience=patience, on_wait=on_wait)
+        service = nearest_service(url, token, profile)
+        self._http = Transport(
+            service.url, service.token, timeout=timeout, patience=patience, on_wait=on_wait
+        )
         self.accounts = Accounts(self._http)
 
     def __enter__(self) -> Self:
@@ -79,6 +90,15 @@ class Client:
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
+
+    def readiness(self) -> Health:
+        """The parts that the service has checked; raises `ApiError` if it is not ready."""
+        return self._http.read(Health, "GET", "/readyz")
+
+    @property
+    def url(self) -> str:
+        """The URL of the service."""
+        return self._http.url
 
     # -- jobs -----------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ class Transport:
         """The answer; parameters of `query` that are None are left out."""
         given: Any = {name: value for name, value in (query or {}).items() if value is not None}
 
-        def once() -> httpx.Response:
+        def once(_: object) -> httpx.Response:
             try:
                 return _accepted(self._http.request(method, path, params=given, **options))
             except httpx.TransportError as error:
@@ -161,7 +161,7 @@ class Transport:
             version.unlink(missing_ok=True)
             on_bytes(-have)
 
-        def once() -> None:
+        def once(answered: Callable[[], None]) -> None:
             have = part.seek(0, os.SEEK_END)
             known = _text_of(version)
             if have and not known:
@@ -171,8 +171,10 @@ class Transport:
             headers = {"Accept-Encoding": "identity"}
             if have:
                 headers["Range"] = f"bytes={have}-"
-            if not self._receive(path, headers, part, version, have, known, drop, on_bytes):
-                once()  # from the beginning
+            if not self._receive(
+                path, headers, part, version, have, known, drop, on_bytes, answered
+            ):
+                once(answered)  # from the beginning
 
         self._persist(once, safe=True)
         version.unlink(missing_ok=True)
@@ -180,9 +182,10 @@ class Transport:
     def save(self, path: str, target: Path) -> None:
         """Writes the body of the answer to the file `target`."""
 
-        def once() -> None:
+        def once(answered: Callable[[], None]) -> None:
             try:
                 with self._http.stream("GET", path, follow_redirects=True) as answer:
+                    answered()
                     if answer.is_error:
                         answer.read()
                     _accepted(answer)
@@ -197,10 +200,12 @@ class Transport:
     def _receive(
         self, path: str, headers: Mapping[str, str], part: IO[bytes], version: Path,
         have: int, known: str, drop: Callable[[int], None], on_bytes: Callable[[int], None],
+        answered: Callable[[], None],
     ) -> bool:  # fmt: skip
         """Writes what comes to the end of `part`; false if it does not continue what is there."""
         try:
             with self._http.stream("GET", path, headers=headers, follow_redirects=True) as answer:
+                answered()
                 tag, status = answer.headers.get("ETag", ""), answer.status_code
                 if have and (status == 416 or (status == 206 and tag != known)):
                     drop(have)
@@ -219,15 +224,19 @@ class Transport:
         except httpx.TransportError as error:
             raise Unreachable(self.url, error) from error
 
-    def _persist(self, once: Callable[[], Result], *, safe: bool) -> Result:
-        """Calls `once` until it succeeds; `safe`: the request may be carried out twice."""
+    def _persist(self, once: Callable[[Callable[[], None]], Result], *, safe: bool) -> Result:
+        """Calls `once` until it succeeds; `safe`: the request may be carried out twice.
+
+        `once` gets what it may call when the service has begun to answer.
+        """
         deadline = time.monotonic() + self._patience
         delay, notified = _FIRST_DELAY, False
-        with self._silence_notified():
+        with self._silence_notified() as answered:
             while True:
                 try:
-                    return once()
+                    return once(answered)
                 except (ApiError, Unreachable) as error:
+                    answered()
                     left = deadline - time.monotonic()
                     if not _may_pass(error, safe=safe) or delay > left:
                         raise
@@ -238,10 +247,10 @@ class Transport:
                 delay = min(2 * delay, _LONGEST_DELAY)
 
     @contextlib.contextmanager
-    def _silence_notified(self) -> Iterator[None]:
-        """Notifies the caller if the block takes longer than a second."""
+    def _silence_notified(self) -> Iterator[Callable[[], None]]:
+        """Notifies the caller if it takes longer than a second until what it yields is called."""
         if self._on_wait is None:
-            yield
+            yield lambda: None
             return
         seconds = max(self._timeout, self._patience)
         message = f"{self.shown} has not answered yet, waiting up to {seconds:.0f} s"
@@ -249,7 +258,7 @@ class Transport:
         timer.daemon = True
         timer.start()
         try:
-            yield
+            yield timer.cancel
         finally:
             timer.cancel()
 

@@ -156,7 +156,7 @@ def _own_service(console: Console, plan: Plan, data: Path | None, device: str) -
         )
     )
     try:
-        with running(service), Client(service.url, timeout=5, patience=0) as client:
+        with running(service), Client(service.url, "", timeout=5, patience=0) as client:
             striker = Signal(service, plan.target, plan.number)
             drill = _Drill(console, client, plan, striker, tend=service.tend)
             report = drill.run(directory / "fetched", LEASE_SECONDS)

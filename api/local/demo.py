@@ -80,7 +80,7 @@ def demo(directory: Path) -> int:
 
 
 def _run_the_job(console: Console, service: LocalService) -> None:
-    with Client(service.url) as client:
+    with Client(service.url, "") as client:
         job = client.submit(SPEC)
         console.print(
             heading(

@@ -43,6 +43,10 @@ _OWN = ("logs", "redis", "experiments", "scratch")
 _ANSWERS_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
+# Where `spectrain up` keeps its data, unless it is told otherwise.
+DEFAULT_DATA = Path("spectrain-data")
+
+
 class CannotStartError(Exception):
     """The service did not start; the message says which process failed, and why."""
 
@@ -306,6 +310,18 @@ class LocalService:
         is_ready = answer.status_code == httpx.codes.OK
         self._waits_for = "" if is_ready else _problem(answer)
         return is_ready
+
+
+def is_running(data: Path) -> bool:
+    """Whether a service runs with this data directory, which its processes keep locked."""
+    try:
+        with (data / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _problem(answer: httpx.Response) -> str:

@@ -114,12 +114,13 @@ def plot(
     log_y: bool = False,
     marks: Sequence[float] = (),
 ) -> Text:
-    """The curves over each other, `width` by `height` characters, with labels and a legend.
+    """The curves over each other, in lines of at most `width`, with labels and a legend.
 
-    Each is drawn from the smallest to the largest value of each bucket. Below the axis stands a
-    mark at each x of `marks`. Without anything to draw it is a sentence.
+    The curves have `height` lines. Each is drawn from the smallest to the largest value of each
+    bucket. Below the axis stands a mark at each x of `marks`. Without anything to draw it is a
+    sentence.
     """
-    canvas = _Canvas(max(width - _LABEL - 2, 8), max(height, 3))
+    canvas = _Canvas(max(width - _LABEL - 2 - len(x_name) - 2, 8), max(height, 3))
     across = Axis.over((x for _, one in curves for x in one.x), canvas.dots[0], is_log=log_x)
     values = (value for _, one in curves for value in (*one.min, *one.max))
     up = Axis.over(values, canvas.dots[1], is_log=log_y)

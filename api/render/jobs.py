@@ -43,7 +43,8 @@ def job_table(jobs: Iterable[Job], *, now: float | None = None) -> Table:
         "pool": lambda job: job.spec.resources.pool,
     }
     told = {name: of for name, of in extra.items() if len({of(job) for job in jobs}) > 1}
-    table = table_of("job", "state", "step", "left", "loss", "attempts", *told, "age")
+    table = table_of("job", "state", "step", "left", "loss", "attempts", *told, "age",
+                     first_to_go=("attempts", "left", "pool", "loss", "owner", "age"))  # fmt: skip
     table.columns[1].no_wrap = True
     for job in jobs:
         table.add_row(
@@ -68,6 +69,8 @@ def story(job: JobView, *, now: float | None = None) -> RenderableType:
     """A job in detail: state and reason, progress, attempts and the location of its files."""
     now = time.time() if now is None else now
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     for name, value in _facts(job, now):
         facts.add_row(Text(name, style="bold"), value)
     parts: list[RenderableType] = [facts]
@@ -188,7 +191,8 @@ def _attempt_table(attempts: Iterable[Attempt], now: float) -> Table:
     known = any(attempt.last_step is not None for attempt in attempts)
     counted = any(attempt.first_step is not None for attempt in attempts)
     steps = (*(["steps"] if known else []), *(["computed twice"] if counted else []))
-    table = table_of("attempt", "resumed from", *steps, "took", "ended")
+    table = table_of("attempt", "resumed from", *steps, "took", "ended",
+                     first_to_go=("computed twice", "resumed from", "took"))  # fmt: skip
     for attempt in attempts:
         running = attempt.ended_at is None
         twice = "" if attempt.first_step is None else number(attempt.steps_recomputed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -125,7 +126,7 @@ class _Console(Console):
 def print_output(pieces: Iterable[str], *, stderr: bool = False) -> None:
     """Prints the output of a program; of its escape codes a terminal gets the colours alone."""
     stream = _behind(sys.stderr if stderr else sys.stdout)
-    in_colour = stream.isatty()
+    in_colour = stream.isatty() and not os.environ.get("NO_COLOR")
     clean = coloured if in_colour else plain
     was_coloured = False
     try:

@@ -24,7 +24,8 @@ _STYLES = {
 def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Table:
     """A table with one line per worker."""
     now = time.time() if now is None else now
-    table = table_of("worker", "pool", "state", "for", "job", "GPUs", "reason")
+    table = table_of("worker", "pool", "state", "for", "job", "GPUs", "reason",
+                     first_to_go=("for", "GPUs", "pool"))  # fmt: skip
     for worker in workers:
         table.add_row(
             worker.name,
@@ -40,7 +41,8 @@ def worker_table(workers: Iterable[Worker], *, now: float | None = None) -> Tabl
 
 def pool_table(pools: Iterable[Pool]) -> Table:
     """A table with one line per pool."""
-    table = table_of("pool", *WorkerState, "queued", "delayed", "running")
+    table = table_of("pool", *WorkerState, "queued", "delayed", "running",
+                     first_to_go=("delayed", "draining", "unhealthy"))  # fmt: skip
     for pool in pools:
         workers = [str(pool.workers.get(state, 0)) for state in WorkerState]
         jobs = (pool.queued, pool.delayed, pool.running)

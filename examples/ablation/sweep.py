@@ -7,7 +7,6 @@ submits what is missing, and waits for the rest.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from spectrain import Client
@@ -18,8 +17,7 @@ parser.add_argument("--lr", type=float, nargs="+", default=[0.003, 0.01, 0.03, 0
 parser.add_argument("--pause", type=float, default=0.25, help="seconds a step")
 args = parser.parse_args()
 
-url = os.environ.get("SPECTRAIN_URL", "http://127.0.0.1:8080")
-with Client(url, os.environ.get("SPECTRAIN_API_TOKEN")) as client:
+with Client() as client:  # of SPECTRAIN_URL, or of a profile
     jobs = {}
     for lr in args.lr:
         job = client.submit(

@@ -178,3 +178,10 @@ def test_cancelling_all_asks_first(api_url: str, store: JobStore) -> None:
         terminal.type("y\n")
         assert terminal.wait() == 0
     assert store.get(job.id).request == "cancel"
+
+
+def test_nobody_who_wants_no_colours_gets_those_of_a_log(api_url: str, hostile: Job) -> None:
+    with on_a_terminal("logs", hostile.id, SPECTRAIN_URL=api_url, NO_COLOR="1") as terminal:
+        assert terminal.wait() == 0
+    assert "[1] bold\r\n" in terminal.written
+    assert "\x1b" not in terminal.written

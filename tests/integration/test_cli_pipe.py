@@ -29,6 +29,7 @@ COMMANDS = {  # in an order in which each finds what it needs
     "logs": ["{failed}"],
     "watch": [],
     "events": [],
+    "audit": [],
     "metrics": ["{failed}"],
     "plot": ["{failed}"],
     "diff": ["{failed}", "{running}"],

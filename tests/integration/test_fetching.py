@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -13,11 +16,13 @@ from click.testing import CliRunner
 from werkzeug.serving import make_server
 
 from api.cli.main import cli
+from api.client import transport
 from api.client.client import Client
 from api.client.files import PARTS
 from api.client.transport import ApiError, Unreachable
 from jobs.settings import Settings
 from tests.integration.http_calls import GOOD, MakeApp
+from tests.integration.latency import far_away
 
 BIG = bytes(range(256)) * 20_000
 
@@ -29,6 +34,7 @@ class Watched:
         self._app = app
         self.asked: list[tuple[str, str | None]] = []
         self.cut_after: dict[str, int] = {}  # bytes, once each
+        self.amid: Callable[[], object] = lambda: None  # called when an answer has begun
         self.together = threading.Semaphore(0)
         self.open = self.most = 0
         self._lock = threading.Lock()
@@ -54,6 +60,7 @@ class Watched:
                         raise ConnectionAbortedError
                 else:
                     yield block
+                    self.amid()
         finally:
             body.close()  # type: ignore[attr-defined]
             with self._lock:
@@ -168,6 +175,35 @@ def test_several_files_come_at_once_and_each_once(
     assert len(watched.asked) == len(files), "what is here is not asked for"
 
 
+def test_a_download_that_takes_long_is_no_silence(
+    url: str, run: Path, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Any],
+) -> None:  # fmt: skip
+    def is_timed() -> bool:
+        return any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
+    monkeypatch.setattr(transport, "_SILENT_SECONDS", 10.0)
+    watched.amid = lambda: wait_until(lambda: not is_timed(), what="the end of the timer")
+    (run / "big").write_bytes(BIG)
+    said: list[str] = []
+    with Client(url, patience=0, on_wait=said.append) as client:
+        client.fetch(run.name, tmp_path / "out")
+    assert said == []
+
+
+def test_many_files_of_a_service_far_away_do_not_wait_for_each_other(
+    url: str, run: Path, tmp_path: Path
+) -> None:
+    count, latency = 60, 0.05
+    for number in range(count):
+        (run / f"file_{number}").write_bytes(b"x" * 1000)
+    with far_away(urlsplit(url).port or 0, latency) as distant, Client(distant) as client:
+        started = time.monotonic()
+        assert len(client.fetch(run.name, tmp_path / "out")) == count
+        took = time.monotonic() - started
+    assert took < count * latency / 2, "one after the other they take longer than all latencies"
+
+
 def test_a_file_that_is_gone_meanwhile_is_left_out(
     client: Client, run: Path, watched: Watched, tmp_path: Path
 ) -> None:
@@ -217,3 +253,35 @@ def test_metrics_are_rows_and_arrays(client: Client, run: Path) -> None:
     np.testing.assert_array_equal(arrays["step"], [0, 1])
     np.testing.assert_array_equal(arrays["loss"], [2.5, np.nan])
     np.testing.assert_array_equal(arrays["lr"], [np.nan, 0.1])
+
+
+def test_metrics_are_a_table_of_pandas(
+    client: Client, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pandas as pd
+
+    metrics = client.metrics(run.name)
+    assert metrics.frame().empty, "a run that has logged nothing yet"
+    (run / "logs").mkdir()
+    rows = "".join(f'{{"step": {n}, "loss": {4.0 - n}}}\n' for n in range(3))
+    (run / "logs/metrics.jsonl").write_text(
+        f'{rows}{{"step": 3, "loss": "Infinity", "lr": 0.5, "note": "warm"}}\n'
+    )
+    frame = metrics.frame()
+    expected = pd.DataFrame(
+        {
+            "loss": [4.0, 3.0, 2.0, np.inf],
+            "lr": [np.nan] * 3 + [0.5],
+            "note": [None] * 3 + ["warm"],
+        },
+        index=pd.Index(range(4), name="step"),
+    )
+    pd.testing.assert_frame_equal(frame, expected, check_index_type=False)
+    assert frame["loss"].rolling(2).mean()[2] == 2.5
+    assert frame["loss"].idxmin() == 2
+    assert list(client.metrics(run.name, after_step=1).frame().index) == [2, 3]
+    # Without pandas the rest works.
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError):
+        metrics.frame()
+    assert metrics.arrays()["step"].tolist() == [0, 1, 2, 3]

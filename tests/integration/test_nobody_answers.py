@@ -48,7 +48,7 @@ def start(warm_python: WarmPython) -> Callable[..., Program]:
         (["logs", ID, "-f"], 120), (["cancel", ID], 5), (["pause", ID], 5), (["rm", ID], 5),
         (["change", ID, "--priority", "1"], 5), (["fetch", ID], 5), (["workers"], 5),
         (["pools"], 5), (["worker", "drain", "w"], 5), (["watch"], 120), (["watch", ID], 120),
-        (["events"], 5), (["events", "-f"], 120), (["metrics", ID], 5), (["plot", ID], 5),
+        (["events"], 5), (["audit"], 5), (["events", "-f"], 120), (["metrics", ID], 5), (["plot", ID], 5),
         (["diff", ID, ID], 5), (["compare", ID, ID], 5), (["fork", ID], 5), (["ls", "--mine"], 5),
         (["submit", "-", "--dry-run"], 5), (["cancel", "--all"], 5), (["logs", ID, "-s", "a"], 5),
     ],
@@ -69,10 +69,10 @@ def test_the_timeout_ends_the_waiting_with_a_sentence(
     nowhere: str, words: list[str], start: Callable[..., Program]
 ) -> None:
     started = time.monotonic()
-    process = start("--url", nowhere, "--timeout", "1", *words)
+    process = start("--url", nowhere, "--timeout", "3", *words)
     assert (process.wait(60), process.stdout) == (1, "")
     first, last = process.stderr.splitlines()
-    assert first == f"No service answers at {nowhere}, retrying for 1 s"
+    assert first == f"No service answers at {nowhere}, retrying for 3 s"
     assert last.startswith(f"Error: No service answers at {nowhere} (")
     assert time.monotonic() - started < 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -92,3 +93,37 @@ def test_a_viewer_makes_no_tokens(url: str, data: Path, wait_until: Callable[...
     refused = spectrain("--url", url, "--token", made, "token", "create", "mine")
     assert refused.returncode == 1
     assert "needs the role admin; yours is viewer" in refused.stderr
+
+
+def test_the_audit_says_who_changed_what_and_is_for_administrators(
+    url: str, data: Path, wait_until: Callable[..., Any]
+) -> None:
+    direct = ["--direct", "--data", str(data)]
+    made = spectrain("token", "create", "root", "--owner", "ada", "--role", "admin", *direct)
+    wait_until(lambda: httpx.get(f"{url}/v1/jobs").status_code == 401, what="the token", seconds=10)
+    ada = ["--url", url, "--token", made.stdout.strip()]
+    bob = spectrain(*ada, "token", "create", "ci", "--owner", "bob").stdout.strip()
+    first, second = spectrain(*ada, "audit").stdout.splitlines()
+    assert first.split()[2] == "token_created"
+    assert first.endswith("from=this machine")
+    assert "owner=bob" in second
+    assert second.endswith("by=ada  from=127.0.0.1")
+    assert bob not in second
+    (newest,) = spectrain(*ada, "audit", "-n", "1", "--json").stdout.splitlines()
+    assert json.loads(newest)["data"]["owner"] == "bob"
+    refused = spectrain("--url", url, "--token", bob, "audit")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "admin" in refused.stderr
+    command = [sys.executable, "-m", "api.cli", *ada, "audit", "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            assert follower.stdout is not None
+            seen = [json.loads(follower.stdout.readline()) for _ in range(2)]
+            with Client(url, made.stdout.strip()) as client:
+                (token,) = (one for one in client.accounts.tokens() if one.owner == "bob")
+                client.accounts.revoke(token.id)
+            new = json.loads(follower.stdout.readline())
+        finally:
+            follower.kill()
+    assert new["type"] == "token_revoked"
+    assert new["id"] > seen[-1]["id"]

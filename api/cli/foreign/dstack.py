@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from api.cli.foreign.result import ForeignError, Translation, items, mapping, name_of
+from api.cli.foreign.result import ForeignError, Translation, is_one, items, mapping, name_of
 from api.cli.shared.durations import seconds_of
 
 _VARIABLES = {
@@ -15,18 +15,26 @@ _VARIABLES = {
 }  # fmt: skip
 _GPU_VARIABLES = ("DSTACK_GPUS_NUM", "DSTACK_GPUS_PER_NODE")
 _SECRET = re.compile(r"\$\{\{\s*secrets\.(\w+)\s*\}\}")
+_FILLED_IN = re.compile(r"\$\{\{.*?\}\}")
 _PRIORITIES, _OURS = 100, 9
+_TASKS = "a job here is a program that ends, as a task is"
+# What there is here in place of their other configurations.
+_OTHERS = {
+    "fleet": "here each machine runs `spectrain worker --pool NAME`",
+    "volume": "here a run's files are kept, and `inputs` of a job bring data",
+    "gateway": "here nothing is reached through a gateway",
+}
 
 
 def translated(task: Mapping[str, Any]) -> Translation:
     """The job that a task says; raises `ForeignError`."""
     if (kind := task.get("type", "task")) != "task":
-        raise ForeignError(f"its type is {kind}: here are jobs that end, as tasks do")
+        raise ForeignError(f"its type is {kind}: {_OTHERS.get(str(kind), _TASKS)}")
     new, left = Translation(), dict(task)
     left.pop("type", None)
     if name := name_of(left.pop("name", None) or ""):
         new.job["name"] = name
-    if (nodes := left.pop("nodes", None)) not in {None, 1}:
+    if not is_one(nodes := left.pop("nodes", None)):
         new.obstacles.append(f"nodes {nodes}: one worker runs a job, with all of its GPUs")
     _workspace(new, items(left.pop("repos", None)), items(left.pop("files", None)))
     _env(new, left.pop("env", None))
@@ -35,7 +43,14 @@ def translated(task: Mapping[str, Any]) -> Translation:
     commands = [str(command) for command in items(left.pop("commands", None))]
     if not commands:
         raise ForeignError("it has no `commands`: a job needs a program")
-    new.job["run"] = "\n".join(commands)
+    new.job["run"] = "\n".join(command.rstrip("\n") for command in commands)
+    if setup := items(left.pop("setup", None)):
+        new.job["setup"] = [str(command) for command in setup]
+        new.note("setup", "each attempt runs it")
+    if (folder := left.pop("working_dir", None)) is not None:
+        new.note("working_dir", f"left out: begin `commands` with `cd {folder}`")
+    for found in sorted(set(_FILLED_IN.findall(new.job["run"]))):
+        new.note("commands", f"nothing fills in {found} here: change them")
     _own_variables(new, new.job["run"])
     if left.get("python") is not None:
         version = left.pop("python")
@@ -52,7 +67,10 @@ def _workspace(new: Translation, repos: list[Any], files: list[Any]) -> None:
     """The directory that the job brings: that of `repos`, or of a single one in `files`."""
     found = [("repos", one) for one in repos] + [("files", one) for one in files]
     for key, given in found:
-        path = given.get("local_path") if isinstance(given, dict) else _local(str(given))
+        if isinstance(given, dict):
+            path, place = given.get("local_path"), given.get("path")
+        else:
+            path, place = _local(str(given))
         if path is None:
             new.obstacles.append(
                 f"{key}: a workspace is a directory here, and no repository at a URL"
@@ -61,24 +79,31 @@ def _workspace(new: Translation, repos: list[Any], files: list[Any]) -> None:
             new.note(key, f"{path} is left out: a job brings one directory")
         else:
             new.job["workspace"] = {"path": str(path)}
+            if place:
+                new.note(key, f"the job starts in it: it does not lie at {place}")
 
 
-def _local(text: str) -> str | None:
-    """The local part of `PATH` or `PATH:PLACE`; None for a URL."""
-    return None if "://" in text or "@" in text.partition(":")[0] else text.partition(":")[0]
+def _local(text: str) -> tuple[str | None, str]:
+    """The two parts of `PATH` or `PATH:PLACE`; None for a URL."""
+    path, _, place = text.partition(":")
+    return (None, "") if "://" in text or "@" in path else (path, place)
 
 
 def _env(new: Translation, given: object) -> None:
     pairs: dict[str, Any] = {}
-    if isinstance(given, dict):
-        pairs = given
-    else:
-        for one in items(given):
+    for one in items(given):
+        if isinstance(one, dict):
+            pairs.update(one)
+        else:
             name, sign, value = str(one).partition("=")
             pairs[name] = value if sign else None
     for name, value in pairs.items():
         if value is not None and not (secret := _SECRET.fullmatch(str(value).strip())):
-            new.put("env", **{str(name): str(value)})
+            if found := _FILLED_IN.search(str(value)):
+                new.note(f"env.{name}", f"left out: nothing fills in {found[0]} here; a secret is "
+                         "a variable of its own")  # fmt: skip
+            else:
+                new.put("env", **{str(name): str(value)})
             continue
         new.job.setdefault("secrets", []).append(str(name))
         source = f"the secret {secret[1]}" if value is not None and secret else "your environment"
@@ -89,7 +114,9 @@ def _resources(new: Translation, given: Mapping[str, Any]) -> None:
     left = dict(given)
     gpu = left.pop("gpu", None)
     if isinstance(gpu, dict):
-        kinds = " ".join(str(value) for key, value in gpu.items() if key != "count")
+        kinds = " ".join(
+            str(one) for key, value in gpu.items() if key != "count" for one in items(value)
+        )
         new.take_gpus("resources.gpu", _least(gpu.get("count", 1)), kinds)
     elif gpu is not None:
         parts = str(gpu).replace(" ", "").split(":")

@@ -35,7 +35,8 @@ class Translation:
         """Says of keys that the job has none of them, and what there is in their place."""
         known: Mapping[str, str] = RESOURCES if place == "resources." else ELSEWHERE
         for key in keys:
-            self.note(place + key, known.get(key, "left out: it has no meaning here"))
+            text = known.get(key, "it has no meaning here").removeprefix("nothing: ")
+            self.note(f"{place}{key}", f"left out: {text}")
 
     def put(self, section: str, **values: Any) -> None:
         """Adds values to a section of the job."""
@@ -65,6 +66,11 @@ def mapping(value: object, key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ForeignError(f"{key} is no mapping")
     return value
+
+
+def is_one(value: object) -> bool:
+    """Whether a number of nodes is one, or none is given."""
+    return value is None or str(value).strip() == "1"
 
 
 def items(value: object) -> list[Any]:

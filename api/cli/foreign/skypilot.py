@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from api.cli.foreign.result import NO_REPOSITORY, ForeignError, Translation, items, mapping, name_of
+from api.cli.foreign.result import (
+    NO_REPOSITORY,
+    ForeignError,
+    Translation,
+    is_one,
+    items,
+    mapping,
+    name_of,
+)
 
 # What SkyPilot sets for a task on one node; scripts refer to it.
 _VARIABLES = {
@@ -22,11 +30,11 @@ _STRICT = "it stops at the first command that fails, as `bash -euo pipefail` doe
 def translated(task: Mapping[str, Any]) -> Translation:
     """The job that a task says; raises `ForeignError`."""
     if "service" in task:
-        raise ForeignError("it is a service: here are jobs that end")
+        raise ForeignError("it is a service, and a job here is a program that ends")
     new, left = Translation(), dict(task)
     if name := name_of(left.pop("name", None) or ""):
         new.job["name"] = name
-    if (nodes := left.pop("num_nodes", None)) not in {None, 1}:
+    if not is_one(nodes := left.pop("num_nodes", None)):
         new.obstacles.append(f"num_nodes {nodes}: one worker runs a job, with all of its GPUs")
     _workdir(new, left.pop("workdir", None))
     _resources(new, mapping(left.pop("resources", None), "resources"))
@@ -37,11 +45,12 @@ def translated(task: Mapping[str, Any]) -> Translation:
         new.job["setup"] = [str(script) for script in items(setup)]
         new.note("setup", f"each attempt runs it, and {_STRICT}")
     run = left.pop("run", None)
-    if not isinstance(run, str) or not run.strip():
+    script = "\n".join(map(str, items(run)))
+    if not script.strip():
         raise ForeignError("it has no `run`: a job needs a program")
-    new.job["run"] = run
+    new.job["run"] = script
     new.note("run", _STRICT)
-    _own_variables(new, f"{run}\n{setup or ''}")
+    _own_variables(new, f"{script}\n{setup or ''}")
     new.leave_out(left)
     return new
 
@@ -55,23 +64,31 @@ def _workdir(new: Translation, workdir: object) -> None:
 
 def _resources(new: Translation, given: Mapping[str, Any]) -> None:
     left = dict(given)
-    _accelerators(new, left.pop("accelerators", None))
+    found = left.pop("accelerators", None)
+    for key in ("any_of", "ordered"):
+        choices = [one for one in items(left.get(key)) if isinstance(one, dict)]
+        found = found or [one for choice in choices for one in _kinds(choice.get("accelerators"))]
+    _accelerators(new, _kinds(found))
     if labels := mapping(left.pop("labels", None), "resources.labels"):
         new.put("labels", **{name_of(key): str(value) for key, value in labels.items()})
     recovery = left.pop("job_recovery", None)
     if isinstance(recovery, dict) and "max_restarts_on_errors" in recovery:
         new.put("retry", max_failures=recovery["max_restarts_on_errors"])
     elif recovery is not None:
-        new.note("resources.job_recovery", "a job that loses its worker is always queued again")
+        new.note(
+            "resources.job_recovery", "left out: a job that loses its worker is always queued again"
+        )
     new.leave_out(left, "resources.")
 
 
-def _accelerators(new: Translation, given: object) -> None:
-    """`H100:8`, `[H100:8, A100:8]`, `{A100:1, V100:1}` or `{A100: 1}`: all of them per node."""
+def _kinds(given: object) -> list[str]:
+    """Of `H100:8`, `[H100:8, A100:8]`, `{A100:1, V100:1}` or `{A100: 1}`, each with its number."""
     if isinstance(given, dict):
-        choices = [kind if count is None else f"{kind}:{count}" for kind, count in given.items()]
-    else:
-        choices = [str(one) for one in items(given)]
+        return [str(kind) if count is None else f"{kind}:{count}" for kind, count in given.items()]
+    return [str(one) for one in items(given)]
+
+
+def _accelerators(new: Translation, choices: list[str]) -> None:
     if not choices:
         return
     pairs = [(kind, count or "1") for kind, _, count in (one.partition(":") for one in choices)]
@@ -102,11 +119,15 @@ def _mounts(new: Translation, mounts: Mapping[str, Any], variables: Mapping[str,
     for place, given in mounts.items():
         key = f"file_mounts.{place}"
         source = given.get("source") if isinstance(given, dict) else given
-        text = _filled(str(source or ""), variables)
-        name = _input_name(place, new.job.get("inputs", {}))
+        if source is None:
+            new.note(key, "left out: what the program writes to its working directory or to "
+                     "$SPECTRAIN_RUN_DIR is kept")  # fmt: skip
+            continue
+        text = _filled(str(source), variables)
+        name = _input_name(str(place), new.job.get("inputs", {}))
         if not _URL.match(text):
-            new.note(key, "left out: inputs are s3://bucket/prefix, https:// or file:// URLs; of "
-                     "this machine the workspace is sent")  # fmt: skip
+            new.note(key, f"left out: {text} is none of s3://bucket/prefix, https:// and file://; "
+                     "of this machine the workspace is sent")  # fmt: skip
             continue
         new.put("inputs", **{name: text})
         new.note(key, f"it lies, read-only, at $SPECTRAIN_INPUTS/{name}: change `run` accordingly")
@@ -114,7 +135,7 @@ def _mounts(new: Translation, mounts: Mapping[str, Any], variables: Mapping[str,
 
 def _filled(text: str, variables: Mapping[str, str]) -> str:
     """A text with the variables of the task in it, as SkyPilot fills them in."""
-    return re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], match[0]), text)
+    return re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match[1], match[0]), text)
 
 
 def _input_name(place: str, taken: Mapping[str, Any]) -> str:

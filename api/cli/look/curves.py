@@ -11,10 +11,10 @@ import click
 from pydantic import BaseModel
 from rich.table import Table
 
-from api.cli.base import as_json, cli, job_argument, print_found
+from api.cli.base import as_json, cli, print_found
 from api.cli.shared.endpoint import Endpoint
+from api.cli.shared.which_job import id_to_see, job_to_see
 from api.client.client import Client
-from api.client.find import find_job
 from api.render import console
 from api.render.curves import plot as drawn
 from api.render.curves import sparkline
@@ -53,15 +53,18 @@ class Summary(BaseModel):
 
 
 @cli.command()
-@job_argument
+@job_to_see()
 @click.argument("names", metavar="[METRIC]...", nargs=-1,
                 help="Metrics to show, or patterns such as 'val*'; by default all.")  # fmt: skip
 @as_json
 @click.pass_obj
 def metrics(endpoint: Endpoint, job: str, names: tuple[str, ...], as_json: bool) -> None:
-    """Show the metrics of a run: last, smallest and largest value, and the curve."""
+    """Show the metrics of a run, a line for each.
+
+    Its last, smallest and largest value, and its curve.
+    """
     with endpoint.client() as client:
-        job_id = find_job(client, job)
+        job_id = id_to_see(client, job)
         known = client.series(job_id).names
         wanted = [name for name in known if _is_wanted(name, names)]
         if len(wanted) > _MOST:
@@ -75,7 +78,7 @@ def metrics(endpoint: Endpoint, job: str, names: tuple[str, ...], as_json: bool)
 
 
 @cli.command()
-@job_argument
+@job_to_see()
 @click.argument("names", metavar="[METRIC]...", nargs=-1,
                 help=f"Metrics to draw; by default {_USUAL}, or the first one.")  # fmt: skip
 @click.option("--log", "log_y", is_flag=True, help="Scale the values logarithmically.")
@@ -92,12 +95,15 @@ def plot(
     x: Literal["step", "time", "tokens"], start: float | None, end: float | None,
     width: int | None, height: int | None,
 ) -> None:  # fmt: skip
-    """Draw curves of a run in the terminal, with the places where attempts began."""
+    """Draw curves of a run in the terminal.
+
+    Marks show where attempts began.
+    """
     screen = console()
     usual = (screen.width, screen.height - 6) if screen.is_terminal else _IN_A_PIPE
     width, height = width or usual[0], height or min(usual[1], usual[0] // 3)
     with endpoint.client() as client:
-        found = client.get(find_job(client, job))
+        found = client.get(id_to_see(client, job))
         known = client.series(found.id).names
         wanted = _to_draw(found, known, names)
         page = client.series(found.id, wanted, x=x, between=(start, end), points=width * 2)
@@ -144,7 +150,7 @@ def _beginnings(job: JobView) -> list[float]:
 
 
 def _table(found: Sequence[Summary]) -> Table:
-    table = table_of("metric", "rows", "last", "min", "max", "curve")
+    table = table_of("metric", "rows", "last", "min", "max", "curve", first_to_go=("rows", "curve"))
     for one in found:
         values = (number(value) for value in (one.last, one.min, one.max))
         table.add_row(one.name, str(one.rows), *values, sparkline(one.curve, _POINTS))

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import click
 
-from api.cli.base import cli, job_argument
+from api.cli.base import cli
 from api.cli.shared.durations import Duration
 from api.cli.shared.endpoint import Endpoint
-from api.client.find import find_job
+from api.cli.shared.which_job import id_to_see, job_to_see
 from api.render.terminal import print_output
 from api.schemas import LogMatch
 from jobs.model.record import Job
@@ -25,7 +25,7 @@ _FAILURES = {
 
 
 @cli.command()
-@job_argument
+@job_to_see()
 @click.option("--follow", "-f", is_flag=True, help="Print new output until the job ends.")
 @click.option(
     "--tail", "-n", type=click.IntRange(min=1, max=100_000), metavar="LINES",
@@ -59,7 +59,7 @@ def logs(
     if failed and attempt is not None:
         raise click.UsageError("give --failed or --attempt, not both")
     with endpoint.client(patient=follow) as client:
-        job_id = find_job(client, job)
+        job_id = id_to_see(client, job)
         if failed:
             attempt = _last_failed(client.get(job_id))
         start = None if since is None else time.time() - since

@@ -15,11 +15,10 @@ from rich.text import Text
 from api.cli.base import cli
 from api.cli.jobs import exit_as
 from api.cli.look.live import Losses, until_it_ends
-from api.cli.shared.completion import JobId
 from api.cli.shared.endpoint import Endpoint
 from api.cli.shared.selection import Selection, selecting
+from api.cli.shared.which_job import id_to_see, job_to_see
 from api.client.client import Client
-from api.client.find import find_job
 from api.render import console, job_table, pool_table, story
 from api.schemas import JobView
 from jobs.model.record import Job
@@ -32,8 +31,7 @@ _OTHER_LINES = 4  # of the table of jobs
 
 
 @cli.command()
-@click.argument("job", metavar="[ID]", type=JobId(), required=False,
-                help="The job's id, or a part of it; by default a table of all jobs.")  # fmt: skip
+@job_to_see(required=False, otherwise=" By default a table of all jobs.")
 @selecting
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True,
               metavar="SECONDS", help="Look this often at the table.")  # fmt: skip
@@ -42,14 +40,14 @@ _OTHER_LINES = 4  # of the table of jobs
 def watch(
     endpoint: Endpoint, /, job: str | None, interval: float, once: bool, **options: Any
 ) -> None:
-    """Show jobs live: a table of all, or one with its loss, step and time left.
+    """Show jobs live: a table of all, or one job.
 
-    With ID it ends with the job, and exits with 1 unless the job succeeds. Ctrl-C stops looking;
-    the jobs go on.
+    One job is shown with its loss, step and time left. With ID it ends with the job, and exits
+    with 1 unless the job succeeds. Ctrl-C stops looking; the jobs go on.
     """
     with endpoint.client(patient=True) as client:
         if job is not None:
-            exit_as(until_it_ends(client, find_job(client, job), stderr=False, shown=_one))
+            exit_as(until_it_ends(client, id_to_see(client, job), stderr=False, shown=_one))
             return
         selection = Selection.of(client, **options)
         screen = console()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from api.client.find import NotOneFoundError
+from api.client.profiles import SettingsRefusedError
 from api.client.transport import ClientError
 from api.render.terminal import guarded_streams
 from api.schemas import JOB_ID
@@ -38,9 +38,7 @@ EXIT_CODES = {
 }
 
 
-class SettingsRefusedError(click.ClickException):
-    """A setting of the command line cannot be used; the message says what to change."""
-
+class _WrongCall(click.ClickException):
     exit_code = Exit.WRONG_CALL
 
 
@@ -80,10 +78,11 @@ class Commands(click.Group):
         """Runs the command that was parsed."""
         try:
             return super().invoke(ctx)
-        except (ClientError, NotOneFoundError, OSError) as error:
+        except (ClientError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            raise click.ClickException(str(error)) from error
+            wrong = isinstance(error, SettingsRefusedError)
+            raise (_WrongCall if wrong else click.ClickException)(str(error)) from error
         except KeyboardInterrupt:
             click.echo(err=True)  # the terminal has shown ^C
             raise click.exceptions.Exit(Exit.INTERRUPTED) from None

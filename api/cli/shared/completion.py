@@ -27,7 +27,7 @@ class JobId(click.ParamType[str]):
         try:
             endpoint = endpoint_of(ctx.find_root())
             with Client(
-                endpoint.url, endpoint.token, timeout=_ANSWER_SECONDS, patience=0
+                endpoint.url, endpoint.token or "", timeout=_ANSWER_SECONDS, patience=0
             ) as client:
                 jobs = list(client.list(limit=_MOST))
         except Exception:  # whatever it is, it must not be printed into the line that is typed

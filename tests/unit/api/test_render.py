@@ -7,12 +7,13 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from api.render import console, heading, job_table, story
+from api.render import console, heading, job_table, pool_table, story, worker_table
 from api.render.jobs import status
 from api.schemas import JobView
 from jobs.model.record import Attempt, Origin, Progress
 from jobs.model.spec import JobSpec, Resources
 from jobs.model.states import Reason, State
+from jobs.model.workers import Pool, Worker, WorkerState
 from machine.text import duration
 
 SPEC = JobSpec.model_validate({"name": "wave", "train": {"steps": 2000}})
@@ -189,3 +190,30 @@ def test_a_queued_job_shows_the_step_that_it_has_reached() -> None:
     assert " 511/2000 " in text_of(job_table([JOB.model_copy(update=update)], now=1130.0))
     ended = read(seconds_left=0.0).model_copy(update={"state": State.SUCCEEDED})
     assert "left" not in text_of(story(ended, now=1130.0))
+
+
+@pytest.mark.parametrize("columns", [45, 60, 80])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_words(columns: int) -> None:
+    worker = Worker(
+        name="vm-1988a142", pool="default", host="a", gpus=["NVIDIA H100"], job=JOB.id,
+        state=WorkerState.BUSY, since=1000.0, started_at=1000.0,
+    )  # fmt: skip
+    pool = Pool(name="default", workers={}, queued=1, delayed=0, running=1, wanted=2)
+    tables = {
+        "step": job_table([JOB] * 2), "job": worker_table([worker]), "queued": pool_table([pool])
+    }  # fmt: skip
+    for name, table in tables.items():
+        out = io.StringIO()
+        Console(file=out, width=columns).print(table)
+        heading, *_ = lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= columns
+        assert len(lines) == table.row_count + 2, "no cell is folded"
+        assert name in heading.split()
+
+
+def test_a_path_that_is_longer_than_the_terminal_is_not_cut() -> None:
+    long = "/mnt/" + "experiments/" * 12 + "wave-23456789"
+    out = io.StringIO()
+    Console(file=out, width=60).print(story(JOB.model_copy(update={"files": f"file://{long}"})))
+    assert long in "".join(line.strip().removeprefix("files").strip() for line in
+                           out.getvalue().splitlines())  # fmt: skip

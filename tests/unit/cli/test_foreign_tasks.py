@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from api.cli.foreign import ForeignError, Translation, translate
 from api.cli.main import cli
-from api.cli.spec_file import checked, read_data, read_spec
+from api.cli.spec_file import SpecFileError, checked, read_data, read_spec
+from jobs.model.elsewhere import ELSEWHERE
 
 SKY = b"""
 name: My_Task
@@ -153,12 +157,71 @@ def test_each_form_of_gpu_is_a_number_of_gpus(given: Any, gpus: int) -> None:
     assert found.job["resources"] == {"gpus": gpus}
 
 
+@pytest.mark.parametrize("key", ["any_of", "ordered"])
+def test_a_choice_of_resources_has_the_gpus_of_the_first(key: str) -> None:
+    choices = [{"accelerators": "H100:8", "use_spot": True}, {"accelerators": {"A100-80GB": 8}}]
+    found = translate({"run": "a", "resources": {"cpus": "8+", key: choices}})
+    assert found.job["resources"] == {"gpus": 8}
+    assert without_note(found) >= {f"resources.{key}", "resources.accelerators", "resources.cpus"}
+    assert "H100 or A100-80GB is left out" in str(found.notes)
+
+
+def test_what_another_service_fills_in_is_named_and_not_taken_as_it_stands() -> None:
+    found = translate({
+        "type": "task", "commands": ["train ${{ run.args }}"],
+        "env": ["A=1", {"B": "${{ secrets.b }}"}, "C=Bearer ${{ secrets.c }}"],
+        "files": [".:src"], "working_dir": "src", "setup": ["uv sync"],
+    })  # fmt: skip
+    assert found.job["env"] == {"A": "1"}
+    assert found.job["secrets"] == ["B"]
+    assert found.job["setup"] == ["uv sync"]
+    assert without_note(found) >= {"env.B", "env.C", "commands", "files", "working_dir", "setup"}
+
+
+def test_a_bucket_to_write_to_is_no_input() -> None:
+    mounts = {"/out": {"name": "b", "mode": "MOUNT"}, "/in": "$DATA/x", "/code": "./src"}
+    task = {"run": ["a", "b"], "num_nodes": "1", "envs": {"DATA": "s3://b"}, "file_mounts": mounts}
+    found = translate(task)
+    assert (found.job["run"], found.obstacles) == ("a\nb", [])
+    assert found.job["inputs"] == {"in": "s3://b/x"}
+    assert "$SPECTRAIN_RUN_DIR is kept" in next(one for one in found.notes if "/out" in one)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 200) | st.floats() | st.sampled_from(
+        ["", "a", "H100:2", "2..", "..", "s3://b/c", "${A}", "${{ secrets.a }}", "1h", "task", "=b"]
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["name", "count", "source", "accelerators", "gpu", "error", "on_events",
+                         "any_of", "labels", "job_recovery", "path", "local_path", "", "A"]),
+        inner, max_size=3,
+    ),
+    max_leaves=6,
+)  # fmt: skip
+KEYS = sorted(
+    {*ELSEWHERE, "run", "setup", "envs", "env", "secrets", "commands", "resources", "retry",
+     "type", "name", "tags", "priority", "python"}
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(KEYS), JSON, max_size=6), st.sampled_from(["run", "commands"])
+)
+def test_no_task_ends_in_a_traceback(task: dict[str, Any], program: str) -> None:
+    with contextlib.suppress(ForeignError):
+        found = translate({**task, program: ["a"]})
+        with contextlib.suppress(SpecFileError):
+            checked({"name": "a", **found.job, "workspace": None})
+
+
 @pytest.mark.parametrize(
     ("task", "says"),
     [
         ({"run": "a", "service": {"replicas": 2}}, "it is a service"),
         ({"type": "dev-environment", "ide": "vscode"}, "its type is dev-environment"),
-        ({"type": "fleet", "nodes": 2}, "its type is fleet"),
+        ({"type": "fleet", "nodes": 2}, "its type is fleet: here each machine runs"),
+        ({"run": "a", "file_mounts": ["/a"]}, "file_mounts is no mapping"),
         ({"type": "task", "image": "x"}, "no `commands`"),
         ({"envs": {"A": "b"}}, "no `run`"),
         ({"name": "a"}, "neither `run` nor `type`"),
@@ -172,6 +235,20 @@ def test_each_form_of_gpu_is_a_number_of_gpus(given: Any, gpus: int) -> None:
 def test_what_cannot_be_a_job_is_refused_in_words(task: Any, says: str) -> None:
     with pytest.raises(ForeignError, match=says):
         translate(task)
+
+
+def test_a_task_without_a_name_has_that_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "My.sky.yaml").write_text("run: a\n")
+    words = ["submit", "--from", str(tmp_path / "My.sky.yaml"), "--dry-run"]
+    assert CliRunner().invoke(cli, words).stdout == "name: my-sky\nrun: a\n"
+
+
+def test_a_pipeline_of_several_tasks_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "sky.yaml").write_text("name: both\n---\nrun: a\n---\nrun: b\n")
+    done = CliRunner().invoke(cli, ["submit", "--from", str(tmp_path / "sky.yaml")])
+    assert (done.exit_code, done.stderr) == (
+        1, "Error: It holds several documents: give each job a file.\n",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -192,6 +269,11 @@ def test_a_task_that_would_be_another_one_is_not_submitted(task: Any, tmp_path: 
     assert "would become another job than it is" in done.stderr
 
 
+@pytest.fixture(autouse=True)
+def nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAIN_URL", "http://127.0.0.1:1")
+
+
 @pytest.mark.parametrize("text", [SKY, DSTACK], ids=["skypilot", "dstack"])
 def test_the_job_file_that_is_printed_is_one(
     text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,7 +289,9 @@ def test_the_job_file_that_is_printed_is_one(
     assert printed.pop("workspace")["path"] in {".", ".."}
     assert checked(printed) == checked(found)
     assert "run: |" in done.stdout, "a script is written line by line"
-    assert done.stderr.count("\n") >= len(translated(text).notes)
+    *notes, last = done.stderr.splitlines()
+    assert len(notes) >= len(translated(text).notes)
+    assert last.startswith("What would become of it is not known: No service answers")
 
 
 def test_options_replace_what_the_task_says(tmp_path: Path) -> None:

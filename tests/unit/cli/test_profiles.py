@@ -8,8 +8,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from api.cli.base import cli
-from api.cli.shared.endpoint import DEFAULT_URL, Endpoint
+from api.cli.main import cli
+from api.cli.shared.endpoint import Endpoint
+from api.client.nearest import DEFAULT_URL, Service, nearest_service
+from spectrain import Client, SettingsRefusedError
 
 FILE = """
 profile = "lab"
@@ -66,7 +68,7 @@ def refused(*words: str, **env: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize(
+services = pytest.mark.parametrize(
     ("words", "env", "url", "token"),
     [
         ([], {}, "http://lab:1", "lab-token"),
@@ -87,6 +89,9 @@ def refused(*words: str, **env: str) -> str:
     ],
     ids=str,
 )
+
+
+@services
 @pytest.mark.usefixtures("config")
 def test_what_is_nearest_counts(
     words: list[str], env: dict[str, str], url: str, token: str | None
@@ -94,6 +99,34 @@ def test_what_is_nearest_counts(
     found = endpoint(*words, **env)
     assert (found.url, found.token) == (url, token)
     assert found.named
+
+
+@services
+@pytest.mark.usefixtures("config")
+def test_the_library_finds_the_service_that_a_command_finds(
+    words: list[str], env: dict[str, str], url: str, token: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    options = dict(zip((word[2:] for word in words[::2]), words[1::2], strict=True))
+    assert nearest_service(**options) == Service(url, token)
+    with Client(**options) as client:
+        assert client.url == url
+
+
+def test_the_library_can_be_told_to_send_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPECTRAIN_API_TOKEN", "secret")
+    assert nearest_service("http://a", "").token is None
+    assert nearest_service("http://a").token == "secret"
+
+
+def test_a_profile_that_cannot_be_used_is_an_exception_of_the_library(config: Path) -> None:
+    with pytest.raises(SettingsRefusedError, match="has no profile 'nobody'; it has cloud"):
+        Client(profile="nobody")
+    config.chmod(0o644)
+    with pytest.raises(SettingsRefusedError, match="chmod 600"):
+        Client()
 
 
 def test_without_a_file_it_is_this_machine(config: Path) -> None:
