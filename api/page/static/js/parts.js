@@ -32,7 +32,7 @@ export function Progress({ job, long }) {
   return html`<span class="progress ${job.state}">
     ${done !== null && html`<span class="bar" role="img" aria-label="${Math.floor(done * 100)}% done">
       <span style=${{ width: `${done * 100}%` }}></span></span>`}
-    <span class="num">${count(step + 1)}${total ? html`<span class="quiet">/${count(total)}</span>` : ''}</span>
+    <span class="num">${count(step + 1)}${total ? html`<span class="quiet total">/${count(total)}</span>` : ''}</span>
     ${left && html`<span class="quiet num">${left}</span>`}
   </span>`;
 }

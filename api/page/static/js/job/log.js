@@ -37,11 +37,12 @@ function Marked({ text, word }) {
   return html`${found}${text.slice(from)}`;
 }
 
-function Line({ line, number, word, hit, id, single }) {
+// No component: Preact would move all lines where one leaves.
+function lineOf({ line, number, hit }, { key, word, id, single }) {
   const match = PREFIX.exec(line);
   const body = match ? line.slice(match[0].length) : line;
   const step = STEP.exec(body);
-  return html`<div class="line ${hit ? 'hit' : ''}"><span class="no num" aria-hidden="true">${number}</span>${
+  return html`<div key=${key} class="line ${hit ? 'hit' : ''}"><span class="no num" aria-hidden="true">${number}</span>${
     match && !single ? html`<span class="attempt" title="Attempt ${match[1]}">${match[1]}</span>` : ''}<span class="text">${
     word ? html`<${Marked} text=${plain(body)} word=${word} />` : parts(body).map((part, i) => html`<${Styled} key=${i} ...${part} />`)}</span>${
     step ? html`<${Link} class="at" to=${{ view: 'job', id, at: step[1].replaceAll(',', '') }} aria-label="Show step ${step[1]} in the curves" title="Show this step in the curves">curve</${Link}>` : ''}</div>`;
@@ -106,6 +107,7 @@ export function Log({ job, params }) {
     again((n) => n + 1);
   };
   const shown = rows.slice(range[0], range[1]);
+  const single = Boolean(params.la) || job.attempt < 2;
   return html`<section aria-label="Log">
     <div class="toolbar">
       <input type="search" aria-label="Search the log" placeholder="Search the log" value=${params.lq ?? ''}
@@ -125,7 +127,7 @@ export function Log({ job, params }) {
     <div class="log" ref=${box} tabindex="0" role="log" aria-live="off" aria-label="Output of the job" onScroll=${look}>
       <div class="lines" style=${{ height: `${Math.max(1, rows.length) * HEIGHT}px` }}>
         <div class="window" style=${{ transform: `translateY(${range[0] * HEIGHT}px)` }}>
-          ${shown.map((one, i) => html`<${Line} key=${one.number || `earlier ${range[0] + i}`} ...${one} word=${word} id=${job.id} single=${Boolean(params.la) || job.attempt < 2} />`)}
+          ${shown.map((one, i) => lineOf(one, { key: one.number || `earlier ${range[0] + i}`, word, id: job.id, single }))}
         </div></div>
       ${turn > 0 && !rows.length && html`<p class="quiet none">${word ? 'No line has this text.' : params.lr ? 'No line of this rank.' : 'No output yet.'}</p>`}
     </div>
