@@ -1,5 +1,5 @@
 // One chart: lines over a common axis, with raw values, smoothing, envelope, marks and a cursor.
-import { bytes, duration, short, value } from '../format.js';
+import { apart, bytes, duration, short, value } from '../format.js';
 import { html, useEffect, useMemo, useRef } from '../html.js';
 import { colours, faint } from './colours.js';
 import { Swatch } from '../parts.js';
@@ -13,7 +13,7 @@ const SYNC = uPlot.sync('curves');
 const placeText = (axis, x) => (axis === 'time' ? duration(x) : axis === 'tokens' ? `${short(x)} tokens` : `step ${value(x)}`);
 
 /** A value with its unit: `bytes`, or what is written behind it. */
-const valueText = (unit, y) => (unit === 'bytes' && Number.isFinite(y) ? bytes(y) : unit ? `${value(y)} ${unit}` : value(y));
+const valueText = (unit, y, digits) => (unit === 'bytes' && Number.isFinite(y) ? bytes(y) : unit ? `${value(y, digits)} ${unit}` : value(y, digits));
 
 /** The columns that uPlot draws: for each line its raw values, the smoothed ones, and the envelope. */
 function columns(lines, { smooth, logX, logY, low, high }) {
@@ -76,8 +76,8 @@ function options({ lines, axis, logX, logY, smooth, unit, tone, width, height, o
       y: { distr: logY ? 3 : 1, range: () => [live.range.low, live.range.high] },
     },
     axes: [
-      { ...text, ...(logX && logAxis), ...(axis === 'time' && { incrs: TIMES }), size: 26, gap: 4, space: axis === 'time' ? 80 : 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : axis === 'time' ? duration(tick) : short(tick))) },
-      { ...text, ...(logY && logAxis), ...(unit === 'bytes' && { incrs: POWERS }), size: unit === 'bytes' ? 64 : 52, gap: 4, space: 32, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : valueText(unit, tick))) },
+      { ...text, ...(logX && logAxis), ...(axis === 'time' && { incrs: TIMES }), size: 26, gap: 4, space: axis === 'time' ? 80 : 64, values: (_, marks) => (axis === 'time' ? marks.map(duration) : apart(marks, short, 3)) },
+      { ...text, ...(logY && logAxis), ...(unit === 'bytes' && { incrs: POWERS }), size: (_, texts) => Math.max(52, 14 + 6.5 * Math.max(...(texts ?? []).map((one) => one.length))), gap: 4, space: 32, values: (_, marks) => apart(marks, (mark, digits) => valueText(unit, mark, digits), 4) },
     ],
     cursor: {
       sync: { key: SYNC.key, setSeries: false }, drag: { x: true, y: false, setScale: false, dist: 6 }, y: false,
@@ -141,7 +141,7 @@ export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, cli
       while (from > 0 && (column[from] ?? null) === null) from -= 1; // lines of a comparison have steps of their own
       const text = (y) => valueText(unit, y);
       field.textContent = (column[from] ?? null) === null ? '–'
-        : smooth && !last ? `${text(mean[from])} (${text(column[from])})` : text(column[from]);
+        : smooth ? `${text(mean[from])} (${text(column[from])})` : text(column[from]);
     });
     place.current.textContent = last || table[0][index] === undefined ? '' : placeText(axis, table[0][index]);
   };
