@@ -22,6 +22,7 @@ ABOUT = {
     "web.api": "submissions and the list of jobs over HTTP, beside 100,000 jobs",
     "web.pages": "what 200 open pages of the dashboard cost other calls",
     "web.slow": "what half-open, idle and slow clients cost other calls",
+    "web.scroll": "how thousands of jobs scroll on the dashboard in Chromium",
     "system.series": "the curves of a million rows over HTTP, first and again, beside the rows",
     "system.stalls": "whether stalls of Redis and storage lose a healthy job (an hour)",
     "system.away": "whether a ten-minute outage of the object store costs a training step",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page
@@ -20,14 +22,39 @@ ACT = """
 fetch('/v1/me').then((answer) => answer.json()).then((me) => fetch('/v1/jobs/VICTIM/cancel',
   {method: 'POST', headers: {'Spectrain-CSRF-Token': me.csrf}}));
 """
+TRANSFORM = """<x:stylesheet version='1.0' xmlns:x='http://www.w3.org/1999/XSL/Transform'>
+<x:template match='/'><html><script>ACT</script></html></x:template></x:stylesheet>"""
+# Types that a browser shows; nothing in them is run.
+SHOWN = ("text/plain", "application/json", "image/png")
 FILES = {
     "evil.html": "<!doctype html><script>ACT</script>",
     "evil.svg": "<svg xmlns='http://www.w3.org/2000/svg'><script>ACT</script></svg>",
     "evil.xml": "<html xmlns='http://www.w3.org/1999/xhtml'><script>ACT</script></html>",
     "evil.xhtml": "<html xmlns='http://www.w3.org/1999/xhtml'><script>ACT</script></html>",
     "evil.txt": "<!doctype html><script>ACT</script>",
+    "evil.js": "ACT",
+    "evil.mjs": "ACT",
     "evil.json": "<!doctype html><script>ACT</script>",
     "evil": "<!doctype html><script>ACT</script>",
+    "evil.htm": "<!doctype html><script>ACT</script>",
+    "evil.HTML": "<!doctype html><script>ACT</script>",
+    "evil.shtml": "<!doctype html><script>ACT</script>",
+    "evil.svgz": "<svg xmlns='http://www.w3.org/2000/svg'><script>ACT</script></svg>",
+    "evil.png": "<!doctype html><script>ACT</script>",
+    "evil.md": "<!doctype html><script>ACT</script>",
+    "evil.webmanifest": "<!doctype html><script>ACT</script>",
+    "evil.mht": "MIME-Version: 1.0\nContent-Type: text/html\n\n<script>ACT</script>",
+    "evil.xsl": TRANSFORM,
+    "transformed.xml": "<?xml-stylesheet type='text/xsl' href='evil.xsl'?><a/>",
+    "evil.rdf": "<html xmlns='http://www.w3.org/1999/xhtml'><script>ACT</script></html>",
+    # Names that would end the header, or begin another one.
+    'evil".html': "<!doctype html><script>ACT</script>",
+    "evil;filename=a.txt;.html": "<!doctype html><script>ACT</script>",
+    "evil\r\nContent-Type: text\nX: .html": "<!doctype html><script>ACT</script>",
+    "evil%0d%0aX: 1.html": "<!doctype html><script>ACT</script>",
+    "übel-\u202etxt.html": "<!doctype html><script>ACT</script>",
+    "evil.html.": "<!doctype html><script>ACT</script>",
+    "evil\\.html": "<!doctype html><script>ACT</script>",
 }
 
 
@@ -54,7 +81,7 @@ def open_file(page: Page, url: str) -> None:
     """Opens it as a link in a message would."""
     with contextlib.suppress(Error):  # the browser saves it instead
         page.goto(url)
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(200)
 
 
 def test_a_file_that_a_job_wrote_does_not_act_as_the_person_who_opens_it(
@@ -64,7 +91,7 @@ def test_a_file_that_a_job_wrote_does_not_act_as_the_person_who_opens_it(
         victim = client.submit({"name": "victim", "run": "true", "resources": {"pool": "nobody"}})
         act = ACT.replace("VICTIM", victim.id)
         script = 'mkdir -p "$SPECTRAIN_RUN_DIR/out"; cd "$SPECTRAIN_RUN_DIR/out"\n' + "".join(
-            f"cat > {name} <<'END'\n{text.replace('ACT', act)}\nEND\n"
+            f"cat > {shlex.quote(name)} <<'END'\n{text.replace('ACT', act)}\nEND\n"
             for name, text in FILES.items()
         )
         job = client.submit({"name": "evil", "run": script})
@@ -72,16 +99,45 @@ def test_a_file_that_a_job_wrote_does_not_act_as_the_person_who_opens_it(
         page = person.new_page()
         asked: list[str] = []
         person.on("request", lambda one: asked.append(f"{one.method} {one.url}"))
-        for name in FILES:
-            url = f"{guarded}/v1/jobs/{job.id}/artifacts/out/{name}"
+        urls = [f"{guarded}/v1/jobs/{job.id}/artifacts/out/{quote(name)}" for name in FILES]
+        for url in urls:
             open_file(page, url)
             # And within a page of another site, which the person visits.
             page.goto("about:blank")
-            page.set_content(f"<iframe src='{url}'></iframe><img src='{url}'><object data='{url}'>")
-            page.wait_for_timeout(300)
+            page.set_content(
+                f'<iframe src="{url}"></iframe><img src="{url}"><object data="{url}"></object>'
+            )
+            page.wait_for_timeout(200)
+        assert all(any(url in one for one in asked) for url in urls)
         assert not [one for one in asked if "/v1/me" in one or one.startswith("POST")]
         assert client.get(victim.id).state == "queued"
         # The same words on a page of the service would have done it.
         page.goto(f"{guarded}/")
         page.evaluate(f"() => {act.strip().removesuffix(';')}")
         assert client.wait(victim.id, timeout=30).state == "cancelled"
+
+
+def test_a_name_stays_a_name_in_the_headers(person: BrowserContext, guarded: str) -> None:
+    with Client(guarded, TOKEN) as client:
+        script = 'mkdir -p "$SPECTRAIN_RUN_DIR/out"; cd "$SPECTRAIN_RUN_DIR/out"\n' + "".join(
+            f"echo text > {shlex.quote(name)}\n" for name in FILES
+        )
+        job = client.submit({"name": "names", "run": script})
+        assert client.wait(job.id, timeout=120).state == "succeeded"
+    for name in FILES:
+        answer = person.request.get(f"{guarded}/v1/jobs/{job.id}/artifacts/out/{quote(name)}")
+        assert "x" not in answer.headers
+        if "\n" in name:  # no address reaches it; the archive has it
+            assert answer.status == 404
+            continue
+        assert (answer.ok, answer.text()) == (True, "text\n"), name
+        given = answer.headers["content-disposition"]
+        if answer.headers["content-type"].startswith(
+            ("text/plain", "application/json", "image/png")
+        ):
+            assert given == f"inline; filename={name}"
+        else:
+            kind, _, spelled = given.partition("; filename*=UTF-8''")
+            assert (kind, unquote(spelled)) == ("attachment", name)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in answer.headers["content-security-policy"]

@@ -99,3 +99,27 @@ def test_a_job_is_cancelled_and_a_curve_is_read_without_a_mouse(
     dialog.get_by_role("button", name="Cancel the job").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".head .state.cancelled")).to_be_visible()
+
+
+def test_a_poll_takes_the_focus_from_nobody(watch: Watched, client: Client) -> None:
+    job = client.submit({"name": "focused", "train": {**SMALL, "steps": 100_000}})
+    places = {
+        "?q=focused": lambda page: page.get_by_label(f"Select {job.id}"),
+        f"?view=job&id={job.id}": lambda page: page.get_by_role("button", name="Preempt"),
+        f"?view=job&id={job.id}&logy=1": lambda page: page.get_by_role(
+            "img", name=re.compile("^Curve of loss")
+        ),
+        f"?view=job&id={job.id}&tab=attempts": lambda page: page.get_by_label(
+            "Details of attempt 1"
+        ),
+        "?view=cluster": lambda page: page.get_by_role("button", name="Drain").first,
+    }
+    for query, find in places.items():
+        page = watch.open(query)
+        find(page).focus()
+        for _ in range(2):
+            with page.expect_response(re.compile("/v1/(jobs|workers)")):
+                pass
+        page.wait_for_timeout(200)
+        expect(find(page)).to_be_focused()
+    client.cancel(job.id)

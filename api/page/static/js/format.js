@@ -5,27 +5,33 @@ const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 /** A count with separators: 12,345. */
 export const count = (value) => (value === null || value === undefined ? '–' : whole.format(value));
 
-/** A measured value with four significant digits: 2.451, 1.2e-5, NaN. */
-export function value(given) {
+/** A measured value with four significant digits, or as many as `digits`: 2.451, 1.2e-5, NaN. */
+export function value(given, digits = 4) {
   if (given === null || given === undefined) return '–';
   const number = Number(given);
   if (Number.isNaN(number)) return 'NaN';
   if (!Number.isFinite(number)) return number > 0 ? '∞' : '−∞';
   const size = Math.abs(number);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) {
-    return number.toExponential(2).replace(/\.?0+e/, 'e').replace('e+', 'e').replace('-', '−');
+    return number.toExponential(digits - 2).replace(/\.?0+e/, 'e').replace('e+', 'e').replace('-', '−');
   }
-  if (size >= 1000) return whole.format(number);
-  return String(Number(number.toPrecision(4))).replace('-', '−');
+  if (size >= 1000 && digits <= 4) return whole.format(number);
+  return String(Number(number.toPrecision(digits))).replace('-', '−');
 }
 
-/** A value of an axis or a rate: 25.9k, 1.2M. */
-export function short(number) {
+/** A value of an axis or a rate, with three significant digits or as many as `digits`: 25.9k, 1.2M. */
+export function short(number, digits = 3) {
   const size = Math.abs(number);
   for (const [unit, factor] of [['G', 1e9], ['M', 1e6], ['k', 1e3]]) {
-    if (size >= factor) return `${Number((number / factor).toPrecision(3))}${unit}`;
+    if (size >= factor) return `${Number((number / factor).toPrecision(digits))}${unit}`;
   }
-  return String(Number(Number(number).toPrecision(3)));
+  return String(Number(Number(number).toPrecision(digits)));
+}
+
+/** The texts of marks on an axis, each with as many digits as tell them apart. */
+export function apart(marks, text, digits) {
+  const texts = marks.map((mark) => text(mark, digits));
+  return digits > 14 || new Set(texts).size === marks.length ? texts : apart(marks, text, digits + 1);
 }
 
 /** A duration: 840 ms, 12 s, 2 min 5 s, 3 h 10 min, 4 d 2 h. */

@@ -8,6 +8,9 @@ export const State = ({ state, request }) => html`
   <span class="state ${state}"><i aria-hidden="true"></i>${state}${request && state === 'running'
     ? html` <span class="quiet">(${request})</span>` : ''}</span>`;
 
+/** The colour of a line; the ninth line and later ones have the first colours again, dashed. */
+export const Swatch = ({ colour }) => html`<span class="swatch line-${colour % 8 + 1} ${colour > 7 ? 'again' : ''}" aria-hidden="true"></span>`;
+
 const VERDICTS = { identical: 'bit-equal', differs: 'differs', inconclusive: 'inconclusive' };
 const timesWord = (number) => (number === 1 ? 'once' : `${count(number)} times`);
 
@@ -32,7 +35,7 @@ export function Progress({ job, long }) {
   return html`<span class="progress ${job.state}">
     ${done !== null && html`<span class="bar" role="img" aria-label="${Math.floor(done * 100)}% done">
       <span style=${{ width: `${done * 100}%` }}></span></span>`}
-    <span class="num">${count(step + 1)}${total ? html`<span class="quiet">/${count(total)}</span>` : ''}</span>
+    <span class="num">${count(step + 1)}${total ? html`<span class="quiet total">/${count(total)}</span>` : ''}</span>
     ${left && html`<span class="quiet num">${left}</span>`}
   </span>`;
 }

@@ -27,6 +27,6 @@ export function Pool({ pool, queued, reserved, now }) {
     ${waiting.length > 0 && html`<ol class="waiting" aria-label="First in the queue of pool ${pool.name}">${waiting.slice(0, NEXT).map((job) => html`<li key=${job.id}>
       <${JobLink} id=${job.id} /> <span class="quiet num">priority ${job.priority}, waits ${age(now - job.queued_at)}</span></li>`)}</ol>
       <p><${Link} to=${{ state: 'queued', pool: pool.name }}>${pool.queued === 1 ? 'The queued job' : `All ${count(pool.queued)} queued jobs`}</${Link}></p>`}
-    ${all === 0 && html`<p class="remark bad">No worker serves this pool: <code>spectrain worker --pool ${pool.name}</code></p>`}
+    ${all === 0 && html`<p class="remark bad"><span>No worker serves this pool: <code>spectrain worker --pool ${pool.name}</code></span></p>`}
   </section>`;
 }

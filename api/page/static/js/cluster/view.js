@@ -31,7 +31,7 @@ function Events({ events, params }) {
         <option value="">all</option>${types.map((type) => html`<option key=${type} value=${type}>${type.replaceAll('_', ' ')}</option>`)}</select></label>
       <input type="search" aria-label="Search events" placeholder="Job, worker, reason" value=${params.eq ?? ''}
         onInput=${(event) => change({ eq: event.target.value })} />
-      <span class="quiet num" role="status">${shown.length === events.length ? `the newest ${count(events.length)}` : `${count(shown.length)} of the newest ${count(events.length)}`}</span></div>
+      <span class="quiet num" role="status">${!events.length ? '' : shown.length === events.length ? `the newest ${count(events.length)}` : `${count(shown.length)} of the newest ${count(events.length)}`}</span></div>
     ${shown.length ? html`<${EventTable} events=${shown.slice(-FEW * 2)} jobs=${true} />` : html`<p class="empty">${events.length ? 'No event matches.' : 'No event yet.'}</p>`}`;
 }
 
@@ -58,14 +58,14 @@ export function Cluster({ params }) {
   const reserved = found.workers.filter((worker) => worker.reserved_for);
   return html`<main id="main" class="page cluster">
     <div class="title"><h1>Cluster</h1><span class="quiet num">${count(found.workers.length)} ${found.workers.length === 1 ? 'worker' : 'workers'}, ${gpusText(found.workers)}, ${count(running)} running ${running === 1 ? 'job' : 'jobs'}</span></div>
-    <h2>Pools</h2>
+    ${found.pools.length > 0 && html`<h2>Pools</h2>`}
     <div class="pools">${found.pools.map((pool) => html`<${Pool} key=${pool.name} pool=${pool} queued=${found.queued} now=${now}
       reserved=${reserved.filter((worker) => worker.pool === pool.name)} />`)}</div>
     <div class="title"><h2>Workers</h2><span role="status" class="said">${said}</span></div>
     ${found.workers.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Workers"><table class="plain-table workers">
       <thead><tr>${COLUMNS.map((name) => html`<th key=${name} scope="col">${name}</th>`)}<td></td></tr></thead>
       <tbody>${found.workers.map((worker) => html`<${Worker} key=${worker.name} worker=${worker} job=${jobs[worker.job]} now=${now} onSaid=${say} />`)}</tbody>
-    </table></div>` : html`<p class="remark bad">No worker is registered: start one with <code>spectrain worker</code>.</p>`}
+    </table></div>` : html`<p class="remark bad"><span>No worker is registered: start one with <code>spectrain worker</code>.</span></p>`}
     <${Events} events=${found.events} params=${params} />
   </main>`;
 }

@@ -1,6 +1,7 @@
 // Configurations as flat keys, and tables of what differs between jobs.
 import { JobLink } from '../address.js';
 import { html } from '../html.js';
+import { Swatch } from '../parts.js';
 
 /** The keys of a value by their path: train.optimizer.lr. Lists and empty mappings are texts. */
 export function flat(value, path = '', found = {}) {
@@ -23,7 +24,7 @@ export function Differences({ title, jobs, rows, colours }) {
   const there = Object.entries(rows).filter(([, values]) => values !== null);
   if (!there.length) return html`<p class="quiet">The same.</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${title}><table class="plain-table keys">
-    <thead><tr><th scope="col">Key</th>${jobs.map((job, i) => html`<th key=${job.id} scope="col"><span class="swatch line-${colours[i] % 8 + 1}" aria-hidden="true"></span><${JobLink} id=${job.id} /></th>`)}</tr></thead>
+    <thead><tr><th scope="col">Key</th>${jobs.map((job, i) => html`<th key=${job.id} scope="col"><${Swatch} colour=${colours[i]} /><${JobLink} id=${job.id} /></th>`)}</tr></thead>
     <tbody>${there.map(([key, values]) => html`<tr key=${key}><th scope="row">${key}</th>
       ${values.map((given, i) => html`<td key=${i} class="mono"><${Value} given=${given} /></td>`)}</tr>`)}</tbody>
   </table></div>`;

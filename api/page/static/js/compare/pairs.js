@@ -2,6 +2,7 @@
 import { JobLink } from '../address.js';
 import { count } from '../format.js';
 import { html } from '../html.js';
+import { Swatch } from '../parts.js';
 
 /** Where the curves of a job part from those of the first: the first step, and which metrics do from which. */
 function Parting({ curves }) {
@@ -23,7 +24,7 @@ export function Pairs({ jobs, curves, colours }) {
     <div class="scroll" tabindex="0" role="region" aria-label="Differences to ${first.id}"><table class="plain-table pairs">
       <thead><tr><th scope="col">Job</th><th scope="col">First</th><th scope="col">Metrics</th></tr></thead>
       <tbody>${others.map((job, i) => html`<tr key=${job.id}>
-        <th scope="row"><span class="swatch line-${colours[i + 1] % 8 + 1}" aria-hidden="true"></span><${JobLink} id=${job.id} /></th>
+        <th scope="row"><${Swatch} colour=${colours[i + 1]} /><${JobLink} id=${job.id} /></th>
         <${Parting} curves=${curves[job.id] ?? {}} /></tr>`)}</tbody>
     </table></div>`;
 }

@@ -2,6 +2,7 @@
 import { JobLink } from '../address.js';
 import { duration, percent, value } from '../format.js';
 import { html } from '../html.js';
+import { Swatch } from '../parts.js';
 import { spreadOf } from './grouping.js';
 
 /** What a column shows of a metric: the best value where one is better, else the smallest and the largest. */
@@ -44,9 +45,9 @@ export function Results({ jobs, results, keys, colours, groups }) {
         <tr>${shown.map((key, i) => heads[i].map(([word]) => html`<th key="${key} ${word}" scope="col" class="sub">${word}</th>`))}</tr>
       </thead>
       ${groups && html`<tbody>${groups.map((group, i) => html`<tr key=${group.name} class="group">
-        <th scope="row"><span class="swatch line-${i % 8 + 1}" aria-hidden="true"></span>${group.label}</th>${cells(meanOf(group.jobs))}<td colspan="3" class="quiet">mean ± standard deviation</td></tr>`)}</tbody>`}
+        <th scope="row"><${Swatch} colour=${i} />${group.label}</th>${cells(meanOf(group.jobs))}<td colspan="3" class="quiet">mean ± standard deviation</td></tr>`)}</tbody>`}
       <tbody>${jobs.map((job, i) => html`<tr key=${job.id}>
-        <th scope="row"><span class="swatch line-${colours[i] % 8 + 1}" aria-hidden="true"></span><${JobLink} id=${job.id} /></th>
+        <th scope="row"><${Swatch} colour=${colours[i]} /><${JobLink} id=${job.id} /></th>
         ${cells(cellOf(i))}
         <td class="num">${job.attempt}</td><td class="num">${percent(job.goodput)}</td><td class="num">${duration(job.run_seconds)}</td>
       </tr>`)}</tbody>

@@ -5,6 +5,7 @@ import { Chart } from '../curves/chart.js';
 import { Controls, keysOf, settingsOf, zoomTo } from '../curves/controls.js';
 import { NoCurves, useCurves, useTheme } from '../curves/use.js';
 import { html, useMemo, useState } from '../html.js';
+import { Swatch } from '../parts.js';
 import { usePoll } from '../poll.js';
 import { isFinal } from '../words.js';
 import { useComparison } from './comparison.js';
@@ -13,7 +14,7 @@ import { grouped, Grouping, groupsOf } from './grouping.js';
 import { Pairs } from './pairs.js';
 import { Results } from './results.js';
 
-const MOST = 12;
+const MOST = 20; // jobs that the service compares at once
 
 /** The names under which jobs are told apart: without what all ids begin with. */
 function labels(jobs) {
@@ -23,7 +24,8 @@ function labels(jobs) {
 
 /** The jobs of the address. */
 export function Compare({ params }) {
-  const ids = [...new Set((params.ids ?? '').split(',').filter(Boolean))].slice(0, MOST);
+  const asked = [...new Set((params.ids ?? '').split(',').filter(Boolean))];
+  const ids = asked.slice(0, MOST);
   const [known, setKnown] = useState({});
   const [missing, setMissing] = useState([]);
   usePoll(async (signal) => {
@@ -52,10 +54,10 @@ export function Compare({ params }) {
       <p>Select two jobs or more in the <${Link} to=${{}}>list of jobs</${Link}>, then <b>Compare</b>.</p></main>`;
   }
   return html`<main id="main" class="page compare">
-    <div class="title"><h1>Compare ${ids.length} jobs</h1></div>
-    <ul class="compared">${jobs.map((job, i) => html`<li key=${job.id}><span class="swatch line-${colours[i] % 8 + 1}" aria-hidden="true"></span>
+    <div class="title"><h1>Compare ${ids.length} jobs</h1>${asked.length > MOST && html`<span class="quiet">the first of ${asked.length}; leave some out to see the others</span>`}</div>
+    <ul class="compared">${jobs.map((job, i) => html`<li key=${job.id}><${Swatch} colour=${colours[i]} />
       <${JobLink} id=${job.id} /> <span class="quiet">${job.state}</span>
-      <button type="button" class="plain" aria-label="Leave out ${job.id}" onClick=${() => change({ ids: ids.filter((one) => one !== job.id).join(',') })}>×</button></li>`)}</ul>
+      <button type="button" class="plain" aria-label="Leave out ${job.id}" onClick=${() => change({ ids: asked.filter((one) => one !== job.id).join(',') })}>×</button></li>`)}</ul>
     ${missing.length > 0 && html`<p class="remark bad" role="alert">There is no job ${missing.join(', ')}.</p>`}
     ${jobs.length > 0 && html`<${Body} jobs=${jobs} params=${params} groups=${groups} colours=${colours} />`}
   </main>`;

@@ -1,7 +1,8 @@
 // One chart: lines over a common axis, with raw values, smoothing, envelope, marks and a cursor.
-import { bytes, duration, short, value } from '../format.js';
+import { apart, bytes, duration, short, value } from '../format.js';
 import { html, useEffect, useMemo, useRef } from '../html.js';
 import { colours, faint } from './colours.js';
+import { Swatch } from '../parts.js';
 import { drawMarks } from './marks.js';
 import { gaps, rangeOf, smoothed } from './smooth.js';
 
@@ -12,7 +13,7 @@ const SYNC = uPlot.sync('curves');
 const placeText = (axis, x) => (axis === 'time' ? duration(x) : axis === 'tokens' ? `${short(x)} tokens` : `step ${value(x)}`);
 
 /** A value with its unit: `bytes`, or what is written behind it. */
-const valueText = (unit, y) => (unit === 'bytes' && Number.isFinite(y) ? bytes(y) : unit ? `${value(y)} ${unit}` : value(y));
+const valueText = (unit, y, digits) => (unit === 'bytes' && Number.isFinite(y) ? bytes(y) : unit ? `${value(y, digits)} ${unit}` : value(y, digits));
 
 /** The columns that uPlot draws: for each line its raw values, the smoothed ones, and the envelope. */
 function columns(lines, { smooth, logX, logY, low, high }) {
@@ -58,10 +59,11 @@ function options({ lines, axis, logX, logY, smooth, unit, tone, width, height, o
   lines.forEach((line, i) => {
     const colour = tone.lines[line.colour % tone.lines.length];
     const stroke = line.ghost ? tone.axis : colour;
+    const dash = line.ghost ? [3, 3] : line.colour < tone.lines.length ? undefined : [7, 4];
     const base = series.length;
     const plain = { points: { show: line.x.length <= 40 && !line.ghost, size: 4 } };
-    series.push({ ...plain, stroke: smooth ? faint(colour, 0.28) : stroke, width: smooth ? 1 : 1.5, dash: line.ghost ? [3, 3] : undefined });
-    series.push({ ...plain, stroke, width: 1.75, show: Boolean(smooth) && !line.ghost, points: { show: false } });
+    series.push({ ...plain, stroke: smooth ? faint(colour, 0.28) : stroke, width: smooth ? 1 : 1.5, dash });
+    series.push({ ...plain, stroke, width: 1.75, dash, show: Boolean(smooth) && !line.ghost, points: { show: false } });
     series.push({ ...plain, stroke: 'transparent', width: 0, points: { show: false } });
     series.push({ ...plain, stroke: 'transparent', width: 0, points: { show: false } });
     if (!line.ghost) bands.push({ series: [base + 3, base + 2], fill: faint(colour, 0.2) });
@@ -70,16 +72,16 @@ function options({ lines, axis, logX, logY, smooth, unit, tone, width, height, o
   return {
     width, height, legend: { show: false }, series, bands, padding: [16, axis === 'time' ? 26 : 12, 0, 0],
     scales: {
-      x: { time: false, distr: logX ? 3 : 1, range: (_, from, to) => live.xRange ?? [from, to === from ? from + 1 : to] },
+      x: { time: false, distr: logX ? 3 : 1, range: (plot, from, to) => live.xRange ?? (plot.data[0].length > 1 ? [from, to] : [plot.data[0][0] - 1, plot.data[0][0] + 1]) },
       y: { distr: logY ? 3 : 1, range: () => [live.range.low, live.range.high] },
     },
     axes: [
-      { ...text, ...(logX && logAxis), ...(axis === 'time' && { incrs: TIMES }), size: 26, gap: 4, space: axis === 'time' ? 80 : 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : axis === 'time' ? duration(tick) : short(tick))) },
-      { ...text, ...(logY && logAxis), ...(unit === 'bytes' && { incrs: POWERS }), size: unit === 'bytes' ? 64 : 52, gap: 4, space: 32, values: (_, ticks) => ticks.map((tick) => (tick === null ? '' : valueText(unit, tick))) },
+      { ...text, ...(logX && logAxis), ...(axis === 'time' && { incrs: TIMES }), size: 26, gap: 4, space: axis === 'time' ? 80 : 64, values: (_, marks) => (axis === 'time' ? marks.map(duration) : apart(marks, short, 3)) },
+      { ...text, ...(logY && logAxis), ...(unit === 'bytes' && { incrs: POWERS }), size: (_, texts) => Math.max(52, 14 + 6.5 * Math.max(...(texts ?? []).map((one) => one.length))), gap: 4, space: 32, values: (_, marks) => apart(marks, (mark, digits) => valueText(unit, mark, digits), 4) },
     ],
     cursor: {
       sync: { key: SYNC.key, setSeries: false }, drag: { x: true, y: false, setScale: false, dist: 6 }, y: false,
-      points: { size: 6, show: (plot, index) => (index - 1) % 4 === (smooth ? 1 : 0) },
+      points: { size: 7, show: (plot, index) => ((index - 1) % 4 === (smooth ? 1 : 0) ? document.createElement('div') : null) },
     },
     hooks: {
       draw: [(plot) => drawMarks(plot, live.marks, tone)],
@@ -139,7 +141,7 @@ export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, cli
       while (from > 0 && (column[from] ?? null) === null) from -= 1; // lines of a comparison have steps of their own
       const text = (y) => valueText(unit, y);
       field.textContent = (column[from] ?? null) === null ? '–'
-        : smooth && !last ? `${text(mean[from])} (${text(column[from])})` : text(column[from]);
+        : smooth ? `${text(mean[from])} (${text(column[from])})` : text(column[from]);
     });
     place.current.textContent = last || table[0][index] === undefined ? '' : placeText(axis, table[0][index]);
   };
@@ -177,8 +179,8 @@ export function Chart({ title, lines, axis = 'step', logX, logY, smooth = 0, cli
   };
   return html`<figure class="chart">
     <figcaption ref=${head}><strong>${title}</strong>
-      ${lines.map((line, i) => !line.ghost && html`<span key=${line.label} class="value line-${line.colour % 8 + 1}">
-        ${(real.length > 1 || line.label !== title) && html`<span class="swatch" aria-hidden="true"></span><span class="of">${line.label}</span>`}
+      ${lines.map((line, i) => !line.ghost && html`<span key=${line.label} class="value">
+        ${(real.length > 1 || line.label !== title) && html`<${Swatch} colour=${line.colour} /><span class="of">${line.label}</span>`}
         <output class="num" data-line=${i}></output></span>`)}
       <span class="place num quiet" ref=${place}></span></figcaption>
     <div ref=${box} class="plot" tabindex="0" role="img" aria-label=${summary(title, lines, axis, unit)} onKeyDown=${key}

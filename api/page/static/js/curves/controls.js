@@ -1,6 +1,7 @@
 // The controls of curves: axis, scales, smoothing, which metrics; all in the address.
 import { change } from '../address.js';
-import { html } from '../html.js';
+import { count } from '../format.js';
+import { html, useEffect, useRef, useState } from '../html.js';
 import { Check, Choice } from '../parts.js';
 
 const AXES = [['step', 'Step'], ['time', 'Time'], ['tokens', 'Tokens']];
@@ -8,7 +9,12 @@ const FIRST = ['loss', 'train_loss', 'val_loss', 'eval_loss', 'accuracy', 'learn
   'tokens_per_sec', 'tokens_per_second', 'perplexity'];
 const ORDER = ['loss', 'train_loss', 'grad_norm', 'learning_rate', 'lr', 'tokens_per_sec', 'tokens_per_second'];
 const EVALUATED = /^(val|valid|validation|eval|test)[_/]/;
+const FEW = 12, LISTED = 100; // metrics in the menu: without a search, and at most
 const rank = (list, name) => (list.includes(name) ? list.indexOf(name) : list.length);
+
+// The name of a metric may have a comma.
+const spelled = (name) => name.replaceAll('%', '%25').replaceAll(',', '%2C');
+const named = (text) => text.replaceAll('%2C', ',').replaceAll('%25', '%');
 
 /** What the address says of curves. */
 export function settingsOf(params) {
@@ -16,7 +22,7 @@ export function settingsOf(params) {
   return {
     axis: ['time', 'tokens'].includes(params.x) ? params.x : 'step',
     logX: params.logx === '1', logY: params.logy === '1', smooth, clip: params.all !== '1',
-    keys: (params.keys ?? '').split(',').filter(Boolean),
+    keys: (params.keys ?? '').split(',').filter(Boolean).map(named),
     from: params.from === undefined ? undefined : Number(params.from),
     to: params.to === undefined ? undefined : Number(params.to),
     at: params.at === undefined ? null : Number(params.at),
@@ -50,12 +56,35 @@ export function zoomTo(from, to) {
   change({ from: rounded(from), to: rounded(to) });
 }
 
-/** The bar of controls; `names` are the metrics there are. */
-export function Controls({ settings, names, shown, axes }) {
+/** The choice of metrics; of hundreds those that are drawn, and those that a search finds. */
+function Metrics({ names, shown }) {
+  const [word, search] = useState('');
+  const menu = useRef();
+  useEffect(() => {
+    const leave = (event) => {
+      if (event.key === 'Escape' && menu.current.contains(event.target)) menu.current.firstElementChild.focus();
+      else if (event.key || menu.current.contains(event.target)) return;
+      menu.current.open = false;
+    };
+    for (const name of ['pointerdown', 'keydown']) addEventListener(name, leave);
+    return () => { for (const name of ['pointerdown', 'keydown']) removeEventListener(name, leave); };
+  }, []);
+  const ordered = names.length > LISTED ? [...shown, ...names.filter((name) => !shown.includes(name))] : names;
+  const found = ordered.filter((name) => name.toLowerCase().includes(word.toLowerCase()));
   const turn = (key, on) => {
     const next = on ? [...shown, key] : shown.filter((one) => one !== key);
-    change({ keys: next.join(',') });
+    change({ keys: next.map(spelled).join(',') });
   };
+  return html`<details class="menu" ref=${menu}><summary>Metrics <span class="num quiet">${count(shown.length)} of ${count(names.length)}</span></summary>
+    <fieldset><legend class="unseen">Metrics to draw</legend>
+      ${names.length > FEW && html`<input type="search" aria-label="Search metrics" placeholder="Search metrics" value=${word} onInput=${(event) => search(event.target.value)} />`}
+      ${found.slice(0, LISTED).map((name) => html`<${Check} key=${name} label=${name} on=${shown.includes(name)} onChange=${(on) => turn(name, on)} />`)}
+      ${found.length > LISTED && html`<p class="quiet">The first ${LISTED} of ${count(found.length)}. Search for more.</p>`}
+    </fieldset></details>`;
+}
+
+/** The bar of controls; `names` are the metrics there are. */
+export function Controls({ settings, names, shown, axes }) {
   return html`<div class="toolbar controls">
     <${Choice} label="x" chosen=${settings.axis} options=${AXES.filter(([name]) => axes.includes(name))}
       onChange=${(x) => change({ x: x === 'step' ? undefined : x, from: undefined, to: undefined, at: undefined })} />
@@ -69,9 +98,6 @@ export function Controls({ settings, names, shown, axes }) {
     ${(settings.from !== undefined || settings.to !== undefined) && html`<button type="button"
       onClick=${() => change({ from: undefined, to: undefined })}>Whole range</button>`}
     <span class="space"></span>
-    <details class="menu"><summary>Metrics <span class="num quiet">${shown.length} of ${names.length}</span></summary>
-      <fieldset><legend class="unseen">Metrics to draw</legend>
-        ${names.map((name) => html`<${Check} key=${name} label=${name} on=${shown.includes(name)} onChange=${(on) => turn(name, on)} />`)}
-      </fieldset></details>
+    <${Metrics} names=${names} shown=${shown} />
   </div>`;
 }

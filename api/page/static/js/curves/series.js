@@ -17,7 +17,7 @@ const lines = (series) => Object.fromEntries(Object.entries(series ?? {}).map(([
  * Gives {series, superseded, names, axes, cursor, restarted}.
  */
 export async function loadSeries(id, { source, keys, x = 'step', from, to, points, cursor, superseded }, signal) {
-  const found = await get(`jobs/${id}/series`, { source, keys: keys.slice(0, 80), x, from, to, points, cursor, superseded: superseded ? 'true' : undefined }, signal);
+  const found = await get(`jobs/${id}/series`, { source, keys: keys.filter((key) => key.length <= 200).slice(0, 80), x, from, to, points, cursor, superseded: superseded ? 'true' : undefined }, signal);
   return { ...found, series: lines(found.series), superseded: lines(found.superseded) };
 }
 

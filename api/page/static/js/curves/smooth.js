@@ -29,7 +29,7 @@ export function rangeOf(lines, { clip, logY, zero }) {
     const width = Math.max(scale(top) - scale(bottom), 1e-12);
     if (scale(high) - scale(top) > 1.5 * width) high = logY ? top * Math.exp(width * 0.2) : top + 0.2 * width;
     if (scale(bottom) - scale(low) > 1.5 * width) low = logY ? bottom / Math.exp(width * 0.2) : bottom - 0.2 * width;
-    const isOut = (value) => Number.isFinite(value) && (value > high || value < low);
+    const isOut = (value) => Number.isFinite(value) && (value > high || (value < low && !(logY && value <= 0)));
     for (const line of lines) line.x.forEach((_, i) => { if (isOut(line.min[i]) || isOut(line.max[i])) outside += 1; });
   }
   if (logY) {

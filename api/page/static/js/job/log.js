@@ -21,8 +21,9 @@ function Styled({ text, style }) {
   if (typeof style.colour === 'number') names.push(`fg-${style.colour}`);
   if (typeof style.back === 'number') names.push(`bg-${style.back}`);
   const own = {};
-  if (typeof style.colour === 'string') own.color = style.colour;
-  if (typeof style.back === 'string') own.background = style.back;
+  // Programs choose these for a dark screen: mixed with our own they are read on a light one too.
+  if (typeof style.colour === 'string') own.color = `color-mix(in srgb, ${style.colour} 55%, var(--ink))`;
+  if (typeof style.back === 'string') own.background = `color-mix(in srgb, ${style.back} 30%, transparent)`;
   return html`<span class=${names.join(' ')} style=${own}>${text}</span>`;
 }
 
@@ -37,14 +38,15 @@ function Marked({ text, word }) {
   return html`${found}${text.slice(from)}`;
 }
 
-function Line({ line, number, word, hit, id, single }) {
+// No component: Preact would move all lines where one leaves.
+function lineOf({ line, number, hit }, { key, word, params, single, partial }) {
   const match = PREFIX.exec(line);
   const body = match ? line.slice(match[0].length) : line;
   const step = STEP.exec(body);
-  return html`<div class="line ${hit ? 'hit' : ''}"><span class="no num" aria-hidden="true">${number}</span>${
+  return html`<div key=${key} class="line ${hit ? 'hit' : ''}"><span class="no num" aria-hidden="true">${partial ? '' : number}</span>${
     match && !single ? html`<span class="attempt" title="Attempt ${match[1]}">${match[1]}</span>` : ''}<span class="text">${
     word ? html`<${Marked} text=${plain(body)} word=${word} />` : parts(body).map((part, i) => html`<${Styled} key=${i} ...${part} />`)}</span>${
-    step ? html`<${Link} class="at" to=${{ view: 'job', id, at: step[1].replaceAll(',', '') }} aria-label="Show step ${step[1]} in the curves" title="Show this step in the curves">curve</${Link}>` : ''}</div>`;
+    step ? html`<${Link} class="at" to=${{ ...params, tab: undefined, x: undefined, from: undefined, to: undefined, at: step[1].replaceAll(',', '') }} aria-label="Show step ${step[1]} in the curves" title="Show this step in the curves">curve</${Link}>` : ''}</div>`;
 }
 
 const rankOf = (line) => RANK.exec(line)?.[1];
@@ -79,10 +81,10 @@ export function Log({ job, params }) {
   }, [job.id, job.state]);
   const word = (params.lq ?? '').toLowerCase();
   const around = params.around === undefined ? 2 : Number(params.around);
-  const earlierMatches = useEarlierMatches(job.id, word, { until: reader.start, context: around, attempt: params.la, rank: params.lr });
+  const before = useEarlierMatches(job.id, word, { until: reader.start, context: around, attempt: params.la, rank: params.lr });
   const rows = useMemo(() => [
-    ...(earlierMatches ?? []).map((one) => ({ ...one, number: '' })), ...chosen(reader.all, word, { attempt: params.la, rank: params.lr, around }),
-  ], [turn, word, params.la, params.lr, around, earlierMatches]);
+    ...(before.lines ?? []).map((one) => ({ ...one, number: '' })), ...chosen(reader.all, word, { attempt: params.la, rank: params.lr, around }),
+  ], [turn, word, params.la, params.lr, around, before]);
   const ranks = useMemo(() => ranksOf(reader.all), [turn]);
   const hits = word ? rows.filter((one) => one.hit).length : 0;
   const look = () => {
@@ -106,11 +108,13 @@ export function Log({ job, params }) {
     again((n) => n + 1);
   };
   const shown = rows.slice(range[0], range[1]);
+  const partial = reader.start > 0; // its lines are not the first: they have no numbers
+  const single = Boolean(params.la) || job.attempt < 2;
   return html`<section aria-label="Log">
     <div class="toolbar">
       <input type="search" aria-label="Search the log" placeholder="Search the log" value=${params.lq ?? ''}
         onInput=${(event) => change({ lq: event.target.value })} />
-      ${word && html`<span class="quiet num" role="status">${count(hits)} ${hits === 1 ? 'line' : 'lines'}${earlierMatches === null ? '…' : ''}</span>
+      ${word && html`<span class="quiet num" role="status">${before.more ? 'more than ' : ''}${count(hits)} ${hits === 1 ? 'line' : 'lines'}${before.lines === null ? '…' : ''}</span>
         <label class="quiet">context <select value=${around} onChange=${(event) => change({ around: event.target.value })}>
           ${[0, 2, 5, 20].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}</select></label>`}
       ${job.attempt > 1 && html`<label>Attempt <select value=${params.la ?? ''} onChange=${(event) => change({ la: event.target.value })}>
@@ -125,7 +129,7 @@ export function Log({ job, params }) {
     <div class="log" ref=${box} tabindex="0" role="log" aria-live="off" aria-label="Output of the job" onScroll=${look}>
       <div class="lines" style=${{ height: `${Math.max(1, rows.length) * HEIGHT}px` }}>
         <div class="window" style=${{ transform: `translateY(${range[0] * HEIGHT}px)` }}>
-          ${shown.map((one, i) => html`<${Line} key=${one.number || `earlier ${range[0] + i}`} ...${one} word=${word} id=${job.id} single=${Boolean(params.la) || job.attempt < 2} />`)}
+          ${shown.map((one, i) => lineOf(one, { key: one.number || `earlier ${range[0] + i}`, word, params, single, partial }))}
         </div></div>
       ${turn > 0 && !rows.length && html`<p class="quiet none">${word ? 'No line has this text.' : params.lr ? 'No line of this rank.' : 'No output yet.'}</p>`}
     </div>

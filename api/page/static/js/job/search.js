@@ -11,25 +11,25 @@ function linesOf(match) {
   return [...match.before.map(around), { line: match.text, hit: true }, ...match.after.map(around)];
 }
 
-/** The matches before the offset `until`, as lines of the log; null while the service searches. */
+/** The matches before the offset `until`: {lines, more}, as lines of the log; `lines` is null while the service searches. */
 export function useEarlierMatches(id, word, { until, context, attempt, rank }) {
-  const [found, set] = useState([]);
+  const [found, set] = useState({ lines: [] });
   useEffect(() => {
-    set([]);
+    set({ lines: [] });
     if (word.length < 2 || !until) return undefined;
     const abort = new AbortController();
-    set(null);
+    set({ lines: null });
     const timer = setTimeout(async () => {
       const matches = [];
+      let offset = 0;
       try {
-        let offset = 0;
         while (offset !== null && offset < until && matches.length < MOST) {
           const page = await get(`jobs/${id}/logs`, { search: word.slice(0, 200), context, attempt, rank, offset }, abort.signal);
           matches.push(...page.matches.filter((one) => one.offset < until));
           offset = page.next_offset;
         }
       } catch { /* what was found is shown; the line of failures comes with the next poll */ }
-      if (!abort.signal.aborted) set(matches.flatMap(linesOf));
+      if (!abort.signal.aborted) set({ lines: matches.flatMap(linesOf), more: offset !== null && offset < until });
     }, QUIET);
     return () => { abort.abort(); clearTimeout(timer); };
   }, [id, word, until, context, attempt, rank]);

@@ -26,8 +26,8 @@ export function Timeline({ job, now }) {
       const steps = stepsText(attempt, job);
       return html`<li key=${attempt.number} class=${kind} style=${{ left: share(attempt.started_at - from), width: share(end - attempt.started_at) }}>
         <button type="button" title="Attempt ${attempt.number} ${word}, ${steps}, ${duration(end - attempt.started_at)}"
-          onClick=${() => change({ tab: 'attempts', attempt: attempt.number }, {})}><span class="unseen">Attempt </span>${attempt.number}
-          <span class="word"> ${attempt.reason ? word : ''}</span><span class="unseen">, ${steps}</span></button></li>`;
+          onClick=${() => change({ tab: 'attempts', attempt: attempt.number }, {})}><span class="unseen">Attempt </span><span class="nth">${attempt.number}</span>
+          <span class="word" aria-hidden="true"> ${attempt.reason ? word : ''}</span><span class="unseen"> ${attempt.reason ? word : ''}, ${steps}</span></button></li>`;
     })}</ol>
     <div class="ends num quiet" aria-hidden="true"><span>${clock(from, now)}</span><span>${job.finished_at ? clock(to, now) : 'now'}</span></div>
   </section>`;

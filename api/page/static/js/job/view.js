@@ -15,7 +15,7 @@ import { Plots } from './plots.js';
 
 const PARTS = {
   curves: ['Curves', Curves], log: ['Log', Log], attempts: ['Attempts', Attempts], plots: ['Plots', Plots],
-  files: ['Files', Files], configuration: ['Configuration', Configuration],
+  files: ['Files', Files], configuration: ['Config', Configuration],
 };
 
 /** The job of the address. */
@@ -31,7 +31,7 @@ export function JobPage({ params }) {
       found = await get(`jobs/${encodeURIComponent(params.id)}`, {}, signal);
     } catch (error) {
       if (error.status !== 404) throw error;
-      setMissing(error.message);
+      setMissing(`There is no job ${params.id}.`);
       return false;
     }
     setMissing('');
@@ -45,7 +45,7 @@ export function JobPage({ params }) {
       <p><${Link} to=${{}}>All jobs</${Link}></p></main>`;
   }
   if (!job) return html`<main id="main" class="page"><h1>${params.id}</h1><p class="quiet" role="status">Loading…</p></main>`;
-  const to = (name) => ({ view: 'job', id: job.id, tab: name === 'curves' ? undefined : name });
+  const to = (name) => ({ ...params, tab: name === 'curves' ? undefined : name });
   return html`<main id="main" class="page job">
     <${Head} job=${job} onJob=${setJob} />
     <${Tabs} label="Parts of the job" current=${part} to=${to} tabs=${Object.entries(PARTS).map(([name, [text]]) => [name, text])} />

@@ -1,7 +1,7 @@
-// The table of jobs: only the rows in sight are in the document, so thousands cost nothing.
+// The table of jobs: only the rows in sight are in the document, each in a place of its own, so thousands cost nothing.
 import { change, JobLink } from '../address.js';
 import { age, clock } from '../format.js';
-import { Component, html, useEffect, useLayoutEffect, useRef, useState } from '../html.js';
+import { Component, html, useEffect, useRef, useState } from '../html.js';
 import { Progress, Proof, State } from '../parts.js';
 import { reasonWords } from '../words.js';
 import { nextOrder, order } from './filter.js';
@@ -14,7 +14,8 @@ const HEADS = [
   ['priority', 'Priority'], ['attempts', 'Attempts'], ['age', 'Age'],
 ];
 
-class Row extends Component {
+// The row itself is no component: Preact would move all rows where one leaves.
+class Cells extends Component {
   shouldComponentUpdate(next) {
     return next.job !== this.props.job || next.owned !== this.props.owned || next.on !== this.props.on || next.index !== this.props.index
       || age(next.now - next.job.submitted_at) !== age(this.props.now - this.props.job.submitted_at);
@@ -23,33 +24,27 @@ class Row extends Component {
   render({ job, on, index, now, owned, onTurn }) {
     const { name, labels, resources } = job.spec;
     const note = job.state === 'failed' ? reasonWords(job.reason) : '';
-    return html`<tr aria-rowindex=${index + 2} aria-selected=${on} class=${on ? 'on' : ''}>
+    return html`
       <td class="pick"><input type="checkbox" checked=${on} aria-label="Select ${job.id}"
         onClick=${(event) => onTurn(index, event.target.checked, event.shiftKey)} /></td>
       <td class="c-state"><${State} state=${job.state} request=${job.request} /></td>
       <td class="name"><${JobLink} id=${job.id} data-row=${index} title=${job.id}>${name}<span class="quiet">${job.id.slice(name.length)}</span></${JobLink}>
         <span class="notes quiet"><${Proof} proof=${job.proof} />${note && html`<span class="note">${note}</span>`}${Object.entries(labels).map(([key, value]) => html`<span key=${key} class="note">${key}:${value}</span>`)}</span></td>
-      ${owned && html`<td class="wide">${job.owner ?? ''}</td>`}
-      <td class="wide">${resources.pool}</td>
+      ${owned && html`<td class="c-owner wide">${job.owner ?? ''}</td>`}
+      <td class="c-pool wide">${resources.pool}</td>
       <td class="c-progress"><${Progress} job=${job} /></td>
       <td class="c-loss"><${Sparkline} job=${job} /></td>
       <td class="num wide">${job.priority}</td>
       <td class="num wide">${job.attempt}</td>
-      <td class="num wide" title=${clock(job.submitted_at)}>${age(now - job.submitted_at)}</td>
-    </tr>`;
+      <td class="num wide" title=${clock(job.submitted_at)}>${age(now - job.submitted_at)}</td>`;
   }
 }
 
 /** The first and the last row that the window shows, again while it is scrolled. */
 function useWindow(body, total) {
-  const [height, setHeight] = useState(33);
   const [range, setRange] = useState([0, 60]);
-  useLayoutEffect(() => {
-    const row = body.current.querySelector('tr[aria-rowindex]');
-    if (row && Math.abs(row.offsetHeight - height) > 0.5) setHeight(row.offsetHeight);
-  });
   useEffect(() => {
-    let frame = 0;
+    let frame = 0, height = 0;
     const look = () => {
       frame = 0;
       const above = -body.current.getBoundingClientRect().top;
@@ -58,23 +53,27 @@ function useWindow(body, total) {
       setRange((now) => (now[0] === first && now[1] === last ? now : [first, last]));
     };
     const soon = () => { frame ||= requestAnimationFrame(look); };
+    const measure = () => {
+      height = parseFloat(getComputedStyle(body.current).getPropertyValue('--row'));
+      soon();
+    };
     addEventListener('scroll', soon, { passive: true });
-    addEventListener('resize', soon);
-    look();
+    addEventListener('resize', measure);
+    measure();
     return () => {
       removeEventListener('scroll', soon);
-      removeEventListener('resize', soon);
+      removeEventListener('resize', measure);
       cancelAnimationFrame(frame);
     };
-  }, [height, total]);
-  return [Math.min(range[0], Math.max(0, total - 1)), Math.min(range[1], total), height];
+  }, [total]);
+  return [Math.min(range[0], Math.max(0, total - 1)), Math.min(range[1], total)];
 }
 
 /** The rows of the list; `owned`: whether any job has an owner. */
 export function Table({ rows, params, chosen, onSelect, now, owned }) {
   const body = useRef();
   const anchor = useRef(null);
-  const [first, last, height] = useWindow(body, rows.length);
+  const [first, last] = useWindow(body, rows.length);
   const [column, down] = order(params);
   const all = rows.length > 0 && rows.every((job) => chosen.has(job.id));
   const turn = (index, on, range) => {
@@ -106,16 +105,15 @@ export function Table({ rows, params, chosen, onSelect, now, owned }) {
     ${HEADS.find(([one]) => one === name)[1]}<span aria-hidden="true">${column === name ? (down ? ' ↓' : ' ↑') : ''}</span></button>`;
   const head = (name) => html`<th key=${name} scope="col" class="c-${name} ${['owner', 'pool', 'priority', 'attempts', 'age'].includes(name) ? 'wide' : ''}"
     aria-sort=${column === name ? (down ? 'descending' : 'ascending') : undefined}>${sort(name)}</th>`;
-  return html`<table class="list" aria-rowcount=${rows.length + 1} aria-label="Jobs">
+  return html`<table class="list ${owned ? 'owned' : ''}" aria-rowcount=${rows.length + 1} aria-label="Jobs">
     <thead><tr aria-rowindex="1">
       <th class="pick" scope="col"><input type="checkbox" checked=${all} onChange=${turnAll} aria-label="Select all jobs in the list, at most 200" /></th>
       ${HEADS.filter(([name]) => owned || name !== 'owner').map(([name]) => head(name))}
     </tr></thead>
-    <tbody ref=${body} onKeyDown=${key}>
-      ${first > 0 && html`<tr key="above" aria-hidden="true" class="spacer"><td style=${{ height: `${first * height}px` }}></td></tr>`}
-      ${rows.slice(first, last).map((job, i) => html`<${Row} key=${job.id} job=${job} index=${first + i}
-        on=${chosen.has(job.id)} now=${now} owned=${owned} onTurn=${onTurn} />`)}
-      ${last < rows.length && html`<tr key="below" aria-hidden="true" class="spacer"><td style=${{ height: `${(rows.length - last) * height}px` }}></td></tr>`}
+    <tbody ref=${body} style=${{ '--rows': rows.length }} onKeyDown=${key}>
+      ${rows.slice(first, last).map((job, i) => html`<tr key=${job.id} aria-rowindex=${first + i + 2} aria-selected=${chosen.has(job.id)}
+        class=${chosen.has(job.id) ? 'on' : ''} style=${{ '--place': first + i }}>
+        <${Cells} job=${job} index=${first + i} on=${chosen.has(job.id)} now=${now} owned=${owned} onTurn=${onTurn} /></tr>`)}
     </tbody>
   </table>`;
 }
