@@ -59,6 +59,7 @@ def fetch_input(
     settings: Settings,
     *,
     version: str | None = None,
+    user: int | None = None,
     wanted: Callable[[], bool] = lambda: True,
     on_wait: Callable[[], None] = lambda: None,
     on_progress: Callable[[int, int], None] = lambda _, __: None,
@@ -66,13 +67,14 @@ def fetch_input(
     """The input at a URL, fetched unless this machine has it; None once it is not `wanted`.
 
     `version`: to be preferred; if this machine has it, its source is not asked. Otherwise the
-    result has the present one. `on_wait` is called once if another process fetches it,
-    `on_progress` now and then with the bytes that are there and those of all.
+    result has the present one. `user`: whose rights count on a disk. `on_wait` is called once if
+    another process fetches it, `on_progress` now and then with the bytes that are there and those
+    of all.
 
     Raises `InputError` if the job is to blame, `InputChangedError`, `CacheFullError`, and
     `OSError` and `StorageError` for an outage.
     """
-    fetch = _Fetch(cache, open_source(url, settings), wanted, on_wait, on_progress)
+    fetch = _Fetch(cache, open_source(url, settings, user), wanted, on_wait, on_progress)
     try:
         if version is not None and (found := fetch.kept(version)) is not None:
             return found
