@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,12 @@ import pytest
 from jobs.model.record import Job
 from jobs.model.states import Request, State
 from monitoring.storage.open import open_storage
-from tests.integration.isolation import MARK, ORDINARY, Place, places
+from tests.integration.isolation import LAST_OF_JOBS, MARK, ORDINARY, Place, places
 from tests.integration.test_workspace_runs import send
 from tests.wheels import make_wheel
 
 Wait = Callable[..., Any]
-JOB_USER = 54330  # of no other file of tests
+JOB_USER = LAST_OF_JOBS + 1
 UID = str(JOB_USER)
 LEFT = f"spectrain-left-{JOB_USER}"
 
@@ -30,6 +33,15 @@ def ended(place: Place, job: Job, wait_until: Wait) -> Job:
     wait_until(lambda: place.store.get(job.id).state.is_final, what="its end")
     found = place.store.get(job.id)
     assert found.state is State.SUCCEEDED, place.output(job) + place.log
+    return found
+
+
+def owners_of_processes() -> set[int]:
+    found = set()
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if path.name.isdigit():
+                found.add(path.stat().st_uid)
     return found
 
 
@@ -81,27 +93,102 @@ def test_a_preempted_job_goes_on_with_its_files(place: Place, wait_until: Wait) 
     assert "begun and on" in place.output(job)
 
 
-def test_a_link_to_a_file_of_somebody_else_is_not_published(place: Place, wait_until: Wait) -> None:
-    secret = place.base / "secret"
-    secret.write_text(f"{MARK}-of-root")
-    secret.chmod(0o600)
-    place.start(SPECTRAIN_JOB_USER=UID)
-    # A file in one look, a link at the moment when it is opened: again and again.
+@pytest.mark.parametrize("warm", ["0", "1"])
+def test_a_program_keeps_no_right_of_its_worker(place: Place, wait_until: Wait, warm: str) -> None:
+    place.start(
+        SPECTRAIN_JOB_USER=UID, SPECTRAIN_JOB_PROCESSES="123", SPECTRAIN_WARM_START=warm,
+        SPECTRAIN_UMASK="027",
+    )  # fmt: skip
     script = (
-        "import os, time\n"
-        f"secret = {str(secret)!r}\n"
-        "until = time.monotonic() + 6\n"
-        "while time.monotonic() < until:\n"
-        "    for number in range(20):\n"
-        "        open('new', 'w').write('x' * len(os.path.basename(secret)))\n"
-        "        os.replace('new', f'file{number}')\n"
-        "        os.symlink(secret, 'link'); os.replace('link', f'file{number}')\n"
-        "os.symlink(os.path.dirname(secret), 'folder')\n"
+        "import json, os, pathlib, resource\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "names = ('Uid', 'Gid', 'Groups', 'NoNewPrivs', 'CapInh', 'CapPrm', 'CapEff', 'CapAmb')\n"
+        "found = {name: status[name].split() for name in names}\n"
+        "found['most'] = resource.getrlimit(resource.RLIMIT_NPROC)\n"
+        "found['umask'] = os.umask(0)\n"
+        "for uid in (0, 1):\n"
+        "    try: os.setresuid(uid, uid, uid); found['became'] = uid\n"
+        "    except PermissionError: pass\n"
+        "made = pathlib.Path.home() / 'made'; made.touch(); found['home'] = str(made.parent)\n"
+        "above = [pathlib.Path(os.environ['SPECTRAIN_RUN_DIR']).parent, made.parent.parent]\n"
+        "found['listed'] = [str(one) for one in above if os.access(one, os.R_OK | os.W_OK)]\n"
+        "run = pathlib.Path(os.environ['SPECTRAIN_RUN_DIR'])\n"
+        "foreign = [str(p) for p in (run, *run.rglob('*')) if p.lstat().st_uid != os.getuid()]\n"
+        "print('found', json.dumps({**found, 'foreign': foreign}))\n"
     )
-    ended(place, place.submit(script), wait_until)
-    for path in place.storage.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            assert MARK.encode() not in path.read_bytes(), path
+    (place.base / "rights.py").write_text(script)
+    (place.base / "rights.py").chmod(0o644)
+    job = place.submit("", command=["python", str(place.base / "rights.py")])
+    ended(place, job, wait_until)
+    found = json.loads(place.output(job).partition("found ")[2].splitlines()[0])
+    assert found.pop("Uid") == found.pop("Gid") == [UID] * 4, "real, effective, saved, of files"
+    assert found.pop("Groups") == []
+    assert {name: value for name, value in found.items() if name.startswith("Cap")} == {
+        name: ["0" * 16] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")
+    }
+    assert found["NoNewPrivs"] == ["1"]
+    assert found["most"] == [123, 123]
+    assert "became" not in found
+    umask = os.umask(0o77)
+    os.umask(umask)
+    assert found["umask"] == umask, "that of whoever started the worker"
+    assert found["home"] == f"{place.base}/scratch/.homes/{UID}"
+    assert found["listed"] == found["foreign"] == []
+
+
+def test_a_link_in_place_of_a_directory_gives_the_job_nothing(
+    place: Place, wait_until: Wait
+) -> None:
+    secrets = place.base / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / f"{MARK}.jsonl").write_text(f'{{"step": 1, "of": "{MARK}"}}\n')
+    place.start(SPECTRAIN_JOB_USER=UID)
+    script = (
+        "import os, pathlib, shutil, sys, time\n"
+        "run = pathlib.Path(os.environ['SPECTRAIN_RUN_DIR'])\n"
+        "for name in ('output', 'logs', 'checkpoints'):\n"
+        "    shutil.rmtree(run / name, ignore_errors=True)\n"
+        f"    (run / name).symlink_to({str(secrets)!r})\n"
+        "time.sleep(2.5); sys.exit(os.environ['SPECTRAIN_ATTEMPT'] == '1')\n"
+    )
+    job = place.submit(script, retry={"max_failures": 1, "backoff_seconds": 0})
+    ended(place, job, wait_until)
+    assert len(place.store.get(job.id).attempts) == 2
+    for path in (secrets, *secrets.iterdir()):
+        assert path.stat().st_uid == 0
+    assert MARK not in place.output(job), "not even the names"
+
+
+def test_an_input_is_read_with_the_rights_of_the_jobs_user(place: Place, wait_until: Wait) -> None:
+    for name, mode in (("closed", 0o700), ("open", 0o755)):
+        (place.base / name).mkdir()
+        (place.base / name / "file").write_text(f"{MARK} {name}")
+        (place.base / name).chmod(mode)
+    (place.base / "open/secret").write_text(f"{MARK} secret")
+    (place.base / "open/secret").chmod(0o640)
+    place.start(SPECTRAIN_JOB_USER=UID)
+    script = "import os; print(open(os.environ['SPECTRAIN_INPUTS'] + '/data').read())"
+    for name in ("closed", "closed/file", "open", "open/secret", "open/file"):
+        job = place.submit(script, inputs={"data": (place.base / name).as_uri()})
+        wait_until(lambda one=job: place.store.get(one.id).state.is_final, what="its end")
+        found = place.store.get(job.id)
+        if name == "open/file":
+            assert f"{MARK} open" in place.output(job)
+        else:
+            assert f"the user of the job ({UID}) may not read" in found.message
+            assert MARK not in place.output(job)
+
+
+def test_what_the_interpreter_of_a_job_starts_ends_with_the_attempt(
+    place: Place, wait_until: Wait
+) -> None:
+    # It is asked for its version before the program has a guard.
+    own = place.base / "own-python"
+    own.write_text(f'#!/bin/sh\nsetsid sleep 600 >/dev/null 2>&1 &\nexec {place.python} "$@"\n')
+    own.chmod(0o755)
+    place.start(SPECTRAIN_JOB_USER=UID)
+    ended(place, place.submit("print('done')", python=str(own)), wait_until)
+    wait_until(lambda: JOB_USER not in owners_of_processes(), what="no process of its user")
 
 
 def test_nothing_of_a_job_is_left_for_the_next_with_its_user(
@@ -113,6 +200,9 @@ def test_nothing_of_a_job_is_left_for_the_next_with_its_user(
         "pathlib.Path.home().joinpath('.profile').write_text('echo mine')\n"
         f"pathlib.Path('/tmp/{LEFT}').mkdir(); pathlib.Path('/tmp/{LEFT}/file').touch()\n"
         f"pathlib.Path('/dev/shm/{LEFT}').touch()\n"
+        "import ctypes; libc = ctypes.CDLL(None)\n"
+        "assert libc.shmget(0x5bec, 4096, 0o1600) != -1\n"
+        "assert libc.msgget(0x5bec, 0o1600) != -1 and libc.semget(0x5bec, 1, 0o1600) != -1\n"
         "for _ in range(3): subprocess.Popen(['setsid', 'sleep', '600'])\n"
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
@@ -127,8 +217,9 @@ def test_nothing_of_a_job_is_left_for_the_next_with_its_user(
     wait_until(lambda: not left(), what="a tidy machine")
     home = place.base / "scratch/.homes" / UID
     wait_until(lambda: home.exists() and not list(home.iterdir()), what="an empty home")
-    owners = [path.stat().st_uid for path in Path("/proc").iterdir() if path.name.isdigit()]
-    assert JOB_USER not in owners
+    assert JOB_USER not in owners_of_processes()
+    memory = "".join((Path("/proc/sysvipc") / kind).read_text() for kind in ("shm", "msg", "sem"))
+    assert UID not in memory
 
 
 def test_a_job_has_no_more_processes_than_it_may(place: Place, wait_until: Wait) -> None:
@@ -191,7 +282,7 @@ def test_code_packages_and_inputs_are_there_for_it_and_stay_the_services(
     )
     (place.base / "data").mkdir()
     (place.base / "data/one.txt").write_text("content")
-    (place.base / "data").chmod(0o700)  # as data that only the worker may read
+    (place.base / "data").chmod(0o755)
     place.start(SPECTRAIN_JOB_USER=UID)
     storage = open_storage(place.settings.storage_url)
     job = place.submit(

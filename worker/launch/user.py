@@ -22,7 +22,9 @@ from worker.launch.inherited import inherited
 from worker.launch.leftovers import remove_leftovers_of
 from worker.launch.rights import Rights
 
-_LOCKS, _HOMES = ".users", ".homes"
+# Of all workers of the machine; without such a directory, of those with one scratch directory.
+_LOCKS, _OTHER_LOCKS = Path("/run/spectrain/users"), ".users"
+_HOMES = ".homes"
 _DEVICES = ("nvidia*", "kfd", "dri/*")
 _NAME = "spectrain-job"
 # Traversed by a job's user, who cannot list them.
@@ -54,7 +56,7 @@ class JobUser:
         first, _, last = settings.job_user.partition("-")
         try:
             os.setgroups([])  # what they may read is not to count where this user reads for a job
-            folder = _made(settings.scratch_dir / _LOCKS, 0o700)
+            folder = _lock_folder(settings.scratch_dir)
             homes = _made(settings.scratch_dir / _HOMES, TRAVERSED)
             for uid in range(int(first), int(last or first) + 1):
                 if uid != 0 and (lock := _locked(folder / str(uid))) is not None:
@@ -115,6 +117,13 @@ def _made(folder: Path, mode: int) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(mode)
     return folder
+
+
+def _lock_folder(scratch_dir: Path) -> Path:
+    try:
+        return _made(_LOCKS, 0o700)
+    except OSError:
+        return _made(scratch_dir / _OTHER_LOCKS, 0o700)
 
 
 def _locked(path: Path) -> int | None:
