@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,22 @@ def test_a_program_keeps_no_right_of_its_worker(place: Place, wait_until: Wait, 
     assert found["listed"] == found["foreign"] == []
 
 
+def test_a_forked_process_has_no_way_back_to_the_rights_of_its_worker() -> None:
+    # Unlike a program that is started anew, it would keep the ids that the kernel has saved.
+    script = (
+        "from worker.launch.rights import Rights\n"
+        f"Rights({UID}, groups=(7,)).take(); print(open('/proc/self/status').read())\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        extra_groups=[0, 4],
+    ).stdout  # fmt: skip
+    status = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
+    assert status["Uid"].split() == status["Gid"].split() == [UID] * 4
+    assert status["Groups"].split() == ["7"]
+    assert int(status["CapPrm"], 16) == int(status["CapEff"], 16) == 0
+
+
 def test_a_link_in_place_of_a_directory_gives_the_job_nothing(
     place: Place, wait_until: Wait
 ) -> None:
@@ -184,7 +203,8 @@ def test_what_the_interpreter_of_a_job_starts_ends_with_the_attempt(
 ) -> None:
     # It is asked for its version before the program has a guard.
     own = place.base / "own-python"
-    own.write_text(f'#!/bin/sh\nsetsid sleep 600 >/dev/null 2>&1 &\nexec {place.python} "$@"\n')
+    leaves = f"{shutil.which('setsid')} {shutil.which('sleep')} 600 >/dev/null 2>&1 &"
+    own.write_text(f'#!/bin/sh\n{leaves}\nexec {place.python} "$@"\n')
     own.chmod(0o755)
     place.start(SPECTRAIN_JOB_USER=UID)
     ended(place, place.submit("print('done')", python=str(own)), wait_until)
@@ -235,6 +255,11 @@ def test_a_job_has_no_more_processes_than_it_may(place: Place, wait_until: Wait)
     ended(place, job, wait_until)
     count = int(place.output(job).partition("refused after ")[2].split()[0])
     assert 10 <= count <= 20
+
+
+def test_a_worker_says_that_it_cannot_limit_processes(place: Place, wait_until: Wait) -> None:
+    place.start(ORDINARY, SPECTRAIN_JOB_PROCESSES="20")
+    wait_until(lambda: "SPECTRAIN_JOB_PROCESSES has no effect here" in place.log, what="a warning")
 
 
 def test_a_job_cannot_stop_its_worker(place: Place, wait_until: Wait) -> None:
