@@ -23,7 +23,7 @@ from pathlib import Path
 from jobs.settings import Settings
 from worker.cache.cache import Building, Cache, Held, Unwanted
 from worker.inputs.open import open_source
-from worker.inputs.source import UNKNOWN, InputChangedError, Item, Listing, Source, changed
+from worker.inputs.source import InputChangedError, Item, Listing, Source, changed
 from worker.inputs.threads import in_threads
 
 KIND = "input"
@@ -222,7 +222,7 @@ class _Files:
             self._source.fetch(item, draft, self._check)
             status = draft.stat()
             size = status.st_size
-            if item.size not in {UNKNOWN, size}:
+            if item.size > 0 and item.size != size:  # else it is not known, or that of a link
                 raise changed(self._source.url, item.path)
             draft.chmod(0o555 if status.st_mode & stat.S_IXUSR else 0o444)
             draft.rename(self._content / item.path)
