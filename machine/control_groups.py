@@ -53,6 +53,11 @@ def divided_group(root: Path = ROOT, membership: str | None = None) -> Path | No
     return own.parent if "memory" in _words(own.parent / "cgroup.subtree_control") else None
 
 
+def counts_processes(group: Path | None) -> bool:
+    """Whether the groups within a divided group count their processes."""
+    return group is not None and "pids" in _words(group / "cgroup.subtree_control")
+
+
 def divide(root: Path = ROOT, membership: str | None = None) -> Division:
     """Divides the group of this process, if it belongs to this process and those that started it.
 

@@ -11,10 +11,13 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
+from io import BufferedIOBase
 from pathlib import Path
+from typing import cast
 
 TEMPORARY = ".tmp"
 
@@ -27,6 +30,8 @@ _NO_DIRECTORY_SYNC = _NO_SYNC | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.
 # Zip (torch), HDF5 and pickle. A safetensors file begins with the length of its JSON header.
 _ARCHIVES = (b"PK\x03\x04", b"\x89HDF", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 ARCHIVE_HEAD = 9
+# What `open` answers for a link, a pipe without a reader or a socket, and a directory.
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
 _FORSAKEN = 3600.0  # seconds without a change after which the writer is assumed to be gone
 
 
@@ -49,6 +54,30 @@ def is_left(draft: Path) -> bool:
         return time.time() - draft.lstat().st_mtime > _FORSAKEN
     except FileNotFoundError:
         return False
+
+
+def open_file(path: str | Path, mode: str = "rb", *, follow: bool = False) -> BufferedIOBase:
+    """Open a regular file that another program may have replaced by anything, in a binary mode.
+
+    Without waiting for the other end of a pipe, and without following a link unless `follow`.
+    Raises OSError, FileNotFoundError for what is no regular file.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        flags |= os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(name, flags, 0o666)
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                raise FileNotFoundError(error.errno, "it is no regular file", name) from None
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, "it is no regular file", name)
+        os.set_blocking(descriptor, True)
+        return descriptor
+
+    return cast("BufferedIOBase", open(path, mode, opener=opened))
 
 
 @cache

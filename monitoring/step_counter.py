@@ -25,6 +25,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitoring.files import open_file
+
 logger = logging.getLogger(__name__)
 
 _LAYOUT = struct.Struct("<qqqqqqqq")
@@ -131,7 +133,8 @@ def read_expected(path: Path) -> int | None:
 
 def _read(path: Path) -> tuple[int, ...] | None:
     try:
-        data = path.read_bytes()
+        with open_file(path) as file:
+            data = file.read(_LAYOUT.size + 1)
     except FileNotFoundError:
         return None
     if len(data) in _OLDER_BYTES:

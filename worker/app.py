@@ -16,7 +16,7 @@ from jobs.messages import TASK, celery_app, queue_name
 from jobs.redis_address import where_is
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
-from machine.control_groups import divide, own_group
+from machine.control_groups import counts_processes, divide, divided_group, own_group
 from worker.consumer import PromptConsumer, listen_again
 from worker.launch.group import remove_left
 from worker.losses.memory import limit_around
@@ -82,6 +82,13 @@ def _divide_group() -> None:
                  "divided, %s", division.why)  # fmt: skip
 
 
+def _check_processes(settings: Settings) -> None:
+    """Says that a limit has no effect."""
+    if settings.job_processes and not settings.job_user and not counts_processes(divided_group()):
+        log.warning("SPECTRAIN_JOB_PROCESSES has no effect here: it needs SPECTRAIN_JOB_USER, or a "
+                    "control group of version 2 that the worker may divide, with pids")  # fmt: skip
+
+
 def _drop_tokens() -> None:
     """A worker calls no API, and whoever gets into it is to find none of its tokens."""
     for name in ("SPECTRAIN_API_TOKENS", "SPECTRAIN_API_TOKENS_FILE"):
@@ -104,6 +111,7 @@ def main() -> None:
     settings = Settings()
     umask = os.umask(settings.umask_bits)
     _divide_group()  # before this process has others
+    _check_processes(settings)
     fork_witness(settings)  # before this process has threads and connections
     redis = connect(settings)
     wait_for_redis(redis)

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from monitoring.crc import crc32_text
-from monitoring.files import sync, write_atomically
+from monitoring.files import open_file, sync, write_atomically
 from monitoring.paths import commit_record, step_of
 
 _BLOCK = 1 << 20
+_MAX_RECORD_BYTES = 1 << 20
 
 
 class CheckpointCorrupt(Exception):  # noqa: N818
@@ -186,7 +187,7 @@ def set_aside(checkpoint: Path) -> Path:
 def checksum(path: Path, algorithm: str, on_block: Callable[[], None] = lambda: None) -> str:
     """Return the checksum of a file as in its record: "crc32:…" or "sha256:…". Raises OSError."""
     update, digest = _hasher(algorithm)
-    with path.open("rb", buffering=0) as file:
+    with open_file(path, follow=True) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         block = bytearray(_BLOCK)
         view = memoryview(block)
@@ -281,4 +282,5 @@ def _values(record: CommitRecord) -> dict[str, Any]:
 
 
 def _decode(path: Path) -> CommitRecord:
-    return decode(path.read_bytes(), path)
+    with open_file(path) as file:
+        return decode(file.read(_MAX_RECORD_BYTES), path)

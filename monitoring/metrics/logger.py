@@ -21,6 +21,7 @@ from monitoring.paths import RunPaths
 logger = logging.getLogger(__name__)
 
 _TAIL = 1 << 16  # bytes from the end that are searched for the last row first
+_LONGEST_TAIL = 1 << 24  # beyond which there is none
 
 
 class MetricsLogger:
@@ -248,7 +249,7 @@ def latest_step(metrics_file: Path) -> int | None:
                     return int(rows.decode(line)["step"])
                 except ValueError:
                     continue
-            if start == 0:
+            if start == 0 or span > _LONGEST_TAIL:
                 return None
             span *= 8
 

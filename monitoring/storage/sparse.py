@@ -30,7 +30,7 @@ def copy(source: Path, target: Path) -> None:
             return
         with target.open("wb", buffering=0) as written:
             end = 0
-            while (start := _next_data(read.fileno(), end)) is not None:
+            while (start := next_data(read.fileno(), end)) is not None:
                 end = os.lseek(read.fileno(), start, os.SEEK_HOLE)
                 read.seek(start)
                 written.seek(start)
@@ -41,7 +41,7 @@ def copy(source: Path, target: Path) -> None:
             written.truncate(max(status.st_size, written.tell()))
 
 
-def _next_data(file: int, offset: int) -> int | None:
+def next_data(file: int, offset: int) -> int | None:
     """Where the next data of a file begins; None if there is only a hole up to its end."""
     try:
         return os.lseek(file, offset, os.SEEK_DATA)

@@ -144,7 +144,7 @@ class Place:
                 folder.mkdir(exist_ok=True)
                 os.chown(folder, uid, uid)
         with (self.base / "worker.log").open("ab") as log:
-            groups: list[int] | None = None if uid is None else []
+            groups = [0] if uid is None else []  # as root has it, also where the tests run without
             self.started.append(
                 subprocess.Popen(
                     [self.python, "-P", "-m", "worker"], env=env, cwd=self.base, stdout=log,

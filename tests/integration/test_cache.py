@@ -227,7 +227,7 @@ def test_folders_that_nobody_may_write_to_are_removed_too() -> None:
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from worker.cache.entries import remove_tree\n"
+        "from machine.trees import remove_tree\n"
         "if os.getuid() == 0:\n"
         "    os.setuid(65534)\n"  # root may write anywhere
         "root = Path(sys.argv[1]) / 'entry'\n"

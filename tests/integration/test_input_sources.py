@@ -19,6 +19,7 @@ from api.local.redis_server import free_port
 from bench.system.store import BUCKET
 from jobs.settings import Settings
 from monitoring.storage.base import StorageError
+from monitoring.storage.open import open_storage
 from monitoring.storage.s3.bucket import Bucket
 from monitoring.storage.s3.options import S3Options
 from tests.integration.inputs import BLOB, MB, Inputs, content
@@ -347,6 +348,24 @@ def test_all_objects_below_a_prefix_are_fetched_once(
     assert gets == []
     put(store, s3_url, {"/part-01": b"y"})
     assert inputs.have(s3_url).version != found.version
+
+
+def test_the_links_of_a_run_are_what_they_lead_to(
+    inputs: Inputs, store: Bucket, s3_url: str
+) -> None:
+    prefix = s3_url.removeprefix(f"s3://{BUCKET}/")
+    put(store, s3_url, {"/run/checkpoints/step 1+.pt": b"state", "/run/empty": b""})
+    storage = open_storage(s3_url)
+    storage.point("run/checkpoints/latest.pt", "step 1+.pt")
+    storage.point("run/checkpoints/best.pt", "latest.pt")
+    names = ("step 1+.pt", "latest.pt", "best.pt")
+    links = {f"checkpoints/{name}": b"state" for name in names}
+    assert content(inputs.have(f"{s3_url}/run").path) == {**links, "empty": b""}
+    one = inputs.have(f"{s3_url}/run/checkpoints/latest.pt").path
+    assert one.read_bytes() == b"state"
+    store.delete(f"{prefix}/run/checkpoints/step 1+.pt", {})
+    with pytest.raises(InputError, match=r"has the link '.*', which leads nowhere"):
+        inputs.have(f"{s3_url}/run")
 
 
 def test_large_objects_come_in_parallel_ranges_and_their_progress_is_told(

@@ -11,6 +11,7 @@ from pathlib import Path
 from jobs.model.record import Progress
 from jobs.model.spec import JobSpec, Limits
 from monitoring import step_counter
+from monitoring.files import open_file
 from monitoring.metrics.rows import decode
 from worker.attempt.outcome import StopReason
 from worker.files.scratch import Restored, Scratch
@@ -19,6 +20,7 @@ from worker.progress.reader import Reading
 # A step that is read may stand for many; one that takes this many times as long as the longest
 # before it is late.
 _LATE = 3.0
+_MOST_BYTES = 64 << 20  # of new rows that are read at once: only the last ones matter
 
 
 def restarted(scratch: Scratch, restored: Restored, *, undecided: bool = False) -> bool:
@@ -170,11 +172,14 @@ class _Tail:
             self._inode, self._offset = inode, size if self._inode else 0
         if size == self._offset:
             return []
-        with self._path.open("rb") as file:
+        with open_file(self._path) as file:
+            self._offset = max(self._offset, size - _MOST_BYTES)
             file.seek(self._offset)
             data = file.read(size - self._offset)
         whole = data.rfind(b"\n") + 1
         self._offset += whole
+        if not whole and len(data) == _MOST_BYTES:  # no row is so long
+            self._offset = size
         return data[:whole].splitlines()
 
     def _state(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
+from monitoring.files import open_file
 from worker.attempt.background import Background
 from worker.attempt.context import WorkerContext
 from worker.attempt.lease import Lease
@@ -119,8 +120,8 @@ class Watch:
     def say(self, line: str) -> None:
         """Adds a line to the log of the run, between what processes print before and after it."""
         try:
-            with self._scratch.output.open("a") as file:
-                file.write(f"--- {line}\n")
+            with open_file(self._scratch.output, "ab") as file:
+                file.write(f"--- {line}\n".encode())
         except OSError:  # a full disk
             self._publisher.add_line(line)
 

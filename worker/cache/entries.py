@@ -15,13 +15,13 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from machine.trees import remove_tree
 from monitoring.files import sync_all, temporary, write_atomically
 
 _KIND = re.compile(r"[a-z]{1,32}")
@@ -147,23 +147,6 @@ def entries(root: Path) -> list[Entry]:
         with contextlib.suppress(ValueError):
             found.add(Entry(root, path.parent.name, key))
     return sorted(found, key=lambda entry: (entry.kind, entry.key))
-
-
-def remove_tree(path: Path) -> None:
-    """Removes a directory, if there is one, also if nobody may write to its folders.
-
-    Raises `OSError`.
-    """
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        path.chmod(0o700)
-        for below in _walk(path):
-            if stat.S_ISDIR(below.lstat().st_mode):
-                below.chmod(0o700)
-        shutil.rmtree(path)
 
 
 def let_read(path: Path) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from jobs.errors import SpectrainError
 from machine.ownership import give
+from machine.trees import remove_tree
 from worker.cache.cache import Building, Cache, Held
-from worker.cache.entries import remove_tree
 from worker.environment.layer import layer_at, make_layer
 from worker.environment.python import Python
 from worker.environment.requirements import Requirements

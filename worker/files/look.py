@@ -12,6 +12,9 @@ from pathlib import Path
 
 from monitoring.storage.moments import Kind
 
+_DEEPEST = 200  # folders, one in the other
+_UNSEEN = frozenset({errno.ENAMETOOLONG, errno.EACCES})
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -52,12 +55,12 @@ Look = dict[str, Seen]
 def look(
     root: Path,
     is_left_out: Callable[[str, bool], bool],
-    on_unseen: Callable[[str], None] = lambda _: None,
+    on_unseen: Callable[[str, str], None] = lambda *_: None,
 ) -> Look:
     """All that is below `root`, by path, without what `is_left_out` and all below it.
 
     It is called with the path, and whether that is a directory. `on_unseen` is called with each
-    path that is too long for this system to look at, and stands for all below it.
+    path that cannot be looked at, and why; the path stands for all below it.
 
     What is removed meanwhile may or may not be in it. Raises `OSError` only for `root` itself.
     """
@@ -76,19 +79,23 @@ def look(
                     seen = Seen.by_status(entry.path, entry.stat(follow_symlinks=False))
                     if seen is not None:
                         found[path] = seen
-                        if seen.kind == "directory":
+                        if seen.kind != "directory":
+                            continue
+                        if path.count("/") < _DEEPEST:
                             folders.append(f"{path}/")
+                        else:
+                            on_unseen(path, "it has too many folders above it")
     return found
 
 
 @contextlib.contextmanager
-def _looking(path: str, on_unseen: Callable[[str], None]) -> Iterator[None]:
+def _looking(path: str, on_unseen: Callable[[str, str], None]) -> Iterator[None]:
     """Passes over what is gone."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            on_unseen(path)
+        if error.errno in _UNSEEN:
+            on_unseen(path, os.strerror(error.errno))
 
 
 def size_of(path: Path) -> int:

@@ -22,7 +22,7 @@ from monitoring.storage.run_files import is_services
 from worker.files.given import REMOVED, Given
 from worker.files.look import Look, Seen
 from worker.files.mirror.adoptions import judge
-from worker.files.scratch import Restored, Version
+from worker.files.scratch import DIRECTORIES, Restored, Version
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,16 @@ def rewind(run: RunPaths, restored: Restored, attempt: int) -> None:
     """
     if restored.checkpoint is None or restored.last_step is None:
         return
-    if restored.last_step > restored.checkpoint.step:
+    if restored.last_step > restored.checkpoint.step and all(
+        _is_own(path) or not os.path.lexists(path)
+        for path in (run.metrics, run.superseded_metrics, run.resumes)
+    ):
         MetricsLogger(run.logs).rewind(restored.checkpoint.step, attempt=attempt)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether there is a file: a link may lead to one that is not the run's."""
+    return path.is_file() and not path.is_symlink()
 
 
 class _Restoring:
@@ -166,6 +174,11 @@ class _Restoring:
             later = _later_checkpoints(stored, at_path) if before is None else {}
             self._entries |= _entries_of(later, {}, set())
             stored |= later
+        # An earlier version has saved what a program put in their places.
+        for path in DIRECTORIES & self._entries.keys():
+            if self._entries[path].kind != "directory":
+                del self._entries[path]
+                stored.pop(path, None)
         # The records of adopted checkpoints are in storage only.
         adoptions = {
             path: file
@@ -207,7 +220,7 @@ class _Restoring:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(target)
         newest, left = self._fetch_checkpoints(checkpoints)
-        last = latest_step(self._run.metrics) if self._run.metrics.is_file() else None
+        last = latest_step(self._run.metrics) if _is_own(self._run.metrics) else None
         self._date_folders()
         return Restored(
             newest, self._files, self._points, left, last, self._adopted, self._moment,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jobs.model.record import is_job_id
 from machine.ownership import give
+from machine.trees import remove_tree
 from monitoring.checkpoints import commit
 from monitoring.disk import file_size
 from monitoring.paths import RunPaths
@@ -21,6 +22,10 @@ from worker.files.given import Given
 from worker.files.look import Look, size_of
 
 WORK = "work"
+_RUN = RunPaths(Path())
+_OUTPUT = "output"
+# Directories of each run: nothing else takes their places.
+DIRECTORIES = {WORK, _OUTPUT, *map(str, (_RUN.checkpoints, _RUN.logs, _RUN.visualizations))}
 _TRAVERSED = 0o711
 _USUAL = "0"
 _FULL_BYTES = 1 << 20
@@ -75,7 +80,7 @@ class Scratch:
     @property
     def output_dir(self) -> Path:
         """For programs that want a directory of their own, which is empty at first."""
-        return self.run.root / "output"
+        return self.run.root / _OUTPUT
 
     @property
     def output(self) -> Path:
@@ -169,7 +174,8 @@ class Scratch:
 
         They stay locked, so that no worker takes them for the leftovers of a killed one.
         """
-        shutil.rmtree(self.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(self.root)
         lock = _make_locked(self.root)
         try:
             if self.owner is not None:
@@ -178,8 +184,9 @@ class Scratch:
             self.empty()
             yield
         finally:
-            if _is_at(self.root, lock):
-                shutil.rmtree(self.root, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                if _is_at(self.root, lock):
+                    remove_tree(self.root)
             with contextlib.suppress(OSError):  # another attempt is in it
                 self.root.parent.rmdir()
             os.close(lock)
@@ -200,7 +207,7 @@ class Scratch:
     def empty(self) -> None:
         """Empties the directories; raises `OSError`."""
         for left in self.root.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            remove_tree(left) if _is_folder(left) else left.unlink()
         run = self.run
         for directory in (self.workspace, run.checkpoints, run.logs, run.visualizations):
             directory.mkdir(parents=True)
@@ -223,6 +230,10 @@ def _make_locked(root: Path) -> int:
             os.close(lock)
 
 
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _is_at(root: Path, lock: int) -> bool:
     """Whether a locked directory still has its name."""
     return root.exists() and os.fstat(lock).st_ino == root.stat().st_ino
@@ -241,7 +252,7 @@ def remove_leftovers(scratch_dir: Path) -> None:
             lock = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(root, ignore_errors=True)
+                remove_tree(root)
             finally:
                 os.close(lock)
     for job in jobs:

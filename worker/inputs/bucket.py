@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
@@ -14,11 +16,14 @@ from monitoring.storage.base import StorageError
 from monitoring.storage.s3.bucket import Bucket
 from monitoring.storage.s3.errors import S3_ERRORS, error_code, in_words, is_missing, status_of
 from monitoring.storage.s3.options import S3Options
+from monitoring.storage.s3.reader import LINK
 from worker.inputs.source import Check, InputError, Item, Listing, changed
 
 # What `Bucket.download` asks for in one request; it sends several at once for a larger object.
 _RANGE, _BLOCK = 16 << 20, 1 << 20
 _WAIT_SECONDS = 0.1
+_MAX_LINKS = 5
+Head = dict[str, Any]
 _FORBIDDEN = frozenset({"AccessDenied", "AllAccessDisabled", "403"})
 _ARCHIVED = "InvalidObjectState"
 
@@ -60,8 +65,11 @@ class BucketSource:
     def fetch(self, item: Item, target: Path, check: Check) -> None:
         """Fetches a listed object, a large one in parallel ranges; see `Source`."""
         name = self._prefix if self._is_file else f"{self._prefix}/{item.path}"
-        head = {"ETag": item.version, "ContentLength": item.size}
-        left = item.size
+        with self._explaining(item):
+            name, head = self._without_links(
+                name, {"ETag": item.version, "ContentLength": item.size}, item
+            )
+        left = size = head["ContentLength"]
 
         def on_block() -> None:
             # The size of a block is not told: only the last one of a range is smaller.
@@ -70,10 +78,27 @@ class BucketSource:
             left -= size
             check(size)
 
-        with self._explaining(item), self._alone(item.size > _RANGE, check):
+        with self._explaining(item), self._alone(size > _RANGE, check):
             check()
             self._bucket.download(name, head, target, on_block)
         check(left)
+
+    def _without_links(self, name: str, head: Head, item: Item) -> tuple[str, Head]:
+        """The object to fetch: an empty one of a run may be a link to another one beside it."""
+        for _ in range(_MAX_LINKS):
+            if head["ContentLength"] or item.is_folder:
+                return name, head
+            target = self._bucket.head(name)["Metadata"].get(LINK)
+            if target is None:
+                return name, head
+            name = f"{name.rpartition('/')[0]}/{unquote(target)}"
+            try:
+                head = self._bucket.head(name)
+            except ClientError as error:
+                if not is_missing(error):
+                    raise
+                break
+        raise InputError(f"{self.url} has the link {item.path!r}, which leads nowhere")
 
     @cached_property
     def _opened(self) -> Bucket:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from machine.ownership import rights_of
 from worker.files.copying import Copying
 from worker.inputs.source import Check, InputError, Item, Listing, changed
 
@@ -26,7 +27,9 @@ _KINDS = {
 class DirectorySource:
     """The file or directory at `path`, which may itself be reached through links."""
 
-    def __init__(self, url: str, path: Path) -> None:
+    def __init__(self, url: str, path: Path, user: int | None = None) -> None:
+        """`user`: whose rights count, if not those of this process."""
+        self._user = user
         self.url = url
         self._path = path
         self._copying = Copying()
@@ -39,8 +42,9 @@ class DirectorySource:
     def list(self, check: Check) -> Listing:
         """The present files; see `Source`. Links within the directory are followed."""
         try:
-            root = os.path.realpath(self._path, strict=True)
-            status = self._path.stat()
+            with rights_of(self._user):
+                root = os.path.realpath(self._path, strict=True)
+                status = self._path.stat()
         except OSError as error:
             raise self._blamed(error, str(self._path)) from error
         if stat.S_ISREG(status.st_mode):
@@ -55,7 +59,8 @@ class DirectorySource:
         source = self._path if self._path.is_file() else self._path / item.path
         try:
             # O_NONBLOCK: a pipe that has come in place of the file holds nobody up.
-            read = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            with rights_of(self._user):
+                read = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             if error.errno in _GONE | {errno.ENXIO}:
                 raise changed(self.url, item.path) from error
@@ -89,7 +94,7 @@ class DirectorySource:
         while folders:
             path, above = folders.pop()
             try:
-                with os.scandir(above[-1]) as found:
+                with rights_of(self._user), os.scandir(above[-1]) as found:
                     entries = list(found)
             except OSError as error:
                 raise self._blamed_below(error, path or ".") from error
@@ -99,8 +104,9 @@ class DirectorySource:
                 check()
                 name = path + entry.name
                 try:
-                    real = self._followed(root, entry, name)
-                    status = entry.stat()
+                    with rights_of(self._user):
+                        real = self._followed(root, entry, name)
+                        status = entry.stat()
                 except OSError as error:
                     raise self._blamed_below(error, name) from error
                 if stat.S_ISDIR(status.st_mode):
@@ -143,7 +149,8 @@ class DirectorySource:
                 f"({path}): each worker of the pool must see it"
             )
         if error.errno in _REFUSED:
-            return InputError(f"the worker may not read {path!r} of {self.url}")
+            who = "the worker" if self._user is None else f"the user of the job ({self._user})"
+            return InputError(f"{who} may not read {path!r} of {self.url}")
         return error
 
     def _blamed_below(self, error: OSError, path: str) -> Exception:

@@ -23,7 +23,7 @@ from pathlib import Path
 from jobs.settings import Settings
 from worker.cache.cache import Building, Cache, Held, Unwanted
 from worker.inputs.open import open_source
-from worker.inputs.source import UNKNOWN, InputChangedError, Item, Listing, Source, changed
+from worker.inputs.source import InputChangedError, Item, Listing, Source, changed
 from worker.inputs.threads import in_threads
 
 KIND = "input"
@@ -59,6 +59,7 @@ def fetch_input(
     settings: Settings,
     *,
     version: str | None = None,
+    user: int | None = None,
     wanted: Callable[[], bool] = lambda: True,
     on_wait: Callable[[], None] = lambda: None,
     on_progress: Callable[[int, int], None] = lambda _, __: None,
@@ -66,13 +67,14 @@ def fetch_input(
     """The input at a URL, fetched unless this machine has it; None once it is not `wanted`.
 
     `version`: to be preferred; if this machine has it, its source is not asked. Otherwise the
-    result has the present one. `on_wait` is called once if another process fetches it,
-    `on_progress` now and then with the bytes that are there and those of all.
+    result has the present one. `user`: whose rights count on a disk. `on_wait` is called once if
+    another process fetches it, `on_progress` now and then with the bytes that are there and those
+    of all.
 
     Raises `InputError` if the job is to blame, `InputChangedError`, `CacheFullError`, and
     `OSError` and `StorageError` for an outage.
     """
-    fetch = _Fetch(cache, open_source(url, settings), wanted, on_wait, on_progress)
+    fetch = _Fetch(cache, open_source(url, settings, user), wanted, on_wait, on_progress)
     try:
         if version is not None and (found := fetch.kept(version)) is not None:
             return found
@@ -220,7 +222,7 @@ class _Files:
             self._source.fetch(item, draft, self._check)
             status = draft.stat()
             size = status.st_size
-            if item.size not in {UNKNOWN, size}:
+            if item.size > 0 and item.size != size:  # else it is not known, or that of a link
                 raise changed(self._source.url, item.path)
             draft.chmod(0o555 if status.st_mode & stat.S_IXUSR else 0o444)
             draft.rename(self._content / item.path)

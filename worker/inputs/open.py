@@ -11,10 +11,11 @@ from worker.inputs.directory import DirectorySource
 from worker.inputs.source import InputError, Source
 
 
-def open_source(url: str, settings: Settings) -> Source:
+def open_source(url: str, settings: Settings, user: int | None = None) -> Source:
     """Opens `s3://bucket/prefix`, `file:///path` or `https://host/file`; sends no request.
 
-    An object store is reached as the `settings` say. Raises `InputError` and `StorageError`.
+    An object store is reached as the `settings` say; `user`: whose rights count on a disk, if not
+    those of this process. Raises `InputError` and `StorageError`.
     """
     try:
         parts = urlsplit(url)
@@ -29,7 +30,7 @@ def open_source(url: str, settings: Settings) -> Source:
         raise InputError(f"{url!r} has a ? or # in its path: write %3F or %23")
     path = unquote(parts.path)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"} and path.strip("/"):
-        return DirectorySource(url, Path(path))
+        return DirectorySource(url, Path(path), user)
     if parts.scheme == "s3" and parts.netloc and path.strip("/"):
         try:
             from monitoring.storage.s3.options import S3Options  # noqa: PLC0415

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from monitoring.files import open_file
 from worker.launch.command import Launch
 from worker.launch.guard import ENDED, KILL, STARTED, TERMINATE
 from worker.launch.rights import AS_THE_WORKER, Rights
@@ -79,7 +80,7 @@ class Child:
         rights: Rights = AS_THE_WORKER,
     ) -> None:
         launch = Launch(list(command), dict(env), cwd, stop_signal, note, group, rights)
-        with output.open("ab") as file:
+        with open_file(output, "ab") as file:
             started = start(launch, file.fileno())
         self._control, self._process = started.control, started.process
         self._guard: int | None = None

@@ -7,6 +7,10 @@ import os
 import resource
 from dataclasses import dataclass
 
+from machine.prctl import prctl
+
+_PR_SET_NO_NEW_PRIVS = 38
+
 
 @dataclass(frozen=True)
 class Rights:
@@ -32,6 +36,7 @@ class Rights:
         os.setgroups(self.groups)
         os.setresgid(self.uid, self.uid, self.uid)
         os.setresuid(self.uid, self.uid, self.uid)
+        prctl(_PR_SET_NO_NEW_PRIVS, 1)  # by a program that changes its user, such as sudo
 
 
 AS_THE_WORKER = Rights()

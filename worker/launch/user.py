@@ -10,21 +10,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import SpectrainError
 from jobs.settings import Settings
+from machine.trees import remove_tree
 from worker.launch.inherited import inherited
+from worker.launch.leftovers import remove_leftovers_of
 from worker.launch.rights import Rights
 
-_LOCKS, _HOMES = ".users", ".homes"
-# Where every user may write.
-_SHARED = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # noqa: S108
+# Of all workers of the machine; without such a directory, of those with one scratch directory.
+_LOCKS, _OTHER_LOCKS = Path("/run/spectrain/users"), ".users"
+_HOMES = ".homes"
 _DEVICES = ("nvidia*", "kfd", "dri/*")
 _NAME = "spectrain-job"
 # Traversed by a job's user, who cannot list them.
@@ -55,7 +55,8 @@ class JobUser:
             )
         first, _, last = settings.job_user.partition("-")
         try:
-            folder = _made(settings.scratch_dir / _LOCKS, 0o700)
+            os.setgroups([])  # what they may read is not to count where this user reads for a job
+            folder = _lock_folder(settings.scratch_dir)
             homes = _made(settings.scratch_dir / _HOMES, TRAVERSED)
             for uid in range(int(first), int(last or first) + 1):
                 if uid != 0 and (lock := _locked(folder / str(uid))) is not None:
@@ -80,14 +81,13 @@ class JobUser:
         return {"HOME": str(self.home), "USER": _NAME, "LOGNAME": _NAME}
 
     def clean(self) -> None:
-        """Empties the home directory, and removes what the user has where all may write."""
-        shutil.rmtree(self.home, ignore_errors=True)
+        """Ends the user's processes, empties its home, and removes what else it has left."""
+        remove_leftovers_of(self.uid)
+        with contextlib.suppress(OSError):
+            remove_tree(self.home)
         with contextlib.suppress(OSError):  # a full disk, on which no job starts
             self.home.mkdir(mode=0o700, exist_ok=True)
             os.chown(self.home, self.uid, self.uid)
-        for path in _left_by(self.uid):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _check(self, scratch_dir: Path) -> None:
         """Raises `JobUserError` if the user cannot reach what every job needs."""
@@ -119,6 +119,13 @@ def _made(folder: Path, mode: int) -> Path:
     return folder
 
 
+def _lock_folder(scratch_dir: Path) -> Path:
+    try:
+        return _made(_LOCKS, 0o700)
+    except OSError:
+        return _made(scratch_dir / _OTHER_LOCKS, 0o700)
+
+
 def _locked(path: Path) -> int | None:
     """A descriptor that holds a lock for as long as this process lives; None if it is held."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -128,16 +135,6 @@ def _locked(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _left_by(uid: int) -> Iterator[Path]:
-    """What a user has directly below the folders that all share."""
-    for folder in _SHARED:
-        with contextlib.suppress(OSError), os.scandir(folder) as found:
-            for item in found:
-                with contextlib.suppress(OSError):
-                    if item.stat(follow_symlinks=False).st_uid == uid:
-                        yield Path(item.path)
 
 
 def _device_groups() -> tuple[int, ...]:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
 
 # Names of a training loss, the best first; in small letters.
 _LOSSES = (
@@ -44,18 +40,6 @@ def training_loss(values: Mapping[str, float]) -> float | None:
     """The training loss among values by name; None if none has the name of one."""
     named = {name.lower(): value for name, value in values.items()}
     return next((named[name] for name in _LOSSES if name in named), None)
-
-
-def open_file(path: Path) -> IO[bytes]:
-    """Opens a file of a program for reading; raises `OSError` for what is none.
-
-    The program may put anything in its place meanwhile, such as a pipe that nobody writes to.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FileNotFoundError(f"{path} is no file")
-    return os.fdopen(descriptor, "rb")
 
 
 class Pace:

@@ -13,12 +13,13 @@ from typing import Protocol
 from jobs.model.expressions import Expressions
 from jobs.model.record import StepSource
 from jobs.model.spec import JobSpec
+from monitoring.files import open_file
 from monitoring.metrics.rows import decode
 from worker.files.logs.row_file import RowFile
 from worker.files.look import Look, Seen
 from worker.files.scratch import Restored, Scratch
 from worker.progress.curves import RunCurves
-from worker.progress.points import Pace, Point, open_file, training_loss
+from worker.progress.points import Pace, Point, training_loss
 from worker.progress.sources.metrics_csv import MetricsCsv
 from worker.progress.sources.output import Output
 from worker.progress.sources.tensorboard import TensorBoard

@@ -14,6 +14,11 @@
 {{- if not $full -}}
 {{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- end -}}
+{{- /* A Service's name has no dots, and begins with a letter. */}}
+{{- $full = replace "." "-" $full -}}
+{{- if regexMatch "^[0-9]" $full -}}
+{{- $full = printf "s%s" $full -}}
+{{- end -}}
 {{- if gt (len $full) 42 -}}
 {{- $full = printf "%s-%s" (trunc 33 $full | trimSuffix "-") (sha256sum $full | trunc 8) -}}
 {{- end -}}
@@ -34,11 +39,25 @@ spectrain/pool: {{ .name | quote }}
 {{- end }}
 {{- end }}
 
+{{/* Labels of an object; those in `own` take the places of the chart's. */}}
 {{- define "spectrain.labels" -}}
-{{ include "spectrain.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" | quote }}
+{{- $labels := include "spectrain.selectorLabels" . | fromYaml }}
+{{- $_ := set $labels "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- toYaml (mergeOverwrite $labels (.own | default dict)) }}
+{{- end }}
+
+{{/* Labels of a pod: the chart's, which its selectors look for, and the user's `own`, at `where` in the values. */}}
+{{- define "spectrain.podLabels" -}}
+{{- $labels := include "spectrain.selectorLabels" . | fromYaml }}
+{{- range $name, $value := .own }}
+{{- if hasKey $labels $name }}
+{{- fail (printf "%s.podLabels: %s is the chart's: its selectors look for it" $.where $name) }}
+{{- end }}
+{{- $_ := set $labels $name $value }}
+{{- end }}
+{{- toYaml $labels }}
 {{- end }}
 
 {{/* registry/repository:tag or registry/repository@digest; an image may name a registry of its own. */}}

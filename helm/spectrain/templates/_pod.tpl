@@ -100,6 +100,33 @@ of that in the values. The user's variable takes the place of the chart's of the
 {{ toYaml $env }}
 {{- end }}
 
+{{/*
+A list of volumes or mounts: `chart` is the chart's as YAML, `own` the user's. One of theirs takes the
+place of the chart's with the same `key`.
+*/}}
+{{- define "spectrain.merged" -}}
+{{- $key := .key -}}
+{{- $own := dict -}}
+{{- range .own -}}{{- $_ := set $own (index . $key | trimSuffix "/") . -}}{{- end -}}
+{{- $all := list -}}
+{{- range .chart | fromYamlArray -}}
+{{- if not (hasKey $own (index . $key)) -}}{{- $all = append $all . -}}{{- end -}}
+{{- end -}}
+{{ toYaml (concat $all (.own | default list)) }}
+{{- end }}
+
+{{/* Fails with a message if two containers of a pod have the same name; `where` is their place in the values. */}}
+{{- define "spectrain.checkContainers" -}}
+{{- $names := list .main "certificates" -}}
+{{- $where := .where -}}
+{{- range concat (.from.initContainers | default list) (.from.sidecars | default list) -}}
+{{- if has .name $names -}}
+{{- fail (printf "%s: initContainers and sidecars: a container of this pod has the name %q already" $where .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- end }}
+
 {{/* "true" if pods trust an authority of the user's own. */}}
 {{- define "spectrain.trusts" -}}
 {{- with .Values.global.caBundle -}}{{- if or .configMap .secret -}}true{{- end -}}{{- end -}}
@@ -163,7 +190,8 @@ initContainers:
 - name: SPECTRAIN_REDIS_URL
   value: redis://{{ if $own }}spectrain-worker{{ end }}:$(SPECTRAIN_REDIS_PASSWORD)@{{ include "spectrain.fullname" .root }}-redis:6379/0
 {{- else if $redis.external.existingSecret }}
-{{ include "spectrain.secretEnv" (dict "env" "SPECTRAIN_REDIS_URL" "secret" $redis.external.existingSecret "key" $redis.external.urlKey) }}
+{{- $key := ternary ($redis.external.workerUrlKey | default $redis.external.urlKey) $redis.external.urlKey (eq .component "worker") }}
+{{ include "spectrain.secretEnv" (dict "env" "SPECTRAIN_REDIS_URL" "secret" $redis.external.existingSecret "key" $key) }}
 {{- else }}
 - name: SPECTRAIN_REDIS_URL
   value: {{ $redis.external.url | quote }}
@@ -184,6 +212,8 @@ jobs; the password's name therefore begins with one of them.
   value: {{ .agingSeconds | quote }}
 - name: SPECTRAIN_EVICTION_MIN_SECONDS
   value: {{ .evictionMinSeconds | quote }}
+- name: SPECTRAIN_UMASK
+  value: {{ .umask | quote }}
 {{- end }}
 {{- if ne .Values.storage.type "s3" }}
 - name: SPECTRAIN_STORAGE_URL
@@ -225,7 +255,11 @@ jobs; the password's name therefore begins with one of them.
 {{- end }}
 {{- $proxy := .Values.global.proxy }}
 {{- if or $proxy.http $proxy.https }}
-{{- $direct := list "localhost" "127.0.0.1" "::1" "169.254.169.254" "169.254.170.23" ".svc" ".cluster.local" $proxy.noProxy | compact | join "," }}
+{{- $store := "" }}
+{{- if include "spectrain.inCluster" .Values.storage.s3.endpointUrl }}
+{{- $store = (urlParse .Values.storage.s3.endpointUrl).hostname }}
+{{- end }}
+{{- $direct := list "localhost" "127.0.0.1" "::1" "169.254.169.254" "169.254.170.23" ".svc" ".cluster.local" $store $proxy.noProxy | compact | join "," }}
 {{- range $name, $value := dict "HTTP_PROXY" $proxy.http "HTTPS_PROXY" $proxy.https "NO_PROXY" $direct }}
 {{- if $value }}
 {{- /* curl reads the small letters only. */}}

@@ -54,7 +54,11 @@ counts even if it is 0, false or empty; maps of settings are merged key by key.
 {{/* A quantity, such as 50Gi, in bytes. */}}
 {{- define "spectrain.bytes" -}}
 {{- $units := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- if regexMatch "[eE][0-9]+$" . -}}
+{{ float64 . | ceil | int64 }}
+{{- else -}}
 {{ mulf (regexFind "^[0-9.]+" . | float64) (index $units (regexFind "[A-Za-z]+$" .) | default 1) | ceil | int64 }}
+{{- end -}}
 {{- end }}
 
 {{/*
@@ -66,8 +70,13 @@ the node's disk, or the scheduler would place more of them on a node than it has
 {{- if not .scratch.storageClassName -}}
 {{- $disk = add $disk (include "spectrain.bytes" .scratch.sizeLimit | int64) -}}
 {{- end -}}
-{{- $requests := dict "ephemeral-storage" (printf "%dMi" (divf $disk 1048576 | ceil | int64)) -}}
-{{ toYaml (dict "limits" (.resources.limits | default dict) "requests" (mergeOverwrite $requests (.resources.requests | default dict))) }}
+{{- $limits := .resources.limits | default dict -}}
+{{- /* Without a request that of a limit counts; more than the limit is refused. */}}
+{{- $requests := dict -}}
+{{- if not (hasKey $limits "ephemeral-storage") -}}
+{{- $_ := set $requests "ephemeral-storage" (printf "%dMi" (divf $disk 1048576 | ceil | int64)) -}}
+{{- end -}}
+{{ toYaml (dict "limits" $limits "requests" (mergeOverwrite $requests (.resources.requests | default dict))) }}
 {{- end }}
 
 {{/* "true" if any pool's workers do. */}}
@@ -153,6 +162,14 @@ the node's disk, or the scheduler would place more of them on a node than it has
   value: /scratch
 - name: SPECTRAIN_WARM_START
   value: {{ .pool.warmStart | quote }}
+{{- with .pool.runBytes }}
+- name: SPECTRAIN_RUN_BYTES
+  value: {{ include "spectrain.bytes" . | quote }}
+{{- end }}
+{{- with .pool.jobEnv }}
+- name: SPECTRAIN_JOB_ENV
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- if include "spectrain.tellsCost" . }}
 # With these the worker keeps its pod's deletion cost up to date.
 - name: POD_NAME

@@ -200,7 +200,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 def test_the_values_in_the_manual_are_some() -> None:
     text = (ROOT / "docs/kubernetes.md").read_text()
     blocks = re.findall(r"^```yaml values\n(.*?)^```", text, re.M | re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         assert rendered(yaml.safe_load(block))
 

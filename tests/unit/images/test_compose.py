@@ -125,6 +125,7 @@ def test_a_service_takes_no_more_of_the_machine_than_it_needs(name: str) -> None
         # What remains is the job's; a machine that runs out of memory ends it first.
         assert (service["mem_limit"], service["cpus"]) == (0, 0)
         assert service["oom_score_adj"] > 0
+        assert service["pids_limit"] == 32768, "a fork bomb ends with its job"
         given = compose(SPECTRAIN_WORKER_MEMORY="24gb", SPECTRAIN_WORKER_CPUS="6")
         there = given["services"][name]
         assert (there["mem_limit"], there["cpus"]) == ("24gb", 6)

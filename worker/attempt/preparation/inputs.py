@@ -122,6 +122,7 @@ class AttemptInputs:
                     url,
                     self._context.settings,
                     version=version,
+                    user=self._context.rights.uid,
                     wanted=self._wanted,
                     on_wait=lambda: self._say(f"input {name}: another worker fetches it"),
                     on_progress=progress,

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from monitoring.files import open_file
 from monitoring.storage.base import Fence, Storage
 from worker.files.pace import Pace
 from worker.files.scratch import Scratch
@@ -210,7 +211,7 @@ class _Output:
 
     def read(self, size: int) -> tuple[int, bytes]:
         """The next bytes to send, and where they begin."""
-        with self._lock, contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+        with self._lock, contextlib.suppress(FileNotFoundError), open_file(self._path) as file:
             file.seek(self._sent)
             return self._sent, file.read(size)
         return self._sent, b""
@@ -229,7 +230,8 @@ class _Output:
 
     def trim(self) -> None:
         """Leaves out what is too much, and frees the disk of what is sent; raises `OSError`."""
-        with self._lock, contextlib.suppress(FileNotFoundError), self._path.open("rb+") as file:
+        missing = contextlib.suppress(FileNotFoundError)
+        with self._lock, missing, open_file(self._path, "rb+") as file:
             size = file.seek(0, os.SEEK_END)
             if size - self._sent > _BACKLOG_BYTES:
                 self.left_out += size - _KEPT_BYTES - self._sent
@@ -267,10 +269,13 @@ def last_lines(output: Path, start: int = 0) -> list[str]:
 
     Raises `OSError`.
     """
-    with output.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(start, file.tell() - _TAIL_BYTES))
-        *lines, unfinished = file.read().split(b"\n")
+    try:
+        with open_file(output) as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(start, end - _TAIL_BYTES))
+            *lines, unfinished = file.read(_TAIL_BYTES).split(b"\n")
+    except FileNotFoundError:  # the program has put something else in its place
+        return []
     if unfinished:
         lines.append(unfinished)
     return [shown(line).decode(errors="replace") for line in lines]

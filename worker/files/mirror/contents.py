@@ -17,7 +17,7 @@ from machine.ownership import opened
 from monitoring.storage.base import Fence, OvertakenError, Storage, StorageError
 from monitoring.storage.moments import Entry, Moments
 from worker.files.look import Seen, folders_of
-from worker.files.mirror.growth import Growth, Prefix, is_archive
+from worker.files.mirror.growth import Growth, Prefix, has_hole, is_archive
 from worker.files.pace import Pace
 
 _READ_BYTES = 8 << 20
@@ -100,7 +100,10 @@ class Contents:
             is_new = known is None or seen.inode != known.seen.inode
             if known is not None and self._extends(known, seen, self._root / path):
                 return True
-            return self._growth.grows(path, f"{self._root}/{path}", seen, is_new=is_new)
+            if not self._growth.grows(path, f"{self._root}/{path}", seen, is_new=is_new):
+                return False
+            with opened(self._root / path, self._owner) as source, source.open("rb") as read:
+                return not has_hole(read.fileno(), 0, seen.size)
         except OSError:
             return False
 
@@ -228,6 +231,8 @@ class Contents:
         if known.prefix is None or self._refusals >= _MOST_REFUSALS:
             return False
         with opened(file, self._owner) as source, source.open("rb") as read:
+            if has_hole(read.fileno(), known.seen.size, seen.size):
+                return False
             return known.prefix.matches(read.fileno())
 
     def _append(self, path: str, size: int, prefix: Prefix) -> None:

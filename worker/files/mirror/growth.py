@@ -8,10 +8,13 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitoring.files import ARCHIVE_HEAD, begins_archive
+from monitoring.files import ARCHIVE_HEAD, begins_archive, open_file
+from monitoring.storage.sparse import is_sparse, next_data
 from worker.files.look import Seen
 
 _BLOCK = 1 << 20
+_OF_ZEROS = zlib.crc32(bytes(_BLOCK))
+_LONG_BYTES = 64 << 20
 _SAMPLES = 8
 _LOOKS = 6
 _NAMES = (".jsonl", ".log")
@@ -59,9 +62,23 @@ class Prefix:
         """The first `size` bytes of a file; raises `OSError`."""
         prefix = cls()
         with path.open("rb", buffering=0) as file:
-            while prefix.size < size and (data := file.read(min(_BLOCK, size - prefix.size))):
+            has_holes = is_sparse(os.fstat(file.fileno()))
+            while prefix.size < size:
+                if has_holes and prefix.size % _BLOCK == 0:
+                    data_at = next_data(file.fileno(), prefix.size)
+                    prefix._skip((min(size, size if data_at is None else data_at)) // _BLOCK)
+                    file.seek(prefix.size)
+                if not (data := file.read(min(_BLOCK, size - prefix.size))):
+                    break
                 prefix.extend(data)
         return prefix
+
+    def _skip(self, end: int) -> None:
+        """Adds blocks of zeros, up to the block of this number."""
+        count = end - len(self.blocks)
+        if count > 0:
+            self.blocks += [_OF_ZEROS] * count
+            self.size += count * _BLOCK
 
 
 class Growth:
@@ -100,16 +117,21 @@ def is_database(file: str) -> bool:
     for suffix in _JOURNALS:
         base = base.removesuffix(suffix)
     try:
-        with open(base, "rb", buffering=0) as opened:  # noqa: PTH123 - a path of text is enough
+        with open_file(base, follow=True) as opened:
             return opened.read(len(_SQLITE)) == _SQLITE
     except OSError:
         return False
 
 
+def has_hole(file: int, start: int, end: int) -> bool:
+    """Whether a part of an open file has a hole, and is too long to read that through."""
+    return end - start > _LONG_BYTES and os.lseek(file, start, os.SEEK_HOLE) < end
+
+
 def is_archive(file: str | Path) -> bool:
     """Whether a file is of no use until it is whole, by its first bytes."""
     try:
-        with open(file, "rb", buffering=0) as opened:  # noqa: PTH123 - a path of text is enough
+        with open_file(file, follow=True) as opened:
             return begins_archive(opened.read(ARCHIVE_HEAD))
     except OSError:
         return False

@@ -8,7 +8,6 @@ stays what it was, so every instant is a safe one to die at.
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
 import time
@@ -32,7 +31,7 @@ from worker.files.mirror.settle import Cut, Settling
 from worker.files.mirror.timeline import Timeline
 from worker.files.pace import Pace
 from worker.files.patterns import matches
-from worker.files.scratch import WORK, Restored, Scratch
+from worker.files.scratch import DIRECTORIES, WORK, Restored, Scratch
 
 # In the working directory: what a program or a tool makes again.
 _CACHES = {
@@ -310,12 +309,13 @@ class Mirror:
             look(self._root, self._is_left_out, self._note_unseen)
         )
         # A checkpoint counts at once, so what was logged before it has to be seen after it.
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found |= self._files_of(_LOGS)
+        if _LOGS in found:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                found |= self._files_of(_LOGS)
         return found
 
-    def _note_unseen(self, path: str) -> None:
-        self._unseen[Path(path)] = os.strerror(errno.ENAMETOOLONG)
+    def _note_unseen(self, path: str, why: str) -> None:
+        self._unseen[Path(path)] = why
 
     def _files_of(self, folder: str) -> Look:
         """The files and links that a folder has now, by path below the run."""
@@ -340,12 +340,19 @@ class Mirror:
         if any(matches(path, pattern) for pattern in self._exclude):
             self._excluded.add(path)
             return True
-        if (name.startswith(".") and name.endswith(TEMPORARY)) or name.endswith(".pt.json.next"):
-            return True
-        if is_removed(name) or self._is_our_copy(path):
+        is_draft = name.startswith(".") and name.endswith(TEMPORARY)
+        if (
+            is_draft
+            or name.endswith(".pt.json.next")
+            or is_removed(name)
+            or self._is_our_copy(path)
+        ):
             return True
         if path == _ATTEMPTS or is_service(self._key(path)) or is_services(path):
             self._reserved[Path(path)] = "the service uses this name itself"
+            return True
+        if path in DIRECTORIES and not is_folder:
+            self._reserved[Path(path)] = "the service needs a directory of this name"
             return True
         return False
 

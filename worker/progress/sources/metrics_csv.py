@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.model.record import StepSource
+from monitoring.files import open_file
 from worker.files.look import Seen, folder_of
-from worker.progress.points import Curves, Pace, Point, open_file, whole
+from worker.progress.points import Curves, Pace, Point, whole
 
 NAME = "metrics.csv"
 _BLOCK = 128 << 10  # read at once

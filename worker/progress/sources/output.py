@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.model.expressions import LOSS, Expression, Expressions
 from jobs.model.record import StepSource
 from machine.text import plain
+from monitoring.files import open_file
 from worker.progress.points import Pace, Point, whole
 
 _BLOCK = 256 << 10  # read at once
@@ -45,7 +46,7 @@ class Output:
 
     def read(self) -> tuple[list[Point], bool]:
         """The points that follow, and whether there are more. Raises `OSError`."""
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+        with contextlib.suppress(FileNotFoundError), open_file(self._path) as file:
             size = file.seek(0, 2)
             if size < self._offset:  # it was cut, since nobody could keep up with it
                 self._offset, self._rest = 0, b""

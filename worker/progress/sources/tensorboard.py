@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.model.record import StepSource
+from monitoring.files import open_file
 from worker.files.look import Seen, folder_of
-from worker.progress.points import Curves, Pace, Point, open_file, whole
+from worker.progress.points import Curves, Pace, Point, whole
 from worker.progress.sources.tfevents import DamagedError, Event, events
 
 NAME = "events.out.tfevents."

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.model.record import StepSource
+from monitoring.files import open_file
 from worker.files.look import Seen
-from worker.progress.points import Pace, Point, open_file, whole
+from worker.progress.points import Pace, Point, whole
 
 NAME = "trainer_state.json"
 _MOST_BYTES = 64 << 20
