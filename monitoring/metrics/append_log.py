@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -114,12 +115,19 @@ class AppendLog:
 
     def close(self) -> None:
         """Write waiting lines, sync and close. The next line opens the file again."""
+        with self.closed():
+            pass
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Close the file; lines of other threads wait until the block ends."""
         self.finish()
         with self._lock:
             if self._descriptor is not None:
                 self._direct = None
                 _let_go(self._descriptor)
                 self._descriptor = None
+            yield
 
     def watch(self) -> None:
         """Run each second: sync, and switch to a new file if the open one was moved."""

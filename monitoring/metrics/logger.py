@@ -175,7 +175,10 @@ class MetricsLogger:
         Raises OSError, and ValueError for a step that is not a whole number.
         """
         step = rows.whole(step)
-        self.close()
+        with self._rows.closed():
+            return self._rewind(step, attempt)
+
+    def _rewind(self, step: int, attempt: int | None) -> int:
         if not self.metrics_file.exists():
             return 0
         kept: list[bytes] = []
