@@ -17,7 +17,7 @@ from jobs.redis_address import where_is
 from jobs.settings import Settings, connect
 from jobs.store.jobs import JobStore, open_store
 from machine.control_groups import counts_processes, divide, divided_group, own_group
-from worker.consumer import PromptConsumer, listen_again
+from worker.consumer import PromptConsumer, listen_again, log_outages_briefly
 from worker.launch.group import remove_left
 from worker.losses.memory import limit_around
 from worker.losses.witness import fork_witness
@@ -107,6 +107,7 @@ def main() -> None:
     # Celery would configure logging again, and logs details that matter only when debugging Celery.
     setup_logging.connect(_keep_logging, weak=False)
     logging.getLogger("celery").setLevel(logging.WARNING)
+    log_outages_briefly()
     _drop_tokens()
     settings = Settings()
     umask = os.umask(settings.umask_bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from celery.worker.consumer import Consumer
@@ -47,6 +48,21 @@ class PromptConsumer(Consumer):  # type: ignore[misc]
         super().on_connection_error_after_connected(exc)
         if isinstance(exc, ResponseError):
             time.sleep(_RETRY_SECONDS)
+
+
+def log_outages_briefly() -> None:
+    """Makes Celery log a message that it cannot acknowledge as a warning, without a traceback.
+
+    Redis was lost at that moment. The message comes again, and wakes a worker for nothing.
+    """
+    logging.getLogger("celery.worker.request").addFilter(_shorten)
+
+
+def _shorten(record: logging.LogRecord) -> bool:
+    if record.levelno == logging.CRITICAL:  # of this logger: neither acknowledged nor rejected
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = None
+    return True
 
 
 def listen_again() -> None:

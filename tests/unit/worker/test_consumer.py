@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from kombu.connection import Connection
+from kombu.message import Message
 from kombu.utils import functional
 
 from api.local.redis_server import free_port
-from worker.consumer import PromptConsumer
+from worker.consumer import PromptConsumer, log_outages_briefly
 
 
 class EnoughError(Exception):
@@ -32,3 +35,22 @@ def test_a_worker_tries_to_reach_redis_every_second_however_long_the_outage(
     ):
         consumer.ensure_connected(connection)
     assert 0 < max(slept) <= 1
+
+
+def test_a_message_that_cannot_be_acknowledged_is_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Lost:
+        no_ack_consumers = None
+
+        def basic_ack(self, tag: str, multiple: bool) -> None:
+            raise ConnectionResetError(f"no acknowledgement of {tag}, {multiple}")
+
+    log_outages_briefly()
+    request = logging.getLogger("celery.worker.request")
+    message = Message(body="", channel=Lost(), delivery_tag="1")
+    message.ack_log_error(request, (ConnectionError,))
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "Couldn't ack '1'" in caplog.text
+    assert "Traceback" not in caplog.text
