@@ -16,9 +16,9 @@ from jobs.model.record import Job
 from jobs.store.jobs import JobStore
 from jobs.store.recent import Filter, RecentJobs
 
-# Limits the jobs that one request looks at when a filter matches hardly any, and how many of them
-# Redis looks at in one go.
-MAX_SCANNED, _AT_ONCE = 20_000, 500
+# How many jobs Redis looks at for one request whose filter matches hardly any, and in one go. How
+# many of them are read: Redis does not see all that a filter asks for.
+MAX_SCANNED, _AT_ONCE, _MOST_READ = 20_000, 200, 2000
 # Of a message, which may be a whole traceback; the job itself has all of it.
 MESSAGE_CHARS = 500
 _PLAIN = re.compile(r"[a-zA-Z0-9_.-]+")
@@ -92,11 +92,12 @@ class Listing:
     def _filtered(self, query: JobQuery, before: int | None) -> tuple[list[Job], int | None]:
         """The same for a query that few jobs may match."""
         found: list[Job] = []
-        wanted = _filter_of(query)
-        for _ in range(MAX_SCANNED // _AT_ONCE):
+        wanted, read, looked = _filter_of(query), 0, 0
+        while looked < MAX_SCANNED and read < _MOST_READ:
             jobs, before = self._recent.candidates(
                 wanted, state=query.state, before=before, most=_AT_ONCE
             )
+            looked, read = looked + _AT_ONCE, read + len(jobs)
             found += (job for job in jobs if matches(job, query))
             if len(found) >= query.limit:
                 more = before is not None or len(found) > query.limit
@@ -134,13 +135,18 @@ def matches(job: Job, query: JobQuery) -> bool:
 
 
 def _filter_of(query: JobQuery) -> Filter:
-    """What Redis looks for: words that JSON writes as they are, in whatever way it is written."""
-    words = (query.name or "", *(part for label in query.label for part in label.split(":", 1)))
+    """What Redis looks for: strings that JSON writes as they are, in whatever way it is written."""
+    labels = (label.split(":", 1) for label in query.label)
+    strings = [("name", query.name), *labels] if query.name else [*labels]
     return Filter(
         pool=query.pool or "",
         owner=query.owner or "",
         forked_from=query.forked_from or "",
-        texts=tuple(word for word in words if _PLAIN.fullmatch(word)),
+        strings={
+            key: value if value and _PLAIN.fullmatch(value) else ""
+            for key, value in strings
+            if _PLAIN.fullmatch(key)
+        },
     )
 
 

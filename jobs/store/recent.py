@@ -6,8 +6,8 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from jobs.model.record import Job
 from jobs.model.states import State
@@ -27,7 +27,7 @@ class Filter:
     pool: str = ""
     owner: str = ""
     forked_from: str = ""
-    texts: tuple[str, ...] = ()  # that the specification contains
+    strings: Mapping[str, str] = field(default_factory=dict)  # of the specification, by key
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RecentJobs:
         _, text = self._run(
             "jobs/candidates", f"jobs:state:{state}" if state else "jobs:all",
             "" if before is None else before, most, wanted.pool, wanted.owner,
-            wanted.forked_from, json.dumps(wanted.texts),
+            wanted.forked_from, json.dumps(wanted.strings),
         )  # fmt: skip
         answer = json.loads(text)
         with self._lock:

@@ -87,11 +87,13 @@ def test_three_old_jobs_are_found_behind_a_hundred_thousand(
     assert one["cursor"] == str(one["jobs"][1]["sequence"])
 
 
+@pytest.mark.parametrize("most_read", [1, 100])
 def test_a_page_of_a_filtered_list_ends_where_the_next_begins(
-    http: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    http: FlaskClient, monkeypatch: pytest.MonkeyPatch, most_read: int
 ) -> None:
     monkeypatch.setattr(listing, "_AT_ONCE", 4)
     monkeypatch.setattr(listing, "MAX_SCANNED", 8)
+    monkeypatch.setattr(listing, "_MOST_READ", most_read)
     ids = [submitted(http, name="ab"[n % 2])["id"] for n in range(22)][::-1]
     for limit in (1, 2, 3, 50):
         found, cursor, pages = [], None, 0

@@ -73,6 +73,25 @@ def test_half_a_request_holds_up_nobody(
         assert [answers(url, path) for path in ("/healthz", "/v1/jobs", "/v1/jobs")] == [200] * 3
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"get /v1/jobs HTTP/1.1\r\n\r\n", b"400"),
+        (b"\xff\xfe\x00 / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /v1/jobs HTTP/1.1\r\nA\x00B: c\r\n\r\n", b"400"),
+        (b"GET /v1/jobs HTTP/1.1\r\n X: folded\r\n\r\n", b"400"),
+        (b"GET /v1/jobs HTTP/1.1\r\nX: " + b"x" * 65536, b"431"),
+        (b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", b"501"),
+    ],
+)
+def test_what_is_no_request_is_told_so(
+    served: tuple[str, Path], sent: bytes, status: bytes
+) -> None:
+    with connected(served[0], 1, sent) as (client,):
+        assert client.recv(100).split()[1] == status
+
+
 def test_a_thousand_idle_clients_hold_up_nobody(served: tuple[str, Path], redis_url: str) -> None:
     url, _ = served
     with connected(url, 1100, b""):

@@ -16,7 +16,8 @@ import pytest
 
 from api.cli.main import cli
 from api.drill.run import LEASE_SECONDS as DRILL_LEASE_SECONDS
-from api.server import app, connections, readiness
+from api.server import app, readiness
+from api.server.connections import threads
 from jobs.model import rules
 from jobs.model.spec import JobSpec, Limits
 from jobs.reaper import backup, reaper
@@ -251,7 +252,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "threads of the API": (
         "docs/kubernetes.md",
-        lambda: f"one pod serves {connections._THREADS['records']} calls at a time",
+        lambda: f"one pod serves {threads._THREADS['records']} calls at a time",
     ),
     "largest body": (
         "docs/reference/http-api.md",

@@ -28,7 +28,10 @@ class Threads:
         """Has the request answered, or the rest of its answer made, once the client reads."""
         if not channel.waits_for_its_client():
             request = channel.requests[0]
-            self._groups[self.group_of(request.command, request.path)].add_task(channel)
+            # What is no request has neither a method nor a path.
+            is_one = request.error is None
+            group = self.group_of(request.command, request.path) if is_one else "health"
+            self._groups[group].add_task(channel)
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 0.2) -> bool:
         """Ends the threads; those that still answer have had their time before."""
