@@ -61,6 +61,9 @@ class Unreachable(ClientError):  # noqa: N818 - reads better than UnreachableErr
 class SettingsRefusedError(ClientError):
     """A setting that names the service cannot be used; the message says what to change."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 class InvalidTokenError(SettingsRefusedError):
     """The token cannot be sent; the message does not show it."""
