@@ -88,8 +88,8 @@ def completion(shell: str) -> None:
 
     It completes commands, options and the ids of jobs.
 
-    For bash: `spectrain completion bash > ~/.local/share/bash-completion/completions/spectrain`.
-    For zsh: `source <(spectrain completion zsh)` in ~/.zshrc. For fish:
+    For bash: `source <(spectrain completion bash)` in ~/.bashrc. For zsh:
+    `source <(spectrain completion zsh)` in ~/.zshrc, below `compinit`. For fish:
     `spectrain completion fish > ~/.config/fish/completions/spectrain.fish`.
     """
     click.echo(script_of(cli, shell))

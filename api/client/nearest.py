@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.client.profiles import SettingsRefusedError, find_profile
+from api.client.profiles import find_profile
+from api.client.transport import SettingsRefusedError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 

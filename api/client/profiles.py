@@ -18,14 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from api.client.transport import ClientError
+from api.client.transport import SettingsRefusedError
 
 _TOP = ("profile", "profiles")
 _KEYS = ("url", "token", "token_file")
-
-
-class SettingsRefusedError(ClientError):
-    """A setting that names the service cannot be used; the message says what to change."""
 
 
 @dataclass(frozen=True)

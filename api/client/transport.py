@@ -58,7 +58,14 @@ class Unreachable(ClientError):  # noqa: N818 - reads better than UnreachableErr
         self.may_pass = not isinstance(cause, httpx.UnsupportedProtocol)
 
 
-class InvalidTokenError(ClientError):
+class SettingsRefusedError(ClientError):
+    """A setting that names the service cannot be used; the message says what to change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class InvalidTokenError(SettingsRefusedError):
     """The token cannot be sent; the message does not show it."""
 
     def __init__(self) -> None:

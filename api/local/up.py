@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from api.client.nearest import DEFAULT_URL
 from api.local.redis_server import NoRedisServerError
 from api.local.service import CannotStartError, LocalService, running
 from jobs.settings import Settings
@@ -28,6 +29,8 @@ def up(data: Path, host: str, port: int, workers: int | None, device: str) -> in
             print(f"  runs     {service.data / 'experiments'}")
             print(f"  logs     {service.data / 'logs'}")
             print(f"  workers  {len(service.workers)}")
+            if service.url != DEFAULT_URL:
+                print(f"Other commands find it by: export SPECTRAIN_URL={service.url}")
             print(
                 "Press Ctrl-C to stop; running jobs are saved and resume at the next `up`.",
                 flush=True,

@@ -157,6 +157,21 @@ def test_submit_waits_and_ctrl_c_leaves_the_job(api_url: str, store: JobStore) -
     assert "Traceback" not in terminal.written
 
 
+def test_what_became_of_a_job_stays_on_the_terminal(
+    api_url: str, store: JobStore, tmp_path: Path
+) -> None:
+    (tmp_path / "job.json").write_text('{"name": "a", "command": ["true"]}')
+    words = ("submit", str(tmp_path / "job.json"), "--wait")
+    with on_a_terminal(*words, SPECTRAIN_URL=api_url) as terminal:
+        terminal.until("queued: ")
+        job = store.claim("default", "w")
+        assert job is not None
+        end(store, job)
+        assert terminal.wait() == 0
+    assert OWN.sub("", terminal.written).splitlines()[-1].strip() == f"{job.id} succeeded"
+    assert re.search(r"\x1b\[2K[^\n]*succeeded[^\n]*\n\Z", terminal.written), "it is not erased"
+
+
 def test_in_a_pipe_the_news_of_a_job_are_lines(api_url: str, store: JobStore) -> None:
     job = begin(store, retry={"max_failures": 0})
     end(store, job, Reason.ERROR, message="it broke")

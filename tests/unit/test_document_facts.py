@@ -258,7 +258,7 @@ FACTS: dict[str, tuple[str, Callable[[], str]]] = {
         "docs/reference/http-api.md",
         lambda: f"The body is larger than {app.MAX_BODY_BYTES >> 20} MiB.",
     ),
-    "port": ("README.md", lambda: f'Client("http://127.0.0.1:{SETTINGS.api_port}")'),
+    "port": ("README.md", lambda: f"else http://127.0.0.1:{SETTINGS.api_port}"),
     "progress bars": (
         "CHANGELOG.md",
         lambda: f"bar every {word(output._REWRITTEN_SECONDS)} seconds",

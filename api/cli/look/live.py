@@ -16,6 +16,7 @@ from api.render import console
 from api.render.curves import sparkline
 from api.render.jobs import status
 from api.schemas import JobView
+from jobs.model.states import State
 
 POLL_SECONDS = 1.0
 # In a pipe, progress alone is news no more often than this.
@@ -74,8 +75,11 @@ def _on_a_terminal(
             losses.add(job)
             live.update(picture(job, losses), refresh=True)
             if job.state.is_final:
-                return job
+                break
             time.sleep(POLL_SECONDS)
+    if is_passing and job.state is State.SUCCEEDED:  # any other end is told as an error
+        screen.print(_line(job, losses))
+    return job
 
 
 def _so_far(client: Client, job_id: str) -> list[float]:

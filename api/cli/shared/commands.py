@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from api.client.profiles import SettingsRefusedError
-from api.client.transport import ClientError
+from api.client.transport import ClientError, SettingsRefusedError
 from api.render.terminal import guarded_streams
 from api.schemas import JOB_ID
 
@@ -30,8 +29,8 @@ class Exit(IntEnum):
 
 EXIT_CODES = {
     Exit.DONE: "The command has done what it says; a job that it waited for has succeeded.",
-    Exit.FAILED: "The service refused, nobody answered in time, a file could not be read or "
-    "written, or a job that the command waited for has not succeeded.",
+    Exit.FAILED: "The service refused, nobody answered in time, no job or several match the name, "
+    "a file could not be read or written, or a job that the command waited for has not succeeded.",
     Exit.WRONG_CALL: "The command was called wrongly, or with settings that cannot be used. "
     "Nothing was done.",
     Exit.INTERRUPTED: "Ctrl-C. A job that the command waited for goes on.",
