@@ -32,7 +32,7 @@ def seen(page: Page) -> str:
 
 def assert_the_link_shows_the_same(browser: Browser, watch: Watched, *parts: str) -> None:
     page = watch.page
-    assert all(part in page.url for part in parts), page.url
+    page.wait_for_url(lambda url: all(part in url for part in parts))
     page.wait_for_load_state("networkidle")
     for other in watched(browser, watch.url):
         other.page.goto(page.url)

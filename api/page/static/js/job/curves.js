@@ -10,6 +10,8 @@ import { System } from './system.js';
 
 const KEYS = [['fork', 'forked'], ['resume', 'resumed'], ['calm', 'preempted or paused'], ['loss', 'lost or failed'], ['twice', 'computed twice']];
 
+const TOLD = 8; // marks as sentences, the newest
+
 /** The curves of a job. */
 export function Curves({ job, params }) {
   const settings = settingsOf(params);
@@ -40,7 +42,7 @@ export function Curves({ job, params }) {
     <${Controls} settings=${settings} names=${names} shown=${keys} axes=${found.axes} />
     ${sentences.length > 0 && html`<p class="key-line">
       ${KEYS.filter(([name]) => name !== 'fork' || job.forked_from).map(([name, word]) => html`<span key=${name} class="keyed"><span class="key ${name}" aria-hidden="true"></span>${word}</span>`)}
-      <span class="quiet marks">${sentences.length > 6 ? `${sentences.length - 6} earlier; ` : ''}${sentences.slice(-6).join('; ')}.</span></p>`}
+      <span class="quiet marks">${sentences.length > TOLD ? `${sentences.length - TOLD} earlier; ` : ''}${sentences.slice(-TOLD).join('; ')}.</span></p>`}
     <div class="charts">${charts.map((chart, i) => html`<${Chart} key=${chart.title} ...${chart} ...${settings} xRange=${xRange}
       marks=${marks} theme=${theme} onZoom=${zoomTo} onShowAll=${() => change({ all: 1 })} height=${i === 0 ? 280 : 180} />`)}</div>
     <${System} ...${machine} settings=${settings} xRange=${xRange ?? found.x_range} />
