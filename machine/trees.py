@@ -13,12 +13,15 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(root: Path) -> None:
-    """Removes a directory with all that is in it, if there is one; raises `OSError`.
+    """Removes a directory with all that is in it, or what is in its place; raises `OSError`.
 
     Of one that is too deep to be walked, or with folders that their owner has locked, it moves the
     folders up to where they can be removed, one after the other. Call it only while no process of a
     job is there to put other files in place of these.
     """
+    if root.is_symlink() or not root.is_dir():
+        root.unlink(missing_ok=True)
+        return
     with contextlib.suppress(OSError, RecursionError):
         shutil.rmtree(root)
     if not os.path.lexists(root):
@@ -31,6 +34,13 @@ def remove_tree(root: Path) -> None:
     finally:
         os.close(top)
     root.rmdir()
+
+
+def make_folder(path: Path) -> None:
+    """Makes a directory if there is none, in place of what is there; raises `OSError`."""
+    if path.is_symlink() or not path.is_dir():
+        remove_tree(path)
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def _flatten(top: int) -> bool:

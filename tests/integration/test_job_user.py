@@ -52,7 +52,8 @@ def test_all_that_a_job_runs_has_its_user(place: Place, wait_until: Wait, warm: 
     place.start(SPECTRAIN_JOB_USER=UID, SPECTRAIN_WARM_START=warm)
     own = place.base / "own-python"
     own.write_text(
-        f'#!/bin/sh\necho "asked as $(/usr/bin/id -u)" >>/tmp/{LEFT}\nexec {place.python} "$@"\n'
+        f"#!/bin/sh\necho asked as $(/usr/bin/id -u) >>/tmp/{LEFT}\n"
+        f'/usr/bin/grep NoNewPrivs /proc/self/status >>/tmp/{LEFT}\nexec {place.python} "$@"\n'
     )
     own.chmod(0o755)
     script = (
@@ -72,6 +73,8 @@ def test_all_that_a_job_runs_has_its_user(place: Place, wait_until: Wait, warm: 
     assert f"setup {UID}" in output
     assert f"asked as {UID}" in output
     assert "asked as 0" not in output
+    assert "NoNewPrivs:\t1" in output
+    assert "NoNewPrivs:\t0" not in output
     assert (place.storage / job.id / "work/made").read_text() == "text"
     assert place.store.get(job.id).attempts[-1].last_step == 1
 

@@ -55,6 +55,7 @@ def ended(bench: Bench, spec: JobSpec) -> Job:
         "run / 'logs/metrics.jsonl'",
         "run / 'checkpoints/checkpoint_step_1.pt.json'",
         "run / 'data.db'",
+        *(f"run.parent / {name!r}" for name in ("moment", "staging", "rows", "adoptions")),
     ],
 )
 def test_a_pipe_or_an_endless_file_holds_nobody_up(bench: Bench, place: str, kind: str) -> None:

@@ -15,6 +15,11 @@ from jobs.errors import SpectrainError
 
 _ANSWER_SECONDS = 60.0
 _PACKAGES = ("site-packages", "dist-packages")
+# Runs a program that gets no rights from programs such as sudo (prctl(2), PR_SET_NO_NEW_PRIVS).
+_CONFINED = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(38, 1, 0, 0, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 _QUESTION = """
 import json, sys
 base = getattr(sys, "_base_executable", None) or sys.executable
@@ -50,7 +55,9 @@ class Python:
         # -I: what the job sets, and files in this directory, are not to change its answer.
         command = [path, "-I", "-c", _QUESTION]
         try:
-            groups: list[int] | None = None if uid is None else []
+            groups: list[int] | None = None
+            if uid is not None:
+                groups, command = [], [sys.executable, "-I", "-S", "-c", _CONFINED, *command]
             said = subprocess.run(
                 command, env=dict(env), capture_output=True, timeout=_ANSWER_SECONDS, check=False,
                 cwd="/", user=uid, group=uid, extra_groups=groups,

@@ -207,7 +207,7 @@ class Scratch:
     def empty(self) -> None:
         """Empties the directories; raises `OSError`."""
         for left in self.root.iterdir():
-            remove_tree(left) if _is_folder(left) else left.unlink()
+            remove_tree(left)
         run = self.run
         for directory in (self.workspace, run.checkpoints, run.logs, run.visualizations):
             directory.mkdir(parents=True)
@@ -228,10 +228,6 @@ def _make_locked(root: Path) -> int:
             if _is_at(root, lock):
                 return lock
             os.close(lock)
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _is_at(root: Path, lock: int) -> bool:

@@ -43,7 +43,7 @@ def remove_leftovers_of(uid: int) -> None:
         _run_as(uid, _REMOVES, *left)
     for path in _files_of(uid):
         with contextlib.suppress(OSError):
-            remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            remove_tree(path)
 
 
 def _run_as(uid: int, script: str, *words: str) -> None:

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from machine.trees import make_folder
 from monitoring.storage.base import Fence, Storage
 from worker.files.pace import Pace
 
@@ -126,7 +127,7 @@ class _Nameless:
     """A file without a name in a folder; it is gone with this object."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._descriptor, name = tempfile.mkstemp(dir=folder)
         weakref.finalize(self, os.close, self._descriptor)
         os.unlink(name)  # noqa: PTH108 - a path of text is enough

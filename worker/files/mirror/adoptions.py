@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from machine.trees import make_folder
 from monitoring.checkpoints import adoption, commit
 from monitoring.checkpoints.adoption import UnknownFormat
 from monitoring.checkpoints.commit import CheckpointCorrupt, CommitRecord
@@ -69,7 +70,7 @@ class Adoptions:
     def write(self, checkpoint: Path, record: CommitRecord) -> Path:
         """Writes a record to a file outside the program's directory; raises `OSError`."""
         target = self._scratch.adoptions / checkpoint.name
-        target.parent.mkdir(exist_ok=True)
+        make_folder(target.parent)
         commit.write(target, record)
         return commit_record(target)
 

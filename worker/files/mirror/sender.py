@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from machine.ownership import opened
+from machine.trees import remove_tree
 from monitoring.storage.base import OvertakenError, StorageError, UnstorableError
 from monitoring.storage.moments import Entry
 from worker.files.look import Look, Seen, folder_of
@@ -221,7 +222,7 @@ class Sender:
             found = self._files_of(folder)
             return {p: s for p, s in found.items() if p not in cut.taken and p not in cut.apart}
 
-        shutil.rmtree(self._staging, ignore_errors=True)
+        remove_tree(self._staging)
         self._staging.mkdir()
         give_up_at = time.monotonic() + _COPY_SECONDS
         before = files()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from machine.trees import remove_tree
 from monitoring.storage.base import Fence, Storage
 from monitoring.storage.moments import Entry, Moment, Moments, encode
 from worker.files.mirror.contents import Contents
@@ -56,7 +57,9 @@ class Timeline:
             return False
         self._number += 1
         moment = Moment(self._fence.attempt, self._number, time.time(), dict(entries))
-        self._draft.write_bytes(encode(moment))
+        remove_tree(self._draft)  # whatever a program has put there
+        with self._draft.open("xb") as file:
+            file.write(encode(moment))
         self._storage.put(self._moments.key(moment), self._draft, self._fence)
         self._all.append(moment)
         self._committed = True
