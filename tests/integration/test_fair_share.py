@@ -274,6 +274,23 @@ def test_priority_goes_before_the_share(store: JobStore) -> None:
     assert store.queues.next_in_turn("default") == [low.id, another.id]
 
 
+def test_a_job_that_has_waited_long_goes_before_those_of_others_without_any_change(
+    store: JobStore,
+) -> None:
+    store = aging(store, AGING)
+    low = submit(store, "bob")
+    for _ in range(2):
+        submit(store, "ada", priority=6)
+    first = store.claim("default", "w")
+    assert first is not None
+    end(store, first)
+    assert first.owner == "ada"
+    pass_time(store, [low.id], 2 * AGING)
+    claimed = store.claim("default", "w")
+    assert claimed is not None
+    assert claimed.id == low.id
+
+
 def test_a_job_over_its_owners_limit_waits_with_a_reason_and_holds_up_nobody(
     store: JobStore,
 ) -> None:
