@@ -26,6 +26,7 @@ _FORMS = {
     "api_tokens": "tokens of at least 16 characters, separated by commas",
     "trusted_proxies": "addresses or networks, separated by commas: 10.0.0.0/8, ::1",
     "sso_header": "the name of a header, such as X-Forwarded-User",
+    "pool": "1 to 63 of a-z, 0-9, _ and -",
     "job_user": "a user id such as 60000, or a range such as 60000-60015",
     "umask": "three octal digits, such as 077 or 007",
 }

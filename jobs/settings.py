@@ -130,7 +130,11 @@ class Settings(BaseSettings):
         False,
         description="Send webhooks to addresses of this machine and of private networks too.",
     )
-    pool: str = Field("default", description="Pool whose jobs a worker runs.")
+    pool: str = Field(
+        "default",
+        pattern=r"^[a-z0-9_-]{1,63}$",  # as in a job
+        description="Pool whose jobs a worker runs.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device that jobs train on; auto uses a GPU if the machine has one."
     )

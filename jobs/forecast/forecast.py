@@ -140,7 +140,8 @@ def _blocked(picture: Picture, spec: JobSpec) -> str:
         return f"no worker of pool {pool!r} takes jobs: {' or '.join(states)}"
     if gpus > picture.most_gpus:
         largest = picture.most_gpus
-        return f"it needs {gpus} GPUs, and the largest worker of pool {pool!r} has {largest}"
+        needed = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+        return f"it needs {needed}, and the largest worker of pool {pool!r} has {largest}"
     return ""
 
 
