@@ -18,6 +18,8 @@ from monitoring.paths import RunPaths
 
 _MARK = re.compile(rb"\[(\d+)\] ")
 _TIME = re.compile(rb"\[\d+\] --- (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC ")
+# What a pool keeps when it has no work.
+_LASTING = {"turns", "ranked:changed", "ranked:aging"}
 _TEMPORARY = re.compile(r"^\.spectrain-tmp-|\.tmp$|\.corrupt$|\.next$")
 # A guard whose worker has ended kills its training process at once, if the machine is not busy.
 _ORPHAN_SECONDS = 3.0
@@ -143,7 +145,7 @@ def left_in_redis(redis: Redis, prefix: str = "spectrain:") -> Iterator[str]:
         keys.outbox: client.zcard,
         keys.claims: client.hlen,
         **{keys.pool("default", index): client.zcard for index in get_args(PoolIndex)
-           if index != "turns"},
+           if index not in _LASTING},
         **{keys.of_owner("default", index, ""): client.zcard for index in ("queued", "running")},
         **{keys.jobs_in(s): client.zcard for s in State if s is not State.SUCCEEDED},
         keys.queue("default"): client.llen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, compress
@@ -19,6 +20,7 @@ from monitoring.storage.base import is_text
 
 _STEPS = 1 << 63
 _LONGEST_NAME = 200
+_PART = re.compile(r"[./]")
 _NUMBERS = frozenset({float, int})
 _FLOATS = frozenset({float})
 
@@ -69,7 +71,7 @@ def table_of(
 ) -> Table:
     """The numbers of lines, of all metrics or those `wanted`; no row, no number: left out."""
     rows, known = rows_of(lines, known)
-    shapes = set(map(tuple, rows))
+    shapes = list(dict.fromkeys(map(tuple, rows)))
     places: list[Sequence[Any]] = [[row["step"] for row in rows]]
     times, known = _times(rows, known)
     places.append(times)
@@ -153,7 +155,7 @@ def _times(rows: Sequence[Row], known: Known) -> tuple[Sequence[float], Known]:
 
 
 def _tokens(
-    rows: Sequence[Row], shapes: set[tuple[str, ...]], known: Known
+    rows: Sequence[Row], shapes: Sequence[tuple[str, ...]], known: Known
 ) -> tuple[Sequence[float] | None, Known]:
     name = known.token_metric
     if name is None:
@@ -192,9 +194,13 @@ def _carried(values: Sequence[float], before: float) -> Sequence[float]:
     return list(accumulate(values, lambda a, b: a if math.isnan(b) else b, initial=before))[1:]
 
 
-def _names(shapes: set[tuple[str, ...]]) -> list[str]:
-    """The metrics of rows of several shapes, in a fixed order."""
-    return sorted({name for shape in shapes for name in shape if name not in RESERVED})
+def _names(shapes: Sequence[tuple[str, ...]]) -> list[str]:
+    """The metrics of rows of several shapes, as they appear; those of fewer parts first.
+
+    So where there are more than an index holds, it leaves out `layers.7.norm`, and not `loss`.
+    """
+    found = dict.fromkeys(name for shape in shapes for name in shape if name not in RESERVED)
+    return sorted(found, key=lambda name: len(_PART.findall(name)))
 
 
 def _sparse(name: str, rows: Sequence[Row], axes: Sequence[Axis]) -> Batch:

@@ -52,7 +52,8 @@ from monitoring.storage.run_files import RunFiles
 routes = Routes("runs")
 
 _URL_SECONDS = 900
-# What a browser shows and never executes; all else it saves.
+_DATA = "application/octet-stream"
+# What a browser shows and never executes; all else it saves, and is told nothing of its kind.
 _SHOWN = {
     "application/json", "image/gif", "image/jpeg", "image/png", "image/webp", "text/csv",
     "text/plain",
@@ -202,10 +203,12 @@ def get_artifact(job_id: str, path: str, query: ArtifactQuery) -> Response:
     if not all(map(_NAME.fullmatch, names)) or is_service(f"{job_id}/{path}"):
         raise _no_file(job_id, path)
     key = RunFiles(context().storage, job_id).key(path)
-    kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    # A browser must not run a page that a job wrote as if it were a page of the service.
+    kind = mimetypes.guess_type(path)[0] or _DATA
+    # A browser must not run what a job wrote as a page or a script of the service.
+    if kind not in _SHOWN:
+        kind = _DATA
     disposition = ""
-    if query.download or kind not in _SHOWN:
+    if query.download or kind == _DATA:
         name = quote(path.rpartition("/")[2], safe="")
         disposition = f"attachment; filename*=UTF-8''{name}"
     if context().storage.local_path(job_id) is not None:

@@ -302,10 +302,11 @@ def test_a_narrow_view_of_a_long_run_has_each_row(metrics: Metrics) -> None:
 def test_an_index_of_a_long_run_and_of_many_metrics_is_small(metrics: Metrics) -> None:
     metrics.write(losses(*range(100_000)))
     assert extended(metrics).size_bytes < 2_000_000
-    names = [f"grad/{number}" for number in range(2_500)]
+    names = [*(f"grad/{number}" for number in range(2_500)), "loss"]
     metrics.write(lines(*({"step": s} | dict.fromkeys(names, 1.0) for s in range(200))))
     found = extended(metrics)
     assert len(found.names()) == 2_000
+    assert "loss" in found.names()
     assert found.size_bytes < index.RUN_BYTES
 
 
