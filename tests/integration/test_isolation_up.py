@@ -120,7 +120,7 @@ def test_each_process_is_given_what_it_needs_and_no_more(
 def test_a_worker_that_its_job_has_stopped_goes_on_by_itself(
     up: Callable[..., Any], wait_until: Wait, others: list[str]
 ) -> None:
-    _, client = up(SPECTRAIN_LEASE_SECONDS="2")
+    process, client = up(SPECTRAIN_LEASE_SECONDS="2")
     script = (
         "import os, psutil, signal\n"
         "if os.environ['SPECTRAIN_ATTEMPT'] == '1':\n"
@@ -132,6 +132,10 @@ def test_a_worker_that_its_job_has_stopped_goes_on_by_itself(
     )
     job = finished(client, wait_until, command=["python", "-c", script])
     assert client.get(job).attempt == 2
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert not psutil.wait_procs(family, timeout=30)[1], "a stopped witness ends too"
 
 
 def test_a_stopped_process_is_continued_after_its_time_and_not_before(wait_until: Wait) -> None:

@@ -56,7 +56,9 @@ def fork_witness(settings: Settings) -> None:
         return
     try:
         os.close(held)
-        os.setsid()
+        # A group of its own, in the worker's session: where a job has stopped this process too, the
+        # kernel continues it at the worker's death.
+        os.setpgid(0, 0)
         # It ends with its worker, and after it: systemd ends what a dead service has left.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
