@@ -27,6 +27,7 @@ def test_every_setting_may_come_from_a_file(
 ) -> None:
     odd = {
         "api_port": "8081",
+        "pool": "of-a-file",
         "device": "cpu",
         "spot": "off",
         "warm_start": "false",
