@@ -100,11 +100,15 @@ class JobStore:
         files are in their place already. Raises `IdempotencyConflictError` when the key was used
         with another specification, or with something else `asked` for.
         """
-        arguments = submission(
-            spec, idempotency_key=idempotency_key, owner=owner, job_id=job_id,
-            forked_from=forked_from, asked=asked,
-        )  # fmt: skip
-        status, found = self._run("jobs/submit", *arguments)
+        status, found = "taken", ""
+        while status == "taken":  # by chance: then another id
+            arguments = submission(
+                spec, idempotency_key=idempotency_key, owner=owner, job_id=job_id,
+                forked_from=forked_from, asked=asked,
+            )  # fmt: skip
+            status, found = self._run("jobs/submit", *arguments)
+            if status == "taken" and job_id is not None:
+                raise ValueError(f"There is another job {job_id}.")
         if status == "changed":
             raise IdempotencyConflictError(idempotency_key or "", found)
         return self.get(found)

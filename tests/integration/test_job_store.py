@@ -22,6 +22,7 @@ from jobs.model.rules import lost_attempt
 from jobs.model.spec import JobSpec, Retry
 from jobs.model.states import Reason, Request, State
 from jobs.settings import Settings
+from jobs.store import submission
 from jobs.store.jobs import JobStore
 from jobs.store.queues import ExpiredLease
 
@@ -333,3 +334,18 @@ def test_a_long_line_of_messages_is_not_made_longer(
     # Whoever is woken takes any of the jobs, and those that wait without a message are swept.
     store.redis.delete(queue)
     assert messenger.sweep() == 3
+
+
+def test_a_new_job_never_gets_the_id_of_another_one(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(["a-22222222", "a-22222222", "a-33333333", "a-44444444"])
+    monkeypatch.setattr(submission, "new_job_id", lambda name: next(ids))
+    first = store.submit(SPEC, owner="ada")
+    store.redis.hset(store.keys.job(first.id), "submitted_at", f"{store.now() - 600:.6f}")
+    second = store.submit(SPEC, owner="bob", idempotency_key="k")
+    assert (first.id, second.id) == ("a-22222222", "a-33333333")
+    assert store.owner(first.id) == "ada"
+    assert store.submit(SPEC, owner="bob", idempotency_key="k").id == second.id
+    with pytest.raises(ValueError, match="another job"):
+        store.submit(SPEC, job_id=first.id)
