@@ -78,7 +78,7 @@ def _measure_owners(report: Report, store: JobStore, queued: int, owners: int, c
     for number in (1, owners):
         store.redis.flushall()
         store.redis.config_set("appendfsync", "no")
-        TokenStore(store.redis, store.prefix).limit({f"o{n}": (1000, -1) for n in range(number)})
+        TokenStore(store.redis, store.prefix).limit({f"o{n}": (queued, -1) for n in range(number)})
         rng = random.Random(1)
         for count in range(queued):
             spec = JobSpec(name="wave_rgd_qfe", priority=rng.randrange(10), **_SPEC)
