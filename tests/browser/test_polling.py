@@ -38,7 +38,7 @@ MOVED = """async ([by]) => {
 
 
 def test_a_failed_poll_shows_a_line_and_keeps_the_page(watch: Watched, ended: str) -> None:
-    page = watch.open()
+    page = watch.open("?q=ended")
     page.get_by_role("link", name=ended).wait_for()
     page.route("**/v1/**", lambda route: route.abort())
     line = page.get_by_text("The service does not answer.")
